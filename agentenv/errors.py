@@ -1,0 +1,107 @@
+"""Every exception the SDK raises on purpose.
+
+    AgentEnvError
+    |-- TaskError (ValueError)             a task of the wrong shape, or one whose reference is broken
+    |-- EpisodeError (RuntimeError)        a step before reset, after the end, or after a failure
+    |-- SnapshotError (ValueError)         a snapshot of another env id or version, or one that cannot travel
+    |-- UnknownEnvError (LookupError)      an id nobody registered
+    |-- TreeError (ValueError)             a node or an array that breaks a rule of the episode tree
+    |   `-- TreeFileError                  a line of a trees file that cannot be read
+    |-- ModelError (ValueError)            a model folder that cannot be used
+    |-- CheckError (AssertionError)        an environment breaks a law of the contract
+    |-- MissingDependencyError (ImportError)   an optional package is needed here
+    `-- InfrastructureError (RuntimeError) not the agent's fault: never turned into a reward
+        |-- SandboxError
+        |   `-- SandboxTimeout (TimeoutError)
+        |-- VerifierError
+        `-- AgentError                     the model or its server broke
+
+`ToolError` stands apart: a tool raises it to tell the *agent* that it made a mistake, so it becomes an
+observation and never reaches the caller of `step`.
+
+To add one: derive it from the base it belongs to AND from the stdlib exception it replaces, and keep it picklable
+(a message, no custom `__init__`).
+"""
+
+__all__ = [
+    "AgentEnvError",
+    "AgentError",
+    "CheckError",
+    "EpisodeError",
+    "InfrastructureError",
+    "MissingDependencyError",
+    "ModelError",
+    "SandboxError",
+    "SandboxTimeout",
+    "SnapshotError",
+    "TaskError",
+    "ToolError",
+    "TreeError",
+    "TreeFileError",
+    "UnknownEnvError",
+    "VerifierError",
+]
+
+
+class AgentEnvError(Exception):
+    """Base class of every exception of this SDK."""
+
+
+class TaskError(AgentEnvError, ValueError):
+    """A task has the wrong shape, or its reference answer cannot be used."""
+
+
+class EpisodeError(AgentEnvError, RuntimeError):
+    """`step` was called before `reset`, after the end of the episode, or after a failure."""
+
+
+class SnapshotError(AgentEnvError, ValueError):
+    """A snapshot cannot be taken, or cannot be restored here."""
+
+
+class UnknownEnvError(AgentEnvError, LookupError):
+    """No environment is registered under this id."""
+
+
+class TreeError(AgentEnvError, ValueError):
+    """A node or an array breaks a rule of the episode tree."""
+
+
+class TreeFileError(TreeError):
+    """A trees file cannot be read; the message names the file, the line and the reason."""
+
+
+class ModelError(AgentEnvError, ValueError):
+    """A model or tokenizer cannot be used."""
+
+
+class CheckError(AgentEnvError, AssertionError):
+    """An environment breaks a law of the contract; the message quotes the law and the likely cause."""
+
+
+class MissingDependencyError(AgentEnvError, ImportError):
+    """An optional package is missing; the message carries the command that installs it."""
+
+
+class InfrastructureError(AgentEnvError, RuntimeError):
+    """Something that is not the agent broke. The episode has no reward and is left out of every baseline."""
+
+
+class SandboxError(InfrastructureError):
+    """A sandbox died or refused to work."""
+
+
+class SandboxTimeout(SandboxError, TimeoutError):
+    """A sandbox did not answer in time."""
+
+
+class VerifierError(InfrastructureError):
+    """A verifier could not reach a verdict: neither right nor wrong."""
+
+
+class AgentError(InfrastructureError):
+    """A model or its server could not produce an action."""
+
+
+class ToolError(Exception):
+    """Raised by a tool to tell the agent about its mistake; the message becomes the tool's answer."""

@@ -1,0 +1,238 @@
+"""What the layers ask of each other: an agent that acts, an environment that branches, a sandbox that runs commands."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, Self, runtime_checkable
+
+from agentenv.types import Action, Message, Observation, ToolSchema
+
+__all__ = [
+    "Agent",
+    "BranchingEnv",
+    "Capabilities",
+    "ConcurrentAgent",
+    "Context",
+    "ExecResult",
+    "Fidelity",
+    "Sandbox",
+    "SandboxSnapshot",
+    "Snapshot",
+]
+
+
+class Fidelity(StrEnum):
+    """Where a snapshot can be restored exactly."""
+
+    PORTABLE = "portable"
+    """In any process that has the same code."""
+    LOCAL = "local"
+    """Only in the process that took it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that an agent sees before one action.
+
+    Attributes:
+        messages: the conversation so far.
+        tools: the tools it may call, in OpenAI's format.
+        token_ids: `[L]` the exact ids of the conversation up to the end of the agent's last action; `()` at the root,
+            or when unknown. What a model sampled is never tokenized again.
+        covered: how many of `messages` those ids stand for.
+        seed: for the randomness of this one action; the same whatever the timing or the batch.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSchema, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    covered: int = 0
+    seed: int = 0
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Something that acts: a model, a server, a script or a person."""
+
+    def act(self, contexts: Sequence[Context], /) -> list[Action]:
+        """Returns one action per context, in the same order.
+
+        Raises:
+            AgentError: the model or its server broke; the episodes concerned are failures, not zeros.
+        """
+        ...
+
+
+@runtime_checkable
+class ConcurrentAgent(Agent, Protocol):
+    """An agent that waits on a server: rollout calls it from `concurrency` threads, one context per call."""
+
+    concurrency: int
+
+
+class SandboxSnapshot(Protocol):
+    """An immutable state of a sandbox; picklable where `fidelity` is portable."""
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """Where it can be restored."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """The outcome of one command. A failing command is data, not an exception.
+
+    Attributes:
+        exit_code: as the shell reports it; 128 + signal for a killed process.
+        stdout: what it printed, decoded as UTF-8 with replacement.
+        stderr: likewise.
+        duration_s: seconds on the wall clock.
+        timed_out: it was killed at the deadline.
+        truncated: output beyond the limit was dropped.
+    """
+
+    exit_code: int
+    stdout: str = ""
+    stderr: str = ""
+    duration_s: float = 0.0
+    timed_out: bool = False
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a sandbox really enforces, found by trying it.
+
+    Attributes:
+        level: name of the isolation level, `"none"` for a plain subprocess.
+        enforced: the promises that hold, e.g. `"network"`, `"files"`, `"processes"`.
+        missing: the promises that do not, each with the reason.
+    """
+
+    level: str
+    enforced: frozenset[str] = frozenset()
+    missing: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Sandbox(Protocol):
+    """Where an agent's commands run."""
+
+    @property
+    def isolation(self) -> Capabilities:
+        """What is really enforced."""
+        ...
+
+    def exec(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0, cwd: str = "."
+    ) -> ExecResult:
+        """Runs a command in the workspace and waits for it; nothing of it survives the call."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Returns the content of a file of the workspace."""
+        ...
+
+    def write(self, path: str, content: bytes) -> None:
+        """Writes a file of the workspace, making its folders."""
+        ...
+
+    def snapshot(self) -> SandboxSnapshot:
+        """Returns the workspace as it is now; changes nothing."""
+        ...
+
+    def restore(self, snapshot: Any, /) -> None:
+        """Goes back to a snapshot of the same kind of sandbox."""
+        ...
+
+    def fork(self, n: int) -> list[Self]:
+        """Returns `n` independent sandboxes in this state."""
+        ...
+
+    def close(self) -> None:
+        """Frees everything. May be called twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The complete state of an environment at one moment; immutable, and valid for ever.
+
+    Attributes:
+        env_id: id and version of the environment that took it, `"name-v0"`.
+        step_count: steps since reset.
+        phase: whether the episode is running or has ended.
+        task: the task of the episode.
+        random_state: state of the random generator.
+        state: the environment's own state, pickled.
+        sandbox: the sandbox's state, where there is one.
+        fidelity: where it can be restored.
+        origin: identifies the process that took it, for `LOCAL` snapshots.
+    """
+
+    env_id: str
+    step_count: int
+    phase: str
+    task: Any
+    random_state: bytes
+    state: bytes
+    sandbox: SandboxSnapshot | None = None
+    fidelity: Fidelity = Fidelity.PORTABLE
+    origin: str = ""
+
+
+StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
+
+
+@runtime_checkable
+class BranchingEnv(Protocol):
+    """What rollout needs of an environment."""
+
+    @property
+    def env_id(self) -> str:
+        """Id with version."""
+        ...
+
+    @property
+    def task(self) -> Any:
+        """The task of the running episode."""
+        ...
+
+    @property
+    def tools(self) -> tuple[ToolSchema, ...]:
+        """The tools an agent may call."""
+        ...
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Starts an episode."""
+        ...
+
+    def step(self, action: Any, /) -> StepResult:
+        """Takes one action."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """Returns the complete state."""
+        ...
+
+    def restore(self, snapshot: Snapshot, /) -> None:
+        """Goes back to a snapshot."""
+        ...
+
+    def fork(self, n: int) -> Sequence["BranchingEnv"]:
+        """Returns independent environments in this state."""
+        ...
+
+    def state_signature(self) -> str:
+        """Abstraction of the state, for matching nodes."""
+        ...
+
+    def action_signature(self, action: Action, /) -> str:
+        """Abstraction of an action."""
+        ...
+
+    def close(self) -> None:
+        """Frees everything."""
+        ...
