@@ -123,9 +123,7 @@ class Sandbox(Protocol):
         """What is really enforced."""
         ...
 
-    def exec(
-        self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0, cwd: str = "."
-    ) -> ExecResult:
+    def exec(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0, cwd: str = ".") -> ExecResult:
         """Runs a command in the workspace and waits for it; nothing of it survives the call."""
         ...
 

@@ -336,7 +336,9 @@ class TreeArrays:
         previous = np.concatenate([[-1], self.tree_ids[:-1]])
         jump = self.tree_ids - previous
         bad = (jump < 0) | (jump > 1) | ((jump == 1) & (self.parents != NO_PARENT))
-        _refuse(bad, "tree_ids", self.tree_ids, "tree_ids must number the trees 0, 1, ... in blocks that start at a root")
+        _refuse(
+            bad, "tree_ids", self.tree_ids, "tree_ids must number the trees 0, 1, ... in blocks that start at a root"
+        )
         inner = self.parents != NO_PARENT
         above = np.where(inner, self.parents, 0)
         _refuse(

@@ -84,7 +84,7 @@ class ToolCall:
 def _mapping(value: object, what: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         msg = f"{what} must be a mapping, got {value!r}"
-        raise ValueError(msg)  # noqa: TRY004  one family of errors for one kind of bad input
+        raise ValueError(msg)
     return cast("Mapping[str, Any]", value)
 
 
