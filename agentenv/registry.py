@@ -1,0 +1,97 @@
+"""Environments by id: `make`, `register`, `env_ids`. The bundled ones are known as soon as `agentenv` is imported.
+
+Everything is registered with Gymnasium, so `gymnasium.make` finds the same environments.
+"""
+
+import difflib
+from typing import Any, cast
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec, registry
+
+from agentenv.env import Env
+from agentenv.errors import UnknownEnvError
+
+__all__ = ["BUNDLED", "env_ids", "make", "register"]
+
+BUNDLED: dict[str, str] = {
+    "agentenv/MathVerifier-v0": "agentenv.envs.math_verifier:MathVerifier",
+}
+"""Entry points of the bundled environments by id."""
+
+_registered: list[str] = []
+
+
+def register(env_id: str, entry_point: str | type[Env]) -> None:
+    """Makes an environment known to `agentenv.make` and to `gymnasium.make`.
+
+    Args:
+        env_id: `"namespace/Name-v0"`; it should equal the class's `env_id`, so that snapshots name it.
+        entry_point: the class, or `"package.module:Class"` to import it only when it is made.
+
+    Raises:
+        ValueError: the id has no version, or the class says another id of itself.
+    """
+    if "-v" not in env_id or not env_id.rsplit("-v", 1)[1].isdigit():
+        msg = f"env_id must end in a version such as '-v0', got {env_id!r}"
+        raise ValueError(msg)
+    if isinstance(entry_point, type):
+        own = f"{entry_point.name}-v{entry_point.version}"
+        if own != env_id:
+            name, version = env_id.rsplit("-v", 1)
+            msg = f"env_id is {env_id!r} but the class says {own!r}: set name = {name!r} and version = {version} in it"
+            raise ValueError(msg)
+    # Order enforcement and time limits are our own; Gymnasium's wrappers would hide `snapshot`.
+    gymnasium.register(env_id, entry_point=cast("Any", entry_point), order_enforce=False, disable_env_checker=True)
+    if env_id not in _registered:
+        _registered.append(env_id)
+
+
+def env_ids() -> list[str]:
+    """Returns the registered ids, sorted."""
+    return sorted(_registered)
+
+
+def make(env_id: str, **options: Any) -> Env:
+    """Makes a registered environment.
+
+    Args:
+        env_id: a registered id; without its version, the newest one.
+        options: arguments of the environment's class.
+
+    Raises:
+        UnknownEnvError: no such id; the message names the nearest one.
+        TypeError: the class does not take one of the options.
+    """
+    spec = _find(env_id)
+    env = gymnasium.make(spec, **options)
+    inner = env.unwrapped
+    if not isinstance(inner, Env):
+        msg = f"{env_id!r} is a Gymnasium environment, not an agentenv.Env: it cannot be branched; use gymnasium.make"
+        raise UnknownEnvError(msg)
+    return inner
+
+
+def _find(env_id: str) -> EnvSpec:
+    if env_id in registry:
+        return registry[env_id]
+    newest = sorted(
+        (known for known in registry if known.rpartition("-v")[0] == env_id),
+        key=lambda known: int(known.rsplit("-v")[1]),
+    )
+    if newest:
+        return registry[newest[-1]]
+    names = {known.lower(): known for known in env_ids()}
+    names |= {known.lower().rpartition("/")[2]: known for known in env_ids()}
+    close = difflib.get_close_matches(env_id.lower(), names, n=1, cutoff=0.4)
+    hint = f" Did you mean {names[close[0]]!r}?" if close else ""
+    msg = f"no environment {env_id!r}.{hint} Known: {', '.join(env_ids())}"
+    raise UnknownEnvError(msg)
+
+
+def _register_bundled() -> None:
+    for env_id, entry_point in BUNDLED.items():
+        register(env_id, entry_point)
+
+
+_register_bundled()

@@ -1,0 +1,178 @@
+"""`@tool`: a method becomes a tool that a language model can call.
+
+The JSON schema comes from the type hints, the descriptions from the Google-style docstring, and pydantic validates the
+arguments. A wrong call is something the agent reads, never an exception.
+"""
+
+import difflib
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_type_hints
+
+import pydantic
+
+from agentenv.errors import ToolError
+from agentenv.types import ToolCall, ToolSchema
+
+__all__ = ["Tool", "collect_tools", "tool", "unknown_tool"]
+
+_MARK = "__agentenv_tool__"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def tool(function: F) -> F:
+    """Marks a method of a `ToolEnv` as a tool.
+
+    The method's name is the tool's name, every parameter needs a type hint, the docstring's first paragraph is the
+    description, and its `Args:` section describes the parameters. It returns the text that the agent reads, and may
+    raise `ToolError` to tell the agent what it did wrong.
+    """
+    setattr(function, _MARK, True)
+    return function
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool of an environment class.
+
+    Attributes:
+        name: what the agent calls.
+        schema: the declaration in OpenAI's format.
+        arguments: the pydantic model that validates the arguments.
+    """
+
+    name: str
+    schema: ToolSchema
+    arguments: type[pydantic.BaseModel]
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any]) -> "Tool":
+        """Builds a tool from a marked method.
+
+        Raises:
+            TypeError: a parameter lacks a type hint or is variadic, or the docstring is missing.
+        """
+        name = function.__name__
+        where = f"tool {function.__qualname__}"
+        if not (doc := inspect.getdoc(function)):
+            msg = f"{where} needs a docstring: its first paragraph is what the agent reads"
+            raise TypeError(msg)
+        description, parameters = _read_docstring(doc)
+        hints = get_type_hints(function, include_extras=True)
+        fields: dict[str, Any] = {}
+        for parameter in list(inspect.signature(function).parameters.values())[1:]:
+            if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY}:
+                msg = f"{where}: parameter {parameter.name!r} must be an ordinary named parameter"
+                raise TypeError(msg)
+            if parameter.name not in hints:
+                msg = f"{where}: parameter {parameter.name!r} needs a type hint, e.g. `{parameter.name}: int`"
+                raise TypeError(msg)
+            default = ... if parameter.default is parameter.empty else parameter.default
+            info = pydantic.Field(default, description=parameters.get(parameter.name))
+            fields[parameter.name] = (hints[parameter.name], info)
+        model = pydantic.create_model(name, __config__=pydantic.ConfigDict(extra="forbid"), **fields)
+        schema = {
+            "type": "function",
+            "function": {"name": name, "description": description, "parameters": _json_schema(model)},
+        }
+        return cls(name, schema, model)
+
+    def validate(self, call: ToolCall) -> dict[str, Any]:
+        """Returns the call's arguments, validated and converted.
+
+        Raises:
+            ToolError: the arguments do not fit; the message names each wrong one, what was expected, and the signature.
+        """
+        if isinstance(call.arguments, str):
+            msg = f"arguments of {self.signature} must be a JSON object, got {_short(call.arguments)}"
+            raise ToolError(msg)
+        try:
+            model = self.arguments.model_validate(call.arguments)
+        except pydantic.ValidationError as error:
+            problems = "; ".join(_problem(item) for item in error.errors(include_url=False))
+            msg = f"wrong arguments for {self.signature}: {problems}"
+            raise ToolError(msg) from None
+        return {name: getattr(model, name) for name in type(model).model_fields}
+
+    @property
+    def signature(self) -> str:
+        """How to call the tool, e.g. `guess(number: integer)`."""
+        properties: Mapping[str, Any] = self.schema["function"]["parameters"].get("properties", {})
+        return f"{self.name}({', '.join(f'{name}: {_type_name(part)}' for name, part in properties.items())})"
+
+
+def collect_tools(cls: type) -> dict[str, Tool]:
+    """Returns the tools of a class, inherited ones included, in the order of definition."""
+    functions: dict[str, Callable[..., Any]] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            if callable(value) and getattr(value, _MARK, False):
+                functions[name] = value
+            else:
+                functions.pop(name, None)
+    return {name: Tool.from_function(function) for name, function in functions.items()}
+
+
+def unknown_tool(name: str, tools: Mapping[str, Tool]) -> str:
+    """Returns what to tell an agent that called a tool which does not exist."""
+    close = difflib.get_close_matches(name, tools, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"there is no tool {name!r}.{hint} Tools: {', '.join(t.signature for t in tools.values())}"
+
+
+def _read_docstring(doc: str) -> tuple[str, dict[str, str]]:
+    """Splits a Google-style docstring into its first paragraphs and the descriptions of its parameters."""
+    head, _, rest = doc.partition("\nArgs:\n")
+    description = re.split(r"\n(?:Returns|Raises|Yields|Example|Examples):\n", head)[0].strip()
+    found: dict[str, str] = {}
+    current = ""
+    for line in rest.splitlines():
+        if line and not line.startswith(" "):
+            break
+        if match := re.match(r"^ {2,4}(\w+)(?: \([^)]*\))?: (.*)", line):
+            current = match[1]
+            found[current] = match[2].strip()
+        elif current and line.strip():
+            found[current] += " " + line.strip()
+    return description, found
+
+
+def _json_schema(model: type[pydantic.BaseModel]) -> dict[str, Any]:
+    schema: Any = _without_titles(model.model_json_schema())
+    schema.pop("additionalProperties", None)
+    schema.setdefault("properties", {})
+    return schema
+
+
+def _without_titles(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_titles(v) for k, v in value.items() if not (k == "title" and isinstance(v, str))}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, list):
+        return [_without_titles(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
+def _type_name(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return " | ".join(json.dumps(choice) for choice in schema["enum"])
+    if "anyOf" in schema:
+        return " | ".join(_type_name(part) for part in schema["anyOf"])
+    return str(schema.get("type", "any"))
+
+
+def _problem(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "arguments"
+    if error["type"] == "missing":
+        return f"{where} is missing"
+    if error["type"] == "extra_forbidden":
+        return f"{where} is not a parameter"
+    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, got {_short(error['input'])}"
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
