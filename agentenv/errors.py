@@ -7,6 +7,7 @@
     |-- UnknownEnvError (LookupError)      an id nobody registered
     |-- TreeError (ValueError)             a node or an array that breaks a rule of the episode tree
     |   `-- TreeFileError                  a line of a trees file that cannot be read
+    |-- CorpusError (ValueError)           a corpus or a search index that cannot be used
     |-- ModelError (ValueError)            a model folder that cannot be used
     |-- CheckError (AssertionError)        an environment breaks a law of the contract
     |-- MissingDependencyError (ImportError)   an optional package is needed here
@@ -14,6 +15,7 @@
         |-- SandboxError
         |   `-- SandboxTimeout (TimeoutError)
         |-- VerifierError
+        |-- RetrieverError (ConnectionError)
         `-- AgentError                     the model or its server broke
 
 `ToolError` stands apart: a tool raises it to tell the *agent* that it made a mistake, so it becomes an
@@ -27,10 +29,12 @@ __all__ = [
     "AgentEnvError",
     "AgentError",
     "CheckError",
+    "CorpusError",
     "EpisodeError",
     "InfrastructureError",
     "MissingDependencyError",
     "ModelError",
+    "RetrieverError",
     "SandboxError",
     "SandboxTimeout",
     "SnapshotError",
@@ -71,6 +75,10 @@ class TreeFileError(TreeError):
     """A trees file cannot be read; the message names the file, the line and the reason."""
 
 
+class CorpusError(AgentEnvError, ValueError):
+    """A corpus or a search index cannot be used; the message names the file and the reason."""
+
+
 class ModelError(AgentEnvError, ValueError):
     """A model or tokenizer cannot be used."""
 
@@ -97,6 +105,10 @@ class SandboxTimeout(SandboxError, TimeoutError):
 
 class VerifierError(InfrastructureError):
     """A verifier could not reach a verdict: neither right nor wrong."""
+
+
+class RetrieverError(InfrastructureError, ConnectionError):
+    """A retrieval server did not answer, or answered nonsense."""
 
 
 class AgentError(InfrastructureError):
