@@ -168,7 +168,10 @@ class Env(gymnasium.Env[Observation, Any]):
         return digest([self._phase == "ended", content, self.state])
 
     def action_signature(self, action: Action, /) -> str:
-        """Returns what the action does, in canonical form: tool names and arguments, or the text, stripped."""
+        """Returns what the action did, in canonical form: tool names and arguments, or the text, stripped.
+
+        Asked right after the step, so that an environment may add the outcome.
+        """
         if action.tool_calls:
             return json.dumps([[call.name, canonical(call.arguments)] for call in action.tool_calls])
         return action.content.strip()
@@ -315,7 +318,7 @@ class Env(gymnasium.Env[Observation, Any]):
             origin=_PROCESS,
         )
 
-    def restore(self, snapshot: Snapshot) -> None:
+    def restore(self, snapshot: Snapshot, /) -> None:
         """Goes back to a snapshot, taken by this environment or by any other of the same id and version.
 
         Raises:
@@ -393,7 +396,7 @@ class Env(gymnasium.Env[Observation, Any]):
         child.spec = self.spec
         return child
 
-    def reseed(self, seed: int) -> None:
+    def reseed(self, seed: int, /) -> None:
         """Gives the rest of the episode other random numbers, so that continuations of one state differ."""
         self._np_random, self._np_random_seed = seeding.np_random(seed)
 

@@ -223,6 +223,10 @@ class BranchingEnv(Protocol):
         """Returns independent environments in this state."""
         ...
 
+    def reseed(self, seed: int, /) -> None:
+        """Gives the rest of the episode other random numbers."""
+        ...
+
     def state_signature(self) -> str:
         """Abstraction of the state, for matching nodes."""
         ...

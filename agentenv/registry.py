@@ -42,7 +42,7 @@ def register(env_id: str, entry_point: str | type[Env]) -> None:
             msg = f"env_id is {env_id!r} but the class says {own!r}: set name = {name!r} and version = {version} in it"
             raise ValueError(msg)
     # Order enforcement and time limits are our own; Gymnasium's wrappers would hide `snapshot`.
-    gymnasium.register(env_id, entry_point=cast("Any", entry_point), order_enforce=False, disable_env_checker=True)
+    cast("Any", gymnasium).register(env_id, entry_point=entry_point, order_enforce=False, disable_env_checker=True)
     if env_id not in _registered:
         _registered.append(env_id)
 

@@ -106,8 +106,7 @@ def _node_to_dict(node: Node, prompt: Prompt | None) -> dict[str, Any]:
         "state": node.state_signature,
     }
     if node.action is not None:
-        action = {k: v for k, v in asdict(node.action).items() if v not in (None, "", ())}
-        record["action"] = action
+        record["action"] = {k: v for k, v in asdict(node.action).items() if v is not None and v != ""}
         record["action_signature"] = node.action_signature
     for flag in ("terminated", "truncated"):
         if getattr(node, flag):
