@@ -1,0 +1,3 @@
+"""The bundled environments, one package each."""
+
+__all__: list[str] = []
