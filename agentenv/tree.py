@@ -444,9 +444,25 @@ class TreeArrays:
     @cached_property
     def levels(self) -> list[IntArray]:
         """Node indices by depth: `levels[d]` are the nodes at depth d, in order."""
-        order = np.argsort(self.depths, kind="stable")
-        sizes = np.bincount(self.depths)
-        return np.split(order, np.cumsum(sizes)[:-1]) if len(self) else []
+        if not len(self):
+            return []
+        deepest = int(self.depths.max())
+        keys = self.depths.astype(np.int16) if deepest < 2**15 else self.depths  # 16 bits: a radix sort, linear
+        order = np.argsort(keys, kind="stable")
+        return np.split(order, np.cumsum(np.bincount(self.depths))[:-1])
+
+    @cached_property
+    def is_trajectory(self) -> BoolArray:
+        """`[N]` whether a trajectory ends at node i: a leaf after at least one step, not broken by infrastructure."""
+        return self.is_leaf & self.valid & ~self.is_root
+
+    @cached_property
+    def leaf_counts(self) -> IntArray:
+        """`[N]` number of trajectories through node i: the valid leaves below it."""
+        counts = self.is_trajectory.astype(np.int64)
+        for level in reversed(self.levels[1:]):
+            np.add.at(counts, self.parents[level], counts[level])
+        return counts
 
 
 def _default(value: ArrayLike | None, default: ArrayLike) -> ArrayLike:

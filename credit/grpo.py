@@ -1,0 +1,76 @@
+"""GRPO: one advantage for a whole trajectory, its return against the group's."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentenv.tree import TreeArrays
+
+from .groups import group_sums, ratio
+from .passes import assemble, check_steps, episode_returns, mean_below, tree_means
+from .result import StepAdvantages
+
+__all__ = ["dr_grpo_advantages", "group_deviations", "grpo_advantages"]
+
+FloatArray = NDArray[np.float64]
+
+
+def grpo_advantages(tree: TreeArrays, *, epsilon: float = 1e-4, ddof: int = 1) -> StepAdvantages:
+    """Computes GRPO advantages: the return of each trajectory, standardized within its group, for all its steps.
+
+        A = (R - mean R) / (std R + epsilon)
+
+    Source: DeepSeekMath (arXiv 2402.03300). The defaults are those of TRL's GRPOTrainer (sample deviation, epsilon
+    1e-4); verl uses sample deviation and 1e-6, TRL's AsyncGRPO population deviation (`ddof=0`) and 1e-8. A group of one
+    trajectory gets 0, as in TRL (verl passes its raw return). In a tree every leaf is one trajectory; a step
+    that several share gets the mean of theirs. Trajectories that infrastructure broke count nowhere.
+
+    Args:
+        tree: `[N]` one or many trees; each tree is one group.
+        epsilon: added to the deviation, at least 0; with 0 a group without deviation gets 0.
+        ddof: 1 for the sample deviation (Bessel), 0 for the population's.
+
+    Returns:
+        `values` holds the group's mean return, `action_values` the mean return of the trajectories through the step;
+        `advantages` is their difference divided by the deviation.
+    """
+    _check(epsilon, ddof)
+    deviation = group_deviations(tree, ddof=ddof) + epsilon
+    result = dr_grpo_advantages(tree)
+    scale = ratio(np.ones(len(deviation)), deviation)
+    return assemble(tree, result.advantages * scale[tree.tree_ids], result.values, result.action_values)
+
+
+def dr_grpo_advantages(tree: TreeArrays) -> StepAdvantages:
+    """Computes Dr.GRPO advantages: the return of each trajectory minus its group's mean, for all its steps.
+
+        A = R - mean R
+
+    Source: Dr.GRPO (arXiv 2503.20783). Its other half, a token sum divided by a constant instead of the length, belongs
+    to the loss (`loss_type="dr_grpo"` in TRL). A step that several trajectories share gets the mean of theirs.
+
+    Args:
+        tree: `[N]` one or many trees; each tree is one group.
+    """
+    check_steps(tree)
+    returns = episode_returns(tree)
+    mean = tree_means(tree, returns)[tree.tree_ids]
+    action_values = mean_below(tree, returns)
+    return assemble(tree, action_values - mean, mean, action_values)
+
+
+def group_deviations(tree: TreeArrays, *, ddof: int) -> FloatArray:
+    """Computes the standard deviation of the returns in every tree: `[M]`, 0 for at most `ddof` trajectories."""
+    returns = episode_returns(tree)
+    leaves = np.flatnonzero(tree.is_trajectory)
+    ids = tree.tree_ids[leaves]
+    spread = group_sums(ids, (returns[leaves] - tree_means(tree, returns)[ids]) ** 2, tree.num_trees)
+    return np.sqrt(ratio(spread, np.bincount(ids, minlength=tree.num_trees) - ddof))
+
+
+def _check(epsilon: float, ddof: int) -> None:
+    if not 0.0 <= epsilon < np.inf:
+        msg = f"epsilon must be at least 0 and finite, got {epsilon!r}"
+        raise ValueError(msg)
+    if ddof not in (0, 1):
+        msg = f"ddof must be 0 (population) or 1 (sample), got {ddof!r}"
+        raise ValueError(msg)

@@ -1,0 +1,144 @@
+"""Sums along the edges of episode trees, one vectorized pass per depth, and the quantities they give.
+
+Letters: `N` nodes, `M` trees. A *trajectory* is a path from a root to a valid leaf; a root alone is none.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentenv.errors import TreeError
+from agentenv.tree import NO_PARENT, TreeArrays
+
+from .groups import group_means, group_sums, ratio
+from .result import StepAdvantages
+
+__all__ = [
+    "assemble",
+    "check_discount",
+    "check_steps",
+    "episode_returns",
+    "mean_below",
+    "returns_below",
+    "sum_above",
+    "sum_below",
+    "tree_means",
+    "tree_sums",
+]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def check_steps(tree: TreeArrays) -> None:
+    """Refuses trees without a leaf.
+
+    Raises:
+        TreeError: there is no tree, or one has no step at all.
+    """
+    steps = np.bincount(tree.tree_ids[~tree.is_root], minlength=tree.num_trees)
+    if tree.num_trees == 0 or (steps == 0).any():
+        which = int(np.argmin(steps)) if tree.num_trees else 0
+        msg = f"tree must have a leaf after at least one step; tree {which} of {tree.num_trees} has none"
+        raise TreeError(msg)
+
+
+def check_discount(discount: float, name: str = "discount") -> None:
+    """Refuses a factor outside [0, 1]."""
+    if not 0.0 <= discount <= 1.0:
+        msg = f"{name} must be in [0, 1], got {discount!r}"
+        raise ValueError(msg)
+
+
+def sum_below(tree: TreeArrays, own: FloatArray, *, discount: float = 1.0) -> FloatArray:
+    """Sums over the subtree of every node, discounted by distance: `S_i = own_i + discount * sum of children's S`.
+
+    Args:
+        tree: `[N]`
+        own: `[N]` what each node contributes.
+        discount: factor per edge, in [0, 1].
+
+    Returns:
+        `[N]`
+    """
+    total = own.copy()
+    for level in reversed(tree.levels[1:]):
+        below = total[level]
+        np.add.at(total, tree.parents[level], below if discount == 1.0 else discount * below)
+    return total
+
+
+def sum_above(tree: TreeArrays, own: FloatArray) -> FloatArray:
+    """Sums from the root down to every node, itself included: `S_i = own_i + S_parent`.
+
+    Args:
+        tree: `[N]`
+        own: `[N]` what each node contributes.
+
+    Returns:
+        `[N]`
+    """
+    total = own.copy()
+    for level in tree.levels[1:]:
+        total[level] += total[tree.parents[level]]
+    return total
+
+
+def returns_below(tree: TreeArrays, *, discount: float) -> FloatArray:
+    """Sums the discounted returns of all trajectories through every step.
+
+    The return of a step is `G = r + discount * G'`, its own reward undiscounted; `S_i = sum over trajectories of G`,
+    so `S_i / leaf_counts_i` is the Monte Carlo value of the step.
+
+    Returns:
+        `[N]`; at a root the sum of the returns of its trajectories times `discount`.
+    """
+    return sum_below(tree, tree.rewards * tree.leaf_counts, discount=discount)
+
+
+def episode_returns(tree: TreeArrays) -> FloatArray:
+    """Sums the rewards from the root to every node, undiscounted; at a leaf this is its trajectory's return.
+
+    Returns:
+        `[N]`
+    """
+    return sum_above(tree, tree.rewards)
+
+
+def mean_below(tree: TreeArrays, scores: FloatArray) -> FloatArray:
+    """Averages a score of trajectories, given at their leaves, over the trajectories through every node.
+
+    Args:
+        tree: `[N]`
+        scores: `[N]`, read at valid leaves only.
+
+    Returns:
+        `[N]`, 0 where no trajectory passes.
+    """
+    return ratio(sum_below(tree, np.where(tree.is_trajectory, scores, 0.0)), tree.leaf_counts)
+
+
+def tree_sums(tree: TreeArrays, values: FloatArray) -> FloatArray:
+    """Sums `[N]` values per tree, giving `[M]`."""
+    return group_sums(tree.tree_ids, values, tree.num_trees)
+
+
+def tree_means(tree: TreeArrays, scores: FloatArray) -> FloatArray:
+    """Averages a score of trajectories, given `[N]` and read at their leaves, per tree.
+
+    Returns:
+        `[M]`, 0 for a tree without a valid trajectory.
+    """
+    leaves = np.flatnonzero(tree.is_trajectory)
+    ids = tree.tree_ids[leaves]
+    return group_means(ids, scores[leaves], np.ones(len(leaves)), tree.num_trees)
+
+
+def assemble(tree: TreeArrays, advantages: FloatArray, values: FloatArray, action_values: FloatArray) -> StepAdvantages:
+    """Builds the result, with 0 at roots and at steps that no valid trajectory passes."""
+    counted = (tree.parents != NO_PARENT) & (tree.leaf_counts > 0)
+    return StepAdvantages(
+        np.where(counted, advantages, 0.0),
+        np.where(counted, values, 0.0),
+        np.where(counted, action_values, 0.0),
+        np.where(counted, tree.leaf_counts, 0),
+    )

@@ -1,0 +1,148 @@
+"""RTMC: step advantages by pooling returns over equal (state, action) signatures."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from agentenv.tree import TreeArrays
+
+from .graph import graph_values
+from .groups import group_means, group_sums, ratio
+from .matching import Matching, match_steps
+from .passes import assemble, check_discount, check_steps, episode_returns, returns_below, sum_below, tree_means
+from .result import StepAdvantages
+
+__all__ = ["Visits", "rtmc_advantages", "rtmc_visits"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Visits:
+    """First visits behind every step: how much the trajectories of a tree overlap."""
+
+    state: IntArray  # [N] N(s) of the state that the step into node i left; 0 at a root
+    action: IntArray  # [N] N(s, a) of the step into node i; 0 at a root
+
+
+def rtmc_advantages(
+    tree: TreeArrays,
+    *,
+    discount: float = 0.99,
+    prior_count: float = 2.0,
+    prior_mean: Literal["return", "discounted"] = "return",
+    values: Literal["monte_carlo", "graph"] = "monte_carlo",
+    normalize: bool = False,
+    state_ids: ArrayLike | None = None,
+    action_ids: ArrayLike | None = None,
+) -> StepAdvantages:
+    """Computes rollout-tree Monte Carlo advantages: pooled action value minus smoothed pooled state value.
+
+    Every root-to-leaf path is one trajectory, whether it grew alone or from a fork; a shared trunk counts once per
+    trajectory through it. With `G` the discounted return of a step (its own reward undiscounted), over first visits of
+    the pair within a trajectory:
+
+        N(s, a) = number of first visits          Q(s, a) = mean of G over them
+        N(s) = sum_a N(s, a)                      V(s) = sum_a N(s, a) Q(s, a) / N(s)
+        V'(s) = (N(s) V(s) + prior_count v0) / (N(s) + prior_count)                              (Eq. 11)
+        A = Q(s, a) - V'(s)
+
+    Source: RTMC (arXiv 2604.11037), through public ports and restatements; the paper's full text was not available.
+    Eq. 11, discount 0.99 and the first-visit rule are attested by a port that cites them; that N(s) sums pairs (a
+    trajectory that meets a state twice with different actions counts twice) is the port's reading. Past the paper:
+    trees with real forks, `prior_mean="discounted"`, `values="graph"`, and ids given by the caller. Differences: a
+    later visit of a pair within a trajectory receives the pair's advantage too. A truncated trajectory counts with
+    the rewards it collected. Trajectories that infrastructure broke count nowhere.
+
+    Args:
+        tree: `[N]` one or many trees; each tree is one group.
+        discount: factor per step, in [0, 1].
+        prior_count: pseudo-visits of the prior, at least 0. With 0, a state visited once gives exactly 0.
+        prior_mean: `"return"`: v0 is the tree's mean undiscounted return (the group's success rate), as in the port.
+            `"discounted"`: v0(s) is that times the mean of `discount ** (steps that follow)` over the visits of s,
+            which removes the sign flip that early steps of long successes suffer otherwise.
+        values: `"graph"` replaces V and Q by the solution of the Bellman equation on the merged graph (`graph_values`).
+        normalize: divide by the tree's standard deviation of advantages over the steps of all trajectories (population,
+            not centered, skipped at 1e-8 or less), the paper's optional scaling.
+        state_ids: `[N]` integers that replace `tree.state_ids`: clusters of embeddings, coarser signatures.
+        action_ids: `[N]` integers that replace `tree.action_ids`.
+
+    Returns:
+        `values` holds V'(s), `action_values` Q(s, a).
+
+    Raises:
+        ValueError: an option outside its range, ids of the wrong length, or a tree without a leaf.
+    """
+    check_discount(discount)
+    if not 0.0 <= prior_count < np.inf:
+        msg = f"prior_count must be at least 0 and finite, got {prior_count!r}"
+        raise ValueError(msg)
+    _check_choice("prior_mean", prior_mean, ("return", "discounted"))
+    _check_choice("values", values, ("monte_carlo", "graph"))
+    check_steps(tree)
+    match = match_steps(tree, state_ids, action_ids)
+    weights = tree.leaf_counts[match.steps] * match.first.astype(np.float64)
+    visits = group_sums(match.states, weights, match.num_states)
+    if values == "graph":
+        state_values, action_values = graph_values(tree, match, discount=discount)
+    else:
+        state_values, action_values = _monte_carlo(tree, match, weights, visits, discount)
+    prior = tree_means(tree, episode_returns(tree))[tree.tree_ids[match.steps]]
+    if prior_mean == "discounted":
+        prior *= _mean_remaining(tree, match, visits, discount)[match.states]
+    smoothed = visits * state_values
+    smoothed = ratio(smoothed[match.states] + prior_count * prior, visits[match.states] + prior_count)
+    baseline, action_value = np.zeros(len(tree)), np.zeros(len(tree))
+    baseline[match.steps] = smoothed
+    action_value[match.steps] = action_values[match.pairs]
+    advantages = action_value - baseline
+    if normalize:
+        advantages = _scale(tree, advantages)
+    return assemble(tree, advantages, baseline, action_value)
+
+
+def rtmc_visits(tree: TreeArrays, *, state_ids: ArrayLike | None = None, action_ids: ArrayLike | None = None) -> Visits:
+    """Counts the first visits N(s) and N(s, a) behind every step, as `rtmc_advantages` does.
+
+    The share of steps with `state >= 2` says how much of the credit is a comparison and how much is the prior.
+    """
+    match = match_steps(tree, state_ids, action_ids)
+    weights = tree.leaf_counts[match.steps] * match.first.astype(np.float64)
+    state, action = np.zeros(len(tree), dtype=np.int64), np.zeros(len(tree), dtype=np.int64)
+    state[match.steps] = group_sums(match.states, weights, match.num_states)[match.states].astype(np.int64)
+    action[match.steps] = group_sums(match.pairs, weights, match.num_pairs)[match.pairs].astype(np.int64)
+    return Visits(state, action)
+
+
+def _monte_carlo(
+    tree: TreeArrays, match: Matching, weights: FloatArray, visits: FloatArray, discount: float
+) -> tuple[FloatArray, FloatArray]:
+    """Pools returns over first visits: V `[S]` and Q `[P]`."""
+    totals = returns_below(tree, discount=discount)[match.steps] * match.first
+    state_values = ratio(group_sums(match.states, totals, match.num_states), visits)
+    counts = group_sums(match.pairs, weights, match.num_pairs)
+    return state_values, ratio(group_sums(match.pairs, totals, match.num_pairs), counts)
+
+
+def _mean_remaining(tree: TreeArrays, match: Matching, visits: FloatArray, discount: float) -> FloatArray:
+    """Averages `discount ** (steps after this one)` over the visits of every state: `[S]`."""
+    remaining = sum_below(tree, tree.is_trajectory.astype(np.float64), discount=discount)
+    totals = group_sums(match.states, remaining[match.steps] * match.first, match.num_states)
+    return ratio(totals, visits)
+
+
+def _scale(tree: TreeArrays, advantages: FloatArray) -> FloatArray:
+    weights = np.where(tree.is_root, 0.0, tree.leaf_counts)
+    mean = group_means(tree.tree_ids, advantages, weights, tree.num_trees)[tree.tree_ids]
+    variance = group_means(tree.tree_ids, (advantages - mean) ** 2, weights, tree.num_trees)
+    deviation = np.sqrt(variance)
+    return advantages / np.where(deviation > 1e-8, deviation, 1.0)[tree.tree_ids]
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+        raise ValueError(msg)
