@@ -5,10 +5,11 @@ Layers, top to bottom: `cli`; `trainers`; `agents` and `envs`; `credit` and `san
 package loads gymnasium, numpy and pydantic, and nothing heavier.
 """
 
-from agentenv.env import Env, State, Task, ToolEnv
+from agentenv.env import Env, ToolEnv
 from agentenv.errors import AgentEnvError, InfrastructureError, SnapshotError, TaskError, ToolError
 from agentenv.protocols import Agent, Context, Sandbox, Snapshot
 from agentenv.registry import env_ids, make, register
+from agentenv.tasks import State, Task
 from agentenv.tools import tool
 from agentenv.tree import EpisodeTree, TreeArrays
 from agentenv.types import Action, Message, ToolCall

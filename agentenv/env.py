@@ -9,7 +9,7 @@ import json
 import pickle
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import gymnasium
 import numpy as np
@@ -21,10 +21,11 @@ from agentenv.errors import EpisodeError, SnapshotError, TaskError, ToolError
 from agentenv.protocols import Fidelity, Sandbox, Snapshot, StepResult
 from agentenv.signatures import canonical, digest
 from agentenv.spaces import Actions, Messages
+from agentenv.tasks import State, Task, read_task
 from agentenv.tools import Tool, collect_tools, unknown_tool
 from agentenv.types import Action, Message, Observation, ToolCall, ToolSchema, to_observation
 
-__all__ = ["Env", "Reply", "State", "Task", "ToolEnv"]
+__all__ = ["Env", "Reply", "ToolEnv"]
 
 Reply = str | Message | Sequence[Message]
 """What an environment answers: text, a message, or several."""
@@ -32,26 +33,7 @@ Reply = str | Message | Sequence[Message]
 _PROCESS = uuid.uuid4().hex
 _OPTIONS = ("task",)
 
-
-class State(pydantic.BaseModel):
-    """Everything of an environment that changes during an episode. Subclass it inside the environment.
-
-    Every field needs a default. Fields may hold anything that pickles.
-    """
-
-    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True, extra="forbid")
-
-
-class Task(pydantic.BaseModel):
-    """One problem, with its hidden reference. Subclass it inside the environment; it never changes.
-
-    Attributes:
-        id: names the task within its data set; a digest of the task where empty.
-    """
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
-
-    id: str = ""
+EnvType = TypeVar("EnvType", bound="Env")
 
 
 class Env(gymnasium.Env[Observation, Any]):
@@ -106,6 +88,11 @@ class Env(gymnasium.Env[Observation, Any]):
         self = super().__new__(cls)
         self._arguments = (args, kwargs)
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An environment pickles as its class and arguments, without its episode; snapshots carry episodes."""
+        args, kwargs = self._arguments
+        return _make, (type(self), args, kwargs)
 
     def __init__(
         self,
@@ -253,7 +240,7 @@ class Env(gymnasium.Env[Observation, Any]):
         given = (options or {}).get("task")
         self._phase = "failed"  # until `start` has succeeded
         self._drop_sandbox()
-        self.task = self._read_task(self.sample_task() if given is None else given)
+        self.task = read_task(self.sample_task() if given is None else given, self.Task, self.tasks)
         self.state = self.State()
         self._step_count = 0
         self._begin_step()
@@ -392,7 +379,7 @@ class Env(gymnasium.Env[Observation, Any]):
     def spawn(self) -> Self:
         """Returns a new environment made with the same arguments, without an episode."""
         args, kwargs = self._arguments
-        child = type(self)(*args, **kwargs)
+        child = _make(type(self), args, kwargs)
         child.spec = self.spec
         return child
 
@@ -430,23 +417,6 @@ class Env(gymnasium.Env[Observation, Any]):
         }
         msg = f"{self.env_id}: cannot {verb}: {why[self._phase]}"
         raise error(msg)
-
-    def _read_task(self, task: Any) -> Any:
-        if isinstance(task, int) and len(self.tasks):
-            if not 0 <= task < len(self.tasks):
-                msg = f"options['task'] must be an index in [0, {len(self.tasks)}), got {task}"
-                raise TaskError(msg)
-            task = self.tasks[task]
-        if self.Task is None or isinstance(task, self.Task):
-            return task
-        try:
-            return self.Task.model_validate(task)
-        except pydantic.ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'task'}: {e['msg']}" for e in error.errors(include_url=False)
-            )
-            msg = f"options['task'] does not fit {self.Task.__qualname__}: {problems}; got {task!r:.200}"
-            raise TaskError(msg) from None
 
     def _drop_sandbox(self) -> None:
         if self.sandbox is not None:
@@ -504,6 +474,10 @@ class ToolEnv(Env):
         if isinstance(answer, str):
             return answer
         return "" if answer is None else json.dumps(answer, ensure_ascii=False, default=str)
+
+
+def _make(cls: type[EnvType], args: tuple[Any, ...], kwargs: dict[str, Any]) -> EnvType:
+    return cls(*args, **kwargs)
 
 
 def _copy(observation: Observation) -> Observation:

@@ -15,8 +15,10 @@ __all__ = [
     "Context",
     "ExecResult",
     "Fidelity",
+    "FileChange",
     "Sandbox",
     "SandboxSnapshot",
+    "Shell",
     "Snapshot",
 ]
 
@@ -78,6 +80,11 @@ class SandboxSnapshot(Protocol):
         """Where it can be restored."""
         ...
 
+    @property
+    def content_id(self) -> str:
+        """Digest of the files, their modes and their content: equal exactly where those are equal. Computed on demand."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ExecResult:
@@ -90,6 +97,8 @@ class ExecResult:
         duration_s: seconds on the wall clock.
         timed_out: it was killed at the deadline.
         truncated: output beyond the limit was dropped.
+        oom: a process of it was killed for memory.
+        killed: how many processes outlived the command and were killed with it.
     """
 
     exit_code: int
@@ -98,6 +107,8 @@ class ExecResult:
     duration_s: float = 0.0
     timed_out: bool = False
     truncated: bool = False
+    oom: bool = False
+    killed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,42 +116,97 @@ class Capabilities:
     """What a sandbox really enforces, found by trying it.
 
     Attributes:
-        level: name of the isolation level, `"none"` for a plain subprocess.
+        level: name of the isolation level: `"none"`, `"process"`, `"namespace"`, `"container"` or `"kernel"`.
         enforced: the promises that hold, e.g. `"network"`, `"files"`, `"processes"`.
         missing: the promises that do not, each with the reason.
+        backend: what enforces them.
     """
 
     level: str
     enforced: frozenset[str] = frozenset()
     missing: Mapping[str, str] = field(default_factory=dict[str, str])
+    backend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """One difference between two states of a workspace.
+
+    Attributes:
+        path: relative to the workspace.
+        kind: `"added"`, `"modified"` or `"deleted"`.
+        type: `"file"`, `"directory"`, `"link"` or `"fifo"`; of the old entry where it was deleted.
+        size: bytes of a file now, otherwise 0.
+    """
+
+    path: str
+    kind: str
+    type: str
+    size: int = 0
+
+
+class Shell(Protocol):
+    """A shell that stays: variables, functions, the folder and background jobs live on between commands."""
+
+    def run(self, command: str, *, timeout_s: float | None = None) -> ExecResult:
+        """Runs a command and waits for it. At the deadline the shell and all it started are killed."""
+        ...
+
+    def close(self) -> None:
+        """Ends the shell and all it started. May be called twice."""
+        ...
 
 
 class Sandbox(Protocol):
-    """Where an agent's commands run."""
+    """Where an agent's commands run. Every method may be called from any thread."""
 
     @property
     def isolation(self) -> Capabilities:
         """What is really enforced."""
         ...
 
-    def exec(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0, cwd: str = ".") -> ExecResult:
-        """Runs a command in the workspace and waits for it; nothing of it survives the call."""
+    def exec(
+        self,
+        argv: Sequence[str] | str,
+        *,
+        stdin: bytes | str = b"",
+        timeout_s: float | None = None,
+        cwd: str = ".",
+        env: Mapping[str, str] | None = None,
+    ) -> ExecResult:
+        """Runs a command (a list of words, or text for `sh`) in the workspace; nothing of it survives the call."""
+        ...
+
+    def shell(self) -> Shell:
+        """Starts a shell that stays."""
         ...
 
     def read(self, path: str) -> bytes:
         """Returns the content of a file of the workspace."""
         ...
 
-    def write(self, path: str, content: bytes) -> None:
+    def write(self, path: str, content: bytes | str) -> None:
         """Writes a file of the workspace, making its folders."""
         ...
 
-    def snapshot(self) -> SandboxSnapshot:
-        """Returns the workspace as it is now; changes nothing."""
+    def upload(self, files: Mapping[str, bytes | str]) -> None:
+        """Writes many files of the workspace."""
+        ...
+
+    def export(self, allow: Sequence[str]) -> dict[str, bytes]:
+        """Returns the regular files of the workspace whose paths match one of the patterns."""
+        ...
+
+    def changes(self, since: Any = None) -> list[FileChange]:
+        """Returns what differs from a snapshot; from the state at opening without one."""
+        ...
+
+    def snapshot(self, *, processes: bool = False) -> SandboxSnapshot:
+        """Returns the state as it is now; changes nothing."""
         ...
 
     def restore(self, snapshot: Any, /) -> None:
-        """Goes back to a snapshot of the same kind of sandbox."""
+        """Goes back to a snapshot; running processes end."""
         ...
 
     def fork(self, n: int) -> list[Self]:

@@ -1,0 +1,86 @@
+"""A pytest plugin: `pytest --agentenv-check ENV_ID` runs every law of the contract as a test of its own.
+
+ENV_ID is a registered id, or `package.module:Class` for an environment that is not registered. It may be given several
+times. Nothing else changes in a test run that does not use it.
+"""
+
+import importlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from agentenv.testing import Clause
+
+__all__ = ["load_env", "pytest_addoption", "pytest_collection_modifyitems", "pytest_ignore_collect"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--agentenv-check`."""
+    group = parser.getgroup("agentenv", "environments that branch")
+    group.addoption(
+        "--agentenv-check",
+        action="append",
+        default=[],
+        metavar="ENV_ID",
+        help="check that an environment keeps the contract: a registered id, or package.module:Class",
+    )
+
+
+def load_env(name: str) -> Any:
+    """Returns what `check_env` takes: the id itself, or the class that `package.module:Class` names.
+
+    Raises:
+        pytest.UsageError: the module or the class does not exist.
+    """
+    if ":" not in name or "/" in name:
+        return name
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        msg = f"--agentenv-check {name}: {error}"
+        raise pytest.UsageError(msg) from error
+
+
+class _ClauseItem(pytest.Item):
+    """One law, tried on one environment."""
+
+    env: Any
+    clause: "Clause"
+
+    @override
+    def runtest(self) -> None:
+        from agentenv.testing import run_clauses
+
+        (result,) = run_clauses(self.env, clauses=[self.clause])
+        if result.outcome == "skipped":
+            pytest.skip(result.detail)
+        if result.outcome == "failed":
+            pytest.fail(f"{result.law}\n    {result.detail}", pytrace=False)
+
+    @override
+    def reportinfo(self) -> tuple[str, int | None, str]:
+        return "agentenv", None, self.name
+
+
+def _items(session: pytest.Session, name: str) -> Iterator[pytest.Item]:
+    from agentenv.testing import CLAUSES
+
+    env = load_env(name)
+    for clause in CLAUSES:
+        item: Any = cast("Any", _ClauseItem).from_parent(session, name=f"{name}[{clause.name}]")
+        item.env, item.clause = env, clause
+        yield item
+
+
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    """Collects no files where the option was given: the clauses are the tests."""
+    return True if config.getoption("--agentenv-check") else None
+
+
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Adds the clauses where the option was given."""
+    items.extend(item for name in config.getoption("--agentenv-check") for item in _items(session, name))
