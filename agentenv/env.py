@@ -21,7 +21,7 @@ from agentenv.errors import EpisodeError, SnapshotError, TaskError, ToolError
 from agentenv.protocols import Fidelity, Sandbox, Snapshot, StepResult
 from agentenv.signatures import canonical, digest
 from agentenv.spaces import Actions, Messages
-from agentenv.tasks import State, Task, read_task
+from agentenv.tasks import State, read_task
 from agentenv.tools import Tool, collect_tools, unknown_tool
 from agentenv.types import Action, Message, Observation, ToolCall, ToolSchema, to_observation
 

@@ -83,4 +83,4 @@ def pytest_ignore_collect(config: pytest.Config) -> bool | None:
 
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Adds the clauses where the option was given."""
-    items.extend(item for name in config.getoption("--agentenv-check") for item in _items(session, name))
+    items.extend(item for name in config.getoption("--agentenv-check") or () for item in _items(session, name))

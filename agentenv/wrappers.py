@@ -1,0 +1,236 @@
+"""Wrappers that keep an environment branchable: record what happens, change rewards, cap observations.
+
+Gymnasium's own wrappers hide `snapshot`, `restore` and `fork`; these pass them on.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self, cast
+
+import pydantic_core
+
+from agentenv.errors import InfrastructureError, SnapshotError, TreeError
+from agentenv.protocols import BranchingEnv, Snapshot, StepResult
+from agentenv.tree import EpisodeTree
+from agentenv.types import Action, Message, Observation, ToolSchema
+
+__all__ = ["LimitObservation", "RecordTree", "TransformReward", "Wrapper"]
+
+
+class Wrapper:
+    """Passes everything on to the environment inside; subclasses change `reset`, `step` or both.
+
+    A subclass that has state of its own overrides `snapshot`, `restore` and `fork` as well.
+
+    Args:
+        env: what to wrap.
+    """
+
+    def __init__(self, env: BranchingEnv) -> None:
+        self.env = env
+
+    @property
+    def env_id(self) -> str:
+        """Id with version of the environment inside."""
+        return self.env.env_id
+
+    @property
+    def task(self) -> Any:
+        """The task of the running episode."""
+        return self.env.task
+
+    @property
+    def tools(self) -> tuple[ToolSchema, ...]:
+        """The tools an agent may call."""
+        return self.env.tools
+
+    @property
+    def unwrapped(self) -> BranchingEnv:
+        """The environment inside all wrappers."""
+        return self.env.unwrapped if isinstance(self.env, Wrapper) else self.env
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Starts an episode."""
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any, /) -> StepResult:
+        """Takes one action."""
+        return self.env.step(action)
+
+    def snapshot(self) -> Snapshot:
+        """Returns the complete state."""
+        return self.env.snapshot()
+
+    def restore(self, snapshot: Snapshot, /) -> None:
+        """Goes back to a snapshot."""
+        self.env.restore(snapshot)
+
+    def fork(self, n: int) -> Sequence[Self]:
+        """Returns independent environments in this state, wrapped alike."""
+        return [self._rewrap(env) for env in self.env.fork(n)]
+
+    def _rewrap(self, env: BranchingEnv) -> Self:
+        clone = object.__new__(type(self))
+        clone.__dict__.update(self.__dict__)
+        clone.env = env
+        return clone
+
+    def reseed(self, seed: int, /) -> None:
+        """Gives the rest of the episode other random numbers."""
+        self.env.reseed(seed)
+
+    def state_signature(self) -> str:
+        """Abstraction of the state, for matching nodes."""
+        return self.env.state_signature()
+
+    def action_signature(self, action: Action, /) -> str:
+        """Abstraction of an action."""
+        return self.env.action_signature(action)
+
+    def close(self) -> None:
+        """Frees everything."""
+        self.env.close()
+
+
+class TransformReward(Wrapper):
+    """Replaces every reward r by `transform(r, info)`, e.g. to charge for steps.
+
+    Args:
+        env: what to wrap.
+        transform: returns the new reward from the old one and the step's `info`.
+    """
+
+    def __init__(self, env: BranchingEnv, transform: Callable[[float, dict[str, Any]], float]) -> None:
+        super().__init__(env)
+        self.transform = transform
+
+    def step(self, action: Any, /) -> StepResult:
+        """Takes one action; `info["raw_reward"]` keeps the reward before."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return observation, float(self.transform(reward, info)), terminated, truncated, info | {"raw_reward": reward}
+
+
+class LimitObservation(Wrapper):
+    """Cuts the middle out of messages longer than `max_chars`, and says so in the message.
+
+    Args:
+        env: what to wrap.
+        max_chars: characters per message that are kept, at least 1.
+    """
+
+    def __init__(self, env: BranchingEnv, max_chars: int) -> None:
+        super().__init__(env)
+        if max_chars < 1:
+            msg = f"max_chars must be at least 1, got {max_chars}"
+            raise ValueError(msg)
+        self.max_chars = max_chars
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Starts an episode."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._cut(observation), info
+
+    def step(self, action: Any, /) -> StepResult:
+        """Takes one action."""
+        observation, *rest = self.env.step(action)
+        return cast("StepResult", (self._cut(observation), *rest))
+
+    def _cut(self, observation: Observation) -> Observation:
+        return tuple(self._cut_message(message) for message in observation)
+
+    def _cut_message(self, message: Message) -> Message:
+        text = message["content"]
+        dropped = len(text) - self.max_chars
+        if dropped <= 0:
+            return message
+        head = (self.max_chars + 1) // 2
+        tail = text[len(text) - (self.max_chars - head) :]
+        return {**message, "content": f"{text[:head]}\n[{dropped} characters cut]\n{tail}"}
+
+
+class RecordTree(Wrapper):
+    """Grows an `EpisodeTree` while an environment is stepped by hand, branching where it is restored or forked.
+
+    `reset` starts a new tree. Forks record into the same tree. Every node keeps its snapshot, so `goto(node)` goes back
+    to any of them.
+
+    Attributes:
+        tree: all that happened since the last reset; `None` before it.
+        node: where in the tree this environment is.
+
+    Args:
+        env: what to wrap.
+    """
+
+    tree: EpisodeTree | None = None
+    node: int = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Starts an episode and a new tree."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self.tree = EpisodeTree(
+            observation,
+            task_id=str(info.get("task_id", "")),
+            env_id=self.env_id,
+            task=pydantic_core.to_jsonable_python(self.env.task, fallback=repr),
+            state_signature=self.env.state_signature(),
+            metadata={"seed": seed},
+            snapshot=self.env.snapshot(),
+        )
+        self.node = 0
+        return observation, info
+
+    def step(self, action: Any, /) -> StepResult:
+        """Takes one action and adds a node; a step that infrastructure broke is recorded with reward `None`."""
+        parsed = Action.parse(action)
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(parsed)
+        except InfrastructureError as error:
+            if self.tree is not None:
+                self.node = self.tree.add(self.node, parsed, reward=None, info={"failure": str(error)})
+            raise
+        if self.tree is not None:
+            self.node = self.tree.add(
+                self.node,
+                parsed,
+                observation,
+                reward=reward,
+                terminated=terminated,
+                truncated=truncated,
+                state_signature=self.env.state_signature(),
+                action_signature=self.env.action_signature(parsed),
+                info=pydantic_core.to_jsonable_python(info, fallback=repr),
+                snapshot=self.env.snapshot(),
+            )
+        return observation, reward, terminated, truncated, info
+
+    def goto(self, node: int) -> None:
+        """Goes back (or forward) to a node of the tree; the next step branches off there.
+
+        Raises:
+            TreeError: there is no episode, or no such node, or nothing was kept there.
+        """
+        if self.tree is None or node not in self.tree.snapshots:
+            known = "call reset() first" if self.tree is None else f"the tree has nodes 0 to {len(self.tree) - 1}"
+            msg = f"node {node} cannot be restored: {known}"
+            raise TreeError(msg)
+        self.env.restore(self.tree.snapshots[node])
+        self.node = node
+
+    def restore(self, snapshot: Snapshot, /) -> None:
+        """Goes back to a snapshot that is in this tree.
+
+        Raises:
+            SnapshotError: the snapshot was not taken in this tree.
+        """
+        found = [node for node, kept in (self.tree.snapshots if self.tree else {}).items() if kept == snapshot]
+        if not found:
+            msg = "RecordTree restores only snapshots of its own tree: it could not say where in the tree others belong"
+            raise SnapshotError(msg)
+        self.env.restore(snapshot)
+        self.node = self.node if self.node in found else found[-1]
