@@ -1,0 +1,190 @@
+"""An agent that is a transformers model in this process."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from agentenv.errors import AgentError, ModelError
+from agentenv.protocols import Context
+from agentenv.types import Action
+
+from .chat import ChatFormat
+from .sampler import Sample, Sampler
+
+__all__ = ["TransformersAgent"]
+
+
+class TransformersAgent:
+    """Samples actions from a causal language model, for the whole frontier at once.
+
+    Every action carries the ids it was sampled as, their log-probabilities under the distribution that was sampled from
+    (at `temperature`), and the full prompt. The noise of an action comes from `Context.seed`, so it does not depend on
+    the batch it was in, up to the rounding of floating-point sums. The model stays live: it may be trained between
+    calls, and what was remembered of the old weights is dropped by itself (`reset` frees the memory at once).
+
+    Attributes:
+        model: the live model.
+        tokenizer: its tokenizer, with a chat template.
+        chat: how contexts become token ids.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 1.0,
+        batch_size: int | None = None,
+        keep_gib: float = 1.0,
+        stop_token_ids: Iterable[int] = (),
+        template_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Makes an agent.
+
+        Args:
+            model: any causal language model of transformers, on any device.
+            tokenizer: its tokenizer, with a chat template.
+            max_new_tokens: limit per action, at least 1; an action that reaches it has `finish_reason` `"length"`, and
+                so has the empty action that answers a conversation longer than the model's window.
+            temperature: at least 0; 0 takes the likeliest token, and every log-probability is 0.
+            batch_size: at most so many contexts in one forward; `None` for all.
+            keep_gib: GiB of keys and values to keep between calls, so that only new messages are read; 0 for none.
+            stop_token_ids: tokens that end an action besides those that tokenizer and generation config name.
+            template_options: variables for the chat template, such as `{"enable_thinking": False}`.
+
+        Raises:
+            ValueError: a number is out of range.
+            ModelError: the tokenizer has no chat template, or nothing ends a message.
+        """
+        if max_new_tokens < 1 or (batch_size is not None and batch_size < 1):
+            msg = f"max_new_tokens and batch_size must be at least 1, got {max_new_tokens} and {batch_size}"
+            raise ValueError(msg)
+        if not 0 <= temperature < math.inf or not 0 <= keep_gib < math.inf:
+            msg = f"temperature and keep_gib must be finite and at least 0, got {temperature} and {keep_gib}"
+            raise ValueError(msg)
+        stops = {*stop_token_ids, *_generation_stops(model)}
+        self.model = model
+        self.tokenizer = tokenizer
+        self.chat = ChatFormat(tokenizer, stop_token_ids=stops, template_options=template_options)
+        self._batch_size = batch_size
+        self._sampler = Sampler(
+            model,
+            stop_token_ids=self.chat.stop_token_ids,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            keep_bytes=int(keep_gib * 2**30),
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        **options: Any,
+    ) -> "TransformersAgent":
+        """Loads model and tokenizer from a folder that `save_pretrained` wrote, or from the Hugging Face hub.
+
+        Args:
+            folder: the folder, or a name on the hub.
+            device: where to put the model; CUDA where there is one by default.
+            dtype: of the weights; `"auto"` for what is stored.
+            **options: as for the constructor.
+
+        Raises:
+            ModelError: there is no model or no tokenizer that can be loaded; the message names the reason.
+        """
+        _check_folder(Path(folder))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = cast("PreTrainedModel", AutoModelForCausalLM.from_pretrained(folder, dtype=dtype))
+        except (OSError, ValueError, KeyError) as exc:
+            msg = f"folder must name a causal language model and its tokenizer, got {str(folder)!r}: {exc}"
+            raise ModelError(msg) from exc
+        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(_moved(model, where), cast("PreTrainedTokenizerBase", tokenizer), **options)
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The limit per action."""
+        return self._sampler.max_new_tokens
+
+    @property
+    def temperature(self) -> float:
+        """The temperature of the distribution that is sampled from."""
+        return self._sampler.temperature
+
+    def act(self, contexts: Sequence[Context]) -> list[Action]:
+        """Samples one action per context, in the same order.
+
+        Raises:
+            AgentError: the model failed, or its output is not a number.
+            ModelError: the chat template cannot render a context.
+        """
+        prompts = [self.chat.prompt(context) for context in contexts]
+        size = self._batch_size or max(1, len(contexts))
+        samples: list[Sample] = []
+        for start in range(0, len(contexts), size):
+            part = contexts[start : start + size]
+            known, seeds = [len(context.token_ids) for context in part], [context.seed for context in part]
+            try:
+                samples += self._sampler.sample(prompts[start : start + size], known, seeds)
+            except (RuntimeError, IndexError) as exc:
+                msg = f"the model failed on {len(part)} contexts: {type(exc).__name__}: {exc}"
+                raise AgentError(msg) from exc
+        return [self._action(prompt, sample) for prompt, sample in zip(prompts, samples, strict=True)]
+
+    def reset(self) -> None:
+        """Frees the keys and values kept from earlier calls."""
+        self._sampler.kept.clear()
+
+    def _action(self, prompt: tuple[int, ...], sample: Sample) -> Action:
+        if not all(math.isfinite(value) for value in sample.logprobs):
+            msg = (
+                f"the model's log-probabilities must be finite, got {sample.logprobs}: its weights or inputs are broken"
+            )
+            raise AgentError(msg)
+        content, calls = self.chat.parse(sample.token_ids)
+        return Action(
+            content,
+            calls,
+            token_ids=sample.token_ids,
+            logprobs=sample.logprobs,
+            prompt_token_ids=prompt,
+            finish_reason="stop" if sample.stopped else "length",
+        )
+
+
+def _moved(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:
+    torch.nn.Module.to(model, device)
+    return model
+
+
+def _generation_stops(model: PreTrainedModel) -> tuple[int, ...]:
+    """Returns the end tokens of the model's generation config, one, several or none."""
+    stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if stops is None:
+        return ()
+    return (stops,) if isinstance(stops, int) else tuple(cast("list[int]", stops))
+
+
+def _check_folder(folder: Path) -> None:
+    """Says what is missing in a folder on disk, before transformers says it at length."""
+    if not folder.is_dir():
+        return
+    names = sorted(path.name for path in folder.iterdir())
+    if not (folder / "config.json").is_file():
+        msg = f"folder must hold a model (config.json and weights), {str(folder)!r} holds {names}"
+        raise ModelError(msg)
+    if not {"tokenizer.json", "tokenizer_config.json", "tokenizer.model"} & set(names):
+        msg = (
+            f"folder must hold a tokenizer (tokenizer.json), {str(folder)!r} holds {names}: "
+            "write it there with tokenizer.save_pretrained(folder)"
+        )
+        raise ModelError(msg)

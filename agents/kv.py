@@ -1,0 +1,187 @@
+"""Keys and values of token prefixes, kept between calls so that a conversation is read once, not once per turn."""
+
+import copy
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer
+
+__all__ = ["GrowingLayer", "KeptRow", "PrefixStore", "gather_rows", "is_plain", "new_cache", "select_rows"]
+
+_SPARE = 32
+"""Tokens of room that a layer allocates at once."""
+
+TokenIds = tuple[int, ...]
+
+
+class GrowingLayer(DynamicLayer):
+    """A `DynamicLayer` that writes new tokens into spare room instead of copying the past at every token."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._room: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._views: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Appends `[B, heads, new, size]` to keys and values and returns all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        before = self.get_seq_length()
+        after = before + key_states.shape[-2]
+        views_stand = self.keys is self._views[0] and self.values is self._views[1]
+        if self._room is None or not views_stand or self._room[0].shape[-2] < after:
+            self._room = _room(self.keys, key_states, before, after), _room(self.values, value_states, before, after)
+        self._room[0][:, :, before:after] = key_states
+        self._room[1][:, :, before:after] = value_states
+        self.keys, self.values = self._room[0][:, :, :after], self._room[1][:, :, :after]
+        self._views = self.keys, self.values
+        return self.keys, self.values
+
+
+def _room(past: torch.Tensor | None, new: torch.Tensor, before: int, after: int) -> torch.Tensor:
+    batch, heads, _, size = new.shape
+    room = new.new_empty(batch, heads, after + _SPARE, size)
+    if before and past is not None:
+        room[:, :, :before] = past
+    return room
+
+
+def new_cache(config: PreTrainedConfig) -> DynamicCache:
+    """Returns an empty cache for a model of this configuration; its plain layers are `GrowingLayer`s."""
+    cache = DynamicCache(config=config)
+    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+def is_plain(cache: DynamicCache) -> bool:
+    """Says whether every layer keeps the keys and values of every token, so that prefixes can be cut out of it."""
+    return bool(cache.layers) and all(type(layer) in (DynamicLayer, GrowingLayer) for layer in cache.layers)
+
+
+def _layers(cache: DynamicCache) -> list[DynamicLayer]:
+    """Returns the layers of a plain cache under their real type."""
+    return cast("list[DynamicLayer]", cache.layers)
+
+
+def select_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
+    """Returns a cache with the given rows, repeats allowed; the tensors of the first cache stay as they are."""
+    chosen = copy.copy(cache)
+    chosen.layers = [copy.copy(layer) for layer in cache.layers]
+    chosen.reorder_cache(cast(torch.LongTensor, rows))
+    return chosen
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptRow:
+    """Where the keys and values of a token sequence are.
+
+    Attributes:
+        cache: the cache that holds them.
+        row: its row.
+        start: the slot of the first token.
+        length: how many tokens of the sequence are there.
+    """
+
+    cache: DynamicCache
+    row: int
+    start: int
+    length: int
+
+
+def gather_rows(
+    kept: Sequence[KeptRow | None], lengths: Sequence[int], slots: int, config: PreTrainedConfig
+) -> DynamicCache:
+    """Copies prefixes out of several caches into one, right-aligned in `slots` slots.
+
+    Args:
+        kept: `[B]` where each prefix is; `None` for an empty one.
+        lengths: `[B]` how many tokens to take from each, at most `slots` and at most what is kept.
+        slots: the length of the new cache; 0 gives an empty one.
+        config: the model's configuration.
+
+    Returns:
+        A plain cache `[B, heads, slots, size]`; what lies left of a prefix is arbitrary, finite, and must be masked.
+    """
+    target = new_cache(config)
+    if slots == 0:
+        return target
+    sources: dict[int, list[int]] = {}
+    for i, (where, length) in enumerate(zip(kept, lengths, strict=True)):
+        if where is not None and length > 0:
+            sources.setdefault(id(where.cache), []).append(i)
+    plans = [_Plan.of(kept, lengths, slots, members) for members in sources.values()]
+    for number, layer in enumerate(_layers(target)):
+        for side in ("keys", "values"):
+            pieces = [(getattr(_layers(plan.cache)[number], side), plan) for plan in plans]
+            _, heads, _, size = pieces[0][0].shape
+            out = pieces[0][0].new_zeros(len(kept), slots, heads, size)
+            for piece, plan in pieces:
+                out[plan.target] = piece.transpose(1, 2)[plan.rows, plan.places]
+            setattr(layer, side, out.transpose(1, 2))
+            layer.is_initialized, layer.dtype, layer.device = True, out.dtype, out.device
+    return target
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """What to copy from one cache: `b` rows."""
+
+    cache: DynamicCache
+    target: torch.Tensor  # [b] rows of the new cache
+    rows: torch.Tensor  # [b, 1] rows of the source
+    places: torch.Tensor  # [b, slots] slots of the source; left of a prefix, those of its first token
+
+    @classmethod
+    def of(cls, kept: Sequence[KeptRow | None], lengths: Sequence[int], slots: int, members: Sequence[int]) -> "_Plan":
+        found = [where for i in members if (where := kept[i]) is not None]
+        cache = found[0].cache
+        device = _layers(cache)[0].device
+        starts = torch.tensor([[where.start - slots + lengths[i]] for i, where in zip(members, found, strict=True)])
+        first = torch.tensor([[where.start] for where in found])
+        places = torch.maximum(starts + torch.arange(slots)[None, :], first)
+        rows = torch.tensor([[where.row] for where in found])
+        return cls(cache, torch.tensor(members, device=device), rows.to(device), places.to(device))
+
+
+class PrefixStore:
+    """The most recent caches, found by the token sequence they hold; bounded in bytes, oldest first out."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._rows: dict[TokenIds, KeptRow] = {}
+        self._blocks: deque[tuple[int, list[TokenIds]]] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def find(self, token_ids: TokenIds) -> KeptRow | None:
+        """Returns where the keys of `token_ids` are, or `None`."""
+        return self._rows.get(token_ids)
+
+    def add(self, cache: DynamicCache, rows: dict[TokenIds, KeptRow]) -> None:
+        """Keeps a cache under the sequences of its rows, unless it alone exceeds the limit."""
+        tensors = [t for layer in _layers(cache) for t in (layer.keys, layer.values) if t is not None]
+        size = sum(t.untyped_storage().nbytes() for t in tensors)
+        if size > self._limit:
+            return
+        self._rows.update(rows)
+        self._blocks.append((size, list(rows)))
+        self._bytes += size
+        while self._bytes > self._limit:
+            old, keys = self._blocks.popleft()
+            self._bytes -= old
+            for key in keys:
+                self._rows.pop(key, None)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._rows.clear()
+        self._blocks.clear()
+        self._bytes = 0
