@@ -1,40 +1,90 @@
-r"""What an agent's text says: the content of `\boxed{}`, and the value of a plain number.
+r"""What an agent's text says, and how it is handed to math-verify.
 
 A plain number is a whole number or a fraction of two, spelled with ASCII digits: `72`, `-5`, `1,234`, `3/4`, also in
 `$...$` or `\boxed{...}`. For a pair of plain numbers math-verify's verdict is equality of the values, so nobody needs
 to ask it (`tests/envs/math_verifier/test_verifier.py` does, and compares).
+
+Anything else goes to math-verify, which looks for expressions inside a text. That is right for prose and wrong for
+bare LaTeX: in `2\sqrt{3}` without dollar signs it finds `2`. So `quote` puts what is not prose in a box.
 """
 
 import re
 from fractions import Fraction
 
-__all__ = ["canonical_answer", "last_boxed", "plain_value"]
+__all__ = ["canonical_answer", "last_boxed", "plain_value", "quote"]
 
-_WHOLE = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]{1,30})"
-_PLAIN = re.compile(rf"(?P<sign>-?)(?P<whole>{_WHOLE})(?:/(?P<below>[0-9]{{1,30}}))?")
+_WHOLE = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]{1,30}(?:/0*[1-9][0-9]{0,29})?)"
+_PLAIN = re.compile(rf"-?{_WHOLE}")
 _WRAPPED = re.compile(r"\$([^$]*)\$|\\boxed\{([^{}]*)\}")
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|(?P<open>(?<!\\)\{)|(?P<close>\})|\\.", re.DOTALL)
+
+_MARKED = re.compile(r"\$.*\$|\\boxed|\\fbox|\\\(|\\\[", re.DOTALL)
+_COMMANDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|operatorname|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_WORDS_ONLY = re.compile(r"[^\W\d_][^\W\d_]+(?:[ '-][^\W\d_]+)*\.?")
+_COUNTED = re.compile(r"\s*(?:[$€£¥₹]|[-−]?[\d.,]+\s+(?!(?:pi|and|or|sqrt|sin|cos|tan|log|ln)\b)[^\W\d_]{2,})")
+_KNOWN = frozenset(
+    {
+        "and",
+        "arccos",
+        "arcsin",
+        "arctan",
+        "cos",
+        "cot",
+        "csc",
+        "exp",
+        "inf",
+        "infinity",
+        "ln",
+        "log",
+        "or",
+        "pi",
+        "sec",
+        "sin",
+        "sqrt",
+        "tan",
+    }
+)
+_SPELLINGS = (
+    (re.compile(r"\*\*"), "^"),
+    (re.compile(r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d ])"), lambda match: match[1].replace(" ", "")),
+    (re.compile(r"(?<![\d.,/])(\d+) (\d+)/(\d+)(?![\d/])"), r"\1\\frac{\2}{\3}"),
+    (re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?!\w)"), r"\1 \\cdot 10^{\2}"),
+    (re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|log|ln|sqrt)(?![A-Za-z])"), r"\\\1 "),
+    (re.compile(r"\\sqrt \s*\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"\s*(?<![\\A-Za-z])(?:and|or)(?![A-Za-z])\s*"), ", "),
+    (re.compile("<="), r"\\le "),
+    (re.compile(">="), r"\\ge "),
+    (re.compile("√\\s*(\\d+|[A-Za-z])"), r"\\sqrt{\1}"),
+    (re.compile("½"), r"\\frac{1}{2}"),
+    (re.compile("¼"), r"\\frac{1}{4}"),
+    (re.compile("¾"), r"\\frac{3}{4}"),
+    (re.compile("[−–]"), "-"),
+    (re.compile(r"∞|(?<![\\A-Za-z])inf(?:inity)?(?![A-Za-z])"), r"\\infty "),
+    (re.compile("∪"), r"\\cup "),
+)
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Returns the content of the last complete `\boxed{...}` of a text, `None` where there is none.
+    r"""Returns the content of the last complete `\boxed{...}` (or `\fbox{...}`) of a text, `None` where there is none.
 
-    Braces inside nest; `\{` and `\}` do not count.
+    Braces inside nest; `\{` and `\}` do not count. Takes time in proportion to the length.
     """
-    for match in reversed(list(_BOX.finditer(text))):
-        depth, position = 1, match.end()
-        while position < len(text):
-            character = text[position]
-            if character == "\\":
-                position += 1
-            elif character == "{":
-                depth += 1
-            elif character == "}":
-                depth -= 1
-                if not depth:
-                    return text[match.end() : position]
-            position += 1
-    return None
+    stack: list[int | None] = []  # where the content of each open brace begins; None where it is no box
+    found: tuple[int, int] | None = None
+    for match in _BRACES.finditer(text):
+        match match.lastgroup:
+            case "box":
+                stack.append(match.end())
+            case "open":
+                stack.append(None)
+            case "close" if stack:
+                start = stack.pop()
+                if start is not None and (found is None or start > found[0]):
+                    found = start, match.start()
+            case _:
+                pass
+    return None if found is None else text[found[0] : found[1]]
 
 
 def plain_value(text: str) -> Fraction | None:
@@ -42,14 +92,31 @@ def plain_value(text: str) -> Fraction | None:
     text = text.strip()
     if wrapped := _WRAPPED.fullmatch(text):
         text = (wrapped[1] or wrapped[2] or "").strip()
-    match = _PLAIN.fullmatch(text)
-    if match is None or (match["below"] is not None and not int(match["below"])):
-        return None
-    value = Fraction(int(match["whole"].replace(",", "")), int(match["below"] or 1))
-    return -value if match["sign"] else value
+    return Fraction(text.replace(",", "")) if _PLAIN.fullmatch(text) else None
 
 
 def canonical_answer(text: str) -> str:
     """Returns a spelling of the answer that is the same for every spelling of a plain number."""
     value = plain_value(text)
     return " ".join(text.split()) if value is None else str(value)
+
+
+def quote(text: str) -> str:
+    r"""Returns the text as math-verify reads it rightly.
+
+    - Text with `$...$`, `\(`, `\[` or `\boxed` stays as it is, and so does prose: math-verify finds the expression.
+    - Words alone (`east`, `no solution`) become `\boxed{\text{...}}`.
+    - The rest is taken as one expression, in LaTeX or as people type it (`sqrt(2)`, `2**3`, `1 1/2`, `x <= 3`,
+      `1 or 2`), and put in a box.
+    """
+    text = text.strip()
+    if _MARKED.search(text):
+        return text
+    if _WORDS_ONLY.fullmatch(text) and text.lower() not in _KNOWN:
+        return rf"\boxed{{\text{{{text.rstrip('.')}}}}}"
+    bare = _COMMANDS.sub(" ", text)
+    if _COUNTED.match(bare) or any(len(word) > 2 and word.lower() not in _KNOWN for word in _WORD.findall(bare)):
+        return text.replace("−", "-")
+    for pattern, replacement in _SPELLINGS:
+        text = pattern.sub(replacement, text)
+    return rf"\boxed{{{text.rstrip('.')}}}"

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal
 import pydantic
 from typing_extensions import override
 
-from agentenv.env import Reply, State, ToolEnv
+from agentenv.env import Reply, ToolEnv
 from agentenv.errors import ToolError
+from agentenv.tasks import State
 from agentenv.tools import tool
 from agentenv.types import Action, Message, ToolCall
 
@@ -23,7 +24,7 @@ from .expressions import (
 )
 from .problems import GENERATORS
 from .tasks import MathTask
-from .verifier import Verifier
+from .verifier import Verifier, shared_verifier
 
 __all__ = ["MathVerifier"]
 
@@ -97,7 +98,7 @@ class MathVerifier(ToolEnv):
         self._attempts = attempts
         self._feedback = feedback
         self._instructions = instructions
-        self._verifier = verifier or Verifier()
+        self._verifier = shared_verifier() if verifier is None else verifier
 
     @override
     def sample_task(self) -> MathTask:

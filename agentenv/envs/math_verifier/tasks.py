@@ -2,7 +2,7 @@
 
 import pydantic
 
-from agentenv.env import Task
+from agentenv.tasks import Task
 
 __all__ = ["MathTask"]
 
