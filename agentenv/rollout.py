@@ -100,10 +100,12 @@ class _Branch:
         seed = derive_seed(self.seed, self.attempt, len(self.steps))
         return Context(self.messages, tools, self.token_ids, self.covered, seed)
 
-    def take(self, action: Action, *, keep_snapshot: bool) -> None:
+    def take(self, action: Action, *, keep_snapshot: bool, max_tokens: int | None) -> None:
         """Steps the environment and records what came back."""
         env = self.env
         observation, reward, terminated, truncated, info = env.step(action)
+        used = len(action.prompt_token_ids or ()) + len(action.token_ids or ())
+        truncated = truncated or (not terminated and max_tokens is not None and used >= max_tokens)
         signatures = env.state_signature(), env.action_signature(action)
         snapshot = env.snapshot() if keep_snapshot and not (terminated or truncated) else None
         self.steps.append(_Step(action, observation, reward, terminated, truncated, *signatures, info, snapshot))
@@ -129,6 +131,7 @@ class Rollout:
         retries: how often a rollout that infrastructure broke starts again from its anchor. Broken attempts stay in
             the tree with reward `None`.
         keep_snapshots: keeps a snapshot at every node where an episode can go on, so that it can become an anchor.
+        max_tokens: an episode with at least so many tokens is truncated; `None` for no limit.
         on_end: called with every rollout that has ended, e.g. to move a progress bar.
 
     Attributes:
@@ -143,6 +146,7 @@ class Rollout:
         seed: int = 0,
         retries: int = 2,
         keep_snapshots: bool = True,
+        max_tokens: int | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
         if retries < 0:
@@ -153,6 +157,7 @@ class Rollout:
         self.seed = seed
         self.retries = retries
         self.keep_snapshots = keep_snapshots
+        self.max_tokens = max_tokens
         self.on_end = on_end
         self.failures = 0
         self._idle: list[BranchingEnv] = []
@@ -283,7 +288,7 @@ class Rollout:
         try:
             if broken is not None or action is None:
                 raise broken or AgentError("the agent gave no action")
-            branch.take(action, keep_snapshot=self.keep_snapshots)
+            branch.take(action, keep_snapshot=self.keep_snapshots, max_tokens=self.max_tokens)
         except InfrastructureError as error:
             branch.fail(error, action)
             if branch.attempt <= self.retries:
