@@ -10,6 +10,7 @@
     |-- CorpusError (ValueError)           a corpus or a search index that cannot be used
     |-- ModelError (ValueError)            a model folder that cannot be used
     |-- CheckError (AssertionError)        an environment breaks a law of the contract
+    |-- WorkspaceError (OSError)           a path of a sandbox that cannot be read or written: the agent's business
     |-- MissingDependencyError (ImportError)   an optional package is needed here
     `-- InfrastructureError (RuntimeError) not the agent's fault: never turned into a reward
         |-- SandboxError
@@ -44,6 +45,7 @@ __all__ = [
     "TreeFileError",
     "UnknownEnvError",
     "VerifierError",
+    "WorkspaceError",
 ]
 
 
@@ -85,6 +87,10 @@ class ModelError(AgentEnvError, ValueError):
 
 class CheckError(AgentEnvError, AssertionError):
     """An environment breaks a law of the contract; the message quotes the law and the likely cause."""
+
+
+class WorkspaceError(AgentEnvError, OSError):
+    """A file of a sandbox cannot be read or written: missing, no regular file, outside, too large, or no room."""
 
 
 class MissingDependencyError(AgentEnvError, ImportError):

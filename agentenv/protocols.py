@@ -82,7 +82,7 @@ class SandboxSnapshot(Protocol):
 
     @property
     def content_id(self) -> str:
-        """Digest of the files, their modes and their content: equal exactly where those are equal. Computed on demand."""
+        """Digest of the files with their modes and content: equal exactly where those are. Computed on demand."""
         ...
 
 

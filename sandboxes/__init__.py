@@ -1,1 +1,10 @@
-"""sandboxes."""
+"""Where an agent's commands run: sandboxes that are branched in milliseconds.
+
+`open_sandbox()` returns one; what it promises, and what not, is in `docs/sandboxes.md`.
+"""
+
+from agentenv.sandboxes.opening import Report, open_sandbox, probe_backends
+from agentenv.sandboxes.snapshots import WorkspaceSnapshot
+from agentenv.sandboxes.spec import LEVELS, Limits, SandboxSpec
+
+__all__ = ["LEVELS", "Limits", "Report", "SandboxSpec", "WorkspaceSnapshot", "open_sandbox", "probe_backends"]

@@ -1,0 +1,255 @@
+"""The guest: serves its parent's requests beside the commands it runs. PID 1 of a sandbox where there are namespaces.
+
+One request, one answer. A request names an `op`; an answer is either its result or
+`{"fault": kind, "message", "errno"}` with kind `file` (a path of the workspace: the agent's business) or `guest` (the
+sandbox is broken or was misused).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+from fnmatch import fnmatchcase
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from . import files, trees
+from .policy import Plain
+from .run import Command, Outcome, ReapedChildren, run
+from .shell import Shell
+from .wire import Closed, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Guest", "close_on_exec", "main"]
+
+
+class GuestFault(Exception):
+    """A request that cannot be served."""
+
+
+class Guest:
+    """Serves one sandbox.
+
+    Args:
+        wire: to the parent.
+        settings: `workspace` and `tmp` (absolute paths as commands see them), `limits`, `env`.
+        policy: what holds around a command.
+    """
+
+    def __init__(self, wire: Wire, settings: Mapping[str, Any], policy: Plain) -> None:
+        self.wire = wire
+        self.settings = settings
+        self.policy = policy
+        self.children = ReapedChildren()
+        self.shell: Shell | None = None
+        self.home: str = settings["workspace"]
+
+    def serve(self) -> None:
+        """Answers requests until the parent is gone."""
+        while True:
+            try:
+                head, body = self.wire.receive()
+                reply, content = self._answer(head, body)
+                self.wire.send(reply, content)
+            except Closed:
+                return
+
+    def _answer(self, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+        try:
+            return getattr(self, "do_" + head.pop("op"))(body=body, **head)
+        except OSError as error:
+            text = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+            return {"fault": "file", "message": text, "errno": error.errno}, b""
+        except (trees.TreeFault, GuestFault) as error:
+            return {"fault": "guest", "message": str(error)}, b""
+
+    # ------------------------------------------------------------------ commands
+
+    def command(self, request: Mapping[str, Any], stdin: bytes) -> Command:
+        """Returns what a request asks to run."""
+        env: dict[str, str] = {**self.settings["env"], **request.get("env", {})}
+        folder, name = self._locate_folder(request.get("cwd") or ".")
+        os.close(folder)
+        return Command(request["argv"], name, env, stdin, request["timeout_s"], self.settings["limits"]["output"])
+
+    def _locate_folder(self, cwd: str) -> tuple[int, str]:
+        """Resolves a working folder and returns it open, with the path by which a command can reach it."""
+        with _Folder(self.home) as workspace:
+            folder, name = files.locate(workspace, cwd, self.home)
+            try:
+                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+            except OSError as error:
+                raise OSError(error.errno, os.strerror(error.errno or 0), cwd) from error
+            finally:
+                os.close(folder)
+        path = cwd if cwd.startswith("/") else os.path.join(self.home, cwd)
+        return inner, path
+
+    def do_exec(self, body: bytes, **request: Any) -> tuple[dict[str, Any], bytes]:
+        """Runs a command."""
+        if self.shell is not None:
+            msg = "a shell is open in this sandbox: run the command in it, or close the shell first"
+            raise GuestFault(msg)
+        outcome = run(
+            self.command(request, body),
+            self.children,
+            self.policy.prepare,
+            lambda: self.policy.kill_all(self.children),
+            self.policy.over_memory,
+        )
+        self.policy.after_command()
+        return _reply(outcome)
+
+    def do_shell_open(self, body: bytes) -> tuple[dict[str, Any], bytes]:
+        """Starts the shell."""
+        if self.shell is not None:
+            msg = "a shell is open in this sandbox already"
+            raise GuestFault(msg)
+        self.shell = Shell(self.command({"argv": ["bash"], "timeout_s": 0}, b""), self.children, self.policy)
+        return {}, b""
+
+    def do_shell_run(self, body: bytes, timeout_s: float) -> tuple[dict[str, Any], bytes]:
+        """Runs a command in the shell."""
+        if self.shell is None:
+            msg = "this shell has ended: open another with sandbox.shell()"
+            raise GuestFault(msg)
+        outcome = self.shell.run(body, timeout_s)
+        alive = self.shell.alive
+        if not alive:
+            self.do_shell_close(b"")
+        reply, content = _reply(outcome)
+        return {**reply, "alive": alive}, content
+
+    def do_shell_close(self, body: bytes) -> tuple[dict[str, Any], bytes]:
+        """Ends the shell and all that runs."""
+        if self.shell is not None:
+            self.shell.close()
+            self.shell = None
+        self.policy.kill_all(self.children)
+        self.children.forget()
+        self.policy.after_command()
+        return {}, b""
+
+    def do_stop(self, body: bytes) -> tuple[dict[str, Any], bytes]:
+        """Stops what runs, for a copy of the files; returns whether anything can run."""
+        if self.shell is not None:
+            self.policy.stop_all()
+        return {"live": self.shell is not None}, b""
+
+    def do_continue(self, body: bytes) -> tuple[dict[str, Any], bytes]:
+        """Lets it go on."""
+        self.policy.continue_all()
+        return {}, b""
+
+    # ------------------------------------------------------------------ files
+
+    def do_read(self, body: bytes, path: str, limit: int) -> tuple[dict[str, Any], bytes]:
+        """Returns a file."""
+        with _Folder(self.home) as workspace:
+            return {}, files.read_file(workspace, path, self.home, limit)
+
+    def do_write(self, body: bytes, path: str, mode: int | None) -> tuple[dict[str, Any], bytes]:
+        """Writes a file."""
+        with _Folder(self.home) as workspace:
+            files.write_file(workspace, path, self.home, body, mode, self.policy.owner)
+        return {}, b""
+
+    def do_export(self, body: bytes, allow: list[str], limit: int) -> tuple[dict[str, Any], bytes]:
+        """Returns an archive of the regular files that match."""
+        with _Folder(self.home) as workspace:
+            found = trees.scan({"workspace": workspace})
+            chosen = {entry.path for entry in found if _allowed(entry, allow)}
+            total = sum(entry.size for entry in found if entry.path in chosen)
+            if total > limit:
+                msg = f"the files to export have {total} bytes, more than the limit of {limit}"
+                raise GuestFault(msg)
+            return {}, b"".join(trees.pack({"workspace": workspace}, choose=lambda entry: entry.path in chosen))
+
+    def do_scan(self, body: bytes) -> tuple[dict[str, Any], bytes]:
+        """Returns the entries of workspace and tmp, with digests."""
+        with _Roots(self.settings) as roots:
+            return {}, json.dumps(trees.scan(roots, digests=True)).encode()
+
+    def do_pack(self, body: bytes) -> tuple[dict[str, Any], bytes]:
+        """Returns an archive of workspace and tmp."""
+        live = self.do_stop(b"")[0]["live"]
+        try:
+            with _Roots(self.settings) as roots:
+                return {}, b"".join(trees.pack(roots))
+        finally:
+            if live:
+                self.policy.continue_all()
+
+    def do_unpack(self, body: bytes) -> tuple[dict[str, Any], bytes]:
+        """Ends what runs and replaces workspace and tmp by an archive."""
+        self.do_shell_close(b"")
+        with _Roots(self.settings) as roots:
+            for folder in roots.values():
+                trees.clear(folder)
+            trees.unpack(BytesIO(body).read, roots, owner=self.policy.owner)
+        return {}, b""
+
+
+def _reply(outcome: Outcome) -> tuple[dict[str, Any], bytes]:
+    fields = outcome._asdict()
+    stdout, stderr = fields.pop("stdout"), fields.pop("stderr")
+    return {**fields, "split": len(stdout)}, stdout + stderr
+
+
+def _allowed(entry: trees.Entry, allow: list[str]) -> bool:
+    path = entry.path.partition("/")[2]
+    return entry.kind == "file" and any(fnmatchcase(path, pattern) for pattern in allow)
+
+
+class _Folder:
+    """An open folder, for a `with` block."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> int:
+        self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._fd
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._fd)
+
+
+class _Roots:
+    """The open workspace and tmp, for a `with` block."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+
+    def __enter__(self) -> dict[str, int]:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        self._fds = {name: os.open(self._settings[name], flags) for name in ("tmp", "workspace")}
+        return self._fds
+
+    def __exit__(self, *error: object) -> None:
+        for fd in self._fds.values():
+            os.close(fd)
+
+
+def close_on_exec() -> None:
+    """Keeps every descriptor but 0, 1 and 2 from the programs that the guest starts."""
+    for name in os.listdir("/dev/fd"):
+        if int(name) > 2:
+            try:
+                fcntl.fcntl(int(name), fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+            except OSError:
+                pass  # the descriptor of the listing itself
+
+
+def main() -> None:
+    """Runs a guest without isolation: `python -c ... FD SETTINGS`."""
+    close_on_exec()
+    fd, settings = int(sys.argv[1]), json.loads(sys.argv[2])
+    guest = Guest(Wire(fd, fd), settings, Plain(settings))
+    guest.wire.send({"ready": os.getpid()})
+    guest.serve()
+    guest.do_shell_close(b"")

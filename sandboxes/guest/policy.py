@@ -1,0 +1,107 @@
+"""What holds around a command: `Plain` limits resources and ends process trees; subclasses isolate."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .run import ReapedChildren
+
+__all__ = ["Plain"]
+
+_PR_SET_CHILD_SUBREAPER = 36
+_END_S = 10.0
+
+
+class Plain:
+    """No isolation: resource limits per process, and the end of every descendant.
+
+    Args:
+        settings: `limits` by name, see `Limits` of the parent.
+
+    Attributes:
+        owner: user and group that own the workspace, where they differ from the guest's.
+        over_memory: asked while a command runs; `None` where nothing has to be watched.
+    """
+
+    owner: tuple[int, int] | None = None
+    over_memory: Callable[[], bool] | None = None
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.limits: Mapping[str, Any] = settings["limits"]
+        try:
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        except (AttributeError, OSError):
+            pass  # not Linux: only the command's own process group can be ended
+
+    def prepare(self) -> None:
+        """Runs in the child before the program: limits its files and its core dumps."""
+        set_limit("RLIMIT_CORE", 0)
+        set_limit("RLIMIT_FSIZE", self.limits["file_size"])
+
+    def kill_all(self, children: ReapedChildren) -> int:
+        """Kills and reaps every descendant; orphans come back to the guest, so it repeats until none is left."""
+        killed = 0
+        deadline = time.monotonic() + _END_S
+        while time.monotonic() < deadline:
+            alive = _children()
+            for pid in alive:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            killed += children.collect()
+            if not alive and not _children():
+                return killed
+            time.sleep(0.001)
+        return killed
+
+    def after_command(self) -> None:
+        """Removes what a command can leave besides processes and files of the workspace."""
+
+    def stop_all(self) -> None:
+        """Stops every process, so that files can be copied in one state."""
+        for pid in _descendants():
+            os.kill(pid, signal.SIGSTOP)
+
+    def continue_all(self) -> None:
+        """Lets them go on."""
+        for pid in _descendants():
+            os.kill(pid, signal.SIGCONT)
+
+
+def set_limit(name: str, value: int) -> None:
+    """Sets a resource limit, soft and hard, no higher than the hard limit that stands."""
+    number = getattr(resource, name, None)
+    if number is None:
+        return
+    _, hard = resource.getrlimit(number)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(number, (value, value))
+
+
+def _children(pid: int | str = "self") -> list[int]:
+    """Returns the children of a process."""
+    try:
+        with open(f"/proc/{pid}/task/{os.getpid() if pid == 'self' else pid}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
+
+
+def _descendants() -> list[int]:
+    found: list[int] = []
+    todo = _children()
+    while todo:
+        pid = todo.pop()
+        found.append(pid)
+        todo += _children(pid)
+    return found

@@ -1,0 +1,260 @@
+"""Running one command to its end: output collected up to a limit, killed at the deadline, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+import traceback
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["Collector", "Command", "Outcome", "ReapedChildren", "run", "spawn"]
+
+_CHUNK = 1 << 16
+_WATCH_S = 0.02
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+
+
+class Command(NamedTuple):
+    """What to run.
+
+    Attributes:
+        argv: program and arguments.
+        cwd: absolute path of the folder.
+        env: the complete environment.
+        stdin: what the command reads.
+        timeout_s: seconds until it is killed.
+        output: bytes kept of each of its two outputs.
+    """
+
+    argv: Sequence[str]
+    cwd: str
+    env: Mapping[str, str]
+    stdin: bytes
+    timeout_s: float
+    output: int
+
+
+class Outcome(NamedTuple):
+    """How it ended; `killed` counts the processes that outlived it."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    duration_s: float
+    timed_out: bool
+    truncated: bool
+    oom: bool
+    killed: int
+
+
+class ReapedChildren:
+    """Collects ended children, and wakes a poll when one ends."""
+
+    def __init__(self) -> None:
+        self.wake, self._poke = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._codes: dict[int, int] = {}
+        signal.set_wakeup_fd(self._poke, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _wake_only)
+
+    def code(self, pid: int) -> int | None:
+        """Returns the exit code of a child, `None` while it runs; forgets it."""
+        try:
+            os.read(self.wake, 4096)
+        except BlockingIOError:
+            pass
+        self.collect()
+        return self._codes.pop(pid, None)
+
+    def collect(self) -> int:
+        """Reaps what has ended without waiting; returns how many of them were killed."""
+        killed = 0
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return killed
+            if pid == 0:
+                return killed
+            self._codes[pid] = exit_code(status)
+            killed += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+    def forget(self) -> None:
+        """Drops the codes of children nobody asked for."""
+        self._codes.clear()
+
+
+def _wake_only(signum: int, frame: object) -> None:
+    """Does nothing: the signal only has to wake `poll`."""
+
+
+def exit_code(status: int) -> int:
+    """Returns a wait status as a shell shows it."""
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+class Collector:
+    """Reads pipes until told to stop; keeps the first `limit` bytes of each and drops the rest."""
+
+    def __init__(self, fds: Sequence[int], limit: int) -> None:
+        self._parts: dict[int, bytearray] = {fd: bytearray() for fd in fds}
+        self._limit = limit
+        self.truncated = False
+        for fd in fds:
+            os.set_blocking(fd, False)
+
+    def read(self, fd: int) -> bool:
+        """Reads what is there; returns whether more may come."""
+        try:
+            part = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return True
+        room = self._limit - len(self._parts[fd])
+        self._parts[fd] += part[: max(0, room)]
+        self.truncated = self.truncated or len(part) > room
+        return bool(part)
+
+    def drain(self, fd: int) -> None:
+        """Reads all that is in a pipe that nobody writes to any more."""
+        while True:
+            try:
+                part = os.read(fd, _CHUNK)
+            except BlockingIOError:
+                return
+            if not part:
+                return
+            room = self._limit - len(self._parts[fd])
+            self._parts[fd] += part[: max(0, room)]
+            self.truncated = self.truncated or len(part) > room
+
+    def take(self, fd: int) -> bytes:
+        """Returns what was kept."""
+        return bytes(self._parts[fd])
+
+
+def spawn(command: Command, fds: Sequence[int], prepare: Callable[[], None]) -> int:
+    """Forks and executes; returns the child's pid. Whatever fails in the child ends it with 126 or 127 and a message.
+
+    Args:
+        command: what to run.
+        fds: what becomes its descriptors 0, 1, 2, ...
+        prepare: called in the child just before the program starts; gives up every privilege.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    code = NOT_EXECUTABLE
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        _place(fds)
+        os.chdir(command.cwd)
+        prepare()
+        os.execvpe(command.argv[0], list(command.argv), dict(command.env))
+    except FileNotFoundError:
+        code = NOT_FOUND
+        os.write(2, f"{command.argv[0]}: not found\n".encode())
+    except OSError as error:
+        os.write(2, f"{command.argv[0]}: {error.strerror}\n".encode())
+    except BaseException:  # noqa: BLE001  this child must never return
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(code)
+
+
+def _place(fds: Sequence[int]) -> None:
+    """Makes `fds` the descriptors 0, 1, 2, ..., in whatever order they are now."""
+    high = [os.dup(fd) for fd in fds]  # above 2, which the guest keeps open
+    for number, fd in enumerate(high):
+        os.dup2(fd, number)
+
+
+def stdin_of(content: bytes) -> int:
+    """Returns a descriptor from which `content` can be read."""
+    if not content:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.memfd_create("stdin") if hasattr(os, "memfd_create") else os.open("/tmp", os.O_TMPFILE | os.O_RDWR)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def run(
+    command: Command,
+    children: ReapedChildren,
+    prepare: Callable[[], None],
+    kill_all: Callable[[], int],
+    over_memory: Callable[[], bool] | None,
+) -> Outcome:
+    """Runs a command and kills all it started.
+
+    Args:
+        command: what to run.
+        children: reaps.
+        prepare: see `spawn`.
+        kill_all: kills and reaps every process of the sandbox; returns how many were still running.
+        over_memory: asked every 20 ms whether all processes together hold too much; `None` where the kernel watches.
+    """
+    started = time.monotonic()
+    out, out_end = os.pipe2(os.O_CLOEXEC)
+    err, err_end = os.pipe2(os.O_CLOEXEC)
+    stdin = stdin_of(command.stdin)
+    pid = spawn(command, (stdin, out_end, err_end), prepare)
+    for fd in (stdin, out_end, err_end):
+        os.close(fd)
+    collector = Collector((out, err), command.output)
+    deadline = started + command.timeout_s
+    code, stopped = wait(pid, children, collector, (out, err), deadline, over_memory)
+    killed = kill_all()
+    if code is None:
+        code = children.code(pid)
+        killed = max(0, killed - 1)
+    children.forget()
+    for fd in (out, err):
+        collector.drain(fd)
+        os.close(fd)
+    return Outcome(
+        128 + signal.SIGKILL if code is None else code,
+        collector.take(out),
+        collector.take(err),
+        time.monotonic() - started,
+        stopped == "time",
+        collector.truncated,
+        stopped == "memory",
+        killed,
+    )
+
+
+def wait(
+    pid: int,
+    children: ReapedChildren,
+    collector: Collector,
+    fds: Sequence[int],
+    deadline: float,
+    over_memory: Callable[[], bool] | None,
+) -> tuple[int | None, str]:
+    """Collects output until the child ends, the deadline passes, or memory runs over; says which."""
+    poller = select.poll()
+    for fd in (*fds, children.wake):
+        poller.register(fd, select.POLLIN)
+    while True:
+        code = children.code(pid)
+        if code is not None:
+            return code, ""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None, "time"
+        if over_memory is not None and over_memory():
+            return None, "memory"
+        pause = left if over_memory is None else min(left, _WATCH_S)
+        for fd, _ in poller.poll(pause * 1000):
+            if fd != children.wake and not collector.read(fd):
+                poller.unregister(fd)

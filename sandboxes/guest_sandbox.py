@@ -1,0 +1,408 @@
+"""What every sandbox shares: a guest on the other end of a wire runs the commands and touches the files."""
+
+import contextlib
+import errno
+import io
+import json
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, cast
+
+from agentenv.errors import SandboxError, SandboxTimeout, SnapshotError, WorkspaceError
+from agentenv.protocols import Capabilities, ExecResult, FileChange
+
+from .base_files import archive_of_files
+from .guest.trees import Entry, read_entries
+from .guest.wire import Closed, Late, Wire
+from .layers import archives, flatten
+from .snapshots import WorkspaceSnapshot, compare
+from .spec import SandboxSpec
+
+__all__ = ["BASE_ENV", "GuestSandbox", "GuestShell", "settings_of"]
+
+BASE_ENV = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/tmp",
+    "TMPDIR": "/tmp",
+    "LANG": "C.UTF-8",
+}
+_GRACE_S = 30.0
+_REQUEST_S = 120.0
+
+
+def settings_of(spec: SandboxSpec, *, workspace: str = "/workspace", tmp: str = "/tmp") -> dict[str, Any]:
+    """Returns what the guest has to know."""
+    limits = {name: getattr(spec.limits, name) for name in spec.limits.__slots__}
+    env = {**BASE_ENV, "HOME": tmp, "TMPDIR": tmp, **spec.env}
+    return {"workspace": workspace, "tmp": tmp, "limits": limits, "env": env}
+
+
+class GuestSandbox:
+    """A sandbox whose guest answers requests one at a time. Subclasses start the guest and keep the files.
+
+    Every method may be called from any thread; calls on one sandbox wait for each other.
+
+    Args:
+        spec: what it shall be.
+        origin: the state at opening.
+
+    Attributes:
+        spec: what it was asked to be.
+    """
+
+    def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot) -> None:
+        self.spec = spec
+        self._origin = origin
+        self._lock = threading.RLock()
+        self._wire: Wire | None = None
+        self._shell: GuestShell | None = None
+        self._broken = ""
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    # ------------------------------------------------------------------ what back ends provide
+
+    @property
+    def isolation(self) -> Capabilities:
+        """What is really enforced."""
+        raise TypeError
+
+    def _open(self, origin: WorkspaceSnapshot) -> Self:
+        """Opens another sandbox of the same spec at `origin`."""
+        return type(self)(self.spec, origin)
+
+    def _take(self) -> WorkspaceSnapshot:
+        """Returns the state as it is."""
+        _, archive = self._ask({"op": "pack"})
+        return self._kept(archive)
+
+    def _put(self, snapshot: WorkspaceSnapshot) -> None:
+        """Replaces the state; nothing runs afterwards."""
+        self._ask({"op": "unpack"}, self._flat(snapshot))
+
+    def _free(self) -> None:
+        """Frees everything; called once."""
+
+    # ------------------------------------------------------------------ commands
+
+    def exec(
+        self,
+        argv: Sequence[str] | str,
+        *,
+        stdin: bytes | str = b"",
+        timeout_s: float | None = None,
+        cwd: str = ".",
+        env: Mapping[str, str] | None = None,
+    ) -> ExecResult:
+        """Runs a command in the workspace and waits for it; nothing of it survives the call.
+
+        Args:
+            argv: program and arguments; text is given to `sh -c`.
+            stdin: what the command reads.
+            timeout_s: seconds until it is killed; `Limits.time_s` by default.
+            cwd: folder, relative to the workspace.
+            env: more environment variables.
+
+        Returns:
+            The outcome. A program that does not exist has exit code 127, as in a shell.
+
+        Raises:
+            SandboxError: the sandbox is closed or broken, or a shell is open in it.
+            WorkspaceError: `cwd` is no folder of the workspace.
+            ValueError: an empty command, or a timeout that is not positive.
+        """
+        words = ["sh", "-c", argv] if isinstance(argv, str) else list(argv)
+        if not words or any("\0" in word for word in words):
+            msg = f"argv needs at least a program, and no NUL in any word, got {argv!r}"
+            raise ValueError(msg)
+        timeout = self._timeout(timeout_s)
+        request = {"op": "exec", "argv": words, "cwd": cwd, "env": dict(env or {}), "timeout_s": timeout}
+        return self._run(request, stdin.encode() if isinstance(stdin, str) else bytes(stdin), timeout)[0]
+
+    def shell(self) -> "GuestShell":
+        """Starts a bash that stays: variables, the folder and background jobs live on between its commands.
+
+        While it is open, `exec` is refused and a snapshot copies the changed files instead of freezing them. Snapshots
+        do not contain the shell; `restore` ends it.
+
+        Raises:
+            SandboxError: one is open already.
+        """
+        with self._lock:
+            self._ask({"op": "shell_open"})
+            self._shell = GuestShell(self._run_in_shell, self._end_shell)
+            return self._shell
+
+    def _run_in_shell(self, command: str, timeout_s: float | None) -> tuple[ExecResult, bool]:
+        timeout = self._timeout(timeout_s)
+        result, reply = self._run({"op": "shell_run", "timeout_s": timeout}, command.encode(), timeout)
+        return result, bool(reply["alive"])
+
+    def _end_shell(self) -> None:
+        self._ask({"op": "shell_close"})
+
+    def _forget_shell(self) -> None:
+        if self._shell is not None:
+            self._shell.alive = False
+            self._shell = None
+
+    # ------------------------------------------------------------------ files
+
+    def read(self, path: str) -> bytes:
+        """Returns the content of a regular file of the workspace.
+
+        Raises:
+            WorkspaceError: it is missing, no regular file, outside of the workspace, or beyond `Limits.transfer`.
+        """
+        return self._ask({"op": "read", "path": path, "limit": self.spec.limits.transfer})[1]
+
+    def write(self, path: str, content: bytes | str, *, mode: int | None = None) -> None:
+        """Writes a file of the workspace, making its folders.
+
+        Raises:
+            WorkspaceError: it is no regular file, outside of the workspace, or there is no room.
+        """
+        data = content.encode() if isinstance(content, str) else bytes(content)
+        self._ask({"op": "write", "path": path, "mode": mode}, data)
+
+    def upload(self, files: Mapping[str, bytes | str]) -> None:
+        """Writes many files of the workspace.
+
+        Raises:
+            WorkspaceError: as `write`; files before the one that failed are written.
+            ValueError: a path is not relative and plain.
+        """
+        archive_of_files(files)  # checks every path before the first write
+        with self._lock:
+            for path, content in files.items():
+                self.write(path, content)
+
+    def export(self, allow: Sequence[str] = ("*",)) -> dict[str, bytes]:
+        """Returns the regular files of the workspace that match one of the shell patterns; `*` also matches `/`.
+
+        Links, pipes, sockets and folders are never followed or returned.
+
+        Raises:
+            SandboxError: together they are beyond `Limits.transfer`.
+        """
+        head = {"op": "export", "allow": list(allow), "limit": self.spec.limits.transfer}
+        stream = io.BytesIO(self._ask(head)[1])
+        entries = read_entries(stream.read)
+        return {entry.path.partition("/")[2]: stream.read(entry.size) for entry in entries}
+
+    def changes(self, since: WorkspaceSnapshot | None = None) -> list[FileChange]:
+        """Returns what differs in the workspace from a snapshot, or from the state at opening; sorted by path."""
+        with self._lock:
+            old = self._origin if since is None else _require_snapshot(since)
+            return compare(old.entries, self._entries())
+
+    def _entries(self) -> dict[str, Entry]:
+        raw = json.loads(self._ask({"op": "scan"})[1])
+        return {fields[0]: Entry(*fields) for fields in raw}
+
+    # ------------------------------------------------------------------ states
+
+    def snapshot(self, *, processes: bool = False) -> WorkspaceSnapshot:
+        """Returns the files of workspace and tmp as they are now; changes nothing.
+
+        Args:
+            processes: include what runs.
+
+        Raises:
+            SandboxError: this back end cannot include processes.
+        """
+        with self._lock:
+            self._require_open()
+            if processes:
+                self._refuse_processes()
+            return self._take()
+
+    def _refuse_processes(self) -> None:
+        msg = f"{type(self).__name__} cannot take running processes into a snapshot; the gvisor back end can"
+        raise SandboxError(msg)
+
+    def restore(self, snapshot: WorkspaceSnapshot, /) -> None:
+        """Goes back to a snapshot of any sandbox; running processes and an open shell end.
+
+        Raises:
+            SnapshotError: not a snapshot of a workspace.
+        """
+        with self._lock:
+            self._require_open()
+            self._put(_require_snapshot(snapshot))
+            self._forget_shell()
+
+    def fork(self, n: int) -> list[Self]:
+        """Returns `n` independent sandboxes in this state; this one goes on. Costs one snapshot and `n` openings.
+
+        Raises:
+            SandboxError: one could not be opened; those that were are closed again.
+        """
+        children = self.fork_each(n)
+        failed = [child for child in children if isinstance(child, SandboxError)]
+        if failed:
+            for child in children:
+                if not isinstance(child, SandboxError):
+                    child.close()
+            msg = f"{len(failed)} of {n} forks failed, the first with: {failed[0]}"
+            raise SandboxError(msg) from failed[0]
+        return cast("list[Self]", children)
+
+    def fork_each(self, n: int) -> list[Self | SandboxError]:
+        """Returns, for each of `n` forks, the sandbox or the error that prevented it."""
+        if n < 0:
+            msg = f"n must be at least 0, got {n}"
+            raise ValueError(msg)
+        origin = self.snapshot()
+        children: list[Self | SandboxError] = []
+        for _ in range(n):
+            try:
+                children.append(self._open(origin))
+            except SandboxError as error:
+                children.append(error)
+        return children
+
+    def close(self) -> None:
+        """Ends everything in it and frees it. May be called twice; snapshots stay valid."""
+        with self._lock:
+            wire, self._wire = self._wire, None
+            self._forget_shell()
+            self._broken = self._broken or "it is closed"
+            if self._finalizer is not None:
+                self._finalizer.detach()
+                self._finalizer = None
+            if wire is not None:
+                wire.close()
+                self._free()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ inside
+
+    def _timeout(self, timeout_s: float | None) -> float:
+        value = self.spec.limits.time_s if timeout_s is None else timeout_s
+        if not value > 0:
+            msg = f"timeout_s must be positive, got {timeout_s!r}"
+            raise ValueError(msg)
+        return value
+
+    def _run(self, request: dict[str, Any], body: bytes, timeout_s: float) -> tuple[ExecResult, dict[str, Any]]:
+        reply, output = self._ask(request, body, timeout_s + _GRACE_S)
+        split = reply["split"]
+        result = ExecResult(
+            exit_code=reply["exit_code"],
+            stdout=output[:split].decode(errors="replace"),
+            stderr=output[split:].decode(errors="replace"),
+            duration_s=reply["duration_s"],
+            timed_out=reply["timed_out"],
+            truncated=reply["truncated"],
+            oom=reply["oom"],
+            killed=reply["killed"],
+        )
+        return result, reply
+
+    def _ask(
+        self, head: dict[str, Any], body: bytes = b"", timeout_s: float = _REQUEST_S
+    ) -> tuple[dict[str, Any], bytes]:
+        """Sends a request and returns the answer; whatever interrupts it leaves the sandbox broken, never confused."""
+        with self._lock:
+            wire = self._require_open()
+            try:
+                wire.send(head, body)
+                reply, content = wire.receive(timeout_s)
+            except Closed as error:
+                self._break(f"its guest died: {error}")
+                raise SandboxError(self._why_broken()) from error
+            except Late as error:
+                self._break(f"its guest did not answer {head['op']!r} within {timeout_s:g} s")
+                raise SandboxTimeout(self._why_broken()) from error
+            except BaseException:
+                self._break(f"{head['op']!r} was interrupted")
+                raise
+        if reply.get("fault") == "file":
+            raise WorkspaceError(reply["errno"] or errno.EIO, reply["message"])
+        if "fault" in reply:
+            raise SandboxError(reply["message"])
+        return reply, content
+
+    def _break(self, why: str) -> None:
+        self._broken = why
+        with contextlib.suppress(SandboxError, OSError):
+            self.close()
+
+    def _require_open(self) -> Wire:
+        if self._wire is None:
+            raise SandboxError(self._why_broken())
+        return self._wire
+
+    def _why_broken(self) -> str:
+        return f"this {type(self).__name__} cannot be used: {self._broken or 'it was never opened'}"
+
+    def _kept(self, archive: bytes) -> WorkspaceSnapshot:
+        return WorkspaceSnapshot((archives.add(archive),))
+
+    def _flat(self, snapshot: WorkspaceSnapshot) -> bytes:
+        return flatten(snapshot.layers)
+
+
+class GuestShell:
+    """A bash that stays, see `GuestSandbox.shell`.
+
+    Args:
+        run: runs a command; returns its result and whether the shell is still there.
+        end: ends the shell.
+
+    Attributes:
+        alive: whether it can run another command.
+    """
+
+    def __init__(self, run: Callable[[str, float | None], tuple[ExecResult, bool]], end: Callable[[], None]) -> None:
+        self._run = run
+        self._end = end
+        self._lock = threading.Lock()
+        self.alive = True
+
+    def run(self, command: str, *, timeout_s: float | None = None) -> ExecResult:
+        """Runs a command and waits for it.
+
+        When the deadline passes, memory runs over or the command ends the shell, all that the shell started is killed
+        and the shell is over.
+
+        Raises:
+            SandboxError: the shell is over, or the sandbox is closed or was restored.
+        """
+        with self._lock:
+            if not self.alive:
+                msg = "this shell has ended: open another with sandbox.shell()"
+                raise SandboxError(msg)
+            result, self.alive = self._run(command, timeout_s)
+            return result
+
+    def close(self) -> None:
+        """Ends the shell and all it started. May be called twice."""
+        with self._lock:
+            alive, self.alive = self.alive, False
+            if alive:
+                self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _require_snapshot(value: object) -> WorkspaceSnapshot:
+    if not isinstance(value, WorkspaceSnapshot):
+        msg = f"restore and changes need a snapshot of a sandbox, got {type(value).__name__}"
+        raise SnapshotError(msg)
+    return value

@@ -1,0 +1,82 @@
+"""What a sandbox shall be: its files at the start, its limits, and how strong its isolation has to be."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .snapshots import WorkspaceSnapshot
+
+__all__ = ["LEVELS", "Limits", "SandboxSpec"]
+
+LEVELS = ("none", "process", "namespace", "container", "kernel")
+"""Isolation levels, from the weakest to the strongest. A level says what is promised, not which tool does it."""
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one sandbox may use. Reaching a limit is reported in `ExecResult`, or is an error inside the command.
+
+    Attributes:
+        time_s: seconds on the wall clock for a command that is given no `timeout_s`.
+        memory: bytes of all processes together.
+        processes: processes and threads at once.
+        disk: bytes of files on top of those at the start.
+        files: files and folders on top of those at the start.
+        file_size: bytes of one file.
+        output: bytes kept of each of a command's two outputs.
+        transfer: bytes that `read` and `export` return at most.
+    """
+
+    time_s: float = 60.0
+    memory: int = 512 * _MIB
+    processes: int = 128
+    disk: int = 256 * _MIB
+    files: int = 20_000
+    file_size: int = 128 * _MIB
+    output: int = 1 * _MIB
+    transfer: int = 256 * _MIB
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not getattr(self, name) > 0:
+                msg = f"Limits.{name} must be positive, got {getattr(self, name)!r}"
+                raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """Describes a sandbox.
+
+    Attributes:
+        base: the files at the start: a folder, a mapping from paths to contents, a snapshot, or nothing.
+        limits: what it may use.
+        env: environment variables of every command, besides `PATH`, `HOME`, `LANG` and `TMPDIR`; none is inherited.
+        readonly: more folders and files of the host to show, read-only, under the same paths.
+        network: `"none"`. No back end offers a network.
+        image: the container image of the docker back end; a skeleton around the host's `/usr` without one.
+        runtime: the container runtime of the docker back end, e.g. `"runsc"`.
+    """
+
+    base: str | os.PathLike[str] | Mapping[str, bytes | str] | WorkspaceSnapshot | None = None
+    limits: Limits = field(default_factory=Limits)
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    readonly: tuple[str, ...] = ()
+    network: str = "none"
+    image: str | None = None
+    runtime: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.network != "none":
+            msg = f"SandboxSpec.network must be 'none', got {self.network!r}: no back end offers a network"
+            raise ValueError(msg)
+        for path in self.readonly:
+            if not Path(path).is_absolute():
+                msg = f"SandboxSpec.readonly needs absolute paths, got {path!r}"
+                raise ValueError(msg)
+        for name, value in self.env.items():
+            if not name or "=" in name or "\0" in name + value:
+                msg = f"SandboxSpec.env has a variable that cannot be: {name!r}={value!r}"
+                raise ValueError(msg)
