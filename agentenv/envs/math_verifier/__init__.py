@@ -1,20 +1,27 @@
 """Math problems with a calculator, verified by math-verify in worker processes."""
 
-from agentenv.envs.math_verifier.answers import canonical_answer, last_boxed, plain_value
+from agentenv.envs.math_verifier.answers import canonical_answer, last_boxed, plain_value, quote
 from agentenv.envs.math_verifier.demonstrations import careful_calls, noisy_calls
-from agentenv.envs.math_verifier.env import MathVerifier
+from agentenv.envs.math_verifier.env import MathState, MathVerifier
+from agentenv.envs.math_verifier.pool import RequestError, WorkerPool
 from agentenv.envs.math_verifier.problems import GENERATORS
-from agentenv.envs.math_verifier.tasks import MathTask
-from agentenv.envs.math_verifier.verifier import Verifier
+from agentenv.envs.math_verifier.tasks import MathTask, read_tasks
+from agentenv.envs.math_verifier.verifier import Verifier, shared_verifier
 
 __all__ = [
     "GENERATORS",
+    "MathState",
     "MathTask",
     "MathVerifier",
+    "RequestError",
     "Verifier",
+    "WorkerPool",
     "canonical_answer",
     "careful_calls",
     "last_boxed",
     "noisy_calls",
     "plain_value",
+    "quote",
+    "read_tasks",
+    "shared_verifier",
 ]

@@ -9,6 +9,7 @@ bare LaTeX: in `2\sqrt{3}` without dollar signs it finds `2`. So `quote` puts wh
 """
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 __all__ = ["canonical_answer", "last_boxed", "plain_value", "quote"]
@@ -45,9 +46,15 @@ _KNOWN = frozenset(
         "tan",
     }
 )
-_SPELLINGS = (
+
+
+def _join(match: re.Match[str]) -> str:
+    return match[1].replace(" ", "")
+
+
+_SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\*\*"), "^"),
-    (re.compile(r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d ])"), lambda match: match[1].replace(" ", "")),
+    (re.compile(r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d ])"), _join),
     (re.compile(r"(?<![\d.,/])(\d+) (\d+)/(\d+)(?![\d/])"), r"\1\\frac{\2}{\3}"),
     (re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?!\w)"), r"\1 \\cdot 10^{\2}"),
     (re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|log|ln|sqrt)(?![A-Za-z])"), r"\\\1 "),

@@ -1,7 +1,8 @@
-r"""Math problems with a calculator, and a verifier that decides."""
+r"""`MathVerifier`: math problems, tools to compute with, and a verifier that decides."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pydantic
@@ -9,24 +10,32 @@ from typing_extensions import override
 
 from agentenv.env import Reply, ToolEnv
 from agentenv.errors import ToolError
+from agentenv.protocols import Sandbox
+from agentenv.signatures import digest
 from agentenv.tasks import State
 from agentenv.tools import tool
 from agentenv.types import Action, Message, ToolCall
 
 from .answers import canonical_answer, last_boxed, plain_value
-from .exact import evaluate
+from .exact import evaluate, is_symbolic
 from .expressions import (
+    Expression,
     ExpressionError,
     count_operations,
     parse_expression,
     show,
     show_number,
+    to_lists,
 )
-from .problems import GENERATORS
-from .tasks import MathTask
-from .verifier import Verifier, shared_verifier
+from .pool import RequestError
+from .problems import GENERATORS, Generator, reaches
+from .tasks import MathTask, read_tasks
+from .verifier import MAX_ANSWER, Verifier, shared_verifier
 
-__all__ = ["MathVerifier"]
+__all__ = ["MathState", "MathVerifier"]
+
+_MAX_OUTPUT = 2_000
+_MAX_CODE = 20_000
 
 
 class MathState(State):
@@ -42,18 +51,20 @@ class MathState(State):
 
 
 class MathVerifier(ToolEnv):
-    r"""Math problems: compute with tools, then submit an answer, or write it in `\boxed{}`.
+    r"""Math problems: compute with tools, then `submit` an answer, or write it in `\boxed{}`.
 
-    The reward is 1 when math-verify finds the answer equal to the reference, otherwise 0.
+    The reward is 1 when the answer is right, otherwise 0; see `Verifier`.
 
     Args:
-        kind: the generator of problems, where `tasks` is not given.
-        difficulty: its dial.
-        tasks: problems to draw from instead.
+        kind: the generator of problems, or several to draw from; without effect where `tasks` is given.
+        difficulty: its dial, or the lowest and the highest to draw from.
+        tasks: problems to draw from instead: a JSON-lines file, `MathTask`s, or rows of GSM8K, MATH or AIME.
         operations_per_call: operations that one `calculate` may hold; `None` for any number.
-        attempts: answers an episode may submit. A wrong one before the last is told, and the episode goes on.
-        feedback: what a wrong answer before the last is told: `"verdict"` that it is wrong, `"direction"` also whether
-            a number is too small or too large.
+        attempts: answers that an episode may submit. After a wrong one before the last, the episode goes on.
+        feedback: what the agent is told of such an answer: `"verdict"` that it is wrong, `"direction"` also whether a
+            plain number is too small or too large.
+        sandbox: opens the sandbox where the tool `python` runs; without it there is no such tool.
+        python_timeout_s: seconds on the clock for one run of it.
         instructions: a system message that precedes the question.
         verifier: decides; by default one that all environments of the process share.
         **kwargs: `max_steps`, `render_mode`.
@@ -71,19 +82,18 @@ class MathVerifier(ToolEnv):
     def __init__(
         self,
         *,
-        kind: str = "arithmetic",
-        difficulty: int = 2,
-        tasks: Sequence[Any] | None = None,
+        kind: str | Sequence[str] = "arithmetic",
+        difficulty: int | tuple[int, int] = 2,
+        tasks: Sequence[Any] | str | Path | None = None,
         operations_per_call: int | None = None,
         attempts: int = 1,
         feedback: Literal["verdict", "direction"] = "verdict",
+        sandbox: Callable[[], Sandbox] | None = None,
+        python_timeout_s: float = 10.0,
         instructions: str = "",
         verifier: Verifier | None = None,
         **kwargs: Any,
     ) -> None:
-        if kind not in GENERATORS:
-            msg = f"kind must be one of {', '.join(map(repr, GENERATORS))}, got {kind!r}"
-            raise ValueError(msg)
         for name, value in (("operations_per_call", operations_per_call), ("attempts", attempts)):
             if value is not None and value < 1:
                 msg = f"{name} must be at least 1, got {value}"
@@ -91,20 +101,39 @@ class MathVerifier(ToolEnv):
         if feedback not in {"verdict", "direction"}:
             msg = f"feedback must be 'verdict' or 'direction', got {feedback!r}"
             raise ValueError(msg)
+        if isinstance(tasks, str | Path):
+            tasks = read_tasks(tasks)
+        if tasks is not None and not len(tasks):
+            msg = "tasks must hold at least one task, got none; leave it out for generated ones"
+            raise ValueError(msg)
+        if sandbox is None:
+            self._tools = {name: entry for name, entry in self._tools.items() if name != "python"}  # pyright: ignore[reportAttributeAccessIssue]
         super().__init__(tasks=tasks, **kwargs)
-        self._generate = GENERATORS[kind]
-        self._difficulty = difficulty
+        self._generators = _generators(kind)
+        self._difficulty = (difficulty, difficulty) if isinstance(difficulty, int) else difficulty
+        if tasks is None:
+            for generator in self._generators:
+                generator.check_difficulty(min(self._difficulty))
+                generator.check_difficulty(max(self._difficulty))
         self._operations_per_call = operations_per_call
         self._attempts = attempts
         self._feedback = feedback
+        self._open_sandbox = sandbox
+        self._python_timeout_s = python_timeout_s
         self._instructions = instructions
         self._verifier = shared_verifier() if verifier is None else verifier
 
     @override
     def sample_task(self) -> MathTask:
-        if self.tasks:
+        if len(self.tasks):
             return super().sample_task()
-        return self._generate(self.np_random, self._difficulty)
+        draw, (low, high) = self.np_random.integers, self._difficulty
+        generator = self._generators[int(draw(len(self._generators))) if len(self._generators) > 1 else 0]
+        return generator(self.np_random, low if low == high else int(draw(low, high + 1)))
+
+    @override
+    def make_sandbox(self) -> Sandbox | None:
+        return None if self._open_sandbox is None else self._open_sandbox()
 
     @override
     def start(self, task: MathTask) -> Reply:
@@ -117,7 +146,7 @@ class MathVerifier(ToolEnv):
         """Compute an expression exactly, for example (3 + 4) * 2.
 
         Args:
-            expression: numbers with + - * / ^ and parentheses.
+            expression: numbers with + - * / ^ ! and parentheses, sqrt, and other functions; x and y are unknowns.
         """
         try:
             tree = parse_expression(expression)
@@ -125,11 +154,37 @@ class MathVerifier(ToolEnv):
             if limit is not None and count_operations(tree) > limit:
                 msg = f"only {limit} operation{'s' if limit > 1 else ''} per call"
                 raise ToolError(msg)
-            value = show_number(evaluate(tree))
+            value = self._compute_symbolic(tree) if is_symbolic(tree) else show_number(evaluate(tree))
         except ExpressionError as error:
             raise ToolError(str(error)) from None
-        self.state.values = tuple(sorted({*self.state.values, value}))
+        self._remember(value)
         return value
+
+    @tool
+    def python(self, code: str) -> str:
+        """Run a Python program and return what it prints.
+
+        Args:
+            code: the program; print the results.
+        """
+        if self.sandbox is None:
+            msg = "there is no Python here"
+            raise ToolError(msg)
+        if len(code) > _MAX_CODE:
+            msg = f"program too long: {len(code)} characters, at most {_MAX_CODE}"
+            raise ToolError(msg)
+        stdin = code.encode("utf-8", "replace")
+        result = self.sandbox.exec(["python3", "-"], stdin=stdin, timeout_s=self._python_timeout_s)
+        output = _shorten(result.stdout.rstrip())
+        if result.timed_out:
+            msg = f"{output}\ntimed out after {self._python_timeout_s:g} s".lstrip()
+            raise ToolError(msg)
+        if result.exit_code != 0:
+            msg = f"{output}\n{_shorten(result.stderr.rstrip())}".strip() or f"exit code {result.exit_code}"
+            raise ToolError(msg)
+        if output:
+            self._remember(canonical_answer(output.splitlines()[-1]))
+        return output
 
     @tool
     def submit(self, answer: str | int | float) -> str:
@@ -147,9 +202,23 @@ class MathVerifier(ToolEnv):
             return self._submit(answer)
         return self.note_mistake("call a tool, or write the answer in \\boxed{}")
 
+    def _compute_symbolic(self, tree: Expression) -> str:
+        try:
+            reply = self._verifier.pool.call({"op": "evaluate", "tree": to_lists(tree)})
+        except RequestError as error:
+            msg = f"cannot compute this: {error}"
+            raise ToolError(msg) from None
+        if "error" in reply:
+            raise ToolError(reply["error"])
+        return reply["value"]
+
+    def _remember(self, value: str) -> None:
+        if value not in self.state.values:
+            self.state.values = tuple(sorted((*self.state.values, value)))
+
     def _submit(self, answer: str) -> str:
-        right = self._verifier.check(self.task.reference, answer)
-        self.state.answers = (*self.state.answers, canonical_answer(answer))
+        right = self._is_right(answer)
+        self.state.answers = (*self.state.answers, _bounded(answer))
         if right:
             return self.finish("correct", reward=1.0)
         left = self._attempts - len(self.state.answers)
@@ -157,8 +226,15 @@ class MathVerifier(ToolEnv):
             return self.finish("wrong", reward=0.0)
         return f"{self._verdict(answer)}, {left} attempt{'s' if left > 1 else ''} left"
 
+    def _is_right(self, answer: str) -> bool:
+        task = self.task
+        if not task.numbers:
+            return self._verifier.check(task.reference, answer, value_only=task.value_only)
+        target = plain_value(task.reference)
+        return target is not None and reaches(last_boxed(answer) or answer, task.numbers, target)
+
     def _verdict(self, answer: str) -> str:
-        if self._feedback == "direction":
+        if self._feedback == "direction" and not self.task.numbers:
             expected, given = plain_value(self.task.reference), plain_value(answer)
             if expected is not None and given is not None:
                 return "too small" if given < expected else "too large"
@@ -166,19 +242,39 @@ class MathVerifier(ToolEnv):
 
     @override
     def state_signature(self) -> str:
-        """Returns the values computed so far, sorted, and the answers submitted, in order.
+        """Returns the values computed so far, sorted, the answers submitted, in order, and the sandbox's content.
 
         Which expressions gave the values, and in which order, makes no difference.
         """
-        return json.dumps([self._phase == "ended", self.state.values, self.state.answers])
+        content = getattr(self.sandbox.snapshot(), "content_id", "") if self.sandbox is not None else ""
+        return json.dumps([self._phase == "ended", content, self.state.values, self.state.answers])
 
     @override
     def action_signature(self, action: Action, /) -> str:
         """Returns the calls with their arguments in canonical spelling: `4*2`, whatever the spaces."""
-        if not action.tool_calls:
-            answer = last_boxed(action.content)
-            return action.content.strip() if answer is None else f"submit({canonical_answer(answer)})"
-        return "; ".join(map(_call_signature, action.tool_calls))
+        if action.tool_calls:
+            return "; ".join(map(_call_signature, action.tool_calls))
+        answer = last_boxed(action.content)
+        return action.content.strip() if answer is None else f"submit({_bounded(answer)})"
+
+
+def _generators(kind: str | Sequence[str]) -> list[Generator]:
+    kinds = [kind] if isinstance(kind, str) else list(kind)
+    unknown = [name for name in kinds if name not in GENERATORS]
+    if unknown or not kinds:
+        msg = f"kind must be one or several of {', '.join(map(repr, GENERATORS))}, got {kind!r}"
+        raise ValueError(msg)
+    return [GENERATORS[name] for name in kinds]
+
+
+def _bounded(answer: str) -> str:
+    """Returns the answer in canonical spelling; a digest in place of a very long one."""
+    return canonical_answer(answer) if len(answer) <= MAX_ANSWER else f"#{digest(answer)}"
+
+
+def _shorten(text: str) -> str:
+    half = _MAX_OUTPUT // 2
+    return text if len(text) <= _MAX_OUTPUT else f"{text[:half]}\n... {len(text)} characters ...\n{text[-half:]}"
 
 
 def _call_signature(call: ToolCall) -> str:
@@ -186,7 +282,7 @@ def _call_signature(call: ToolCall) -> str:
     if isinstance(arguments, dict) and len(arguments) == 1:
         text = str(next(iter(arguments.values())))
         if call.name == "submit" and "answer" in arguments:
-            return f"submit({canonical_answer(text)})"
+            return f"submit({_bounded(text)})"
         if call.name == "calculate" and "expression" in arguments:
             try:
                 return f"calculate({show(parse_expression(text))})"

@@ -121,6 +121,9 @@ class WorkerPool:
         if finalizer is not None:
             finalizer()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make_pool, (self.workers, self.cpu_limit_s, self.wall_limit_s, self.memory_bytes)
+
     def __enter__(self) -> Self:
         return self
 
@@ -160,9 +163,10 @@ class WorkerPool:
             raise VerifierError(msg)
         pairs = [socket.socketpair() for _ in range(self.workers)]
         theirs = [pair[1] for pair in pairs]
+        numbers = [end.fileno() for end in theirs]
         settings = {
             "parent": os.getpid(),
-            "sockets": [end.fileno() for end in theirs],
+            "sockets": numbers,
             "sys_path": [path for path in sys.path if path],
             "cpu_limit_s": self.cpu_limit_s,
             "wall_limit_s": self.wall_limit_s,
@@ -174,7 +178,7 @@ class WorkerPool:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=settings["sockets"],
+                pass_fds=numbers,
                 start_new_session=True,
                 env={**os.environ, "PYTHONHASHSEED": "0"},
             )
@@ -239,6 +243,10 @@ class _Channel:
 
     def close(self) -> None:
         self._end.close()
+
+
+def _make_pool(workers: int, cpu_limit_s: float, wall_limit_s: float, memory_bytes: int) -> WorkerPool:
+    return WorkerPool(workers=workers, cpu_limit_s=cpu_limit_s, wall_limit_s=wall_limit_s, memory_bytes=memory_bytes)
 
 
 def _stop(keeper: "subprocess.Popen[bytes]", ends: list[socket.socket]) -> None:

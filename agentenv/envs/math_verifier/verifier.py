@@ -3,6 +3,7 @@
 import functools
 import threading
 from collections import OrderedDict
+from typing import Any
 
 from agentenv.errors import TaskError
 
@@ -36,7 +37,7 @@ class Verifier:
     def __init__(self, pool: WorkerPool | None = None, *, cache_size: int = 16_384) -> None:
         self.pool = WorkerPool() if pool is None else pool
         self._cache_size = cache_size
-        self._verdicts: OrderedDict[tuple[str, str], bool] = OrderedDict()
+        self._verdicts: OrderedDict[tuple[str, str, bool], bool] = OrderedDict()
         self._lock = threading.Lock()
 
     def check_reference(self, reference: str) -> None:
@@ -46,7 +47,7 @@ class Verifier:
             TaskError: it cannot.
             VerifierError: the processes failed.
         """
-        if plain_value(reference) is not None or self._recall((reference, "")) is not None:
+        if plain_value(reference) is not None or self._recall((reference, "", False)) is not None:
             return
         try:
             readable = bool(self.pool.call({"op": "parse", "text": quote(reference)})["parsed"])
@@ -56,14 +57,16 @@ class Verifier:
         if not readable:
             msg = f"a task's reference must be a number, a word or LaTeX; {reason}: {reference!r:.200}"
             raise TaskError(msg)
-        self._remember((reference, ""), right=False)  # an empty answer equals no reference
+        self._remember((reference, "", False), right=False)  # an empty answer equals no reference
 
-    def check(self, reference: str, answer: str) -> bool:
+    def check(self, reference: str, answer: str, *, value_only: bool = False) -> bool:
         """Returns whether the answer equals the reference.
 
         Args:
             reference: the right answer, without words around it.
             answer: a number, an expression, LaTeX, or a sentence that holds one.
+            value_only: an answer that is a calculation still to be done (`3 + 4 * 2` for `11`) is wrong. math-verify
+                alone would find it right.
 
         Raises:
             TaskError: the reference cannot be parsed.
@@ -74,34 +77,42 @@ class Verifier:
             return expected == given
         if len(answer) > MAX_ANSWER or not answer.strip():
             return False
-        known = self._recall((reference, answer))
+        key = (reference, answer, value_only)
+        known = self._recall(key)
         if known is not None:
             return known
         self.check_reference(reference)
         try:
-            reply = self.pool.call({"op": "verify", "gold": quote(reference), "answer": quote(answer)})
-            right = bool(reply["right"])
+            request = {"gold": quote(reference), "answer": quote(answer), "value_only": value_only}
+            right = bool(self.pool.call({"op": "verify", **request})["right"])
         except RequestError:
             right = False
-        self._remember((reference, answer), right=right)
+        self._remember(key, right=right)
         return right
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make_verifier, (self.pool, self._cache_size)
 
     def close(self) -> None:
         """Ends the worker processes; the next check starts new ones."""
         self.pool.close()
 
-    def _recall(self, key: tuple[str, str]) -> bool | None:
+    def _recall(self, key: tuple[str, str, bool]) -> bool | None:
         with self._lock:
             if key not in self._verdicts:
                 return None
             self._verdicts.move_to_end(key)
             return self._verdicts[key]
 
-    def _remember(self, key: tuple[str, str], *, right: bool) -> None:
+    def _remember(self, key: tuple[str, str, bool], *, right: bool) -> None:
         with self._lock:
             self._verdicts[key] = right
             while len(self._verdicts) > self._cache_size:
                 self._verdicts.popitem(last=False)
+
+
+def _make_verifier(pool: WorkerPool, cache_size: int) -> Verifier:
+    return Verifier(pool, cache_size=cache_size)
 
 
 @functools.cache

@@ -189,6 +189,8 @@ def _verify(request: dict[str, Any]) -> dict[str, Any]:
 
     options = request.get("options", {})
     gold, answer = _read(request["gold"], options), _read(request["answer"], options)
+    if request.get("value_only") and not all(_is_value(part) for part in answer if not isinstance(part, str)):
+        return {"right": False}
     texts = [part.strip() for part in answer if isinstance(part, str)]
     if any(isinstance(part, str) and part.strip() and part.strip() in texts for part in gold):
         return {"right": True}
@@ -201,6 +203,27 @@ def _verify(request: dict[str, Any]) -> dict[str, Any]:
         timeout_seconds=None,
     )
     return {"right": bool(right)}
+
+
+def _is_value(expression: Any) -> bool:
+    """Returns whether nothing is left to compute: a number, or an assignment, tuple, set or interval of numbers."""
+    sympy: Any = importlib.import_module("sympy")
+    if isinstance(expression, sympy.Number):
+        return True
+    if isinstance(expression, sympy.Eq):
+        return isinstance(expression.lhs, sympy.Symbol) and _is_value(expression.rhs)
+    if isinstance(expression, sympy.Interval):
+        return _is_value(expression.start) and _is_value(expression.end)
+    if isinstance(expression, sympy.Mul):  # a minus sign, or a percentage
+        number, factor = expression.args[0], expression.args[-1]
+        percent = sympy.UnevaluatedExpr(sympy.Rational(1, 100))
+        return (
+            len(expression.args) == 2
+            and (number == -1 or factor == percent)
+            and _is_value((number, factor)[number == -1])
+        )
+    parts = getattr(expression, "args", ())
+    return isinstance(expression, sympy.Tuple | sympy.FiniteSet | sympy.And) and all(map(_is_value, parts))
 
 
 def _read(text: str, options: dict[str, Any]) -> list[Any]:
@@ -221,7 +244,30 @@ def _evaluate(request: dict[str, Any]) -> dict[str, Any]:
     Only listed functions and the names of constants mean anything; every other name is a symbol.
     """
     sympy: Any = importlib.import_module("sympy")
+    functions = _functions(sympy)
+    constants = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I}
 
+    def build(tree: Any) -> Any:
+        if isinstance(tree, str):
+            return constants.get(tree, sympy.Symbol(tree))
+        name, *arguments = tree
+        return functions[name](*arguments if name == "number" else map(build, arguments))
+
+    try:
+        value = build(request["tree"])
+        text = str(value).replace("**", "^")
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  sympy raises anything
+        return {"error": f"cannot compute this: {type(error).__name__}"}
+    if isinstance(value, sympy.Basic) and value.has(sympy.zoo, sympy.nan):
+        return {"error": "division by zero"}
+    if len(text) > _MAX_RESULT:
+        return {"error": f"result too long: {len(text)} characters, at most {_MAX_RESULT}"}
+    return {"value": text}
+
+
+def _functions(sympy: Any) -> dict[str, Any]:
     def divide(a: Any, b: Any) -> Any:
         return a / b
 
@@ -251,27 +297,7 @@ def _evaluate(request: dict[str, Any]) -> dict[str, Any]:
         "min": sympy.Min,
     }
     plain = "binomial cos diff exp expand factor factorial floor gcd lcm log simplify sin solve sqrt tan"
-    functions |= {name: getattr(sympy, name) for name in plain.split()}
-    constants = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I}
-
-    def build(tree: Any) -> Any:
-        if isinstance(tree, str):
-            return constants.get(tree, sympy.Symbol(tree))
-        name, *arguments = tree
-        return functions[name](*arguments if name == "number" else map(build, arguments))
-
-    try:
-        value = build(request["tree"])
-        text = str(value).replace("**", "^")
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001  sympy raises anything
-        return {"error": f"cannot compute this: {type(error).__name__}"}
-    if isinstance(value, sympy.Basic) and value.has(sympy.zoo, sympy.nan):
-        return {"error": "division by zero"}
-    if len(text) > _MAX_RESULT:
-        return {"error": f"result too long: {len(text)} characters, at most {_MAX_RESULT}"}
-    return {"value": text}
+    return functions | {name: getattr(sympy, name) for name in plain.split()}
 
 
 if __name__ == "__main__":

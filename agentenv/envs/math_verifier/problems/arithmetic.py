@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agentenv.envs.math_verifier.tasks import MathTask
+from .generator import Generator
 
 __all__ = ["arithmetic", "read_left_to_right"]
 
@@ -13,23 +13,7 @@ _OPERATORS = "+-*"
 _PARENTHESES = 0.3
 
 
-def arithmetic(rng: np.random.Generator, difficulty: int) -> MathTask:
-    """Returns an expression to compute, of `difficulty + 2` numbers from 1 to 9.
-
-    Operators are `+`, `-` and `*`, with one pair of parentheses in some of them. Every intermediate result is a whole
-    number in [0, 99], and reading from left to right gives another answer: precedence matters, and so does the pair of
-    parentheses where there is one.
-
-    Args:
-        rng: draws the expression.
-        difficulty: from 1 to 8.
-
-    Raises:
-        ValueError: the difficulty is out of range.
-    """
-    if not 1 <= difficulty <= 8:
-        msg = f"difficulty of 'arithmetic' must be in [1, 8], got {difficulty}"
-        raise ValueError(msg)
+def _draw(rng: np.random.Generator, difficulty: int) -> tuple[str, str, tuple[int, ...]]:
     count = difficulty + 2
     while True:
         numbers = rng.integers(1, 10, (_BLOCK, count)).tolist()
@@ -44,8 +28,16 @@ def arithmetic(rng: np.random.Generator, difficulty: int) -> MathTask:
                 continue
             if pair < count and value == _value(values, signs, count, bounded=False):
                 continue
-            question = f"Compute {_spell(values, signs, pair)}."
-            return MathTask(question=question, reference=str(value), kind="arithmetic", difficulty=difficulty)
+            return f"Compute {_spell(values, signs, pair)}.", str(value), ()
+
+
+arithmetic = Generator("arithmetic", 8, _draw)
+"""Expressions of `difficulty + 2` numbers from 1 to 9.
+
+Operators are `+`, `-` and `*`, with one pair of parentheses in some expressions. Every intermediate result is a whole
+number in [0, 99], and reading from left to right gives another answer: precedence matters, and so does the pair of
+parentheses where there is one.
+"""
 
 
 def read_left_to_right(numbers: Sequence[int], operators: Sequence[str]) -> int:

@@ -1,31 +1,17 @@
-"""Linear equations in one unknown."""
+"""Linear equations: one unknown, and systems of two or three."""
 
 from fractions import Fraction
 
 import numpy as np
 
 from agentenv.envs.math_verifier.expressions import show_number
-from agentenv.envs.math_verifier.tasks import MathTask
 
-__all__ = ["equation"]
+from .generator import Generator
+
+__all__ = ["equation", "linear_system"]
 
 
-def equation(rng: np.random.Generator, difficulty: int) -> MathTask:
-    """Returns a linear equation with exactly one solution.
-
-    Difficulty 1 is `a * x + b = c`, 2 has the unknown on both sides, 3 adds a pair of parentheses; up to there the
-    solution is a whole number. 4 has two pairs of parentheses and a solution that may be a fraction.
-
-    Args:
-        rng: draws the equation.
-        difficulty: from 1 to 4.
-
-    Raises:
-        ValueError: the difficulty is out of range.
-    """
-    if not 1 <= difficulty <= 4:
-        msg = f"difficulty of 'equation' must be in [1, 4], got {difficulty}"
-        raise ValueError(msg)
+def _draw_equation(rng: np.random.Generator, difficulty: int) -> tuple[str, str, tuple[int, ...]]:
     while True:
         a, b, c, d, e = (int(n) for n in rng.integers(2, 10, 5))
         x = int(rng.integers(0, 13))
@@ -48,5 +34,42 @@ def equation(rng: np.random.Generator, difficulty: int) -> MathTask:
                 if a * b == e:
                     continue
                 x = Fraction(e * f - a * c - d, a * b - e)
-        question = f"Solve {left} = {right} for x."
-        return MathTask(question=question, reference=show_number(Fraction(x)), kind="equation", difficulty=difficulty)
+        return f"Solve {left} = {right} for x.", show_number(Fraction(x)), ()
+
+
+def _draw_system(rng: np.random.Generator, difficulty: int) -> tuple[str, str, tuple[int, ...]]:
+    size = 2 if difficulty <= 2 else 3
+    bound = 5 if difficulty in {1, 3} else 12
+    while True:
+        matrix = rng.integers(-bound, bound + 1, (size, size))
+        solution = rng.integers(-9, 10, size)
+        if round(np.linalg.det(matrix)) != 0 and (matrix != 0).all():
+            break
+    rows = [f"{_sum(row)} = {value}" for row, value in zip(matrix.tolist(), (matrix @ solution).tolist(), strict=True)]
+    names = ", ".join("xyz"[:size])
+    question = f"Solve the system {'; '.join(rows)}. Answer with ({names})."
+    return question, f"({', '.join(map(str, solution.tolist()))})", ()
+
+
+def _sum(coefficients: list[int]) -> str:
+    text = ""
+    for name, coefficient in zip("xyz", coefficients, strict=False):
+        sign = "-" if coefficient < 0 else "+" if text else ""
+        gap = " " if text else ""
+        size = "" if abs(coefficient) == 1 else f"{abs(coefficient)} * "
+        text += f"{gap}{sign}{gap}{size}{name}"
+    return text
+
+
+equation = Generator("equation", 4, _draw_equation)
+"""Linear equations with exactly one solution.
+
+Difficulty 1 is `a * x + b = c`, 2 has the unknown on both sides, 3 adds a pair of parentheses; up to there the solution
+is a whole number. 4 has two pairs of parentheses and a solution that may be a fraction.
+"""
+
+linear_system = Generator("linear_system", 4, _draw_system)
+"""Systems of linear equations with exactly one solution, in whole numbers from -9 to 9.
+
+Difficulty 1 and 2 have two unknowns, 3 and 4 three; coefficients reach 5 in 1 and 3, and 12 in 2 and 4.
+"""
