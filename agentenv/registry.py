@@ -16,6 +16,7 @@ __all__ = ["BUNDLED", "env_ids", "make", "register"]
 
 BUNDLED: dict[str, str] = {
     "agentenv/MathVerifier-v0": "agentenv.envs.math_verifier:MathVerifier",
+    "agentenv/SearchQA-v0": "agentenv.envs.search_qa:SearchQA",
 }
 """Entry points of the bundled environments by id."""
 

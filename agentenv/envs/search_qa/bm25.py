@@ -90,7 +90,7 @@ class PassageStore:
 
     def find(self, document: str) -> tuple[Passage, ...]:
         """Returns the passage with this id, or else those with this title (case ignored)."""
-        positions = self.ids.find(document) or self.titles.find(document)
+        positions = self.ids.find(document) or (self.titles.find(document) if document.strip() else ())
         return tuple(self[position] for position in positions)
 
     @classmethod

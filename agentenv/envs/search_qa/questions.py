@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import pydantic
 
 from .prose import COMPARISONS, KINDS, RELATIONS, Comparison, Relation
 from .scoring import normalize_answer
 from .tasks import QaTask
-from .world import Value, World
+from .world import Value, World, make_world
 
-__all__ = ["make_questions"]
+__all__ = ["Fiction", "make_questions"]
 
 _ATTEMPTS = 2_000
 """Draws per question before a world counts as exhausted."""
@@ -21,6 +23,35 @@ _Side = tuple[str, int, tuple[str, ...], tuple[int, ...]]
 _BY_SUBJECT: dict[str, list[Relation]] = {}
 for _relation in RELATIONS:
     _BY_SUBJECT.setdefault(_relation.subject, []).append(_relation)
+
+
+class Fiction(pydantic.BaseModel):
+    """A fictional world and the questions about it: the dials of difficulty.
+
+    Attributes:
+        seed: of the world and of its questions.
+        people: size of the world, see `make_world`.
+        distractors: how many things share a word of each thing's name.
+        hops: the numbers of hops to draw from.
+        questions: how many questions.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = pydantic.Field(default=0, ge=0)
+    people: int = pydantic.Field(default=40, ge=4)
+    distractors: int = pydantic.Field(default=1, ge=0)
+    hops: tuple[Literal[1, 2, 3, 4], ...] = pydantic.Field(default=(1, 2, 3, 4), min_length=1)
+    questions: int = pydantic.Field(default=200, ge=1)
+
+    @property
+    def world(self) -> World:
+        """The world, made once per process."""
+        return make_world(self.seed, people=self.people, distractors=self.distractors)
+
+    def tasks(self) -> list[QaTask]:
+        """Returns the questions."""
+        return make_questions(self.world, self.questions, hops=self.hops, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)

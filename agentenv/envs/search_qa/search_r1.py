@@ -1,0 +1,81 @@
+"""The text protocol of Search-R1 (Jin et al., 2025): tags instead of tool calls.
+
+The model writes `<search>query</search>` and reads `<information>...</information>`, until it writes
+`<answer>text</answer>`. What counts is the first complete block of a message; what follows it is ignored, as if the
+model had been stopped there, which is what Search-R1 does while it samples.
+
+The trap of the published scorer: `qa_em.py` reads the answer from prompt and response together, and because its prompt
+shows an example answer, it takes the last `<answer>` block only where there are two or more. Given the response alone
+it scores 0 whatever the answer. The environment never meets it, since it scores what the model wrote and nothing else.
+`extract_answer` reads whole transcripts, and asks how many blocks belong to the prompt.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from .corpus import Passage
+from .scoring import exact_match
+
+__all__ = ["INVALID", "PROMPT", "extract_answer", "format_information", "parse_block", "score_transcript"]
+
+PROMPT = """\
+Answer the question below. Think inside <think> and </think> before every step. When you need a fact, write a query \
+between <search> and </search>; the best passages come back between <information> and </information>. Search as often \
+as you like. As soon as you know the answer, write it, and only it, between <answer> and </answer>, for example \
+<answer> Lisbon </answer>.
+Question: {question}"""
+"""Our wording of the instructions; `SearchQA(prompt=...)` takes another, such as the one a model was trained with."""
+
+INVALID = (
+    "\nThat was no valid step. Write a query between <search> and </search>, or the final answer between <answer> and "
+    "</answer>.\n"
+)
+
+_BLOCK = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
+def parse_block(text: str) -> tuple[Literal["search", "answer"], str] | None:
+    """Returns what a message does: the kind and content of its first complete block; `None` where it has none."""
+    match = _BLOCK.search(text)
+    if match is None:
+        return None
+    return ("search" if match[1] == "search" else "answer"), match[2].strip()
+
+
+def format_information(passages: Sequence[Passage]) -> str:
+    """Returns passages as Search-R1 shows them: numbered, with quoted titles, between information tags."""
+    lines = [f'Doc {n}(Title: "{p.title}") {p.text}' for n, p in enumerate(passages, start=1)]
+    return "\n\n<information>" + "\n".join(lines) + "</information>\n\n"
+
+
+def extract_answer(transcript: str, *, prompt_blocks: int = 0) -> str | None:
+    """Returns the last answer of a whole transcript; `None` where the model gave none.
+
+    Args:
+        transcript: everything that was said.
+        prompt_blocks: how many `<answer>` blocks belong to the prompt. 1 for a transcript that begins with an
+            instruction such as `PROMPT`, and then equal to the published `extract_solution`; 0 for a response alone.
+
+    Raises:
+        ValueError: a negative number.
+    """
+    if prompt_blocks < 0:
+        msg = f"prompt_blocks must be at least 0, got {prompt_blocks}"
+        raise ValueError(msg)
+    found = [match[1].strip() for match in _ANSWER.finditer(transcript)]
+    return found[-1] if len(found) > prompt_blocks else None
+
+
+def score_transcript(
+    transcript: str, answers: Sequence[str], *, prompt_blocks: int = 1, format_score: float = 0.0
+) -> float:
+    """Returns the reward of a whole transcript as Search-R1 computes it.
+
+    1 where the extracted answer is an exact match, `format_score` where there is an answer but a wrong one, else 0.
+    """
+    answer = extract_answer(transcript, prompt_blocks=prompt_blocks)
+    if answer is None:
+        return 0.0
+    return 1.0 if exact_match(answer, answers) else format_score
