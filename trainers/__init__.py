@@ -4,11 +4,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentenv.trainers.config import TreeGRPOConfig
+    from agentenv.trainers.evaluate import Evaluation, evaluate_agent
     from agentenv.trainers.tree_grpo import TreeGRPOTrainer
 
-__all__ = ["TreeGRPOConfig", "TreeGRPOTrainer"]
+__all__ = ["Evaluation", "TreeGRPOConfig", "TreeGRPOTrainer", "evaluate_agent"]
 
-_HOMES = {"TreeGRPOConfig": "config", "TreeGRPOTrainer": "tree_grpo"}
+_HOMES = {
+    "Evaluation": "evaluate",
+    "TreeGRPOConfig": "config",
+    "TreeGRPOTrainer": "tree_grpo",
+    "evaluate_agent": "evaluate",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ Loss, clipping, KL, optimizer, checkpoints, logging and distribution are TRL's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -32,6 +33,7 @@ from agentenv.tree import EpisodeTree, TreeArrays
 
 from .config import TreeGRPOConfig
 from .rows import Row, pad_rows, tree_rows
+from .run_folder import RunFolder
 
 __all__ = ["Estimator", "TreeGRPOTrainer"]
 
@@ -102,6 +104,8 @@ class TreeGRPOTrainer(GRPOTrainer):
             optimizers=optimizers,
             peft_config=peft_config,
         )
+        description = {"env": _name(env), "estimator": _name(estimator), "train_tasks": len(train_tasks)}
+        self.add_callback(RunFolder(self, description))
 
     @override
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -210,6 +214,14 @@ def _environment_reward(**_: Any) -> list[float | None]:
     """Stands in for TRL's reward functions: TRL asks for one, and rewards come from the environment."""
     msg = "rewards come from the environment; this function is never called"
     raise RuntimeError(msg)
+
+
+def _name(value: Any) -> str:
+    """How to say in a file which function, class or id was given."""
+    if isinstance(value, partial):
+        arguments = [*map(repr, value.args), *(f"{k}={v!r}" for k, v in value.keywords.items())]
+        return f"{_name(value.func)}({', '.join(arguments)})"
+    return value if isinstance(value, str) else f"{value.__module__}.{value.__qualname__}"
 
 
 def _task_numbers(count: int) -> Dataset:

@@ -1,0 +1,262 @@
+"""The main job in small, on a CPU, in a few minutes: make a tiny agent, warm it up by imitation, train it with RTMC.
+
+1. A Qwen3 model of about 0.7 million parameters is made on the spot, with a small tokenizer: nothing is downloaded.
+2. It imitates scripted play of arithmetic tasks: first careful play, then sloppy play that mostly reads from left to
+   right, so that it knows the tools and is right about a quarter of the time.
+3. `TreeGRPOTrainer` improves it by reinforcement learning, with RTMC's credit per step on trees that branch in
+   mid-episode. The reward is the verifier's verdict, nothing else.
+4. Success is measured on fixed held-out tasks before, during and after, at temperature 1.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging as transformers_logging
+from typing_extensions import override
+
+from agentenv.envs.math_verifier import MathTask, MathVerifier
+from agentenv.envs.math_verifier.demonstrations import careful_calls, noisy_calls
+from agentenv.envs.math_verifier.problems import arithmetic
+from agentenv.tree import EpisodeTree
+from agentenv.types import Action, Message
+
+from .config import TreeGRPOConfig
+from .imitation import Phase, imitate, play_script
+from .run_folder import read_metrics
+from .tiny import make_tiny_model
+from .tree_grpo import TreeGRPOTrainer
+
+__all__ = ["DEMO_ENV_OPTIONS", "DemoSettings", "demo_tasks", "run_demo", "warm_start"]
+
+DEMO_ENV_OPTIONS: dict[str, Any] = {"operations_per_call": 1, "max_steps": 6}
+"""How the demo makes `MathVerifier`: a calculator that does one operation at a time, and six steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSettings:
+    """The amounts of the demo.
+
+    Attributes:
+        careful_updates: updates of imitation on careful play.
+        noisy_updates: updates of imitation on sloppy play.
+        left_to_right: share of the sloppy play that ignores precedence.
+        steps: optimizer steps of reinforcement learning.
+        tasks_per_step: trees per optimizer step.
+        num_rollouts: full episodes per tree.
+        num_continuations: further episodes per tree, from snapshots in mid-episode.
+        eval_tasks: held-out tasks.
+        eval_every: optimizer steps between measurements.
+        learning_rate: of reinforcement learning.
+        seed: of everything.
+    """
+
+    careful_updates: int = 330
+    noisy_updates: int = 130
+    left_to_right: float = 0.75
+    steps: int = 60
+    tasks_per_step: int = 16
+    num_rollouts: int = 6
+    num_continuations: int = 2
+    eval_tasks: int = 256
+    eval_every: int = 10
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+
+def demo_tasks(count: int, *, seed: int, difficulty: int = 2, exclude: Sequence[MathTask] = ()) -> list[MathTask]:
+    """Returns distinct arithmetic tasks from the bundled generator.
+
+    Args:
+        count: how many.
+        seed: of the generator.
+        difficulty: its dial.
+        exclude: tasks whose questions must not come up.
+    """
+    rng = np.random.default_rng(seed)
+    seen = {task.question for task in exclude}
+    tasks: list[MathTask] = []
+    while len(tasks) < count:
+        task = arithmetic(rng, difficulty)
+        if task.question not in seen:
+            seen.add(task.question)
+            tasks.append(task)
+    return tasks
+
+
+def warm_start(settings: DemoSettings, held_out: Sequence[MathTask], *, progress: bool = True) -> tuple[Any, Any]:
+    """Makes a tiny model and its tokenizer, and has the model imitate scripted play.
+
+    Args:
+        settings: the amounts.
+        held_out: tasks that must not be imitated.
+        progress: shows a progress bar.
+
+    Returns:
+        The model and the tokenizer.
+    """
+    env = MathVerifier(**DEMO_ENV_OPTIONS)
+    rng = np.random.default_rng(settings.seed)
+    tasks = demo_tasks(4096, seed=settings.seed + 1, exclude=held_out)
+
+    def play(task: MathTask, calls: Sequence[Any]) -> list[Message]:
+        return play_script(env, [Action(tool_calls=(call,)) for call in calls], task=task)
+
+    careful = [play(task, careful_calls(task)) for task in tasks]
+    sloppy = [play(task, noisy_calls(task, rng, left_to_right=settings.left_to_right)) for task in tasks]
+    env.close()
+    model, tokenizer = make_tiny_model([*careful[:300], *sloppy[:300]], seed=settings.seed)
+    phases = [
+        Phase("careful play", careful, settings.careful_updates),
+        Phase("sloppy play", sloppy, settings.noisy_updates),
+    ]
+    imitate(model, tokenizer, phases, tools=env.tools, seed=settings.seed, progress=progress)
+    return model, tokenizer
+
+
+class _Bar(TrainerCallback):
+    """A progress bar with the success so far."""
+
+    def __init__(self, console: Console, steps: int) -> None:
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        self._progress = Progress(*columns, TextColumn("{task.fields[now]}"), console=console)
+        self._task = self._progress.add_task("training with RTMC", total=steps, now="")
+        self._now: dict[str, float] = {}
+
+    @override
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._progress.start()
+
+    @override
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        names = {"success": "episodes", "eval_success": "held-out"}
+        self._now |= {names[k]: v for k, v in (logs or {}).items() if k in names}
+        now = "  ".join(f"{name} {value:.2f}" for name, value in self._now.items())
+        self._progress.update(self._task, completed=state.global_step, now=now)
+
+    @override
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._progress.stop()
+
+
+def run_demo(folder: str | Path, settings: DemoSettings | None = None, *, console: Console | None = None) -> float:
+    """Runs the whole demo and prints what it did.
+
+    Args:
+        folder: of the run; made if need be.
+        settings: the amounts.
+        console: where to print.
+
+    Returns:
+        Success on the held-out tasks after training, in [0, 1].
+    """
+    settings = settings or DemoSettings()
+    console = console or Console()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    began = time.perf_counter()
+    held_out = demo_tasks(settings.eval_tasks, seed=settings.seed + 100)
+    console.print(f"[bold]1.[/] a tiny agent, warmed up on scripted play of tasks such as {held_out[0].question!r}")
+    model, tokenizer = warm_start(settings, held_out)
+    console.print(f"   {sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens")
+
+    leaves = settings.num_rollouts + settings.num_continuations
+    console.print(
+        f"[bold]2.[/] reinforcement learning: {settings.steps} steps of {settings.tasks_per_step} trees with {leaves} "
+        f"episodes each, {settings.num_continuations} of them branched off in mid-episode"
+    )
+    trainer = _trainer(model, tokenizer, settings, held_out, Path(folder))
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_Bar(console, settings.steps))
+    trainer.train()
+
+    _report(console, Path(folder), trainer.last_trees, time.perf_counter() - began)
+    return _held_out(folder)[-1]
+
+
+def _trainer(
+    model: Any, tokenizer: Any, settings: DemoSettings, held_out: Sequence[MathTask], folder: Path
+) -> TreeGRPOTrainer:
+    train_tasks = demo_tasks(4096, seed=settings.seed + 200, exclude=held_out)
+    args = TreeGRPOConfig(
+        output_dir=str(folder),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.tasks_per_step // 2,
+        gradient_accumulation_steps=2,
+        per_device_eval_batch_size=settings.eval_tasks,
+        num_rollouts=settings.num_rollouts,
+        num_continuations=settings.num_continuations,
+        max_action_tokens=24,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="constant",
+        adam_beta2=0.95,
+        weight_decay=0.0,
+        epsilon_high=0.28,
+        entropy_coef=0.003,
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=settings.eval_every,
+        eval_on_start=True,
+        save_strategy="steps",
+        save_steps=settings.steps,
+        save_trees_steps=settings.eval_every,
+        disable_tqdm=True,
+        report_to=[],
+        seed=settings.seed,
+    )
+    make_env = partial(MathVerifier, **DEMO_ENV_OPTIONS)
+    return TreeGRPOTrainer(
+        model, args, env=make_env, train_tasks=train_tasks, eval_tasks=held_out, processing_class=tokenizer
+    )
+
+
+def _held_out(folder: str | Path) -> list[float]:
+    return [m["eval_success"] for m in read_metrics(folder) if "eval_success" in m]
+
+
+def _report(console: Console, folder: Path, trees: Sequence[EpisodeTree], seconds: float) -> None:
+    before, *_, after = _held_out(folder)
+    count = len(trees)
+    error = (after * (1 - after) / count) ** 0.5
+    console.print(
+        f"[bold]3.[/] success on {count} held-out tasks, one episode each at temperature 1: "
+        f"[bold]{before:.2f}[/] before, [bold green]{after:.2f}[/] after (standard error {error:.2f}), {seconds:.0f} s"
+    )
+    longest = max(trees, key=len)
+    console.print("\n   One of those episodes, as it happened:")
+    for message in longest.messages(longest.leaves()[0]):
+        calls = [f"{c['function']['name']}({c['function']['arguments']})" for c in message.get("tool_calls", [])]
+        console.print(f"   [dim]{message['role']:>9}[/] {' '.join([message['content'], *calls]).strip()}", markup=True)
+    checkpoint = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    console.print(f"\n   Run folder: {folder} (config.json, metrics.jsonl, trees/, curve.png, {checkpoint.name}/)")
+    option = " ".join(f"--option {name}={value}" for name, value in DEMO_ENV_OPTIONS.items())
+    last_trees = max((folder / "trees").glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+    console.print(
+        "\n   Try next:\n"
+        f"     agentenv play agentenv/MathVerifier-v0 {option}\n"
+        f"     agentenv rollout agentenv/MathVerifier-v0 --agent {checkpoint} {option}\n"
+        f"     agentenv trees {last_trees}",
+        soft_wrap=True,
+    )
