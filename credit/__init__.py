@@ -5,12 +5,20 @@ An estimator is a function `(TreeArrays, *, ...) -> StepAdvantages`, an allocato
 """
 
 from agentenv.credit.allocation import Allocation, allocate_uniform
+from agentenv.credit.gigpo import gigpo_advantages
 from agentenv.credit.graph import graph_values
 from agentenv.credit.grpo import dr_grpo_advantages, grpo_advantages
 from agentenv.credit.passk import max_at_k, pass_at_k
+from agentenv.credit.passk_groups import passk_training_advantages, pkpo_advantages
+from agentenv.credit.passk_tree import passk_advantages, passk_values
+from agentenv.credit.reachability import reachability_advantages, reachable
+from agentenv.credit.reinforce import reinforce_advantages
 from agentenv.credit.result import StepAdvantages, TokenAdvantages
 from agentenv.credit.rloo import rloo_advantages
 from agentenv.credit.rtmc import Visits, rtmc_advantages, rtmc_visits
+from agentenv.credit.salt import salt_advantages
+from agentenv.credit.sr_ppo import prompt_weights, sr_ppo_advantages
+from agentenv.credit.step_reward import step_reward_advantages
 from agentenv.credit.trace import (
     Prefixes,
     allocate_prefixes,
@@ -21,6 +29,9 @@ from agentenv.credit.trace import (
     root_contrast,
     success_shares,
 )
+from agentenv.credit.tree_grpo import tree_grpo_advantages
+from agentenv.credit.tree_rl import tree_rl_advantages
+from agentenv.credit.vine_ppo import vine_ppo_advantages
 
 __all__ = [
     "Allocation",
@@ -33,15 +44,30 @@ __all__ = [
     "allocate_uniform",
     "dr_grpo_advantages",
     "effective_ratio",
+    "gigpo_advantages",
     "graph_values",
     "grpo_advantages",
     "max_at_k",
     "pass_at_k",
+    "passk_advantages",
+    "passk_training_advantages",
+    "passk_values",
+    "pkpo_advantages",
     "prefix_contrast",
     "prefixes_of",
+    "prompt_weights",
+    "reachability_advantages",
+    "reachable",
+    "reinforce_advantages",
     "rloo_advantages",
     "root_contrast",
     "rtmc_advantages",
     "rtmc_visits",
+    "salt_advantages",
+    "sr_ppo_advantages",
+    "step_reward_advantages",
     "success_shares",
+    "tree_grpo_advantages",
+    "tree_rl_advantages",
+    "vine_ppo_advantages",
 ]

@@ -19,8 +19,10 @@ __all__ = [
     "episode_returns",
     "mean_below",
     "returns_below",
+    "spread_below",
     "sum_above",
     "sum_below",
+    "sum_of_children",
     "tree_means",
     "tree_sums",
 ]
@@ -67,6 +69,12 @@ def sum_below(tree: TreeArrays, own: FloatArray, *, discount: float = 1.0) -> Fl
     return total
 
 
+def sum_of_children(tree: TreeArrays, own: FloatArray) -> FloatArray:
+    """Sums an entry `[N]` over the children of every node: `[N]`, 0 at leaves."""
+    inner = np.flatnonzero(~tree.is_root)
+    return group_sums(tree.parents[inner], own[inner], len(tree))
+
+
 def sum_above(tree: TreeArrays, own: FloatArray) -> FloatArray:
     """Sums from the root down to every node, itself included: `S_i = own_i + S_parent`.
 
@@ -93,6 +101,27 @@ def returns_below(tree: TreeArrays, *, discount: float) -> FloatArray:
         `[N]`; at a root the sum of the returns of its trajectories times `discount`.
     """
     return sum_below(tree, tree.rewards * tree.leaf_counts, discount=discount)
+
+
+def spread_below(tree: TreeArrays, means: FloatArray, discount: float) -> FloatArray:
+    """Sums the squared distances of the returns of a step's trajectories from their mean.
+
+    Args:
+        tree: `[N]`
+        means: `[N]` mean discounted return of every step, `returns_below / leaf_counts`.
+        discount: the same.
+
+    Returns:
+        `[N]`, 0 where one trajectory passes.
+    """
+    spread = np.zeros(len(tree))
+    counts = tree.leaf_counts
+    for level in reversed(tree.levels[1:]):
+        above = tree.parents[level]
+        ahead = (means[above] - tree.rewards[above]) / (discount or 1.0)
+        between = np.where(counts[level] > 0, counts[level] * (means[level] - ahead) ** 2, 0.0)
+        np.add.at(spread, above, discount**2 * (spread[level] + between))
+    return spread
 
 
 def episode_returns(tree: TreeArrays) -> FloatArray:

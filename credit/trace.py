@@ -88,11 +88,12 @@ def allocate_roots(
     price = _prices(costs, len(v))
     check_budget(budget, minimum=minimum * float(price.sum()))
     variance = v * (1.0 - v)
+    log_v, log_rest = _log(v), _log(1.0 - v)
     opening = minimum == 0
 
     def density(item: IntArray, unit: IntArray) -> FloatArray:
         m = unit + 1 if opening else unit + minimum
-        gain = v[item] ** m * (1.0 - v[item]) + (1.0 - v[item]) ** m * v[item]
+        gain = np.exp(m * log_v[item]) * (1.0 - v[item]) + np.exp(m * log_rest[item]) * v[item]
         gain = np.minimum(gain, variance[item])  # equal at m = 2, up to rounding
         return np.where(m == 1, (1.0 if opening else 2.0) * variance[item], gain) / price[item]
 
@@ -140,11 +141,11 @@ def allocate_prefixes(
         ValueError: probabilities outside [0, 1], arrays of different length, or a negative budget.
     """
     repeat = _repeat(success, outcomes)
-    price = _prices(costs, len(repeat))
+    log_repeat, price = _log(repeat), _prices(costs, len(repeat))
     check_budget(budget)
 
     def density(item: IntArray, unit: IntArray) -> FloatArray:
-        return repeat[item] ** unit * (1.0 - repeat[item]) / price[item]
+        return np.exp(unit * log_repeat[item]) * (1.0 - repeat[item]) / price[item]
 
     limit = int(min(_cap(maximum, 0), np.ceil(budget / price.min(initial=np.inf)) if len(price) else 0))
     room = np.full(len(repeat), limit, dtype=np.int64)
@@ -235,6 +236,11 @@ def _repeat(success: ArrayLike, outcomes: ArrayLike) -> FloatArray:
         msg = f"success and outcomes must have one length, got {len(v)} and {len(r)}"
         raise ValueError(msg)
     return r * v + (1.0 - r) * (1.0 - v)
+
+
+def _log(share: FloatArray) -> FloatArray:
+    """Logarithm, with a finite stand-in at 0 so that its multiple by 0 is 0."""
+    return np.log(np.maximum(share, 1e-300))
 
 
 def _groups(groups: ArrayLike | None, count: int) -> IntArray:

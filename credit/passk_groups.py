@@ -1,0 +1,151 @@
+"""Pass@k objectives for groups of whole trajectories: PKPO and Pass@k training."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentenv.errors import TreeError
+from agentenv.tree import TreeArrays
+
+from .groups import ratio
+from .passes import assemble, check_steps, episode_returns, mean_below, tree_means
+from .passk import log_miss_probability, pass_at_k
+from .result import StepAdvantages
+
+__all__ = ["passk_training_advantages", "pkpo_advantages", "pkpo_weights"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def passk_training_advantages(tree: TreeArrays, *, k: int = 4, threshold: float = 0.5) -> StepAdvantages:
+    """Computes the advantages of Pass@k training: a trajectory by the subsets of size k that it is in.
+
+    With n trajectories, n_neg failures, a subset scoring 1 if one of it succeeds:
+
+        mean  = 1 - C(n_neg, k) / C(n, k)         std = sqrt(mean (1 - mean))
+        A_success = (1 - mean) / std              A_failure = (1 - mean - C(n_neg - 1, k - 1) / C(n - 1, k - 1)) / std
+
+    Source: Pass@k training (arXiv 2508.10751), its analytical form. A group whose subsets all score alike (every one
+    fails, or none can) gets 0.
+
+    Args:
+        tree: `[N]` one or many trees; each tree is one group.
+        k: subset size, at most the smallest group of valid trajectories.
+        threshold: a trajectory succeeds where its undiscounted return is above.
+    """
+    check_steps(tree)
+    success = (episode_returns(tree) > threshold).astype(np.float64)
+    ends = np.flatnonzero(tree.is_trajectory)
+    n = np.bincount(tree.tree_ids[ends], minlength=tree.num_trees).astype(np.float64)
+    _check_k(k, n)
+    hits = np.rint(tree_means(tree, success) * n)
+    mean = np.where(n > 0, pass_at_k(np.maximum(n, k), hits, k), 0.0)
+    deviation = np.sqrt(mean * (1.0 - mean))
+    others = log_miss_probability(np.maximum(n - 1, k - 1.0), hits, np.full(len(n), k - 1.0))
+    worse = 1.0 - mean - np.where(hits < n, np.exp(others), 0.0)
+    good, bad = ratio(1.0 - mean, deviation), ratio(worse, deviation)
+    scores = np.where(success > 0, good[tree.tree_ids], bad[tree.tree_ids])
+    baseline = mean[tree.tree_ids]
+    return assemble(tree, mean_below(tree, scores), baseline, mean_below(tree, success))
+
+
+def pkpo_advantages(
+    tree: TreeArrays, *, k: int = 4, baseline: Literal["none", "leave_one_out"] = "leave_one_out"
+) -> StepAdvantages:
+    """Computes PKPO's trajectory weights: an unbiased gradient of max@k (Pass@k for outcomes 0 and 1).
+
+        s_i = (k / n) mean over subsets I that hold i of max over I          sum_i s_i grad log pi_i estimates grad
+        max@k A_i = (k / n) mean over subsets I that hold i of [max over I - max over I without i]
+
+    The second form takes away a baseline that does not depend on i, so it is unbiased too: what i adds to the subsets
+    it is in. A failure adds nothing, so an all-fail group gives exactly 0. At k = n only the best trajectory gets
+    credit, its lead over the second best (verl's `grpo_passk`, up to its deviation).
+
+    Source: PKPO (arXiv 2505.15201); the second form is its leave-one-out-minus-one baseline. At k = 1, where no subset
+    remains without i, the baseline is the mean of the others (RLOO / n).
+
+    Args:
+        tree: `[N]` one or many trees; each tree is one group, its score the undiscounted return.
+        k: subset size, at most the smallest group of valid trajectories.
+        baseline: `"none"` gives s_i, `"leave_one_out"` A_i.
+    """
+    if baseline not in ("none", "leave_one_out"):
+        msg = f"baseline must be 'none' or 'leave_one_out', got {baseline!r}"
+        raise ValueError(msg)
+    check_steps(tree)
+    returns = episode_returns(tree)
+    ends = np.flatnonzero(tree.is_trajectory)
+    with_i, without_i = pkpo_weights(tree.tree_ids[ends], returns[ends], k=k, num_groups=tree.num_trees)
+    if baseline == "none":
+        without_i = np.zeros(len(ends))
+    gain, base, total = np.zeros(len(tree)), np.zeros(len(tree)), np.zeros(len(tree))
+    gain[ends], base[ends], total[ends] = with_i - without_i, without_i, with_i
+    return assemble(tree, mean_below(tree, gain), mean_below(tree, base), mean_below(tree, total))
+
+
+def pkpo_weights(ids: IntArray, rewards: FloatArray, *, k: int, num_groups: int) -> tuple[FloatArray, FloatArray]:
+    """Computes `k / n` times the mean maximum over subsets that hold i, and over the same subsets without i.
+
+    With rewards ascending in the group, j the rank of the largest of a subset: the subsets of size k with maximum g_j
+    number C(j - 1, k - 1), those that also hold some i < j number C(j - 2, k - 2). Suffix sums give all i at once.
+
+    Args:
+        ids: `[n]` group of each reward, in [0, num_groups).
+        rewards: `[n]`
+        k: subset size.
+        num_groups: number of groups.
+
+    Returns:
+        `[n]` and `[n]`.
+    """
+    sizes = np.bincount(ids, minlength=num_groups).astype(np.float64)
+    _check_k(k, sizes)
+    order = np.lexsort((rewards, ids))
+    owner, g = ids[order], rewards[order]
+    n = sizes[owner]
+    starts = np.cumsum(sizes) - sizes
+    rank = np.arange(len(order)) - starts[owner] + 1.0
+    holds = _share(n - 1, n - rank, k - 1)
+    below = _share(n - 2, n - rank, k - 2) * ratio(np.full(len(n), k - 1.0), n - 1)
+    with_i = k / n * (holds * g + _suffix(owner, starts, below * g))
+    if k == 1:
+        total = np.bincount(owner, g, num_groups)[owner]
+        without_i = ratio(total - g, (n - 1) * n)
+    else:
+        lower = _share(n - 2, n - 1 - rank, k - 2) * ratio(np.full(len(n), k - 1.0), n - 1)
+        upper = below  # rank j among all is rank j - 1 among the others
+        before = _prefix(owner, starts, lower * g)
+        without_i = k / n * (before + _suffix(owner, starts, upper * g))
+    back = np.empty(len(order), dtype=np.int64)
+    back[order] = np.arange(len(order))
+    return with_i[back], without_i[back]
+
+
+def _share(n: FloatArray, missed: FloatArray, k: float) -> FloatArray:
+    """Computes `C(n - missed, k) / C(n, k)`, 0 where it is impossible."""
+    possible = (n >= 0) & (missed >= 0) & (k >= 0) & (missed + k <= n)
+    out = np.zeros(len(n))
+    out[possible] = np.exp(log_miss_probability(n[possible], missed[possible], np.full(int(possible.sum()), float(k))))
+    return out
+
+
+def _prefix(owner: IntArray, starts: FloatArray, values: FloatArray) -> FloatArray:
+    """Sums the entries before each one within its group."""
+    running = np.concatenate([[0.0], np.cumsum(values)])
+    return running[:-1] - running[starts.astype(np.int64)][owner]
+
+
+def _suffix(owner: IntArray, starts: FloatArray, values: FloatArray) -> FloatArray:
+    """Sums the entries after each one within its group."""
+    ends = np.append(starts[1:], len(values)).astype(np.int64)
+    running = np.concatenate([[0.0], np.cumsum(values)])
+    return running[ends][owner] - running[1:]
+
+
+def _check_k(k: int, sizes: FloatArray) -> None:
+    smallest = int(sizes[sizes > 0].min(initial=np.inf)) if (sizes > 0).any() else k
+    if k != int(k) or k < 1 or k > smallest:
+        msg = f"k must be a whole number in [1, {smallest}], the smallest group of valid trajectories; got {k!r}"
+        raise TreeError(msg)

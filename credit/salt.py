@@ -1,0 +1,46 @@
+"""SALT: trajectory advantages averaged over identical transitions."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from agentenv.tree import TreeArrays
+
+from .groups import group_means
+from .grpo import grpo_advantages
+from .matching import match_steps, match_transitions
+from .passes import assemble
+from .result import StepAdvantages
+
+__all__ = ["salt_advantages"]
+
+
+def salt_advantages(
+    tree: TreeArrays,
+    *,
+    epsilon: float = 1e-4,
+    ddof: int = 1,
+    state_ids: ArrayLike | None = None,
+    action_ids: ArrayLike | None = None,
+) -> StepAdvantages:
+    """Computes GRPO advantages averaged over the steps of the group that are the same transition.
+
+        A(s, a, s') = mean of A_GRPO over all steps (s, a, s') of the group
+
+    Steps that succeeding and failing trajectories share cancel out; a transition seen once keeps its GRPO advantage.
+    Source: SALT, as secondary descriptions state it. Every visit counts.
+
+    Args:
+        tree: `[N]` one or many trees; each tree is one group.
+        epsilon: added to the deviation of returns.
+        ddof: 1 for the sample deviation, 0 for the population's.
+        state_ids: `[N]` integers that replace `tree.state_ids`.
+        action_ids: `[N]` integers that replace `tree.action_ids`.
+    """
+    result = grpo_advantages(tree, epsilon=epsilon, ddof=ddof)
+    match = match_steps(tree, state_ids, action_ids)
+    transitions, size = match_transitions(match)
+    weights = tree.leaf_counts[match.steps].astype(np.float64)
+    advantages, action_values = np.zeros(len(tree)), np.zeros(len(tree))
+    for out, entries in ((advantages, result.advantages), (action_values, result.action_values)):
+        out[match.steps] = group_means(transitions, entries[match.steps], weights, size)[transitions]
+    return assemble(tree, advantages, result.values, action_values)
