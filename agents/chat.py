@@ -68,6 +68,7 @@ class ChatFormat:
         remember: Callable[..., Any] = lru_cache(cache_size)
         self._root: Callable[[str, str], TokenIds] = remember(self._render_root)
         self._suffix: Callable[[str, str, str], TokenIds] = remember(self._render_suffix)
+        self._action: Callable[[str, str], TokenIds] = remember(self._render_action)
         self._text: Callable[[TokenIds], str] = remember(self.decode)
 
     def prompt(self, context: Context) -> TokenIds:
@@ -83,7 +84,8 @@ class ChatFormat:
         if not context.token_ids:
             return self._root(_dump(context.messages), tools)
         last = context.messages[context.covered - 1] if context.covered else _ASKED
-        suffix = self._suffix(_dump(context.messages[context.covered :]), _dump(last.get("tool_calls", ())), tools)
+        calls = [[call.id, call.name] for call in map(ToolCall.parse, last.get("tool_calls", ()))]
+        suffix = self._suffix(_dump(context.messages[context.covered :]), _dump(calls), tools)
         closed = context.token_ids[-1] in self.stop_token_ids
         return context.token_ids + (suffix[1:] if closed else suffix)
 
@@ -93,14 +95,7 @@ class ChatFormat:
         Raises:
             ModelError: the template renders the message otherwise than after its own generation prompt.
         """
-        start = self._render([_ASKED], tools, generate=True)
-        whole = self._render([_ASKED, message], tools, generate=False)
-        if not whole.startswith(start):
-            msg = f"the chat template must write an assistant message after its generation prompt {start!r}: {whole!r}"
-            raise ModelError(msg)
-        body = whole[len(start) :]
-        where = self._first_stop(body, 0)
-        return self.encode(body[:where]) + self._stop_at(body, where)[:1]
+        return self._action(_dump(message), _dump(tools))
 
     def parse(self, token_ids: Sequence[int]) -> tuple[str, tuple[ToolCall, ...]]:
         """Returns the text and the tool calls that sampled ids stand for, without the end token."""
@@ -136,14 +131,23 @@ class ChatFormat:
         mark in its text and arguments says where it ends. What comes before the mark is of no interest.
         """
         dummy: Message = {"role": "assistant", "content": _MARK}
-        if calls := [_marked_call(call) for call in json.loads(tool_calls)]:
-            dummy["tool_calls"] = calls
+        if calls := json.loads(tool_calls):
+            dummy["tool_calls"] = [ToolCall(name, {"_": _MARK}, call_id).to_dict() for call_id, name in calls]
         text = self._render([_ASKED, dummy, *json.loads(messages)], json.loads(tools), generate=True)
         mark = text.rfind(_MARK)
         if mark < 0:
             msg = f"the chat template must write the content or the arguments of assistant messages, got {text!r}"
             raise ModelError(msg)
         return self._stop_at(text, self._first_stop(text, mark))
+
+    def _render_action(self, message: str, tools: str) -> TokenIds:
+        start = self._render([_ASKED], json.loads(tools), generate=True)
+        whole = self._render([_ASKED, json.loads(message)], json.loads(tools), generate=False)
+        if not whole.startswith(start):
+            msg = f"the chat template must write an assistant message after its generation prompt {start!r}: {whole!r}"
+            raise ModelError(msg)
+        where = self._first_stop(whole, len(start))
+        return self.encode(whole[len(start) : where]) + self._stop_at(whole, where)[:1]
 
     def _first_stop(self, text: str, start: int) -> int:
         found = [where for stop in self._stop_texts if (where := text.find(stop, start)) >= 0]
@@ -167,11 +171,6 @@ class ChatFormat:
 
 def _dump(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _marked_call(call: dict[str, Any]) -> dict[str, Any]:
-    parsed = ToolCall.parse(call)
-    return {"id": parsed.id, "type": "function", "function": {"name": parsed.name, "arguments": {"_": _MARK}}}
 
 
 def _with_decoded_arguments(message: Message) -> dict[str, Any]:

@@ -204,7 +204,7 @@ class Sampler:
             if remaining == 0:
                 break
             if remaining <= _COMPACT_AT * len(rows):
-                left.append((cache, rows))
+                left.append((cache, rows.where(~live, -1)))
                 chosen = live.nonzero()[:, 0]
                 cache, rows, token, lengths = select_rows(cache, chosen), rows[chosen], token[chosen], lengths[chosen]
                 mask, live = mask[chosen], live[chosen]
@@ -230,12 +230,21 @@ class Sampler:
         samples: Sequence[Sample],
         frontier: _Frontier,
     ) -> None:
-        """Remembers the keys of every prompt and sample, but for the last token, which no forward has read."""
+        """Remembers the keys of every prompt and sample, but for the last token, which no forward has read.
+
+        Args:
+            left: caches, and `[B']` which prompt each of their rows belongs to, -1 where it went on in a later cache.
+            prompts: `[B]`.
+            samples: `[B]`.
+            frontier: where decoding began.
+        """
         if not is_plain(frontier.cache):
             return
         for cache, rows in left:
             found: dict[TokenIds, KeptRow] = {}
             for row, i in enumerate(rows.tolist()):
+                if i < 0:
+                    continue
                 sequence = prompts[i] + samples[i].token_ids
                 if self.kept.find(sequence) is None:
                     found[sequence] = KeptRow(cache, row, frontier.slots - len(prompts[i]), len(sequence) - 1)
