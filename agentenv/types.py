@@ -5,7 +5,8 @@ log-probabilities that produced it, when they are known.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NotRequired, Required, TypedDict, cast
 
@@ -91,13 +92,41 @@ def _mapping(value: object, what: str) -> Mapping[str, Any]:
 def _arguments(value: object) -> dict[str, Any] | str:
     if isinstance(value, str):
         try:
-            decoded: object = json.loads(value) if value.strip() else {}
-        except json.JSONDecodeError:
+            decoded: object = _loads(value) if value.strip() else {}
+        except (ValueError, RecursionError):
             return value
         return cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else value
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str, Any]", value))
     return {} if value is None else repr(value)
+
+
+_MAX_DEPTH = 64
+
+
+def _loads(text: str) -> object:
+    """Decodes JSON that a model wrote. Raises ValueError or RecursionError where nothing downstream could keep it."""
+    value: object = json.loads(text, parse_float=_finite, parse_constant=_finite)
+    level: list[object] = [value]
+    for _ in range(_MAX_DEPTH):
+        if not level:
+            return value
+        level = [part for whole in level for part in _parts(whole)]
+    msg = f"JSON must be nested at most {_MAX_DEPTH} deep"
+    raise ValueError(msg)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        msg = f"{text} is not a JSON number"
+        raise ValueError(msg)
+    return value
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value).values()
+    return cast("list[object]", value) if isinstance(value, list) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +184,11 @@ class Action:
         if not isinstance(content, str):
             msg = f"action['content'] must be text, got {content!r}"
             raise ValueError(msg)
-        calls = tuple(ToolCall.parse(call) for call in message.get("tool_calls") or ())
+        entries: object = message.get("tool_calls") or ()
+        if not isinstance(entries, list | tuple):
+            msg = f"action['tool_calls'] must be a list, got {entries!r}"
+            raise ValueError(msg)
+        calls = tuple(ToolCall.parse(call) for call in cast("list[object]", entries))
         return cls(content, calls) if calls else cls(*parse_tool_calls(content))
 
     def to_message(self) -> Message:
@@ -189,7 +222,7 @@ def parse_tool_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
     for block in blocks:
         body, _, tail = block.partition(_CLOSE)
         try:
-            call = ToolCall.parse(json.loads(body))
+            call = ToolCall.parse(_loads(body))
         except (ValueError, RecursionError):
             kept.append(_OPEN + block)
             continue
@@ -206,13 +239,20 @@ def to_observation(value: str | Message | Sequence[Message], *, role: str = "use
         role: the role of plain text.
 
     Raises:
-        ValueError: a message lacks a role or its content is not text.
+        ValueError: it is none of these, or a message lacks a role or its content is not text.
     """
     if isinstance(value, str):
         return ({"role": role, "content": value},)
-    messages = [value] if isinstance(value, Mapping) else list(value)
-    for message in messages:
-        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+    messages: object = [value] if isinstance(value, Mapping) else value
+    if not isinstance(messages, Sequence):
+        msg = f"an observation must be text, a message or several messages, got {value!r}"
+        raise ValueError(msg)
+    for message in cast("Sequence[object]", messages):
+        if not (
+            isinstance(message, Mapping)
+            and isinstance(cast("Message", message).get("role"), str)
+            and isinstance(cast("Message", message).get("content"), str)
+        ):
             msg = f"an observation's message needs 'role' and 'content' (text), got {message!r}"
             raise ValueError(msg)
-    return tuple(cast("Message", dict(message)) for message in messages)
+    return tuple(cast("Message", dict(message)) for message in cast("Sequence[Message]", messages))
