@@ -17,7 +17,7 @@ __all__ = ["canonical_answer", "last_boxed", "plain_value", "quote"]
 _WHOLE = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]{1,30}(?:/0*[1-9][0-9]{0,29})?)"
 _PLAIN = re.compile(rf"-?{_WHOLE}")
 _WRAPPED = re.compile(r"\$([^$]*)\$|\\boxed\{([^{}]*)\}")
-_BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|(?P<open>(?<!\\)\{)|(?P<close>\})|\\.", re.DOTALL)
+_BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|(?P<open>\{)|(?P<close>\})|\\.", re.DOTALL)
 
 _MARKED = re.compile(r"\$.*\$|\\boxed|\\fbox|\\\(|\\\[", re.DOTALL)
 _COMMANDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|operatorname|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")

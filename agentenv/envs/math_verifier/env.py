@@ -107,7 +107,8 @@ class MathVerifier(ToolEnv):
             msg = "tasks must hold at least one task, got none; leave it out for generated ones"
             raise ValueError(msg)
         if sandbox is None:
-            self._tools = {name: entry for name, entry in self._tools.items() if name != "python"}  # pyright: ignore[reportAttributeAccessIssue]
+            tools = {name: entry for name, entry in self._tools.items() if name != "python"}
+            self._tools = tools  # pyright: ignore[reportAttributeAccessIssue]
         super().__init__(tasks=tasks, **kwargs)
         self._generators = _generators(kind)
         self._difficulty = (difficulty, difficulty) if isinstance(difficulty, int) else difficulty

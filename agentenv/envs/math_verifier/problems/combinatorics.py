@@ -10,7 +10,7 @@ __all__ = ["combinatorics"]
 
 
 def _draw(rng: np.random.Generator, difficulty: int) -> tuple[str, str, tuple[int, ...]]:
-    draw = (_sums, _committees, _apart, _words, _paths)[difficulty - 1]
+    draw = (_sums, _committees, _subsets, _words, _paths)[difficulty - 1]
     question, count = draw(rng)
     return question, str(count), ()
 
@@ -34,16 +34,10 @@ def _committees(rng: np.random.Generator) -> tuple[str, int]:
     return question, count
 
 
-def _apart(rng: np.random.Generator) -> tuple[str, int]:
-    people, friends = int(rng.integers(4, 7)), int(rng.integers(2, 4))
-    count = 0
-    for row in permutations(range(people)):
-        places = sorted(row.index(friend) for friend in range(friends))
-        count += all(b - a > 1 for a, b in pairwise(places))
-    question = (
-        f"{people} people stand in a row. In how many orders do no two of {friends} given people stand next to each "
-        "other?"
-    )
+def _subsets(rng: np.random.Generator) -> tuple[str, int]:
+    largest, size, divisor = int(rng.integers(7, 13)), int(rng.integers(3, 6)), int(rng.integers(3, 8))
+    count = sum(sum(subset) % divisor == 0 for subset in combinations(range(1, largest + 1), size))
+    question = f"How many subsets of {{1, 2, ..., {largest}}} have {size} elements whose sum is divisible by {divisor}?"
     return question, count
 
 
@@ -75,6 +69,6 @@ def _paths(rng: np.random.Generator) -> tuple[str, int]:
 combinatorics = Generator("combinatorics", 5, _draw)
 """Counting problems small enough to list every case.
 
-Difficulty 1 counts rolls of dice, 2 committees, 3 rows of people with some of them apart, 4 arrangements of letters
+Difficulty 1 counts rolls of dice, 2 committees, 3 subsets by their sum, 4 arrangements of letters
 without equal neighbors, 5 lattice paths around a point.
 """
