@@ -113,7 +113,8 @@ def _read(success: ArrayLike, mask: ArrayLike | None) -> tuple[FloatArray, BoolA
 
 def _pack(values: FloatArray, mask: BoolArray) -> tuple[FloatArray, BoolArray]:
     """Moves the sampled tokens of each row to its front; returns them with the mask of the packed rows."""
-    live = np.less(np.arange(values.shape[1]), np.count_nonzero(mask, axis=1)[:, None])
+    lengths = mask.astype(np.int64).sum(axis=1)
+    live = np.asarray(np.arange(values.shape[1])[None, :] < lengths[:, None], dtype=np.bool_)
     packed = np.zeros_like(values)
     packed[live] = values[mask]
     return packed, live
