@@ -1,0 +1,55 @@
+# make demo    the main job: define, branch, train (installs first, once)
+# make test    the whole test suite
+# make check   lint, format, types, layers, import budget
+# make wheel   builds sdist and wheel, and tests the wheel in an empty environment, from another folder
+#
+# An active virtual environment is used as it is; otherwise .venv is made. PYTHON chooses the interpreter.
+
+PYTHON ?= python3
+VENV := $(or $(VIRTUAL_ENV),$(CURDIR)/.venv)
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.agentenv-installed
+RUN ?= runs/demo
+
+# Idle OpenMP threads sleep instead of spinning: on a busy machine that is many times faster.
+export OMP_WAIT_POLICY ?= PASSIVE
+export PYTHONSAFEPATH := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test check lint types layers budget wheel install clean
+
+demo: $(STAMP)
+	$(PY) -m agentenv.cli demo --run-folder $(RUN)
+
+test: $(STAMP)
+	$(PY) -m pytest
+
+check: lint types layers budget
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: $(STAMP)
+	$(PY) .ci/types.py
+
+layers: $(STAMP)
+	$(VENV)/bin/lint-imports
+
+budget: $(STAMP)
+	$(PY) benchmarks/import_time.py --budget 0.3
+
+wheel: $(STAMP)
+	$(PY) .ci/wheel.py
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %s: make PYTHON=python3.11" % sys.version.split()[0])'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "No venv module: apt-get install python3-venv"; exit 1; }
+	$(PY) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
