@@ -3,6 +3,7 @@
 `gymnasium.spaces.Text` accepts a fixed alphabet only, so it refuses most real text.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -31,7 +32,8 @@ class Unicode(gymnasium.Space[str]):
 
     @override
     def sample(self, mask: object = None, probability: object = None) -> str:
-        length = int(self.np_random.integers(0, min(self.max_length or 32, 32) + 1))
+        longest = 32 if self.max_length is None else min(self.max_length, 32)
+        length = int(self.np_random.integers(0, longest + 1))
         return "".join(_SAMPLES[i] for i in self.np_random.integers(0, len(_SAMPLES), length))
 
     @override
@@ -60,6 +62,12 @@ class Messages(gymnasium.Space[Observation]):
     def __init__(self, seed: int | np.random.Generator | None = None) -> None:
         super().__init__((), None, seed)
         self._text = Unicode(seed=self.np_random)
+
+    @override
+    def seed(self, seed: int | None = None) -> int | list[int] | dict[str, int]:
+        used = super().seed(seed)
+        self._text = Unicode(seed=self.np_random)
+        return used
 
     @override
     def sample(self, mask: object = None, probability: object = None) -> Observation:
@@ -128,32 +136,50 @@ class Actions(gymnasium.Space[Any]):
         if self.np_random.random() < self.text_share:
             return self._text.sample()
         function = self.tools[int(self.np_random.integers(len(self.tools)))]["function"]
-        arguments = self._value(function.get("parameters", {}))
+        parameters: Mapping[str, Any] = function.get("parameters", {})
+        arguments = self._value(parameters, parameters.get("$defs", {}))
         call = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
         return {"role": "assistant", "content": "", "tool_calls": [call]}
 
-    def _value(self, schema: Mapping[str, Any]) -> Any:
-        """Draws a value of a JSON schema: enough of the standard for what type hints produce."""
-        if "enum" in schema:
-            return schema["enum"][int(self.np_random.integers(len(schema["enum"])))]
-        if "anyOf" in schema:
-            return self._value(schema["anyOf"][int(self.np_random.integers(len(schema["anyOf"])))])
+    def _value(self, schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
+        """Draws a value of a JSON schema: enough of the standard for what type hints produce.
+
+        Args:
+            schema: what to draw.
+            models: the nested models of the tool by name, its `$defs`.
+        """
+        if "$ref" in schema:
+            return self._value(models[schema["$ref"].rpartition("/")[2]], models)
+        if choices := schema.get("enum", [schema["const"]] if "const" in schema else []):
+            return choices[int(self.np_random.integers(len(choices)))]
+        if choices := schema.get("anyOf"):
+            return self._value(choices[int(self.np_random.integers(len(choices)))], models)
         match schema.get("type"):
             case "object":
-                return {name: self._value(part) for name, part in schema.get("properties", {}).items()}
+                return {name: self._value(part, models) for name, part in schema.get("properties", {}).items()}
             case "array":
-                return [self._value(schema.get("items", {})) for _ in range(int(self.np_random.integers(0, 3)))]
-            case "integer" | "number" as kind:
-                low = schema.get("minimum", schema.get("exclusiveMinimum", -100))
-                high = schema.get("maximum", schema.get("exclusiveMaximum", max(low, 0) + 100))
-                whole = int(self.np_random.integers(int(low), int(high) + 1))
-                return whole if kind == "integer" else float(whole)
-            case "boolean":
-                return bool(self.np_random.integers(2))
-            case "null":
-                return None
+                fewest = int(schema.get("minItems", 0))
+                length = int(self.np_random.integers(fewest, int(schema.get("maxItems", fewest + 2)) + 1))
+                return [self._value(schema.get("items", {}), models) for _ in range(length)]
+            case "integer":
+                return self._number(schema, 1)
+            case "number":
+                return self._number(schema, 64) / 64
+            case "boolean" | "null" as kind:
+                return None if kind == "null" else bool(self.np_random.integers(2))
             case _:
                 return self._text.sample()
+
+    def _number(self, schema: Mapping[str, Any], parts: int) -> int:
+        """Draws a multiple of 1 / `parts` within the schema's bounds, as a whole number of parts."""
+        above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+        lows = [math.ceil(schema["minimum"] * parts)] if "minimum" in schema else []
+        lows += [] if above is None else [math.floor(above * parts) + 1]
+        highs = [math.floor(schema["maximum"] * parts)] if "maximum" in schema else []
+        highs += [] if below is None else [math.ceil(below * parts) - 1]
+        low = max(lows) if lows else min([-100 * parts, *(high - 100 * parts for high in highs)])
+        high = min(highs) if highs else max(100 * parts, low + 100 * parts)
+        return int(self.np_random.integers(low, max(low, high) + 1))
 
     @override
     def contains(self, x: object) -> bool:
