@@ -10,7 +10,8 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from types import FunctionType
+from typing import Any, TypeVar, cast, get_type_hints
 
 import pydantic
 
@@ -27,12 +28,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 def tool(function: F) -> F:
     """Marks a method of a `ToolEnv` as a tool.
 
-    The method's name is the tool's name, every parameter needs a type hint, the docstring's first paragraph is the
-    description, and its `Args:` section describes the parameters. It returns the text that the agent reads, and may
-    raise `ToolError` to tell the agent what it did wrong.
+    The method's name is the tool's name, every parameter needs a type hint, the docstring up to its first section is
+    the description, and its `Args:` section describes the parameters. It returns the text that the agent reads, and
+    may raise `ToolError` to tell the agent what it did wrong.
+
+    Raises:
+        TypeError: it marks something else than a function, e.g. a static method.
     """
+    if not isinstance(function, FunctionType):
+        msg = f"@tool marks ordinary methods, got {function!r}"
+        raise TypeError(msg)
     setattr(function, _MARK, True)
-    return function
+    return cast("F", function)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +61,30 @@ class Tool:
         """Builds a tool from a marked method.
 
         Raises:
-            TypeError: a parameter lacks a type hint or is variadic, or the docstring is missing.
+            TypeError: a parameter lacks a type hint, is variadic or private, or the docstring is missing.
         """
         name = function.__name__
         where = f"tool {function.__qualname__}"
         if not (doc := inspect.getdoc(function)):
-            msg = f"{where} needs a docstring: its first paragraph is what the agent reads"
+            msg = f"{where} needs a docstring: it is what the agent reads"
             raise TypeError(msg)
         description, parameters = _read_docstring(doc)
         hints = get_type_hints(function, include_extras=True)
         fields: dict[str, Any] = {}
         for parameter in list(inspect.signature(function).parameters.values())[1:]:
-            if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY}:
+            special = parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY}
+            if special or parameter.name.startswith("_"):
                 msg = f"{where}: parameter {parameter.name!r} must be an ordinary named parameter"
                 raise TypeError(msg)
             if parameter.name not in hints:
                 msg = f"{where}: parameter {parameter.name!r} needs a type hint, e.g. `{parameter.name}: int`"
                 raise TypeError(msg)
             default = ... if parameter.default is parameter.empty else parameter.default
-            info = pydantic.Field(default, description=parameters.get(parameter.name))
-            fields[parameter.name] = (hints[parameter.name], info)
+            # the field has a name of its own: a parameter may be called `json`, as methods of pydantic's models are
+            info = pydantic.Field(default, alias=parameter.name)
+            if parameter.name in parameters:
+                info = pydantic.Field(default, alias=parameter.name, description=parameters[parameter.name])
+            fields[f"argument_{parameter.name}"] = (hints[parameter.name], info)
         model = pydantic.create_model(name, __config__=pydantic.ConfigDict(extra="forbid"), **fields)
         schema = {
             "type": "function",
@@ -96,24 +107,47 @@ class Tool:
             problems = "; ".join(_problem(item) for item in error.errors(include_url=False))
             msg = f"wrong arguments for {self.signature}: {problems}"
             raise ToolError(msg) from None
-        return {name: getattr(model, name) for name in type(model).model_fields}
+        return {str(info.alias): getattr(model, name) for name, info in type(model).model_fields.items()}
 
     @property
     def signature(self) -> str:
-        """How to call the tool, e.g. `guess(number: integer)`."""
-        properties: Mapping[str, Any] = self.schema["function"]["parameters"].get("properties", {})
-        return f"{self.name}({', '.join(f'{name}: {_type_name(part)}' for name, part in properties.items())})"
+        """How to call the tool, e.g. `guess(number: integer, hint: boolean = false)`."""
+        parts = [
+            f"{name}: {_type_name(part)}" + (f" = {json.dumps(part['default'])}" if "default" in part else "")
+            for name, part in self.schema["function"]["parameters"]["properties"].items()
+        ]
+        return f"{self.name}({', '.join(parts)})"
 
 
 def collect_tools(cls: type) -> dict[str, Tool]:
-    """Returns the tools of a class, inherited ones included, in the order of definition."""
+    """Returns the tools of a class, inherited ones included, in the order of definition.
+
+    `name = None` in a subclass takes an inherited tool away.
+
+    Raises:
+        TypeError: a tool is ill-defined, hides something of the environment, or is overridden without `@tool`.
+    """
     functions: dict[str, Callable[..., Any]] = {}
+    taken: set[str] = set()
     for base in reversed(cls.__mro__):
+        if base.__module__ == "agentenv.env" or base.__module__.startswith("gymnasium."):
+            taken |= {*vars(base), *base.__annotations__}
+            continue
         for name, value in vars(base).items():
-            if callable(value) and getattr(value, _MARK, False):
+            wrong = ""
+            if getattr(getattr(value, "__func__", value), _MARK, False) is True:
+                if name in taken:
+                    wrong = "hides what every environment has: choose another name"
+                elif not isinstance(value, FunctionType):
+                    wrong = "must be an ordinary method, neither static nor of the class"
                 functions[name] = value
-            else:
-                functions.pop(name, None)
+            elif name in functions and value is None:
+                del functions[name]
+            elif name in functions:
+                wrong = f"is overridden without @tool: mark it too, or set {name} = None to take it away"
+            if wrong:
+                msg = f"tool {base.__qualname__}.{name} {wrong}"
+                raise TypeError(msg)
     return {name: Tool.from_function(function) for name, function in functions.items()}
 
 
@@ -133,11 +167,11 @@ def _read_docstring(doc: str) -> tuple[str, dict[str, str]]:
     for line in rest.splitlines():
         if line and not line.startswith(" "):
             break
-        if match := re.match(r"^ {2,4}(\w+)(?: \([^)]*\))?: (.*)", line):
+        if match := re.match(r"^ {2,4}(\w+)(?: \([^)]*\))?:(?: (.*))?$", line):
             current = match[1]
-            found[current] = match[2].strip()
+            found[current] = (match[2] or "").strip()
         elif current and line.strip():
-            found[current] += " " + line.strip()
+            found[current] = f"{found[current]} {line.strip()}".strip()
     return description, found
 
 
@@ -157,10 +191,12 @@ def _without_titles(value: Any) -> Any:
 
 
 def _type_name(schema: Mapping[str, Any]) -> str:
-    if "enum" in schema:
-        return " | ".join(json.dumps(choice) for choice in schema["enum"])
+    if choices := schema.get("enum", [schema["const"]] if "const" in schema else []):
+        return " | ".join(json.dumps(choice) for choice in choices)
     if "anyOf" in schema:
         return " | ".join(_type_name(part) for part in schema["anyOf"])
+    if "$ref" in schema:
+        return "object"
     return str(schema.get("type", "any"))
 
 
