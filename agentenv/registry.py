@@ -78,7 +78,7 @@ def _find(env_id: str) -> EnvSpec:
         return registry[env_id]
     newest = sorted(
         (known for known in registry if known.rpartition("-v")[0] == env_id),
-        key=lambda known: int(known.rsplit("-v")[1]),
+        key=lambda known: int(known.rsplit("-v", 1)[1]),
     )
     if newest:
         return registry[newest[-1]]

@@ -31,6 +31,8 @@ def canonical(value: Any) -> Any:
         case np.generic() | np.ndarray():
             array = np.asarray(cast("Any", value))
             return {"array": str(array.dtype), "values": canonical(array.tolist())}
+        case _ if type(value).__repr__ is object.__repr__:  # which shows an address
+            return {"object": type(value).__qualname__, "state": canonical(value.__getstate__())}
         case _:
             return {"repr": repr(value)}
 

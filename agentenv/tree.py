@@ -146,6 +146,7 @@ class EpisodeTree:
             TreeError: the parent does not exist or has ended, the reward is not finite, or the prompt differs from
                 the one that an earlier action from the same parent saw.
         """
+        parent = int(parent)  # allocators give numpy integers, which files cannot hold
         self._check_index(parent, "parent")
         if self._nodes[parent].ended:
             msg = f"node {parent} has ended (terminated, truncated or failed): nothing can be added below it"
@@ -333,9 +334,8 @@ class TreeArrays:
         bad = (self.parents < NO_PARENT) | (self.parents >= index)
         _refuse(bad, "parents", self.parents, "parents[i] must be in [-1, i): parents come before children")
         _refuse(~np.isfinite(self.rewards), "rewards", self.rewards, "rewards must be finite")
-        previous = np.concatenate([[-1], self.tree_ids[:-1]])
-        jump = self.tree_ids - previous
-        bad = (jump < 0) | (jump > 1) | ((jump == 1) & (self.parents != NO_PARENT))
+        jump = np.diff(self.tree_ids, prepend=-1)
+        bad = (jump < (index == 0)) | (jump > 1) | ((jump == 1) & (self.parents != NO_PARENT))
         _refuse(
             bad, "tree_ids", self.tree_ids, "tree_ids must number the trees 0, 1, ... in blocks that start at a root"
         )
