@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,6 +125,9 @@ class SearchQA(ToolEnv):
         self._terms = Tokenizer(frozenset(STOPWORDS)).terms
         self.retriever, kept = _open(tasks, corpus, world)
         super().__init__(tasks=kept, **options)
+        args, given = self._arguments
+        if tasks is not None and given.get("tasks") is tasks:  # forks need not read the rows again
+            self._arguments = args, {**given, "tasks": kept}
 
     @property
     @override
@@ -296,9 +300,15 @@ class SearchQA(ToolEnv):
         return text[: self._snippet_chars].rstrip() + " ..."
 
 
+class _Parsed(tuple[QaTask, ...]):
+    """Tasks that were read and checked before."""
+
+    __slots__ = ()
+
+
 def _open(
     tasks: Sequence[Any] | str | Path | None, corpus: Corpus | None, world: Fiction | Mapping[str, Any] | None
-) -> tuple[Retriever, list[QaTask]]:
+) -> tuple[Retriever, _Parsed]:
     if corpus is not None:
         if world is not None:
             msg = "corpus and world exclude each other: pass one of them"
@@ -309,13 +319,20 @@ def _open(
         msg = "tasks need a corpus: pass corpus=... (a JSONL file, an index folder, a URL or a retriever)"
         raise ValueError(msg)
     retriever = world_retriever(fiction.seed, fiction.people, fiction.distractors)
-    return retriever, fiction.tasks() if tasks is None else _read_tasks(tasks)
+    return retriever, _fiction_tasks(fiction) if tasks is None else _read_tasks(tasks)
 
 
-def _read_tasks(tasks: Sequence[Any] | str | Path) -> list[QaTask]:
+@lru_cache(maxsize=8)
+def _fiction_tasks(fiction: Fiction) -> _Parsed:
+    return _Parsed(fiction.tasks())
+
+
+def _read_tasks(tasks: Sequence[Any] | str | Path) -> _Parsed:
+    if isinstance(tasks, _Parsed):
+        return tasks
     if isinstance(tasks, str | Path):
-        return load_tasks(tasks)
-    return [t if isinstance(t, QaTask) else parse_row(t, where=f"tasks[{n}]") for n, t in enumerate(tasks)]
+        return _Parsed(load_tasks(tasks))
+    return _Parsed(t if isinstance(t, QaTask) else parse_row(t, where=f"tasks[{n}]") for n, t in enumerate(tasks))
 
 
 def _with(kept: tuple[str, ...], *more: str) -> tuple[str, ...]:

@@ -5,9 +5,11 @@ The model writes `<search>query</search>` and reads `<information>...</informati
 model had been stopped there, which is what Search-R1 does while it samples.
 
 The trap of the published scorer: `qa_em.py` reads the answer from prompt and response together, and because its prompt
-shows an example answer, it takes the last `<answer>` block only where there are two or more. Given the response alone
-it scores 0 whatever the answer. The environment never meets it, since it scores what the model wrote and nothing else.
-`extract_answer` reads whole transcripts, and asks how many blocks belong to the prompt.
+shows an example answer, it wants two or more `<answer>` blocks and takes the last. Given the response alone, it scores
+0 whatever the answer. Given both, it sees two blocks in the prompt already (the words "inside <answer> and </answer>"
+match too), so a response without an answer is scored as if it had said the example, "Beijing". The environment never
+meets the trap, since it scores what the model wrote and nothing else. For whole transcripts, `extract_answer` asks how
+many blocks belong to the prompt.
 """
 
 import re
@@ -55,8 +57,8 @@ def extract_answer(transcript: str, *, prompt_blocks: int = 0) -> str | None:
 
     Args:
         transcript: everything that was said.
-        prompt_blocks: how many `<answer>` blocks belong to the prompt. 1 for a transcript that begins with an
-            instruction such as `PROMPT`, and then equal to the published `extract_solution`; 0 for a response alone.
+        prompt_blocks: how many `<answer>` blocks the prompt holds: 0 for a response alone; 2 for a transcript that
+            begins with `PROMPT` or with the published prompt; 1 is what the published `extract_solution` assumes.
 
     Raises:
         ValueError: a negative number.
@@ -71,9 +73,10 @@ def extract_answer(transcript: str, *, prompt_blocks: int = 0) -> str | None:
 def score_transcript(
     transcript: str, answers: Sequence[str], *, prompt_blocks: int = 1, format_score: float = 0.0
 ) -> float:
-    """Returns the reward of a whole transcript as Search-R1 computes it.
+    """Returns the reward of a whole transcript, with the defaults as Search-R1 computes it.
 
-    1 where the extracted answer is an exact match, `format_score` where there is an answer but a wrong one, else 0.
+    1 where the extracted answer is an exact match, `format_score` where there is an answer but a wrong one, else 0. See
+    `extract_answer` for `prompt_blocks`.
     """
     answer = extract_answer(transcript, prompt_blocks=prompt_blocks)
     if answer is None:
