@@ -1,0 +1,64 @@
+"""The command `agentenv` and everything below it."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from .check import check
+from .command_line import Command, CommandGroup
+from .envs import envs
+from .rollout import rollout
+from .trees import trees
+
+__all__ = ["app", "main"]
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+app = typer.Typer(
+    name="agentenv",
+    cls=CommandGroup,
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings=_SETTINGS,
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from agentenv import __version__
+
+        typer.echo(f"agentenv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def agentenv(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Trains LLM agents with reinforcement learning in environments that branch in mid-episode.
+
+    Examples:
+        agentenv envs
+        agentenv play agentenv/MathVerifier-v0
+        agentenv rollout agentenv/MathVerifier-v0 --agent random --out trees.jsonl
+        agentenv trees trees.jsonl --credit rtmc
+        agentenv demo
+    """
+
+
+for function in (envs, rollout, trees, check):
+    app.command(cls=Command)(function)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits.
+
+    Args:
+        arguments: the words after `agentenv`; `sys.argv` by default.
+    """
+    app(args=arguments, prog_name="agentenv")

@@ -1,0 +1,66 @@
+"""Where commands print: tables and colors on a terminal, plain lines of full length in a pipe or a file."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agentenv.types import Message
+
+__all__ = ["Cell", "open_console", "print_fields", "print_json", "print_messages", "print_table"]
+
+Cell = str | Text
+
+_UNLIMITED = 1_000_000
+"""Columns of an output that is not a terminal: nothing is wrapped or cut."""
+
+_ROLES = {"user": "bold", "system": "dim", "tool": "cyan", "assistant": "green"}
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """Returns a console for stdout, or for what accompanies the work on stderr."""
+    console = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    if console.is_terminal:
+        return console
+    return Console(stderr=stderr, highlight=False, width=_UNLIMITED, no_color=True, color_system=None)
+
+
+def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Prints a table; in a pipe, columns aligned by spaces and one line per row."""
+    rows = [list(row) for row in rows]
+    if console.is_terminal:
+        table = Table(*columns, box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        return
+    lines = [list(columns), *([" ".join(str(cell).split()) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        console.print(Text(text.rstrip()), soft_wrap=True)
+
+
+def print_fields(console: Console, fields: Mapping[str, Cell]) -> None:
+    """Prints names and values, one pair a line."""
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        console.print(Text.assemble((name.ljust(width + 2), "dim"), value), soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as JSON on stdout."""
+    Console(soft_wrap=True, highlight=False, markup=False, color_system=None).print(
+        json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    )
+
+
+def print_messages(console: Console, messages: Iterable[Message]) -> None:
+    """Prints chat messages, each after its role."""
+    for message in messages:
+        name = f" {message['name']}" if "name" in message else ""
+        label = f"[{message['role']}{name}] "
+        console.print(Text.assemble((label, _ROLES.get(message["role"], "")), message["content"]), soft_wrap=True)

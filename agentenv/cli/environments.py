@@ -1,0 +1,165 @@
+"""Environments as people name them on the command line: a registered id or `module:Class`, and `--option key=value`."""
+
+import difflib
+import importlib
+import inspect
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium
+from gymnasium.envs.registration import load_env_creator
+
+from agentenv.env import Env
+from agentenv.errors import AgentEnvError, TaskError, UnknownEnvError
+from agentenv.registry import env_ids, make
+from agentenv.rollout import derive_seed
+
+from .command_line import blame, refuse
+
+__all__ = ["EnvChoice", "choose_env", "constructor_options", "parse_options", "parse_task", "sample_tasks"]
+
+
+@dataclass(frozen=True, slots=True)
+class EnvChoice:
+    """An environment class and the arguments to make it with.
+
+    Attributes:
+        name: as the user wrote it.
+        cls: the class.
+        options: arguments of the constructor.
+    """
+
+    name: str
+    cls: type[Env]
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def make(self) -> Env:
+        """Returns a new environment."""
+        return self.cls(**self.options)
+
+
+def choose_env(name: str, options: Sequence[str] = ()) -> EnvChoice:
+    """Finds an environment and tries to make it once.
+
+    Args:
+        name: a registered id, with or without its version, or `module:Class`; modules of the current folder count.
+        options: `key=value` arguments of the constructor.
+
+    Raises:
+        typer.BadParameter: there is no such environment, or it does not take the options.
+    """
+    cls = _class_by_path(name) if ":" in name else _class_by_id(name)
+    choice = EnvChoice(name, cls, parse_options(options, known=constructor_options(cls), owner=name))
+    with blame("--option" if options else "ENV_ID", TypeError, ValueError, AgentEnvError, OSError):
+        choice.make().close()
+    return choice
+
+
+def _class_by_id(name: str) -> type[Env]:
+    known = [env_id for env_id in env_ids() if name in {env_id, env_id.rpartition("-v")[0]}]
+    with blame("ENV_ID", UnknownEnvError, ImportError):
+        if not known:
+            env = make(name)  # of another package, registered with Gymnasium alone; or an error with the nearest id
+            env.close()
+            return type(env)
+        newest = max(known, key=lambda env_id: int(env_id.rpartition("-v")[2]))
+        entry: Any = gymnasium.spec(newest).entry_point
+        return cast("type[Env]", load_env_creator(entry) if isinstance(entry, str) else entry)
+
+
+def _class_by_path(name: str) -> type[Env]:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    module, _, attribute = name.partition(":")
+    with blame("ENV_ID", ImportError, ValueError):
+        cls: Any = getattr(importlib.import_module(module), attribute, None)
+    if not (isinstance(cls, type) and issubclass(cls, Env)):
+        problem = "there is no such name" if cls is None else f"{attribute} is no class derived from agentenv.Env"
+        refuse("ENV_ID", f"must be a registered id or module:Class, got {name!r}: {problem} in {module}")
+    return cls
+
+
+def constructor_options(cls: type[Env]) -> dict[str, inspect.Parameter]:
+    """Returns the named arguments of a class's constructor, those that `**kwargs` passes on to its bases included."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base) or base is object:
+            continue
+        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        for parameter in parameters:
+            if parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}:
+                found.setdefault(parameter.name, parameter)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return found
+
+
+def parse_options(
+    words: Iterable[str], *, known: Iterable[str], owner: str, argument: str = "--option"
+) -> dict[str, Any]:
+    """Reads `key=value` words; values are JSON where they parse as JSON, otherwise text.
+
+    Raises:
+        typer.BadParameter: a word without `=`, or a key that `owner` does not take.
+    """
+    names = sorted(known)
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            refuse(argument, f"must be key=value, got {word!r}")
+        if key not in names:
+            close = difflib.get_close_matches(key, names, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            refuse(argument, f"{owner} has no option {key!r}; {hint}It takes: {', '.join(names) or 'none'}")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options
+
+
+def parse_task(text: str | None) -> Any:
+    """Reads `--task`: an index into the environment's tasks, or a task as JSON; `None` where it is not given."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        refuse("--task", f"must be an index or JSON, got {text!r}: {error}")
+
+
+def sample_tasks(choice: EnvChoice, count: int, *, seed: int, exclude: Iterable[str] = ()) -> list[Any]:
+    """Returns different tasks that the environment chooses by itself.
+
+    Args:
+        choice: the environment.
+        count: how many.
+        seed: of the choice.
+        exclude: ids of tasks that must not come up.
+
+    Raises:
+        TaskError: the environment has fewer tasks than that.
+    """
+    env = choice.make()
+    seen, tasks = set(exclude), list[Any]()
+    try:
+        for attempt in range(20 * count + 100):
+            if len(tasks) == count:
+                return tasks
+            env.reset(seed=derive_seed(seed, attempt, "task"))
+            if env.task is None:
+                tasks.append(None)
+            elif env.task_id not in seen:
+                seen.add(env.task_id)
+                tasks.append(env.task)
+    finally:
+        env.close()
+    if len(tasks) == count:
+        return tasks
+    msg = f"{choice.name} gave only {len(tasks)} different tasks of the {count} that are needed: ask for fewer"
+    raise TaskError(msg)

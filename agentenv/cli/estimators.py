@@ -1,0 +1,49 @@
+"""Estimators by name: every `*_advantages` function of `agentenv.credit` that needs nothing but the trees."""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from agentenv.credit import StepAdvantages
+from agentenv.tree import TreeArrays
+
+from .command_line import refuse
+from .environments import parse_options
+
+__all__ = ["choose_estimator", "estimators"]
+
+_ENDING = "_advantages"
+
+
+def estimators() -> dict[str, Callable[..., StepAdvantages]]:
+    """Returns the estimators by name, without the ending: `rtmc`, `grpo`, `rloo`, ..."""
+    from agentenv import credit
+
+    found = {name: getattr(credit, name) for name in credit.__all__ if name.endswith(_ENDING)}
+    return {name.removesuffix(_ENDING): function for name, function in found.items() if _needs_only_trees(function)}
+
+
+def _needs_only_trees(function: Callable[..., Any]) -> bool:
+    tree, *others = inspect.signature(function).parameters.values()
+    optional = all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in others)
+    return tree.annotation is TreeArrays and optional
+
+
+def choose_estimator(name: str, options: Sequence[str] = ()) -> Callable[[TreeArrays], StepAdvantages]:
+    """Returns the estimator called `name`, with `key=value` options set.
+
+    Raises:
+        typer.BadParameter: there is no such estimator, or it does not take an option.
+    """
+    known = estimators()
+    plain = name.removesuffix(_ENDING).replace("-", "_").lower()
+    if plain not in known:
+        close = difflib.get_close_matches(plain, known, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        refuse("--credit", f"no estimator {name!r}. {hint}Known: {', '.join(sorted(known))}")
+    function = known[plain]
+    names = list(inspect.signature(function).parameters)[1:]
+    given = parse_options(options, known=names, owner=f"{plain}_advantages", argument="--credit-option")
+    return functools.partial(function, **given)

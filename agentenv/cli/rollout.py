@@ -1,0 +1,207 @@
+"""`agentenv rollout`: grows episode trees and writes them to a file."""
+
+import difflib
+import itertools
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .command_line import blame, refuse
+
+if TYPE_CHECKING:
+    from agentenv.protocols import Agent
+    from agentenv.rollout import Anchor, Rollout
+    from agentenv.tree import EpisodeTree
+
+    from .environments import EnvChoice
+
+__all__ = ["rollout", "summarize"]
+
+_EPISODES_AT_ONCE = 256
+
+
+def rollout(  # noqa: PLR0913, PLR0917  one per option
+    env_id: Annotated[
+        str, typer.Argument(metavar="ENV_ID", help="A registered id, or module:Class.", show_default=False)
+    ],
+    agent: Annotated[
+        str, typer.Option(metavar="random|scripted|FOLDER", help="Chance, the bundled demonstrator, or a model.")
+    ] = "random",
+    tasks: Annotated[int, typer.Option(metavar="N", min=1, help="Trees to grow, one per task.")] = 8,
+    rollouts: Annotated[int, typer.Option(metavar="G", min=1, help="Full episodes per tree.")] = 4,
+    continuations: Annotated[
+        int, typer.Option(metavar="K", min=0, help="Further episodes per tree, from snapshots in mid-episode.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed grows the same trees.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write; by default trees.jsonl, or the next free name.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(metavar="T", min=0, help="Of a model.")] = 1.0,
+    max_action_tokens: Annotated[int, typer.Option(metavar="L", min=1, help="Of one action of a model.")] = 256,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Argument of the environment; may be repeated."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Grow episode trees with an agent, and write them to a file.
+
+    Each tree holds all episodes of one task. Continuations restore a snapshot in mid-episode and go on from there.
+
+    Examples:
+        agentenv rollout agentenv/MathVerifier-v0 --tasks 20 --continuations 4
+        agentenv rollout agentenv/MathVerifier-v0 --agent scripted --option difficulty=4
+        agentenv rollout my_module:MyEnv --agent runs/demo/checkpoint-60 --temperature 0.7 --out mine.jsonl
+    """
+    from agentenv.rollout import Rollout
+    from agentenv.serialize import write_trees
+
+    from .console import open_console, print_fields, print_json
+    from .environments import choose_env
+
+    choice = choose_env(env_id, option or ())
+    actor, given = _actor(choice, agent, tasks, seed, temperature, max_action_tokens)
+    path = out or _free_path()
+    with blame("--out", OSError):
+        write_trees(path, [])
+    began = time.monotonic()
+    with (
+        _progress(tasks * (rollouts + continuations)) as advance,
+        Rollout(choice.make, actor, keep_snapshots=continuations > 0, on_end=advance) as source,
+    ):
+        summary = summarize(_written(path, _grow(source, given, rollouts, continuations, seed)))
+    summary |= {"seconds": round(time.monotonic() - began, 1), "file": str(path)}
+    if as_json:
+        print_json(summary)
+        return
+    console = open_console()
+    print_fields(console, {name: _cell(value) for name, value in summary.items()})
+    console.print(f"\nRead it: agentenv trees {path} --credit rtmc", markup=False, soft_wrap=True)
+
+
+def _actor(
+    choice: "EnvChoice", agent: str, tasks: int, seed: int, temperature: float, max_action_tokens: int
+) -> tuple["Agent", Sequence[Any]]:
+    """Returns the agent, and the tasks (`None` where the environment chooses when it is reset)."""
+    from .actors import demonstrating_agent, load_model_agent, random_agent
+
+    if agent == "random":
+        return random_agent(choice), [None] * tasks
+    if agent == "scripted":
+        from agentenv.errors import TaskError
+
+        from .environments import sample_tasks
+
+        with blame("--tasks", TaskError):
+            given = sample_tasks(choice, tasks, seed=seed)
+        return demonstrating_agent(choice, given), given
+    if not Path(agent).is_dir():
+        close = difflib.get_close_matches(agent, ["random", "scripted"], n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        msg = f"must be random, scripted or the folder of a model, got {agent!r}, which is no folder{hint}"
+        refuse("--agent", msg)
+    model = load_model_agent(Path(agent), temperature=temperature, max_action_tokens=max_action_tokens)
+    return model, [None] * tasks
+
+
+def _free_path() -> Path:
+    """Returns trees.jsonl, or the first of trees-2.jsonl, trees-3.jsonl, ... that does not exist."""
+    names = itertools.chain(["trees.jsonl"], (f"trees-{i}.jsonl" for i in itertools.count(2)))
+    return next(path for path in map(Path, names) if not path.exists())
+
+
+@contextmanager
+def _progress(episodes: int) -> Generator[Callable[[], None]]:
+    """Shows a bar on stderr where that is a terminal; yields what moves it on by one episode."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from .console import open_console
+
+    console = open_console(stderr=True)
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        line = progress.add_task("episodes", total=episodes)
+        yield lambda: progress.advance(line)
+
+
+def _grow(
+    source: "Rollout", tasks: Sequence[Any], num_rollouts: int, num_continuations: int, seed: int
+) -> "Iterator[EpisodeTree]":
+    """Yields trees, a part of the tasks at a time: not more episodes at once than memory holds."""
+    from agentenv.rollout import derive_seed
+
+    size = max(1, _EPISODES_AT_ONCE // num_rollouts)
+    for start in range(0, len(tasks), size):
+        source.seed = derive_seed(seed, start)
+        trees = source.grow(tasks[start : start + size], num_rollouts)
+        if num_continuations:
+            source.extend(trees, _anchors(trees, num_continuations, source.seed))
+        yield from trees
+
+
+def _anchors(trees: "Sequence[EpisodeTree]", count: int, seed: int) -> "list[Anchor]":
+    """Spreads `count` continuations over each tree: over its open nodes in random order, evenly."""
+    import numpy as np
+
+    from agentenv.credit import allocate_uniform
+    from agentenv.rollout import Anchor
+
+    rng = np.random.default_rng(seed)
+    return [
+        Anchor(i, node, number)
+        for i, tree in enumerate(trees)
+        for node, number in allocate_uniform(rng.permutation(sorted(tree.snapshots)), budget=count).items()
+    ]
+
+
+def _written(path: Path, trees: "Iterator[EpisodeTree]") -> "Iterator[EpisodeTree]":
+    """Writes every tree as it comes, and passes it on."""
+    from agentenv.serialize import write_trees
+
+    for tree in trees:
+        write_trees(path, [tree], append=True)
+        yield tree
+
+
+def summarize(trees: "Iterable[EpisodeTree]") -> dict[str, Any]:
+    """Counts what happened: `success` is the share of episodes with a positive return, `solved` that of tasks.
+
+    Episodes that infrastructure broke are `failed`, and count nowhere else.
+    """
+    returns: list[float] = []
+    steps: list[int] = []
+    count = {"trees": 0, "solved": 0, "truncated": 0, "failed": 0, "nodes": 0}
+    for tree in trees:
+        ends = [(tree.episode_return(leaf), leaf) for leaf in tree.leaves() if leaf]
+        valid = [(value, leaf) for value, leaf in ends if value is not None]
+        returns += [value for value, _ in valid]
+        steps += [len(tree.path(leaf)) - 1 for _, leaf in valid]
+        count["trees"] += 1
+        count["solved"] += any(value > 0 for value, _ in valid)
+        count["truncated"] += sum(tree.nodes[leaf].truncated for _, leaf in valid)
+        count["failed"] += len(ends) - len(valid)
+        count["nodes"] += len(tree)
+    episodes = len(returns)
+
+    def share(total: float, of: int) -> float | None:
+        return round(total / of, 4) if of else None
+
+    return {
+        "trees": count["trees"],
+        "episodes": episodes,
+        "success": share(sum(value > 0 for value in returns), episodes),
+        "solved": share(count["solved"], count["trees"]),
+        "mean return": share(sum(returns), episodes),
+        "mean steps": share(sum(steps), episodes),
+        "truncated": share(count["truncated"], episodes),
+        "failed": count["failed"],
+        "nodes": count["nodes"],
+    }
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
