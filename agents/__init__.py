@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentenv.agents.huggingface import TransformersAgent
+    from agentenv.agents.human import HumanAgent, PlayerLeftError
+    from agentenv.agents.scripted import ScriptedAgent
 
-__all__ = ["TransformersAgent"]
+__all__ = ["HumanAgent", "PlayerLeftError", "ScriptedAgent", "TransformersAgent"]
 
-_HOMES = {"TransformersAgent": "huggingface"}
+_HOMES = {
+    "HumanAgent": "human",
+    "PlayerLeftError": "human",
+    "ScriptedAgent": "scripted",
+    "TransformersAgent": "huggingface",
+}
 
 
 def __getattr__(name: str) -> Any:

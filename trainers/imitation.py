@@ -170,7 +170,7 @@ def imitate(
                 share = _schedule(len(losses), total)
                 losses.append(_update(model, next(batches), optimizers, share))
                 recent = float(np.mean(losses[-20:]))
-                bar.update(line, advance=1, description=f"imitating {phase.name} play", loss=recent)
+                bar.update(line, advance=1, description=f"imitating {phase.name}", loss=recent)
     model.train(was_training)
     return losses
 

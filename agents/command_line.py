@@ -1,0 +1,158 @@
+"""What a person types, read as an action: `guess 50`, `guess number=50`, JSON, or plain text."""
+
+import difflib
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from agentenv.types import Action, ToolCall, ToolSchema
+
+__all__ = ["describe_tool", "read_action"]
+
+_NAMED = re.compile(r"(\w+)=")
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "array": list,
+    "object": dict,
+    "null": type(None),
+}
+_ARTICLES = {"integer": "an integer", "number": "a number", "boolean": "true or false", "array": "a JSON list"}
+
+
+def read_action(line: str, tools: Sequence[ToolSchema]) -> Action:
+    """Reads one line as an action.
+
+    - `guess 50`, `move 3 left`: a tool and its required arguments in order; the last one takes the rest of the line.
+    - `guess number=50`: arguments by name, optional ones too, quoted as in a shell.
+    - `{"name": "guess", "arguments": {"number": 50}}`, or a whole assistant message, as JSON.
+    - anything else is plain text; `> guess what` is text even though it begins with the name of a tool.
+
+    Raises:
+        ValueError: it is none of these; the message says what would be.
+    """
+    line = line.strip()
+    if not line:
+        msg = "type an action, or ? for help"
+        raise ValueError(msg)
+    if line.startswith(">"):
+        return Action(line[1:].strip())
+    if line.startswith("{"):
+        return _read_json(line)
+    schemas = {str(tool["function"]["name"]): tool for tool in tools}
+    word, _, rest = line.partition(" ")
+    if word in schemas:
+        return Action(tool_calls=(ToolCall(word, _arguments(rest.strip(), schemas[word]), "call_0"),))
+    near = difflib.get_close_matches(word, schemas, n=1, cutoff=0.75)
+    if near:
+        msg = f"no tool is called {word!r}; did you mean {near[0]!r}? To say it as text: > {line}"
+        raise ValueError(msg)
+    return Action(line)
+
+
+def describe_tool(tool: ToolSchema) -> str:
+    """Returns a tool as one would type it, with what it does: `guess NUMBER  Submit one guess.`"""
+    function = tool["function"]
+    properties, required = _parameters(tool)
+    words = [name.upper() if name in required else f"[{name.upper()}]" for name in properties]
+    summary = str(function.get("description", "")).strip().partition("\n")[0]
+    lines = ["  ".join(filter(None, [" ".join([str(function["name"]), *words]), summary]))]
+    for name, schema in properties.items():
+        about = str(schema.get("description", "")).strip().replace("\n", " ")
+        lines.append(f"  {name} ({' or '.join(_kinds(schema)) or 'anything'}){': ' if about else ''}{about}")
+    return "\n".join(lines)
+
+
+def _read_json(line: str) -> Action:
+    try:
+        value: object = json.loads(line)
+    except json.JSONDecodeError as exc:
+        msg = f"this is not valid JSON: {exc.msg} at column {exc.colno}"
+        raise ValueError(msg) from None
+    if isinstance(value, Mapping) and "role" not in value and "content" not in value and "tool_calls" not in value:
+        return Action(tool_calls=(ToolCall.parse(cast("Mapping[str, Any]", value)),))
+    return Action.parse(value)
+
+
+def _parameters(tool: ToolSchema) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    parameters: dict[str, Any] = tool["function"].get("parameters") or {}
+    return dict(parameters.get("properties") or {}), list(parameters.get("required") or [])
+
+
+def _arguments(rest: str, tool: ToolSchema) -> dict[str, Any]:
+    properties, required = _parameters(tool)
+    first = _NAMED.match(rest)
+    named = first is not None and (first[1] in properties or len(properties) != 1)
+    texts = _named(rest, tool) if named else _in_order(rest, required or list(properties), tool)
+    missing = [name for name in required if name not in texts]
+    if missing:
+        msg = f"{tool['function']['name']} needs {', '.join(missing)}. Usage:\n{describe_tool(tool)}"
+        raise ValueError(msg)
+    return {name: _value(name, text, properties[name]) for name, text in texts.items()}
+
+
+def _named(rest: str, tool: ToolSchema) -> dict[str, str]:
+    name, properties = tool["function"]["name"], _parameters(tool)[0]
+    try:
+        words = shlex.split(rest)
+    except ValueError as exc:
+        msg = f"the quotes of {rest!r} do not match: {exc}"
+        raise ValueError(msg) from None
+    texts: dict[str, str] = {}
+    for word in words:
+        key, separator, text = word.partition("=")
+        if not separator:
+            msg = f"name every argument or none: {word!r} has no name. Usage:\n{describe_tool(tool)}"
+            raise ValueError(msg)
+        if key not in properties:
+            msg = f"{name} has no argument {key!r}; it has {', '.join(properties) or 'none'}"
+            raise ValueError(msg)
+        texts[key] = text
+    return texts
+
+
+def _in_order(rest: str, names: list[str], tool: ToolSchema) -> dict[str, str]:
+    if rest and not names:
+        msg = f"{tool['function']['name']} takes no arguments, got {rest!r}"
+        raise ValueError(msg)
+    parts = rest.split(maxsplit=max(0, len(names) - 1)) if len(names) > 1 else [rest] if rest else []
+    return {name: _unquoted(part) for name, part in zip(names, parts, strict=False)}
+
+
+def _unquoted(text: str) -> str:
+    """Takes off quotes that enclose the whole text."""
+    inner = text[1:-1]
+    return inner if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" and text[0] not in inner else text
+
+
+def _kinds(schema: Mapping[str, Any]) -> list[str]:
+    """Returns the JSON types that a schema allows; none when it does not say."""
+    options = cast("list[Mapping[str, Any]]", schema.get("anyOf") or schema.get("oneOf") or [schema])
+    kinds: list[str] = []
+    for option in options:
+        kind = option.get("type", [])
+        kinds += [kind] if isinstance(kind, str) else cast("list[str]", kind)
+    return kinds
+
+
+def _value(name: str, text: str, schema: Mapping[str, Any]) -> Any:
+    """Reads an argument by its JSON type; text stays text wherever text is allowed."""
+    kinds = _kinds(schema)
+    if "string" in kinds:
+        return text
+    try:
+        value: object = json.loads(text)
+    except json.JSONDecodeError:
+        if not kinds:
+            return text
+        value = text
+    allowed = tuple(kind for kind in kinds if kind in _TYPES)
+    fits = any(isinstance(value, _TYPES[kind]) and (kind == "boolean") == isinstance(value, bool) for kind in allowed)
+    if allowed and not fits:
+        wanted = " or ".join(_ARTICLES.get(kind, kind) for kind in allowed)
+        msg = f"{name} must be {wanted}, got {text!r}"
+        raise ValueError(msg)
+    return value

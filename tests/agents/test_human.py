@@ -1,0 +1,229 @@
+"""HumanAgent: what a person reads and types, through streams and through a real terminal."""
+
+import io
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+import agentenv as ae
+from agentenv.agents import HumanAgent, PlayerLeftError
+from agentenv.agents.command_line import describe_tool, read_action
+from agentenv.errors import AgentEnvError
+from agentenv.protocols import Agent, Context
+from agentenv.types import Action, Message
+
+
+def tool(function_name: str, *required: str, **properties: Any) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": properties, "required": list(required)}
+    function = {"name": function_name, "description": f"Does {function_name}.\nAt length.", "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+GUESS = tool("guess", "number", number={"type": "integer", "description": "From 1 to 100."})
+MOVE = tool("move", "steps", "way", steps={"type": "number"}, way={"type": "string"}, fast={"type": "boolean"})
+CALCULATE = tool("calculate", "expression", expression={"type": "string"})
+SUBMIT = tool("submit", "answer", answer={"anyOf": [{"type": "string"}, {"type": "integer"}]})
+LOOK = tool("look")
+SET = tool("set", "values", values={"type": "array"})
+TOOLS = (GUESS, MOVE, CALCULATE, SUBMIT, LOOK, SET)
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "arguments"),
+    [
+        ("guess 50", "guess", {"number": 50}),
+        ("  guess number=50 ", "guess", {"number": 50}),
+        ('{"name": "guess", "arguments": {"number": 50}}', "guess", {"number": 50}),
+        ("move 3 far left", "move", {"steps": 3, "way": "far left"}),
+        ("move 0.5 left", "move", {"steps": 0.5, "way": "left"}),
+        ('move way="far left" steps=3 fast=true', "move", {"steps": 3, "way": "far left", "fast": True}),
+        ("calculate (3 + 4) * 2", "calculate", {"expression": "(3 + 4) * 2"}),
+        ("calculate 1 x=3", "calculate", {"expression": "1 x=3"}),
+        ("calculate x=3", "calculate", {"expression": "x=3"}),
+        ('calculate "3 + 4"', "calculate", {"expression": "3 + 4"}),
+        ("submit 42", "submit", {"answer": "42"}),
+        ("look", "look", {}),
+        ("set [1, 2]", "set", {"values": [1, 2]}),
+    ],
+)
+def test_tool_calls(line: str, name: str, arguments: dict[str, Any]):
+    (call,) = read_action(line, TOOLS).tool_calls
+    assert (call.name, call.arguments) == (name, arguments)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("I give up", "I give up"),
+        ("> guess what", "guess what"),
+        ('{"role": "assistant", "content": "hello"}', "hello"),
+        ("é 😀", "é 😀"),
+    ],
+)
+def test_text(line: str, text: str):
+    assert read_action(line, TOOLS) == Action(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "type an action, or \\? for help"),
+        ("guess", "guess needs number. Usage:\nguess NUMBER  Does guess."),
+        ("guess fifty", "number must be an integer, got 'fifty'"),
+        ("guess true", "number must be an integer, got 'true'"),
+        ("move fast=maybe steps=1 way=a", "fast must be true or false, got 'maybe'"),
+        ("move step=1", "move has no argument 'step'; it has steps, way, fast"),
+        ("move steps=1 left", "name every argument or none: 'left' has no name"),
+        ("move steps='1", "the quotes of .* do not match"),
+        ("gues 50", "no tool is called 'gues'; did you mean 'guess'\\? To say it as text: > gues 50"),
+        ("look here", "look takes no arguments, got 'here'"),
+        ("{guess 50}", "not valid JSON: .* at column 2"),
+        ('{"arguments": {}}', "a tool call needs a 'name'"),
+        ('{"role": "user", "content": "hi"}', "must be 'assistant'"),
+    ],
+)
+def test_wrong_input_is_explained(line: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        read_action(line, TOOLS)
+
+
+def test_a_tool_is_described_as_one_types_it():
+    assert describe_tool(MOVE).splitlines() == [
+        "move STEPS WAY [FAST]  Does move.",
+        "  steps (number)",
+        "  way (string)",
+        "  fast (boolean)",
+    ]
+    assert describe_tool(GUESS).splitlines()[1] == "  number (integer): From 1 to 100."
+
+
+def ask(lines: str, *contexts: Context) -> tuple[list[Action], str]:
+    writer = io.StringIO()
+    agent = HumanAgent(reader=io.StringIO(lines), writer=writer)
+    assert isinstance(agent, Agent)
+    return agent.act(contexts), writer.getvalue()
+
+
+START: tuple[Message, ...] = (
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "[1, 2] or [b]3[/b]?"},
+)
+LATER: tuple[Message, ...] = (
+    *START,
+    {"role": "assistant", "content": "hm"},
+    {"role": "tool", "name": "guess", "content": "higher"},
+)
+
+
+def test_the_first_turn_shows_everything_and_the_tools():
+    actions, shown = ask("guess 50\n", Context(START, TOOLS))
+    assert actions[0].tool_calls[0].arguments == {"number": 50}
+    assert "system: Be brief." in shown
+    assert "user: [1, 2] or [b]3[/b]?" in shown  # no markup is read from messages
+    assert "guess NUMBER  Does guess." in shown
+
+
+def test_later_turns_show_what_is_new():
+    actions, shown = ask("look\n", Context(LATER, TOOLS))
+    assert actions[0].tool_calls[0].name == "look"
+    assert "tool guess: higher" in shown
+    assert "Be brief" not in shown
+    assert "NUMBER" not in shown
+    assert "NUMBER" in ask("?\nlook\n", Context(LATER, TOOLS))[1]
+
+
+def test_it_asks_again_until_it_understands():
+    actions, shown = ask("\ngess 1\nguess x\nguess 7\n", Context(LATER, TOOLS))
+    assert actions[0].tool_calls[0].arguments == {"number": 7}
+    for message in ("type an action", "did you mean 'guess'?", "number must be an integer, got 'x'"):
+        assert message in shown
+
+
+def test_several_episodes_are_numbered():
+    actions, shown = ask("one\ntwo\n", Context(START), Context(LATER))
+    assert [action.content for action in actions] == ["one", "two"]
+    assert "episode 2 of 2" in shown
+
+
+def test_the_end_of_input_is_an_error_of_its_own():
+    with pytest.raises(PlayerLeftError, match="the input ended before an action was given") as caught:
+        ask("gess 1\n", Context(LATER, TOOLS))
+    assert isinstance(caught.value, AgentEnvError)
+    assert isinstance(caught.value, EOFError)
+
+
+PROGRAM = """
+import agentenv as ae
+from agentenv.agents import HumanAgent
+from agentenv.protocols import Context
+
+class Guess(ae.ToolEnv):
+    "Guess a number."
+    max_steps = 7
+    class State(ae.State):
+        target: int = 42
+    def start(self, task):
+        return "I am thinking of a number from 1 to 100."
+    @ae.tool
+    def guess(self, number: int) -> str:
+        "Submit one guess."
+        if number == self.state.target:
+            return self.finish("correct", reward=1.0)
+        return "higher" if number < self.state.target else "lower"
+
+env, agent = Guess(), HumanAgent()
+messages, reward, ended = list(env.reset(seed=0)[0]), 0.0, False
+while not ended:
+    action = agent.act([Context(tuple(messages), env.tools)])[0]
+    observation, reward, terminated, truncated, _ = env.step(action)
+    messages += [action.to_message(), *observation]
+    ended = terminated or truncated
+print("reward", reward)
+"""
+
+
+def at_a_terminal(*answers: bytes) -> tuple[str, int]:
+    """Runs the program at a pseudo-terminal, types an answer at each prompt, and returns what stood on the screen."""
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "dumb", "COLUMNS": "100"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdin=slave, stdout=slave, stderr=slave, env=environment, close_fds=True
+    )
+    os.close(slave)
+    screen, pending, deadline = b"", list(answers), time.monotonic() + 60
+    try:
+        while time.monotonic() < deadline:
+            if select.select([master], [], [], 0.2)[0]:
+                try:
+                    screen += os.read(master, 4096)
+                except OSError:  # the other side closed
+                    break
+            if pending and screen.rstrip(b" ").endswith(b"\n>"):
+                os.write(master, pending.pop(0))
+                screen += b"|"
+        return screen.decode(), process.wait(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def test_a_whole_episode_at_a_real_terminal():
+    assert ae.ToolEnv  # the program below uses it
+    screen, code = at_a_terminal(b"guess 10\n", b"guess fifty\n", b"guess 42\n")
+    assert code == 0, screen
+    assert "higher" in screen
+    assert "number must be an integer, got 'fifty'" in screen
+    assert "reward 1.0" in screen
+
+
+def test_ctrl_d_at_a_real_terminal():
+    screen, code = at_a_terminal(b"\x04")
+    assert code == 1
+    assert "PlayerLeftError: the input ended before an action was given" in screen
