@@ -78,6 +78,9 @@ class Env(gymnasium.Env[Observation, Any]):
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:
             cls.name = cls.__name__
+        if not issubclass(cls.State, pydantic.BaseModel):
+            msg = f"{cls.__qualname__}.State must subclass agentenv.State (a pydantic model)"
+            raise TypeError(msg)
         for name, info in cls.State.model_fields.items():
             if info.is_required():
                 msg = f"{cls.__qualname__}.State.{name} needs a default: `reset` starts every episode with State()"
@@ -226,7 +229,7 @@ class Env(gymnasium.Env[Observation, Any]):
                 `tasks`.
 
         Returns:
-            The first observation, and `info` with the task's id and the tools.
+            The first observation, and `info` with `task_id` and `step_count`.
 
         Raises:
             TaskError: the task has the wrong shape.
@@ -240,7 +243,10 @@ class Env(gymnasium.Env[Observation, Any]):
         given = (options or {}).get("task")
         self._phase = "failed"  # until `start` has succeeded
         self._drop_sandbox()
-        self.task = read_task(self.sample_task() if given is None else given, self.Task, self.tasks)
+        if given is None:
+            self.task = read_task(self.sample_task(), self.Task)
+        else:
+            self.task = read_task(given, self.Task, self.tasks)
         self.state = self.State()
         self._step_count = 0
         self._begin_step()
@@ -370,9 +376,9 @@ class Env(gymnasium.Env[Observation, Any]):
                 child.sandbox = sandbox
                 children.append(child)
         except BaseException:
-            for sandbox in sandboxes:
-                if sandbox is not None:
-                    sandbox.close()
+            for opened in (*children, *sandboxes):
+                if opened is not None:
+                    opened.close()
             raise
         return children
 

@@ -1,6 +1,7 @@
 """The two models that people declare inside an environment: its state, and its task."""
 
 from collections.abc import Sequence
+from numbers import Integral  # numpy's integers are
 from typing import Any
 
 import pydantic
@@ -31,22 +32,22 @@ class Task(pydantic.BaseModel):
     id: str = ""
 
 
-def read_task(value: Any, model: type[pydantic.BaseModel] | None, tasks: Sequence[Any]) -> Any:
+def read_task(value: Any, model: type[pydantic.BaseModel] | None, tasks: Sequence[Any] = ()) -> Any:
     """Returns the task that `reset(options={"task": value})` means.
 
     Args:
         value: a task, a mapping that fits `model`, or an index into `tasks`.
         model: the environment's `Task`; `None` where tasks have no declared shape.
-        tasks: the environment's tasks.
+        tasks: what an index points into.
 
     Raises:
         TaskError: the index is out of range, or the value does not fit; the message names field, rule and value.
     """
-    if isinstance(value, int) and len(tasks):
+    if isinstance(value, Integral) and len(tasks):
         if not 0 <= value < len(tasks):
             msg = f"options['task'] must be an index in [0, {len(tasks)}), got {value}"
             raise TaskError(msg)
-        value = tasks[value]
+        value = tasks[int(value)]
     if model is None or isinstance(value, model):
         return value
     try:
