@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, Self
 
 import pydantic_core
@@ -85,7 +85,7 @@ class _Branch:
     covered: int = 0
 
     def begin(self, env: BranchingEnv) -> None:
-        """Puts the environment at the anchor, with this rollout's own random numbers."""
+        """Puts an environment at the anchor, with this rollout's own random numbers."""
         self.env = env
         self.steps = []
         self.messages, self.token_ids, self.covered = self.first_messages, self.first_token_ids, self.first_covered
@@ -115,10 +115,12 @@ class _Branch:
             self.covered = len(self.messages) - len(observation)
 
     def fail(self, error: InfrastructureError, action: Action | None) -> None:
-        """Closes this attempt with a step that has no reward."""
+        """Ends this attempt with a step that has no reward; what broke is closed, and opened afresh by `begin`."""
         text = f"{type(error).__name__}: {error}"
         self.failed.append([*self.steps, _Step(action or Action(), info={"failure": text})])
+        self.steps = []
         self.attempt += 1
+        self.env.close()
 
 
 class Rollout:
@@ -127,15 +129,16 @@ class Rollout:
     Args:
         make_env: returns a new environment; called as often as episodes run at once.
         agent: what acts.
-        seed: of the run; with the trees' and rollouts' numbers it determines every other seed.
+        seed: of the run; with the trees' and rollouts' numbers it determines every other seed. Set `rollout.seed`
+            anew between calls of `grow`: equal seeds and tasks give equal trees.
         retries: how often a rollout that infrastructure broke starts again from its anchor. Broken attempts stay in
             the tree with reward `None`.
         keep_snapshots: keeps a snapshot at every node where an episode can go on, so that it can become an anchor.
         max_tokens: an episode with at least so many tokens is truncated; `None` for no limit.
-        on_end: called with every rollout that has ended, e.g. to move a progress bar.
+        on_end: called for every rollout that has ended, e.g. to move a progress bar; from any thread.
 
     Attributes:
-        failures: attempts that infrastructure broke, so far.
+        failures: attempts that infrastructure broke, so far, those at `reset` included.
     """
 
     def __init__(
@@ -185,6 +188,7 @@ class Rollout:
 
         Raises:
             ValueError: `num_rollouts` is below 1.
+            InfrastructureError: `reset` of a task broke more often than `retries`.
         """
         if num_rollouts < 1:
             msg = f"num_rollouts must be at least 1, got {num_rollouts}"
@@ -201,8 +205,10 @@ class Rollout:
             anchors: where, and how often.
 
         Raises:
-            TreeError: an anchor has ended or has no snapshot.
+            TreeError: an anchor does not exist, has ended or has no snapshot.
         """
+        for anchor in anchors:
+            _check_anchor(trees, anchor)
         branches = [branch for anchor in anchors for branch in self._branches(trees, anchor)]
         if isinstance(self.agent, ConcurrentAgent):
             self._run_concurrently(branches, self.agent)
@@ -215,6 +221,14 @@ class Rollout:
             self.failures += len(branch.failed)
 
     def _root(self, task: Any, seed: int) -> EpisodeTree:
+        for _ in range(self.retries):
+            try:
+                return self._reset(task, seed)
+            except InfrastructureError:
+                self.failures += 1
+        return self._reset(task, seed)
+
+    def _reset(self, task: Any, seed: int) -> EpisodeTree:
         with self._borrow() as env:
             observation, info = env.reset(seed=seed, options=None if task is None else {"task": task})
             return EpisodeTree(
@@ -229,16 +243,12 @@ class Rollout:
 
     def _branches(self, trees: Sequence[EpisodeTree], anchor: Anchor) -> Iterator[_Branch]:
         tree = trees[anchor.tree]
-        if anchor.node not in tree.snapshots:
-            why = "it has ended" if tree.nodes[anchor.node].ended else "no snapshot was kept there"
-            msg = f"tree {anchor.tree}: node {anchor.node} cannot be an anchor: {why}"
-            raise TreeError(msg)
         messages, token_ids = tuple(tree.messages(anchor.node)), tree.token_ids(anchor.node)
         covered = len(messages) - len(tree.nodes[anchor.node].observation) if token_ids else 0
         for _ in range(anchor.count):
-            number = tree.metadata["rollouts"]
+            number = tree.metadata.get("rollouts", 0)
             tree.metadata["rollouts"] = number + 1
-            seed = derive_seed(tree.metadata["seed"], number)
+            seed = derive_seed(tree.metadata.get("seed"), number)
             start = tree.snapshots[anchor.node]
             yield _Branch(anchor.tree, anchor.node, number, seed, start, messages, token_ids, covered)
 
@@ -247,9 +257,7 @@ class Rollout:
     def _run_in_step(self, branches: Sequence[_Branch]) -> None:
         """All branches take one step at a time; the agent sees the whole frontier in one call."""
         with ExitStack() as stack:
-            for branch in branches:
-                branch.begin(stack.enter_context(self._borrow()))
-            live = list(branches)
+            live = [branch for branch in branches if self._begin(branch, stack.enter_context(self._borrow()))]
             while live:
                 contexts = [branch.context(branch.env.tools) for branch in live]
                 actions: Sequence[Action | None] = [None] * len(live)
@@ -262,12 +270,12 @@ class Rollout:
 
     def _run_concurrently(self, branches: Sequence[_Branch], agent: ConcurrentAgent) -> None:
         """Each branch runs in a thread of its own, waiting for the server alone."""
+        stop = Event()  # set by the first exception, so that the other branches do not run to their ends
 
         def run(branch: _Branch) -> None:
             with self._borrow() as env:
-                branch.begin(env)
-                going = True
-                while going:
+                going = self._begin(branch, env)
+                while going and not stop.is_set():
                     try:
                         action, broken = _act(agent, [branch.context(env.tools)])[0], None
                     except InfrastructureError as error:
@@ -280,8 +288,25 @@ class Rollout:
                 for future in futures:
                     future.result()
             except BaseException:
+                stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _begin(self, branch: _Branch, env: BranchingEnv) -> bool:
+        """Puts a branch at its anchor; returns whether it goes on: not when its attempts are used up."""
+        while branch.attempt <= self.retries:
+            try:
+                branch.begin(env)
+            except InfrastructureError as error:
+                branch.fail(error, None)
+            else:
+                return True
+        return self._end()
+
+    def _end(self) -> bool:
+        if self.on_end is not None:
+            self.on_end()
+        return False
 
     def _advance(self, branch: _Branch, action: Action | None, broken: InfrastructureError | None) -> bool:
         """Takes one step of one branch; returns whether it goes on."""
@@ -291,15 +316,8 @@ class Rollout:
             branch.take(action, keep_snapshot=self.keep_snapshots, max_tokens=self.max_tokens)
         except InfrastructureError as error:
             branch.fail(error, action)
-            if branch.attempt <= self.retries:
-                branch.begin(branch.env)
-                return True
-            branch.steps = []
-        if branch.steps and not branch.ended:
-            return True
-        if self.on_end is not None:
-            self.on_end()
-        return False
+            return self._begin(branch, branch.env)
+        return self._end() if branch.ended else True
 
     @contextmanager
     def _borrow(self) -> Generator[BranchingEnv]:
@@ -314,6 +332,19 @@ class Rollout:
             raise
         with self._lock:
             self._idle.append(env)
+
+
+def _check_anchor(trees: Sequence[EpisodeTree], anchor: Anchor) -> None:
+    if not 0 <= anchor.tree < len(trees):
+        msg = f"anchor.tree must be an index in [0, {len(trees)}), got {anchor.tree}"
+        raise TreeError(msg)
+    tree = trees[anchor.tree]
+    if anchor.node not in tree.snapshots:
+        known = 0 <= anchor.node < len(tree)
+        why = "the tree has no such node" if not known else "no snapshot was kept there"
+        why = "it has ended" if known and tree.nodes[anchor.node].ended else why
+        msg = f"tree {anchor.tree}: node {anchor.node} cannot be an anchor: {why}"
+        raise TreeError(msg)
 
 
 def _act(agent: Agent, contexts: Sequence[Context]) -> list[Action]:
@@ -359,7 +390,7 @@ def rollout_trees(
         num_rollouts: episodes per task.
         seed: of the run.
         retries: how often a rollout that infrastructure broke starts again.
-        on_end: called with every rollout that has ended.
+        on_end: called for every rollout that has ended.
     """
     with Rollout(make_env, agent, seed=seed, retries=retries, on_end=on_end) as rollout:
         return rollout.grow(tasks, num_rollouts)
