@@ -3,21 +3,21 @@
     {"format": "agentenv.trees", "version": 1}
     {"task_id": ..., "env_id": ..., "task": ..., "metadata": {...}, "nodes": [{"parent": -1, ...}, ...]}
 
-Token ids and log-probabilities are kept exactly (JSON's shortest form of a double gives back the same double).
-Snapshots are not written.
+Token ids and log-probabilities are kept exactly (JSON's shortest form of a double gives back the same double; numbers
+that are not finite are written as Python's `json` does: NaN, Infinity). Snapshots are not written.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import pydantic_core
 
 from agentenv.errors import TreeError, TreeFileError
-from agentenv.tree import EpisodeTree, Node, Prompt
-from agentenv.types import Action, ToolCall
+from agentenv.tree import NO_PARENT, EpisodeTree, Node, Prompt
+from agentenv.types import Action, ToolCall, to_observation
 
 __all__ = ["FORMAT", "VERSION", "iter_trees", "read_trees", "tree_from_dict", "tree_to_dict", "write_trees"]
 
@@ -32,15 +32,29 @@ def write_trees(path: str | Path, trees: Iterable[EpisodeTree], *, append: bool 
         path: the file; its folder is made.
         trees: what to write.
         append: adds to an existing file instead of replacing it.
+
+    Raises:
+        TreeFileError: the file to add to is not of this format, or its last line was cut.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = not (append and path.exists() and path.stat().st_size)
-    with path.open("w" if new else "a", encoding="utf-8") as file:
-        if new:
-            file.write(json.dumps({"format": FORMAT, "version": VERSION}) + "\n")
+    old = append and path.exists() and path.stat().st_size > 0
+    if old:
+        _check_appendable(path)
+    with path.open("ab" if old else "wb") as file:
+        if not old:
+            file.write(_dumps({"format": FORMAT, "version": VERSION}))
         for tree in trees:
-            file.write(_dumps(tree_to_dict(tree)) + "\n")
+            file.write(_dumps(tree_to_dict(tree)))
+
+
+def _check_appendable(path: Path) -> None:
+    with path.open("rb") as file:
+        _read_line(path, 1, file.readline())
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            msg = f"{path}: the last line was cut (no newline after it); delete that line before adding to the file"
+            raise TreeFileError(msg)
 
 
 def read_trees(path: str | Path) -> list[EpisodeTree]:
@@ -56,21 +70,36 @@ def iter_trees(path: str | Path) -> Iterator[EpisodeTree]:
             line and the reason.
         FileNotFoundError: there is no such file.
     """
-    with Path(path).open(encoding="utf-8") as file:
+    number = 0
+    with Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
-            try:
-                record = json.loads(line)
-                if number == 1:
-                    _check_header(record)
-                else:
-                    yield tree_from_dict(record)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                reason = f"missing {error}" if isinstance(error, KeyError) else str(error)
-                msg = f"{path}, line {number}: {reason}"
-                raise TreeFileError(msg) from error
-        if file.tell() == 0:
-            msg = f"{path}, line 1: the file is empty; expected a header {{'format': {FORMAT!r}, ...}}"
-            raise TreeFileError(msg)
+            tree = _read_line(path, number, line)
+            if tree is not None:
+                yield tree
+    if number == 0:
+        msg = f"{path}, line 1: the file is empty; expected a header {{'format': {FORMAT!r}, ...}}"
+        raise TreeFileError(msg)
+
+
+def _read_line(path: str | Path, number: int, line: bytes) -> EpisodeTree | None:
+    """Returns the tree of a line; `None` for the header, which is line 1."""
+    try:
+        record = json.loads(line)
+        if number > 1:
+            return tree_from_dict(record)
+        _check_header(record)
+    except _MALFORMED as error:
+        msg = f"{path}, line {number}: {_reason(error)}"
+        raise TreeFileError(msg) from error
+    return None
+
+
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
+"""What reading a record of the wrong shape raises."""
+
+
+def _reason(error: BaseException) -> str:
+    return f"missing {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _check_header(record: Any) -> None:
@@ -83,8 +112,12 @@ def _check_header(record: Any) -> None:
         raise TreeError(msg)
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+def _dumps(value: Any) -> bytes:
+    """Encodes one line. Half a surrogate pair, which models do write, exists in JSON only as an escape."""
+    try:
+        return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(value, separators=(",", ":")) + "\n").encode()
 
 
 def tree_to_dict(tree: EpisodeTree) -> dict[str, Any]:
@@ -106,7 +139,7 @@ def _node_to_dict(node: Node, prompt: Prompt | None) -> dict[str, Any]:
         "state": node.state_signature,
     }
     if node.action is not None:
-        record["action"] = {k: v for k, v in asdict(node.action).items() if v is not None and v != ""}
+        record["action"] = _action_to_dict(node.action)
         record["action_signature"] = node.action_signature
     for flag in ("terminated", "truncated"):
         if getattr(node, flag):
@@ -118,19 +151,37 @@ def _node_to_dict(node: Node, prompt: Prompt | None) -> dict[str, Any]:
     return record
 
 
+def _action_to_dict(action: Action) -> dict[str, Any]:
+    calls = [{"name": call.name, "arguments": call.arguments, "id": call.id} for call in action.tool_calls]
+    record = {
+        "content": action.content,
+        "tool_calls": calls,
+        "token_ids": action.token_ids,
+        "logprobs": action.logprobs,
+        "finish_reason": action.finish_reason,
+    }
+    return {name: value for name, value in record.items() if value is not None and value != ""}
+
+
 def tree_from_dict(record: Mapping[str, Any]) -> EpisodeTree:
     """Rebuilds a tree from `tree_to_dict`'s record.
 
     Raises:
-        TreeError: the record breaks a rule of the tree.
-        KeyError: a field is missing.
+        TreeError: the record has the wrong shape, or breaks a rule of the tree; the message names the node.
+        KeyError: a field of the tree is missing.
     """
     if not isinstance(record, Mapping):
         msg = f"expected an object with 'nodes', got {record!r:.120}"
         raise TreeError(msg)
-    root, *rest = record["nodes"]
+    if not isinstance(record["nodes"], list) or not record["nodes"]:
+        msg = f"'nodes' must be a list that starts with the root, got {record['nodes']!r:.120}"
+        raise TreeError(msg)
+    root, *rest = cast("list[Any]", record["nodes"])
+    if root["parent"] != NO_PARENT:
+        msg = f"node 0 must be the root, with parent {NO_PARENT}, got parent {root['parent']!r}"
+        raise TreeError(msg)
     tree = EpisodeTree(
-        tuple(root["observation"]),
+        to_observation(root["observation"]),
         task_id=record["task_id"],
         env_id=record["env_id"],
         task=record["task"],
@@ -138,20 +189,28 @@ def tree_from_dict(record: Mapping[str, Any]) -> EpisodeTree:
         metadata=record["metadata"],
     )
     _read_prompt(tree, 0, root)
-    for node in rest:
-        index = tree.add(
-            node["parent"],
-            _read_action(node["action"]),
-            tuple(node["observation"]),
-            reward=node["reward"],
-            terminated=node.get("terminated", False),
-            truncated=node.get("truncated", False),
-            state_signature=node["state"],
-            action_signature=node["action_signature"],
-            info=node.get("info"),
-        )
-        _read_prompt(tree, index, node)
+    for index, node in enumerate(rest, 1):
+        try:
+            _read_node(tree, node)
+            _read_prompt(tree, index, node)
+        except _MALFORMED as error:
+            msg = f"node {index}: {_reason(error)}"
+            raise TreeError(msg) from error
     return tree
+
+
+def _read_node(tree: EpisodeTree, node: Mapping[str, Any]) -> None:
+    tree.add(
+        node["parent"],
+        _read_action(node["action"]),
+        to_observation(node["observation"]),
+        reward=node["reward"],
+        terminated=node.get("terminated", False),
+        truncated=node.get("truncated", False),
+        state_signature=node["state"],
+        action_signature=node["action_signature"],
+        info=node.get("info"),
+    )
 
 
 def _read_prompt(tree: EpisodeTree, index: int, record: Mapping[str, Any]) -> None:
