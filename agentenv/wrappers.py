@@ -168,6 +168,10 @@ class RecordTree(Wrapper):
     tree: EpisodeTree | None = None
     node: int = 0
 
+    def __init__(self, env: BranchingEnv) -> None:
+        super().__init__(env)
+        self._taken: list[tuple[Snapshot, int]] = []  # `reseed` makes them differ from those of the tree
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
@@ -183,7 +187,14 @@ class RecordTree(Wrapper):
             snapshot=self.env.snapshot(),
         )
         self.node = 0
+        self._taken = []
         return observation, info
+
+    def snapshot(self) -> Snapshot:
+        """Returns the complete state, and remembers where in the tree it belongs."""
+        snapshot = self.env.snapshot()
+        self._taken.append((snapshot, self.node))
+        return snapshot
 
     def step(self, action: Any, /) -> StepResult:
         """Takes one action and adds a node; a step that infrastructure broke is recorded with reward `None`."""
@@ -216,8 +227,9 @@ class RecordTree(Wrapper):
             TreeError: there is no episode, or no such node, or nothing was kept there.
         """
         if self.tree is None or node not in self.tree.snapshots:
-            known = "call reset() first" if self.tree is None else f"the tree has nodes 0 to {len(self.tree) - 1}"
-            msg = f"node {node} cannot be restored: {known}"
+            known = self.tree is not None and 0 <= node < len(self.tree)
+            why = "infrastructure failed there" if known else "there is no such node"
+            msg = f"node {node} cannot be restored: {'call reset() first' if self.tree is None else why}"
             raise TreeError(msg)
         self.env.restore(self.tree.snapshots[node])
         self.node = node
@@ -228,7 +240,10 @@ class RecordTree(Wrapper):
         Raises:
             SnapshotError: the snapshot was not taken in this tree.
         """
-        found = [node for node, kept in (self.tree.snapshots if self.tree else {}).items() if kept == snapshot]
+        known = (
+            [] if self.tree is None else [*self._taken, *((kept, node) for node, kept in self.tree.snapshots.items())]
+        )
+        found = [node for kept, node in known if kept is snapshot] or [node for kept, node in known if kept == snapshot]
         if not found:
             msg = "RecordTree restores only snapshots of its own tree: it could not say where in the tree others belong"
             raise SnapshotError(msg)
