@@ -44,10 +44,11 @@ def read_task(value: Any, model: type[pydantic.BaseModel] | None, tasks: Sequenc
         TaskError: the index is out of range, or the value does not fit; the message names field, rule and value.
     """
     if isinstance(value, Integral) and len(tasks):
-        if not 0 <= value < len(tasks):
-            msg = f"options['task'] must be an index in [0, {len(tasks)}), got {value}"
+        index = int(value)
+        if not 0 <= index < len(tasks):
+            msg = f"options['task'] must be an index in [0, {len(tasks)}), got {index}"
             raise TaskError(msg)
-        value = tasks[int(value)]
+        value = tasks[index]
     if model is None or isinstance(value, model):
         return value
     try:
