@@ -309,13 +309,17 @@ class GuestSandbox:
         return result, reply
 
     def _ask(
-        self, head: dict[str, Any], body: bytes = b"", timeout_s: float = _REQUEST_S
+        self,
+        head: dict[str, Any],
+        body: bytes = b"",
+        timeout_s: float = _REQUEST_S,
+        fds: Sequence[int] = (),
     ) -> tuple[dict[str, Any], bytes]:
         """Sends a request and returns the answer; whatever interrupts it leaves the sandbox broken, never confused."""
         with self._lock:
             wire = self._require_open()
             try:
-                wire.send(head, body)
+                wire.send(head, body, fds)
                 reply, content = wire.receive(timeout_s)
             except Closed as error:
                 self._break(f"its guest died: {error}")

@@ -52,9 +52,12 @@ class Report:
 
 
 BACKENDS: Mapping[str, Backend] = {
+    "namespace": Backend("namespace", "NamespaceSandbox", "namespace"),
     "subprocess": Backend("subprocess", "SubprocessSandbox", "none"),
 }
 """The back ends in the order in which `"auto"` tries them."""
+
+_ADVICE = "`agentenv sandbox probe` shows what is missing; a weaker level has to be asked for with require="
 
 
 def open_sandbox(spec: SandboxSpec | None = None, *, backend: str = "auto", require: str = "namespace") -> GuestSandbox:
@@ -76,15 +79,19 @@ def open_sandbox(spec: SandboxSpec | None = None, *, backend: str = "auto", requ
         msg = f"require must be one of {', '.join(map(repr, LEVELS))}, got {require!r}"
         raise ValueError(msg)
     spec = spec or SandboxSpec()
+    origin = origin_of(spec)
     names = BACKENDS if backend == "auto" else (backend,)
-    enough = [name for name in names if LEVELS.index(BACKENDS[name].level) >= LEVELS.index(require)]
-    for name in enough:
-        kind = _module(name)
-        if len(enough) > 1 and _report(name).capabilities is None:
+    refused: list[str] = []
+    for name in names:
+        if LEVELS.index(BACKENDS[name].level) < LEVELS.index(require):
+            refused.append(f"  {name}: promises only {BACKENDS[name].level!r}")
             continue
-        return getattr(kind, BACKENDS[name].type)(spec, origin_of(spec))
-    reports = [_report(name) for name in names]
-    raise SandboxError(_refusal(require, reports))
+        try:
+            return getattr(_module(name), BACKENDS[name].type)(spec, origin)
+        except (SandboxError, ImportError) as error:
+            refused.append(f"  {name}: {error}")
+    msg = "\n".join((f"no sandbox that promises {require!r} could be opened:", *refused, _ADVICE))
+    raise SandboxError(msg)
 
 
 def origin_of(spec: SandboxSpec) -> WorkspaceSnapshot:
@@ -117,12 +124,3 @@ def _report(name: str) -> Report:
     except (SandboxError, ImportError) as error:
         return Report(name, level, None, str(error))
     return Report(name, level, capabilities)
-
-
-def _refusal(require: str, reports: list[Report]) -> str:
-    lines = [f"no sandbox here promises {require!r}:"]
-    for report in reports:
-        found = report.reason or "works, but promises less"
-        lines.append(f"  {report.backend} (level {report.level}): {found}")
-    lines.append("see `agentenv sandbox probe`; a weaker level has to be asked for with require=")
-    return "\n".join(lines)

@@ -37,7 +37,7 @@ class Limits:
     files: int = 20_000
     file_size: int = 128 * _MIB
     output: int = 1 * _MIB
-    transfer: int = 256 * _MIB
+    transfer: int = 64 * _MIB
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

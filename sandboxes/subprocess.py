@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import warnings
 import weakref
@@ -21,11 +20,12 @@ from agentenv.errors import SandboxError
 from agentenv.protocols import Capabilities
 
 from .guest.wire import Closed, Late, Wire
+from .guest_process import guest_argv
 from .guest_sandbox import GuestSandbox, settings_of
 from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
 
-__all__ = ["NoIsolationWarning", "SubprocessSandbox", "guest_argv", "probe"]
+__all__ = ["NoIsolationWarning", "SubprocessSandbox", "probe"]
 
 _START_S = 20.0
 _NONE = "the subprocess back end isolates nothing"
@@ -33,13 +33,6 @@ _NONE = "the subprocess back end isolates nothing"
 
 class NoIsolationWarning(UserWarning):
     """A sandbox without isolation was opened."""
-
-
-def guest_argv(module: str) -> list[str]:
-    """Returns the command that runs `main` of a module of `guest`, without loading the SDK around it."""
-    here = str(Path(__file__).resolve().parent)
-    code = f"import sys; sys.path.append({here!r}); from guest.{module} import main; main()"
-    return [sys.executable, "-I", "-S", "-c", code]
 
 
 def probe() -> Capabilities:

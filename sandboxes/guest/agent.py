@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import files, trees
 from .policy import Plain
-from .run import Command, Outcome, ReapedChildren, run
+from .run import Command, Outcome, PrepareFault, ReapedChildren, run
 from .shell import Shell
 from .wire import Closed, Wire
 
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Guest", "close_on_exec", "main"]
+
+
+_FILE_OPS = ("read", "write")
+
+
+class PathFault(OSError):
+    """A path of the workspace that cannot be used."""
 
 
 class GuestFault(Exception):
@@ -59,12 +66,14 @@ class Guest:
                 return
 
     def _answer(self, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+        op = head.pop("op")
         try:
-            return getattr(self, "do_" + head.pop("op"))(body=body, **head)
+            return getattr(self, "do_" + op)(body=body, **head)
         except OSError as error:
+            kind = "file" if op in _FILE_OPS or isinstance(error, PathFault) else "guest"
             text = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
-            return {"fault": "file", "message": text, "errno": error.errno}, b""
-        except (trees.TreeFault, GuestFault) as error:
+            return {"fault": kind, "message": text, "errno": error.errno}, b""
+        except (trees.TreeFault, GuestFault, PrepareFault) as error:
             return {"fault": "guest", "message": str(error)}, b""
 
     # ------------------------------------------------------------------ commands
@@ -72,22 +81,21 @@ class Guest:
     def command(self, request: Mapping[str, Any], stdin: bytes) -> Command:
         """Returns what a request asks to run."""
         env: dict[str, str] = {**self.settings["env"], **request.get("env", {})}
-        folder, name = self._locate_folder(request.get("cwd") or ".")
-        os.close(folder)
-        return Command(request["argv"], name, env, stdin, request["timeout_s"], self.settings["limits"]["output"])
+        cwd = self._folder_for(request.get("cwd") or ".")
+        return Command(request["argv"], cwd, env, stdin, request["timeout_s"], self.settings["limits"]["output"])
 
-    def _locate_folder(self, cwd: str) -> tuple[int, str]:
-        """Resolves a working folder and returns it open, with the path by which a command can reach it."""
-        with _Folder(self.home) as workspace:
-            folder, name = files.locate(workspace, cwd, self.home)
-            try:
-                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-            except OSError as error:
-                raise OSError(error.errno, os.strerror(error.errno or 0), cwd) from error
-            finally:
-                os.close(folder)
-        path = cwd if cwd.startswith("/") else os.path.join(self.home, cwd)
-        return inner, path
+    def _folder_for(self, cwd: str) -> str:
+        """Returns the absolute path of a working folder, after checking that it is one of the workspace."""
+        try:
+            with _Folder(self.home) as workspace:
+                folder, name = files.locate(workspace, cwd, self.home)
+                try:
+                    os.close(os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder))
+                finally:
+                    os.close(folder)
+        except OSError as error:
+            raise PathFault(error.errno, error.strerror, cwd) from error
+        return cwd if cwd.startswith("/") else f"{self.home}/{cwd}"
 
     def do_exec(self, body: bytes, **request: Any) -> tuple[dict[str, Any], bytes]:
         """Runs a command."""

@@ -16,7 +16,9 @@ _MAX_LINKS = 40
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def locate(workspace: int, path: str, home: str, *, make: bool = False) -> tuple[int, str]:
+def locate(
+    workspace: int, path: str, home: str, *, make: bool = False, owner: tuple[int, int] | None = None
+) -> tuple[int, str]:
     """Returns the open folder that holds `path`, and its last name there, links resolved. The caller closes the folder.
 
     Args:
@@ -24,6 +26,7 @@ def locate(workspace: int, path: str, home: str, *, make: bool = False) -> tuple
         path: relative to it, or absolute below `home`.
         home: the absolute path under which commands see the workspace.
         make: make missing folders on the way.
+        owner: user and group of the folders made.
 
     Raises:
         OSError: `EXDEV` where the path leads outside; `ELOOP`, `ENOENT`, `ENOTDIR` as usual.
@@ -46,7 +49,7 @@ def locate(workspace: int, path: str, home: str, *, make: bool = False) -> tuple
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
                 names = _names(target, home, path, folders) + names
             elif names:
-                folders.append(_enter(folders[-1], name, path, make))
+                folders.append(_enter(folders[-1], name, path, make, owner))
             else:
                 return os.dup(folders[-1]), name
         return os.dup(folders[-1]), "."
@@ -77,10 +80,12 @@ def _link_target(folder: int, name: str) -> str | None:
         return None
 
 
-def _enter(folder: int, name: str, path: str, make: bool) -> int:
+def _enter(folder: int, name: str, path: str, make: bool, owner: tuple[int, int] | None) -> int:
     if make:
         try:
             os.mkdir(name, 0o755, dir_fd=folder)
+            if owner is not None:
+                os.chown(name, *owner, dir_fd=folder, follow_symlinks=False)
         except FileExistsError:
             pass
     try:
@@ -129,7 +134,7 @@ def write_file(
     Raises:
         OSError: it is no regular file, or outside, or there is no room.
     """
-    folder, name = locate(workspace, path, home, make=True)
+    folder, name = locate(workspace, path, home, make=True, owner=owner)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         fd = _open(name, flags, folder, path)

@@ -43,7 +43,7 @@ class Plain:
 
     def prepare(self) -> None:
         """Runs in the child before the program: limits its files and its core dumps."""
-        set_limit("RLIMIT_CORE", 0)
+        set_limit("RLIMIT_CORE", 1)  # 0 would still feed a core handler behind a pipe
         set_limit("RLIMIT_FSIZE", self.limits["file_size"])
 
     def kill_all(self, children: ReapedChildren) -> int:

@@ -6,13 +6,12 @@ import os
 import select
 import signal
 import time
-import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Collector", "Command", "Outcome", "ReapedChildren", "run", "spawn"]
+__all__ = ["Collector", "Command", "Outcome", "PrepareFault", "ReapedChildren", "check_prepared", "run", "spawn"]
 
 _CHUNK = 1 << 16
 _WATCH_S = 0.02
@@ -136,36 +135,68 @@ class Collector:
         return bytes(self._parts[fd])
 
 
-def spawn(command: Command, fds: Sequence[int], prepare: Callable[[], None]) -> int:
-    """Forks and executes; returns the child's pid. Whatever fails in the child ends it with 126 or 127 and a message.
+class PrepareFault(Exception):
+    """A command could not be given its isolation, so it was not started."""
+
+
+def spawn(command: Command, fds: Sequence[int], prepare: Callable[[], None]) -> tuple[int, int]:
+    """Forks and executes; returns the child's pid, and a pipe that has a message when `prepare` failed.
+
+    A program that cannot be executed ends the child with 126 or 127 and a message, as in a shell.
 
     Args:
         command: what to run.
         fds: what becomes its descriptors 0, 1, 2, ...
         prepare: called in the child just before the program starts; gives up every privilege.
     """
+    faults, faults_end = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid:
-        return pid
+        os.close(faults_end)
+        return pid, faults
     code = NOT_EXECUTABLE
     try:
+        faults_end = os.dup(faults_end)  # above the numbers that `fds` will take
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         _place(fds)
         os.chdir(command.cwd)
-        prepare()
+        _prepare_or_report(prepare, faults_end)
         os.execvpe(command.argv[0], list(command.argv), dict(command.env))
     except FileNotFoundError:
         code = NOT_FOUND
         os.write(2, f"{command.argv[0]}: not found\n".encode())
     except OSError as error:
         os.write(2, f"{command.argv[0]}: {error.strerror}\n".encode())
-    except BaseException:  # noqa: BLE001  this child must never return
-        os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(code)
+
+
+def _prepare_or_report(prepare: Callable[[], None], report: int) -> None:
+    try:
+        prepare()
+    except BaseException as error:  # noqa: BLE001  nothing of the guest may run on in this child
+        os.write(report, f"{getattr(error, 'filename', None) or 'isolation'}: {error}".encode())
+        os._exit(NOT_EXECUTABLE)
+
+
+def check_prepared(faults: int) -> None:
+    """Closes the pipe that `spawn` returned.
+
+    Raises:
+        PrepareFault: it has a message. The command must have ended, or have been executed.
+    """
+    os.set_blocking(faults, False)
+    try:
+        text = os.read(faults, 4096)
+    except BlockingIOError:
+        text = b""
+    finally:
+        os.close(faults)
+    if text:
+        raise PrepareFault(text.decode(errors="replace"))
 
 
 def _place(fds: Sequence[int]) -> None:
@@ -202,12 +233,15 @@ def run(
         prepare: see `spawn`.
         kill_all: kills and reaps every process of the sandbox; returns how many were still running.
         over_memory: asked every 20 ms whether all processes together hold too much; `None` where the kernel watches.
+
+    Raises:
+        PrepareFault: it could not be isolated, and was not run.
     """
     started = time.monotonic()
     out, out_end = os.pipe2(os.O_CLOEXEC)
     err, err_end = os.pipe2(os.O_CLOEXEC)
     stdin = stdin_of(command.stdin)
-    pid = spawn(command, (stdin, out_end, err_end), prepare)
+    pid, faults = spawn(command, (stdin, out_end, err_end), prepare)
     for fd in (stdin, out_end, err_end):
         os.close(fd)
     collector = Collector((out, err), command.output)
@@ -221,6 +255,7 @@ def run(
     for fd in (out, err):
         collector.drain(fd)
         os.close(fd)
+    check_prepared(faults)
     return Outcome(
         128 + signal.SIGKILL if code is None else code,
         collector.take(out),

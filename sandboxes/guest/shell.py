@@ -14,7 +14,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from .run import Collector, Command, Outcome, ReapedChildren, spawn
+from .run import Collector, Command, Outcome, PrepareFault, ReapedChildren, check_prepared, spawn
 
 if TYPE_CHECKING:
     from .policy import Plain
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Shell"]
 
 _STATUS_FD = 3
+_START_S = 10.0
 _ARGV = ("bash", "--noprofile", "--norc")
 
 
@@ -32,6 +33,9 @@ class Shell:
         command: its folder, environment and output limit.
         children: reaps.
         policy: what holds around it.
+
+    Raises:
+        PrepareFault: it could not be isolated, or there is no bash.
     """
 
     def __init__(self, command: Command, children: ReapedChildren, policy: Plain) -> None:
@@ -42,10 +46,15 @@ class Shell:
         self._out, out = os.pipe2(os.O_CLOEXEC)
         self._err, err = os.pipe2(os.O_CLOEXEC)
         self._status, status = os.pipe2(os.O_CLOEXEC)
-        self._pid = spawn(self._command, (stdin, out, err, status), policy.prepare)
+        self._pid, self._faults = spawn(self._command, (stdin, out, err, status), policy.prepare)
         self.alive = True
         for fd in (stdin, out, err, status):
             os.close(fd)
+        if self.run(b":", _START_S).exit_code:
+            check_prepared(self._faults)
+            msg = "bash cannot be started here"
+            raise PrepareFault(msg)
+        check_prepared(self._faults)
 
     def run(self, text: bytes, timeout_s: float) -> Outcome:
         """Runs one command; at the deadline the shell and all it started are killed."""

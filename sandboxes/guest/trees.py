@@ -388,3 +388,79 @@ def _empty_but_one(folder: int) -> str | None:
             except OSError:
                 return name
     return None
+
+
+def lay_over(source: int, target: int) -> None:
+    """Copies the content of one layer's folder over another's, as if the overlay had been written to.
+
+    Marks that hide what is below are kept, because there may be more layers below.
+    """
+    for name in os.listdir(source):
+        info = os.stat(name, dir_fd=source, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode):
+            _lay_folder(source, target, name, info)
+        else:
+            _remove_name(target, name)
+            _copy_name(source, target, name, info)
+
+
+def _lay_folder(source: int, target: int, name: str, info: os.stat_result) -> None:
+    inner = os.open(name, _OPEN_FOLDER, dir_fd=source)
+    try:
+        fresh = _is_opaque(inner)
+        hides = _replaces(target, name)
+        if fresh or hides == "other":
+            _remove_name(target, name)
+        if fresh or hides != "folder":
+            os.mkdir(name, 0o700, dir_fd=target)
+        outer = os.open(name, _OPEN_FOLDER, dir_fd=target)
+        try:
+            if fresh or hides == "other":
+                os.setxattr(outer, _OPAQUE, b"y")
+            lay_over(inner, outer)
+            os.fchown(outer, info.st_uid, info.st_gid)
+            os.fchmod(outer, stat.S_IMODE(info.st_mode))
+            os.utime(outer, ns=(info.st_atime_ns, info.st_mtime_ns))
+        finally:
+            os.close(outer)
+    finally:
+        os.close(inner)
+
+
+def _replaces(folder: int, name: str) -> str:
+    """What `name` is in an open folder: `nothing`, `folder` or `other`."""
+    try:
+        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return "nothing"
+    return "folder" if stat.S_ISDIR(info.st_mode) else "other"
+
+
+def _copy_name(source: int, target: int, name: str, info: os.stat_result) -> None:
+    if stat.S_ISREG(info.st_mode):
+        _copy_file(source, target, name, info)
+        return
+    if stat.S_ISLNK(info.st_mode):
+        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+    elif stat.S_ISFIFO(info.st_mode) or (stat.S_ISCHR(info.st_mode) and info.st_rdev == 0):
+        os.mknod(name, info.st_mode, 0, dir_fd=target)
+    else:
+        return
+    os.chown(name, info.st_uid, info.st_gid, dir_fd=target, follow_symlinks=False)
+    os.utime(name, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=target, follow_symlinks=False)
+
+
+def _copy_file(source: int, target: int, name: str, info: os.stat_result) -> None:
+    old = os.open(name, _OPEN_FILE, dir_fd=source)
+    try:
+        new = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
+        try:
+            while os.sendfile(new, old, None, _CHUNK):
+                pass
+            os.fchown(new, info.st_uid, info.st_gid)
+            os.fchmod(new, stat.S_IMODE(info.st_mode))
+            os.utime(new, ns=(info.st_atime_ns, info.st_mtime_ns))
+        finally:
+            os.close(new)
+    finally:
+        os.close(old)

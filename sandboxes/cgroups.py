@@ -1,0 +1,158 @@
+"""Control groups: memory and processes of a whole sandbox, where this user may make them.
+
+Version 1 hierarchies and version 2 are both tried, by making a group. A group is named after its owner, so that a later
+process can remove what a killed one left.
+"""
+
+import contextlib
+import itertools
+import os
+import time
+from functools import cache
+from pathlib import Path
+
+__all__ = ["Cgroup", "find_controllers", "owner_tag", "sweep_cgroups"]
+
+_MOUNTS = Path("/proc/self/mounts")
+_PREFIX = "agentenv-"
+_END_S = 2.0
+_numbers = itertools.count()
+
+
+def owner_tag(pid: int | None = None) -> str:
+    """Returns what identifies a process for ever: its pid and the time it started, in clock ticks since boot."""
+    pid = os.getpid() if pid is None else pid
+    try:
+        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return f"{pid}-gone"
+    return f"{pid}-{start}"
+
+
+def owner_lives(tag: str) -> bool:
+    """Whether the process with this tag still runs."""
+    pid = tag.partition("-")[0]
+    return pid.isdigit() and owner_tag(int(pid)) == tag
+
+
+@cache
+def find_controllers() -> dict[str, Path]:
+    """Returns the folders in which groups can be made, by controller (`memory`, `pids`); found by making one."""
+    found: dict[str, Path] = {}
+    for line in _MOUNTS.read_text().splitlines():
+        _, folder, kind, options, *_ = line.split()
+        if kind == "cgroup":
+            names = {"memory", "pids"} & set(options.split(","))
+        elif kind == "cgroup2":
+            names = {"memory", "pids"} & set(_read(Path(folder, "cgroup.subtree_control")).split())
+        else:
+            continue
+        for name in names:
+            if name not in found and _can_make(Path(folder)):
+                found[name] = Path(folder)
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _can_make(folder: Path) -> bool:
+    trial = folder / f"{_PREFIX}{owner_tag()}-probe"
+    try:
+        trial.mkdir()
+        trial.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+class Cgroup:
+    """The groups of one sandbox.
+
+    Args:
+        memory: bytes of all its processes, and of the files they write.
+        processes: at once.
+    """
+
+    def __init__(self, *, memory: int, processes: int) -> None:
+        self._name = f"{_PREFIX}{owner_tag()}-{next(_numbers)}"
+        self._folders: list[Path] = []
+        self._memory: Path | None = None
+        try:
+            for controller, parent in find_controllers().items():
+                folder = parent / self._name
+                if folder not in self._folders:
+                    folder.mkdir()
+                    self._folders.append(folder)
+                if controller == "memory":
+                    self._memory = folder
+                    _limit(folder, "memory.max", "memory.limit_in_bytes", memory)
+                    _try_limit(folder, "memory.swap.max", "memory.memsw.limit_in_bytes", memory)
+                else:
+                    _limit(folder, "pids.max", "pids.max", processes)
+        except OSError:
+            self.close()
+            raise
+
+    def add(self, pid: int) -> None:
+        """Moves a process in; its children will be born there."""
+        for folder in self._folders:
+            (folder / "cgroup.procs").write_text(str(pid))
+
+    def count_oom_kills(self) -> int:
+        """Returns how many processes were killed for memory so far."""
+        if self._memory is None:
+            return 0
+        text = _read(self._memory / "memory.events") or _read(self._memory / "memory.oom_control")
+        counts = dict(line.split(maxsplit=1) for line in text.splitlines())
+        return int(counts.get("oom_kill", "0"))
+
+    def close(self) -> None:
+        """Removes the groups; their processes must have been killed."""
+        deadline = time.monotonic() + _END_S
+        while self._folders:
+            self._folders = [folder for folder in self._folders if not _removed(folder)]
+            if time.monotonic() > deadline:
+                return  # a later sweep removes them
+            if self._folders:
+                time.sleep(0.001)
+
+
+def _removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _limit(folder: Path, new: str, old: str, value: int) -> None:
+    file = folder / new
+    (file if file.exists() else folder / old).write_text(str(value))
+
+
+def _try_limit(folder: Path, new: str, old: str, value: int) -> None:
+    with contextlib.suppress(OSError):
+        if (folder / new).exists():
+            (folder / new).write_text("0")
+        elif (folder / old).exists():
+            (folder / old).write_text(str(value))
+
+
+def sweep_cgroups() -> list[str]:
+    """Removes the groups of owners that no longer live; returns their paths."""
+    removed: list[str] = []
+    for parent in set(find_controllers().values()):
+        for folder in parent.glob(f"{_PREFIX}*"):
+            tag = folder.name[len(_PREFIX) :].rpartition("-")[0]
+            if not owner_lives(tag):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+                    removed.append(str(folder))
+    return removed

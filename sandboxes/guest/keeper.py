@@ -1,0 +1,380 @@
+"""The keeper: holds the layers of all namespace sandboxes of one parent, in mounts that nobody else can see.
+
+It lives in user and mount namespaces of its own. Every layer is a tmpfs there; when the keeper ends, however it ends,
+the kernel frees them all. It builds the root that sandboxes share (read-only binds of the host), starts the spawner,
+and then serves its parent: make a layer, lay an overlay over layers, freeze what was written, merge, pack, scan, drop.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import linux, trees
+from .agent import close_on_exec
+from .spawner import serve_spawns
+from .wire import Closed, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Keeper", "main"]
+
+_STAGE = "/sys"  # exists everywhere, and nobody in here needs it
+_ROOT = _STAGE + "/root"
+_LAYERS = _STAGE + "/layers"
+_VIEW = _LAYERS + "/view"
+_SUBORDINATE = 1_900_000_000  # above what distributions, subuid and systemd hand out
+_SUBORDINATE_COUNT = 65536
+_SHOWN = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_SHOWN_ETC = (
+    "alternatives",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "protocols",
+    "services",
+    "ssl/openssl.cnf",
+    "python3*",
+    "perl",
+)
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_DEVICE_LINKS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
+_WRITTEN_ETC = {
+    "passwd": "root:x:0:0:root:/:/bin/sh\nagent:x:1000:1000:agent:/tmp:/bin/sh\n"
+    "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+    "group": "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n",
+    "hosts": "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 sandbox\n",
+    "hostname": "sandbox\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+}
+
+
+# ---------------------------------------------------------------------- the root that sandboxes share
+
+
+def build_root(readonly: Sequence[str]) -> None:
+    """Builds the root at `_ROOT`: allow-listed parts of the host, read-only, and empty places for the rest."""
+    linux.mount("tmpfs", _STAGE, "tmpfs", linux.NOSUID | linux.NODEV, "mode=755,size=1m")
+    os.mkdir(_ROOT)
+    os.mkdir(_LAYERS)
+    linux.mount("tmpfs", _ROOT, "tmpfs", linux.NOSUID | linux.NODEV, "mode=755,size=4m")
+    for name in ("proc", "dev", "tmp", "run", "var", "workspace", "etc"):
+        os.mkdir(f"{_ROOT}/{name}")
+    os.symlink("/tmp", f"{_ROOT}/var/tmp")
+    for name, text in _WRITTEN_ETC.items():
+        with open(f"{_ROOT}/etc/{name}", "w") as file:
+            file.write(text)
+    etc = [path[1:] for pattern in _SHOWN_ETC for path in glob.glob("/etc/" + pattern)]
+    for path in (*_SHOWN, *etc, *(path.strip("/") for path in readonly)):
+        _show("/" + path)
+    _make_devices()
+    linux.bind("/proc", f"{_ROOT}/proc")  # a sandbox may mount its own only while it sees a whole one
+    linux.set_attributes(_ROOT, linux.MOUNT_RDONLY, recursive=False)
+
+
+def _show(path: str) -> None:
+    """Shows a file or folder of the host, read-only; a link is copied as a link."""
+    target = _ROOT + path
+    if os.path.lexists(target) or not os.path.lexists(path):
+        return
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if os.path.islink(path):
+        os.symlink(os.readlink(path), target)
+        return
+    if os.path.isdir(path):
+        os.mkdir(target)
+    else:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    linux.bind(path, target)
+    linux.set_attributes(target, linux.MOUNT_RDONLY | linux.MOUNT_NOSUID | linux.MOUNT_NODEV)
+
+
+def _make_devices() -> None:
+    folder = _ROOT + "/dev"
+    linux.mount("tmpfs", folder, "tmpfs", linux.NOSUID | linux.NOEXEC, "mode=755,size=64k")
+    for name in _DEVICES:
+        os.close(os.open(f"{folder}/{name}", os.O_CREAT | os.O_WRONLY, 0o644))
+        linux.bind(f"/dev/{name}", f"{folder}/{name}")
+        linux.set_attributes(f"{folder}/{name}", linux.MOUNT_NOSUID | linux.MOUNT_NOEXEC)
+    for name, tail in _DEVICE_LINKS.items():
+        os.symlink("/proc/self/fd" + tail, f"{folder}/{name}")
+    os.mkdir(folder + "/shm")
+    linux.set_attributes(folder, linux.MOUNT_RDONLY, recursive=False)
+
+
+# ---------------------------------------------------------------------- layers
+
+
+class Keeper:
+    """Serves the layers.
+
+    Args:
+        wire: to the parent.
+        owner: user and group, in here, that own the files of workspaces.
+    """
+
+    def __init__(self, wire: Wire, owner: tuple[int, int]) -> None:
+        self._wire = wire
+        self._owner = owner
+        self._next = 0
+
+    def serve(self, parent: int) -> None:
+        """Answers requests until the parent, a process known by descriptor, is gone."""
+        poller = select.poll()
+        poller.register(self._wire.reader, select.POLLIN)
+        poller.register(parent, select.POLLIN)
+        while True:
+            ready = dict(poller.poll())
+            if parent in ready:
+                return
+            try:
+                head, _ = self._wire.receive()
+                reply, body, fds = self._answer(head)
+                self._wire.send(reply, body, fds)
+            except Closed:
+                return
+            for fd in fds:
+                os.close(fd)
+
+    def _answer(self, head: dict[str, Any]) -> tuple[dict[str, Any], bytes, list[int]]:
+        received: list[int] = head.pop("fds", [])
+        try:
+            for number in head.pop("drop", []):
+                self._drop(number)
+            return getattr(self, "do_" + head.pop("op"))(received, **head)
+        except OSError as error:
+            return {"fault": "keeper", "message": f"{error.filename or ''}: {error.strerror}"}, b"", []
+        except trees.TreeFault as error:
+            return {"fault": "keeper", "message": str(error)}, b"", []
+        finally:
+            for fd in received:
+                os.close(fd)
+
+    def _new(self, size: int, files: int) -> int:
+        self._next += 1
+        path = _path(self._next)
+        os.mkdir(path)
+        options = f"mode=755,size={size},nr_inodes={files + 4}"
+        linux.mount("tmpfs", path, "tmpfs", linux.NOSUID | linux.NODEV, options)
+        os.mkdir(path + "/up")
+        os.mkdir(path + "/work")
+        return self._next
+
+    def _drop(self, number: int) -> None:
+        linux.unmount(_path(number), lazy=True)
+        os.rmdir(_path(number))
+
+    def do_drop(self, fds: list[int]) -> tuple[dict[str, Any], bytes, list[int]]:
+        """Only drops what the request lists."""
+        return {}, b"", []
+
+    def do_load(self, fds: list[int], size: int) -> tuple[dict[str, Any], bytes, list[int]]:
+        """Makes a layer of an archive, read from the descriptor that came along."""
+        with open(os.dup(fds[0]), "rb") as stream:
+            files = len(trees.read_entries(stream.read))
+            stream.seek(0)
+            number = self._new(size + (files << 12) + (1 << 20), files + 16)
+            try:
+                for name in ("workspace", "tmp"):
+                    os.mkdir(f"{_path(number)}/up/{name}")
+                with _Opened(number) as up:
+                    roots = {
+                        name: os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=up) for name in ("tmp", "workspace")
+                    }
+                    try:
+                        trees.unpack(stream.read, roots, owner=self._owner)
+                        for fd in roots.values():
+                            os.fchown(fd, *self._owner)
+                    finally:
+                        for fd in roots.values():
+                            os.close(fd)
+            except BaseException:
+                self._drop(number)
+                raise
+        return self._frozen(number)
+
+    def _frozen(self, number: int) -> tuple[dict[str, Any], bytes, list[int]]:
+        path = _path(number)
+        linux.set_attributes(path, linux.MOUNT_RDONLY)
+        info = os.statvfs(path)
+        used = (info.f_blocks - info.f_bfree) * info.f_frsize
+        return {"layer": number, "size": used, "files": info.f_files - info.f_ffree}, b"", []
+
+    def do_compose(
+        self, fds: list[int], layers: list[int], disk: int, files: int
+    ) -> tuple[dict[str, Any], bytes, list[int]]:
+        """Lays an overlay with an empty upper layer over `layers` (bottom first); returns mounts of workspace, tmp."""
+        upper = self._new(disk, files)
+        try:
+            lowers = [_path(number) + "/up" for number in reversed(layers)]
+            overlay = linux.detached_overlay(lowers, _path(upper) + "/up", _path(upper) + "/work")
+            linux.attach_mount(overlay, _VIEW)
+            try:
+                mounts = [linux.clone_tree(f"{_VIEW}/{name}") for name in ("workspace", "tmp")]
+            finally:
+                linux.unmount(_VIEW, lazy=True)
+                os.close(overlay)
+        except BaseException:
+            self._drop(upper)
+            raise
+        return {"upper": upper}, b"", mounts
+
+    def do_changed(self, fds: list[int], upper: int, layers: list[int]) -> tuple[dict[str, Any], bytes, list[int]]:
+        """Whether anything was written to an upper layer."""
+        path = _path(upper) + "/up"
+        changed = False
+        for name in os.listdir(path):
+            below = f"{path}/{name}"
+            changed = changed or bool(os.listdir(below)) or os.stat(below).st_mode != self._mode_below(layers, name)
+        return {"changed": changed}, b"", []
+
+    def _mode_below(self, layers: list[int], name: str) -> int:
+        for number in reversed(layers):
+            try:
+                return os.stat(f"{_path(number)}/up/{name}").st_mode
+            except FileNotFoundError:
+                continue
+        return 0
+
+    def do_freeze(self, fds: list[int], upper: int) -> tuple[dict[str, Any], bytes, list[int]]:
+        """Makes an upper layer, which no sandbox may use any more, a layer."""
+        return self._frozen(upper)
+
+    def do_merge(self, fds: list[int], layers: list[int]) -> tuple[dict[str, Any], bytes, list[int]]:
+        """Makes one layer of several (bottom first); the marks that hide what is below stay."""
+        sizes = [os.statvfs(_path(number)) for number in layers]
+        size = sum((info.f_blocks - info.f_bfree) * info.f_frsize for info in sizes) + (1 << 20)
+        number = self._new(size, sum(info.f_files - info.f_ffree for info in sizes) + 16)
+        try:
+            with _Opened(number) as target:
+                for layer in layers:
+                    with _Opened(layer) as source:
+                        trees.lay_over(source, target)
+        except BaseException:
+            self._drop(number)
+            raise
+        return self._frozen(number)
+
+    def do_pack(self, fds: list[int], layer: int) -> tuple[dict[str, Any], bytes, list[int]]:
+        """Writes the archive of a layer to the descriptor that came along."""
+        with _Opened(layer) as up, _Roots(up) as roots, open(os.dup(fds[0]), "wb") as out:
+            out.writelines(trees.pack(roots, layer=True))
+        return {}, b"", []
+
+    def do_scan(self, fds: list[int], layer: int) -> tuple[dict[str, Any], bytes, list[int]]:
+        """Returns the entries of a layer, with digests."""
+        with _Opened(layer) as up, _Roots(up) as roots:
+            return {}, json.dumps(trees.scan(roots, layer=True, digests=True)).encode(), []
+
+
+class _Opened:
+    """A layer's open folder, for a `with` block."""
+
+    def __init__(self, number: int) -> None:
+        self._path = _path(number) + "/up"
+
+    def __enter__(self) -> int:
+        self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._fd
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._fd)
+
+
+class _Roots:
+    """The open workspace and tmp of a layer, as far as it has them, for a `with` block."""
+
+    def __init__(self, up: int) -> None:
+        self._up = up
+
+    def __enter__(self) -> dict[str, int]:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fds = {name: os.open(name, flags, dir_fd=self._up) for name in sorted(os.listdir(self._up))}
+        return self._fds
+
+    def __exit__(self, *error: object) -> None:
+        for fd in self._fds.values():
+            os.close(fd)
+
+
+def _path(number: int) -> str:
+    return f"{_LAYERS}/{number}"
+
+
+# ---------------------------------------------------------------------- start
+
+
+def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> int:
+    """Enters own namespaces and builds the root; returns the id in here that owns workspaces.
+
+    Root builds the root with its own eyes (the interpreter may live where only root may look), and then becomes an
+    ordinary user that exists nowhere else. An ordinary user needs the user namespace first.
+    """
+    uid, gid = os.getuid(), os.getgid()
+    if uid:
+        linux.unshare(linux.NEWUSER)
+        linux.write_text("/proc/self/setgroups", "deny")
+        linux.write_text("/proc/self/uid_map", f"0 {uid} 1")
+        linux.write_text("/proc/self/gid_map", f"0 {gid} 1")
+    linux.unshare(linux.NEWNS)
+    linux.make_private()
+    build_root(settings["readonly"])
+    if uid == 0:
+        linux.unshare(linux.NEWUSER)
+        wire.send({"map": f"0 {_SUBORDINATE} {_SUBORDINATE_COUNT}", "pid": os.getpid()})
+        wire.receive(30)
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        linux.unshare(linux.NEWNS)
+    linux.mount("tmpfs", _LAYERS, "tmpfs", linux.NOSUID | linux.NODEV, "mode=755")
+    os.mkdir(_VIEW)
+    return 0 if uid else 1000
+
+
+def _fork_spawner(link: int) -> None:
+    """Starts the process that forks sandboxes.
+
+    Its mount namespace has the shared root and nothing else. It is PID 1 of a namespace in which all sandboxes nest, so
+    when it ends the kernel ends them.
+    """
+    linux.unshare(linux.NEWPID)
+    if os.fork():
+        os.close(link)
+        return
+    try:
+        linux.die_with_parent()
+        os.setsid()
+        linux.unshare(linux.NEWNS | linux.NEWUTS)
+        socket.sethostname("sandbox")
+        linux.bind(_ROOT, _ROOT)
+        linux.pivot_into(_ROOT)
+        serve_spawns(link)
+    finally:
+        os._exit(0)
+
+
+def main() -> None:
+    """Runs a keeper: `python -c ... CONTROL_FD SPAWN_FD PARENT_FD SETTINGS`."""
+    control, spawns, parent = (int(word) for word in sys.argv[1:4])
+    settings = json.loads(sys.argv[4])
+    close_on_exec()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    wire = Wire(control, control)
+    try:
+        inner_id = _own_namespaces(wire, settings)
+        _fork_spawner(spawns)
+    except OSError as error:
+        wire.send({"fault": "keeper", "message": f"{error.filename or 'setup'}: {error.strerror}"})
+        return
+    wire.send({"ready": True, "inner_id": inner_id})
+    Keeper(wire, (inner_id, inner_id)).serve(parent)

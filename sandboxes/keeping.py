@@ -1,0 +1,261 @@
+"""The parent's side of the keeper and the spawner: one pair per process and set of extra read-only folders."""
+
+import atexit
+import contextlib
+import json
+import os
+import select
+import socket
+import subprocess
+import threading
+import weakref
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from agentenv.errors import SandboxError
+
+from .guest.trees import Entry
+from .guest.wire import Closed, Late, Wire
+from .guest_process import guest_argv
+from .layers import Layer, StoredLayer
+
+__all__ = ["Host", "KeptLayer", "host_for"]
+
+_START_S = 30.0
+_REQUEST_S = 300.0
+
+
+class Host:
+    """A running keeper and spawner.
+
+    Args:
+        readonly: folders and files of the machine that its sandboxes see besides the usual ones.
+
+    Attributes:
+        inner_id: the id that owns workspaces, in the keeper's user namespace.
+    """
+
+    def __init__(self, readonly: tuple[str, ...]) -> None:
+        self._lock = threading.Lock()
+        self._spawn_lock = threading.Lock()
+        self._dropped: deque[int] = deque()
+        self._loaded: weakref.WeakKeyDictionary[StoredLayer, KeptLayer] = weakref.WeakKeyDictionary()
+        self._loading = threading.Lock()
+        control, self._control = _socket_pair()
+        spawns, self._spawns = _socket_pair()
+        own = os.pidfd_open(os.getpid())
+        fds = (control, spawns, own)
+        try:
+            argv = [*guest_argv("keeper"), *map(str, fds), json.dumps({"readonly": readonly})]
+            self._process = subprocess.Popen(argv, pass_fds=fds, stdin=subprocess.DEVNULL, start_new_session=True)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._wire = Wire(self._control, self._control)
+        self._spawn_wire = Wire(self._spawns, self._spawns)
+        self.inner_id = self._await_start()
+
+    def _await_start(self) -> int:
+        try:
+            reply, _ = self._wire.receive(_START_S)
+            if "map" in reply:
+                for name in ("uid_map", "gid_map"):
+                    Path(f"/proc/{reply['pid']}/{name}").write_text(reply["map"])
+                self._wire.send({"mapped": True})
+                reply, _ = self._wire.receive(_START_S)
+        except (Closed, Late, OSError) as error:
+            self.close()
+            msg = f"the keeper of namespace sandboxes did not start: {error}"
+            raise SandboxError(msg) from error
+        if "fault" in reply:
+            self.close()
+            msg = f"namespaces cannot be used here: {reply['message']}"
+            raise SandboxError(msg)
+        return reply["inner_id"]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    def ask(self, head: dict[str, Any], fds: tuple[int, ...] = ()) -> tuple[dict[str, Any], bytes]:
+        """Sends the keeper a request and returns its answer.
+
+        Raises:
+            SandboxError: it refused, or is gone.
+        """
+        with self._lock:
+            reply, body = self._exchange(self._wire, {**head, "drop": self._take_dropped()}, fds)
+        self._drop_queued()
+        return reply, body
+
+    def spawn(self, settings: dict[str, Any], fds: tuple[int, ...]) -> int:
+        """Starts a sandbox around a wire and two mounts; returns a pidfd of its first process."""
+        with self._spawn_lock:
+            reply, _ = self._exchange(self._spawn_wire, {"settings": settings}, fds)
+        return reply["fds"][0]
+
+    def _exchange(self, wire: Wire, head: dict[str, Any], fds: tuple[int, ...]) -> tuple[dict[str, Any], bytes]:
+        try:
+            wire.send(head, b"", fds)
+            reply, body = wire.receive(_REQUEST_S)
+        except (Closed, Late) as error:
+            self.close()
+            msg = f"the keeper of namespace sandboxes is gone: {error}"
+            raise SandboxError(msg) from error
+        except BaseException:
+            self.close()  # an interrupted exchange would confuse the next one
+            raise
+        if "fault" in reply:
+            msg = f"the keeper of namespace sandboxes refused: {reply['message']}"
+            raise SandboxError(msg)
+        return reply, body
+
+    # ------------------------------------------------------------------ layers
+
+    def load(self, layer: Layer) -> "KeptLayer":
+        """Returns the layer as one of this keeper, loading its archive unless that was done before."""
+        if isinstance(layer, KeptLayer) and layer.host is self:
+            return layer
+        from .layers import archives
+
+        stored = layer if isinstance(layer, StoredLayer) else archives.add(layer.archive())
+        with self._loading:
+            kept = self._loaded.get(stored)
+            if kept is None:
+                archive = stored.archive()
+                with open(os.memfd_create("layer"), "wb", buffering=0) as file:  # noqa: PTH123  has no path
+                    _write_all(file.fileno(), archive)
+                    os.lseek(file.fileno(), 0, os.SEEK_SET)
+                    reply, _ = self.ask({"op": "load", "size": len(archive)}, (file.fileno(),))
+                kept = self._loaded[stored] = KeptLayer(self, reply)
+            return kept
+
+    def drop(self, number: int) -> None:
+        """Lets go of a layer. Never blocks: it is called by finalizers, at any point of any thread."""
+        self._dropped.append(number)
+        self._drop_queued()
+
+    def _take_dropped(self) -> list[int]:
+        numbers: list[int] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                numbers.append(self._dropped.popleft())
+        return numbers
+
+    def _drop_queued(self) -> None:
+        while self._dropped and self._lock.acquire(blocking=False):
+            try:
+                self._exchange(self._wire, {"op": "drop", "drop": self._take_dropped()}, ())
+            except SandboxError:
+                return  # it is gone, and all layers with it
+            finally:
+                self._lock.release()
+
+    def close(self) -> None:
+        """Ends the keeper, and with it every sandbox and layer it holds."""
+        if self._process.returncode is None:
+            for fd in (self._control, self._spawns):
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def abandon(self) -> None:
+        """Forgets it in a forked child: closes what was inherited and leaves the processes alone."""
+        for fd in (self._control, self._spawns):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self._process.returncode = 0
+
+
+class KeptLayer:
+    """A layer that a keeper holds in memory; dropped when nothing refers to it.
+
+    Attributes:
+        host: whose layer it is.
+        number: names it there.
+        size: bytes that it uses.
+        files: files and folders that it has.
+    """
+
+    def __init__(self, host: Host, reply: dict[str, Any]) -> None:
+        self.host = host
+        self.number: int = reply["layer"]
+        self.size: int = reply["size"]
+        self.files: int = reply["files"]
+        self._entries: list[Entry] | None = None
+        weakref.finalize(self, host.drop, self.number).atexit = False
+
+    def archive(self) -> bytes:
+        """Returns the layer as an archive."""
+        with open(os.memfd_create("layer"), "r+b", buffering=0) as file:  # noqa: PTH123  has no path
+            self.host.ask({"op": "pack", "layer": self.number}, (file.fileno(),))
+            file.seek(0)
+            return file.readall()
+
+    def entries(self) -> list[Entry]:
+        """Returns its entries, with digests of files; computed once."""
+        if self._entries is None:
+            body = self.host.ask({"op": "scan", "layer": self.number})[1]
+            self._entries = [Entry(*fields) for fields in json.loads(body)]
+        return self._entries
+
+
+def _socket_pair() -> tuple[int, int]:
+    theirs, ours = socket.socketpair()
+    return theirs.detach(), ours.detach()
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+_hosts: dict[tuple[str, ...], Host] = {}
+_hosts_lock = threading.Lock()
+
+
+def host_for(readonly: tuple[str, ...]) -> Host:
+    """Returns this process's keeper for a set of extra folders, starting it unless it runs."""
+    with _hosts_lock:
+        host = _hosts.get(readonly)
+        if host is None or not host.alive:
+            host = _hosts[readonly] = Host(readonly)
+        return host
+
+
+@atexit.register
+def _close_hosts() -> None:
+    for host in _hosts.values():
+        host.close()
+    _hosts.clear()
+
+
+def _abandon_hosts() -> None:
+    for host in _hosts.values():
+        host.abandon()
+    _hosts.clear()
+    global _hosts_lock  # noqa: PLW0603  another thread of the parent may have held it
+    _hosts_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_abandon_hosts)
+
+
+def pid_of(pidfd: int) -> int:
+    """Returns the pid, as this process sees it, of the process behind a descriptor; -1 when it has ended."""
+    text = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    return int(text.partition("Pid:")[2].split()[0])
+
+
+def wait_for_end(pidfd: int, timeout_s: float) -> bool:
+    """Waits until the process behind a descriptor has ended; says whether it has."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(timeout_s * 1000))

@@ -1,0 +1,161 @@
+"""What a back end really enforces, found by trying to break it: one small attack per promise."""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from agentenv.errors import SandboxError
+from agentenv.protocols import Capabilities
+
+from .guest_sandbox import GuestSandbox
+from .spec import Limits, SandboxSpec
+
+__all__ = ["PROMISES", "probe_by_doing"]
+
+PROMISES: Mapping[str, str] = {
+    "files": "commands see no file of the host beyond a read-only allow-list, and write none outside workspace and tmp",
+    "network": "commands reach no network, not even the host's own services",
+    "processes": "commands neither see nor signal processes outside the sandbox",
+    "survivors": "nothing of a command lives on after it",
+    "privileges": "commands have no capabilities and can gain none",
+    "syscalls": "system calls that reach deep into the kernel are refused",
+    "time": "a command is killed at its deadline",
+    "output": "output beyond the limit is dropped",
+    "memory": "all processes together stay below the memory limit",
+    "process_count": "there are no more processes at once than the limit",
+    "disk": "files stay below the disk limit",
+    "inodes": "there are no more files than the limit",
+    "file_size": "no file grows beyond the limit",
+    "constant_snapshot": "snapshot and fork do not depend on how much is in the workspace",
+    "process_snapshot": "a snapshot can include running processes",
+}
+"""What a sandbox can promise, by name."""
+
+_MIB = 1 << 20
+_LIMITS = Limits(time_s=5, memory=64 * _MIB, processes=24, disk=8 * _MIB, files=200, file_size=2 * _MIB, output=1000)
+_HOG = "import sys\nb = []\nwhile len(b) < 256: b.append(b'x' * (1 << 20))\nprint('unlimited')"
+
+
+def probe_by_doing(
+    level: str, backend: str, make: Callable[[SandboxSpec], GuestSandbox], given: Mapping[str, str]
+) -> Capabilities:
+    """Returns what holds in a sandbox that `make` opens.
+
+    Args:
+        level: the isolation level.
+        backend: its name.
+        make: opens a sandbox.
+        given: promises decided by the back end's construction: `""` where one holds, otherwise the reason it does not.
+
+    Raises:
+        SandboxError: no sandbox can be opened, or it runs no commands.
+    """
+    found: dict[str, str] = dict(given)
+    with make(SandboxSpec(limits=_LIMITS)) as sandbox:
+        if sandbox.exec(["true"]).exit_code != 0:
+            msg = f"the {backend} back end opens a sandbox, but no command runs in it"
+            raise SandboxError(msg)
+        for name, attack in _ATTACKS.items():
+            if name not in found:
+                found[name] = attack(sandbox)
+    enforced = frozenset(name for name, reason in found.items() if not reason)
+    missing = {name: found[name] for name in PROMISES if found.get(name)}
+    return Capabilities(level, enforced, missing, backend)
+
+
+def _files(sandbox: GuestSandbox) -> str:
+    with tempfile.NamedTemporaryFile("w", prefix="agentenv-probe-", suffix=".txt") as canary:
+        canary.write("secret")
+        canary.flush()
+        Path(canary.name).chmod(0o666)
+        result = sandbox.exec(["sh", "-c", 'cat "$1"; echo x > "$1"', "sh", canary.name])
+        seen = "secret" in result.stdout or Path(canary.name).read_text() != "secret"
+    return "a file of the host could be read or written" if seen else ""
+
+
+def _network(sandbox: GuestSandbox) -> str:
+    lines = sandbox.exec("cat /proc/net/dev").stdout.splitlines()[2:]
+    links = {line.partition(":")[0].strip() for line in lines}
+    return f"network interfaces are visible: {sorted(links - {'lo'})}" if links - {"lo"} else ""
+
+
+def _processes(sandbox: GuestSandbox) -> str:
+    numbers = sandbox.exec("ls /proc").stdout.split()
+    seen = str(os.getpid()) in numbers and len([number for number in numbers if number.isdigit()]) > 8
+    return "processes of the host are visible" if seen else ""
+
+
+def _survivors(sandbox: GuestSandbox) -> str:
+    sandbox.exec("(setsid sleep 30 &) ; true")
+    count = sandbox.exec("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c 'sleep 3[0]'").stdout.strip()
+    return "" if count == "0" else "a background process outlived its command"
+
+
+def _privileges(sandbox: GuestSandbox) -> str:
+    status = dict(
+        line.split(":", 1) for line in sandbox.exec("cat /proc/self/status").stdout.splitlines() if ":" in line
+    )
+    if int(status.get("CapEff", "1"), 16):
+        return "commands have capabilities"
+    return "" if status.get("NoNewPrivs", "").strip() in {"1", ""} else "set-user-id programs work"
+
+
+def _syscalls(sandbox: GuestSandbox) -> str:
+    return "a user namespace can be made" if sandbox.exec("unshare -U true").exit_code == 0 else ""
+
+
+def _time(sandbox: GuestSandbox) -> str:
+    return "" if sandbox.exec("sleep 5", timeout_s=0.05).timed_out else "a deadline passed without effect"
+
+
+def _output(sandbox: GuestSandbox) -> str:
+    return "" if sandbox.exec("head -c 5000 /dev/zero").truncated else "output was not limited"
+
+
+def _memory(sandbox: GuestSandbox) -> str:
+    python = sandbox.exec("command -v python3").stdout.strip()
+    if not python:
+        return "cannot be tried: there is no python3 in the sandbox"
+    hog = sandbox.exec([python, "-c", _HOG])
+    return "256 MiB could be used with a limit of 64 MiB" if "unlimited" in hog.stdout else ""
+
+
+def _process_count(sandbox: GuestSandbox) -> str:
+    result = sandbox.exec("i=0; while [ $i -lt 60 ]; do sleep 2 & i=$((i+1)); done; echo all; true")
+    return "60 processes could run with a limit of 24" if "all" in result.stdout and not result.stderr else ""
+
+
+def _disk(sandbox: GuestSandbox) -> str:
+    result = sandbox.exec("for i in 1 2 3 4 5 6 7 8 9; do head -c 1500000 /dev/zero > d$i || exit 1; done; echo all")
+    sandbox.exec("rm -f d*")
+    return "13 MB could be written with a limit of 8 MiB" if "all" in result.stdout else ""
+
+
+def _inodes(sandbox: GuestSandbox) -> str:
+    result = sandbox.exec("i=0; while [ $i -lt 400 ]; do : > n$i || exit 1; i=$((i+1)); done; echo all")
+    sandbox.exec("rm -f n*")
+    return "400 files could be made with a limit of 200" if "all" in result.stdout else ""
+
+
+def _file_size(sandbox: GuestSandbox) -> str:
+    result = sandbox.exec("head -c 3000000 /dev/zero > big && echo all")
+    sandbox.exec("rm -f big")
+    return "a file grew beyond the limit" if "all" in result.stdout else ""
+
+
+_ATTACKS: Mapping[str, Callable[[GuestSandbox], str]] = {
+    "files": _files,
+    "network": _network,
+    "processes": _processes,
+    "survivors": _survivors,
+    "privileges": _privileges,
+    "syscalls": _syscalls,
+    "time": _time,
+    "output": _output,
+    "memory": _memory,
+    "process_count": _process_count,
+    "disk": _disk,
+    "inodes": _inodes,
+    "file_size": _file_size,
+}
