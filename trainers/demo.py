@@ -46,6 +46,7 @@ class DemoSettings:
     """The amounts of the demo.
 
     Attributes:
+        demonstrations: tasks that are played by the script, carefully and sloppily.
         careful_updates: updates of imitation on careful play.
         noisy_updates: updates of imitation on sloppy play.
         left_to_right: share of the sloppy play that ignores precedence.
@@ -59,6 +60,7 @@ class DemoSettings:
         seed: of everything.
     """
 
+    demonstrations: int = 4096
     careful_updates: int = 330
     noisy_updates: int = 130
     left_to_right: float = 0.75
@@ -105,7 +107,7 @@ def warm_start(settings: DemoSettings, held_out: Sequence[MathTask], *, progress
     """
     env = MathVerifier(**DEMO_ENV_OPTIONS)
     rng = np.random.default_rng(settings.seed)
-    tasks = demo_tasks(4096, seed=settings.seed + 1, exclude=held_out)
+    tasks = demo_tasks(settings.demonstrations, seed=settings.seed + 1, exclude=held_out)
 
     def play(task: MathTask, calls: Sequence[Any]) -> list[Message]:
         return play_script(env, [Action(tool_calls=(call,)) for call in calls], task=task)
