@@ -5,12 +5,18 @@ An estimator is a function `(TreeArrays, *, ...) -> StepAdvantages`, an allocato
 """
 
 from agentenv.credit.allocation import Allocation, allocate_uniform
+from agentenv.credit.arpo import allocate_arpo
+from agentenv.credit.calibration import Calibration, calibration_by_depth, calibration_of
+from agentenv.credit.dynamic_sampling import allocate_dynamic
 from agentenv.credit.gigpo import gigpo_advantages
 from agentenv.credit.graph import graph_values
 from agentenv.credit.grpo import dr_grpo_advantages, grpo_advantages
 from agentenv.credit.passk import max_at_k, pass_at_k
 from agentenv.credit.passk_groups import passk_training_advantages, pkpo_advantages
 from agentenv.credit.passk_tree import passk_advantages, passk_values
+from agentenv.credit.pcl import allocate_pcl
+from agentenv.credit.predictor import HashedPredictor, Prefix, SuccessPredictor, predictor_targets, prefix_at
+from agentenv.credit.random_expansion import allocate_random
 from agentenv.credit.reachability import reachability_advantages, reachable
 from agentenv.credit.reinforce import reinforce_advantages
 from agentenv.credit.result import StepAdvantages, TokenAdvantages
@@ -32,16 +38,28 @@ from agentenv.credit.trace import (
 from agentenv.credit.tree_grpo import tree_grpo_advantages
 from agentenv.credit.tree_rl import tree_rl_advantages
 from agentenv.credit.vine_ppo import vine_ppo_advantages
+from agentenv.credit.vip import allocate_vip
 
 __all__ = [
     "Allocation",
+    "Calibration",
+    "HashedPredictor",
+    "Prefix",
     "Prefixes",
     "StepAdvantages",
+    "SuccessPredictor",
     "TokenAdvantages",
     "Visits",
+    "allocate_arpo",
+    "allocate_dynamic",
+    "allocate_pcl",
     "allocate_prefixes",
+    "allocate_random",
     "allocate_roots",
     "allocate_uniform",
+    "allocate_vip",
+    "calibration_by_depth",
+    "calibration_of",
     "dr_grpo_advantages",
     "effective_ratio",
     "gigpo_advantages",
@@ -53,6 +71,8 @@ __all__ = [
     "passk_training_advantages",
     "passk_values",
     "pkpo_advantages",
+    "predictor_targets",
+    "prefix_at",
     "prefix_contrast",
     "prefixes_of",
     "prompt_weights",
