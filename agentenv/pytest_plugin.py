@@ -33,16 +33,25 @@ def load_env(name: str) -> Any:
     """Returns what `check_env` takes: the id itself, or the class that `package.module:Class` names.
 
     Raises:
-        pytest.UsageError: the module or the class does not exist.
+        pytest.UsageError: no such id, or the module or the class does not exist, or is no environment.
     """
-    if ":" not in name or "/" in name:
-        return name
-    module, _, attribute = name.partition(":")
+    from agentenv.env import Env
+    from agentenv.errors import UnknownEnvError
+    from agentenv.registry import make
+
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        if ":" not in name or "/" in name:
+            make(name).close()
+            return name
+        module, _, attribute = name.partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, UnknownEnvError) as error:
         msg = f"--agentenv-check {name}: {error}"
         raise pytest.UsageError(msg) from error
+    if not (isinstance(found, type) and issubclass(found, Env)):
+        msg = f"--agentenv-check {name}: it must be a subclass of agentenv.Env, got {found!r}"
+        raise pytest.UsageError(msg)
+    return found
 
 
 class _ClauseItem(pytest.Item):

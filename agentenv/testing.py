@@ -14,17 +14,18 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import gymnasium.utils.env_checker
 
 from agentenv.env import Env
-from agentenv.errors import AgentEnvError, CheckError, EpisodeError, SnapshotError
+from agentenv.errors import CheckError, EpisodeError, SnapshotError
 from agentenv.protocols import Fidelity, Snapshot
 from agentenv.registry import make
 
@@ -238,8 +239,11 @@ def _check_restores(env: Env, snapshot: Snapshot, signature: str, after: str) ->
 
 
 def _pure(probe: Probe) -> None:
-    with probe.episode() as plain:
+    with probe.episode() as plain, probe.episode() as again:
         expected = play(plain, probe.actions)
+        if play(again, probe.actions) != expected:
+            msg = "it compares two episodes with the same seed, and these differ: see the law 'seeded'"
+            raise _Skipped(msg)
     with probe.episode() as env:
         trace: Trace = []
         for action in probe.actions[: len(expected)]:
@@ -310,6 +314,7 @@ def _travels(probe: Probe) -> None:
     with probe.episode(position) as env:
         snapshot = env.snapshot()
         rest = probe.actions[position:]
+        env.restore(snapshot)
         expected = play(env, rest)
         if type(env).__module__ == "__main__" or "<locals>" in type(env).__qualname__:
             msg = f"{type(env).__qualname__} cannot be imported by name in another process; move it to a module"
@@ -385,7 +390,7 @@ def _resources() -> dict[str, set[str]]:
     return {
         "processes": children,
         "mounts": set(Path("/proc/self/mountinfo").read_text().splitlines()),
-        "threads": {thread.name for thread in threading.enumerate()},
+        "threads": {f"{thread.name} ({thread.ident})" for thread in threading.enumerate()},
         "open files": {name for name in files if "/proc/" not in name},
     }
 
@@ -446,9 +451,13 @@ def run_clauses(
     clauses: Sequence[Clause] = CLAUSES,
 ) -> list[ClauseResult]:
     """Tries every law on an environment and returns the verdicts; see `check_env`."""
-    env = make(env_or_id) if isinstance(env_or_id, str) else env_or_id() if isinstance(env_or_id, type) else env_or_id
-    probe = Probe(env, seed=seed, num_steps=num_steps, actions=actions)
-    return [_try(clause, probe) for clause in clauses]
+    given = env_or_id if isinstance(env_or_id, Env) else None
+    with ExitStack() as stack:
+        made = given or (make(env_or_id) if isinstance(env_or_id, str) else cast("type[Env]", env_or_id)())
+        if given is None:
+            stack.callback(made.close)
+        probe = Probe(made, seed=seed, num_steps=num_steps, actions=actions)
+        return [_try(clause, probe) for clause in clauses]
 
 
 def _try(clause: Clause, probe: Probe) -> ClauseResult:
@@ -458,8 +467,10 @@ def _try(clause: Clause, probe: Probe) -> ClauseResult:
         return ClauseResult(clause.name, clause.law, "skipped", str(why))
     except _Broken as finding:
         return ClauseResult(clause.name, clause.law, "failed", str(finding))
-    except AgentEnvError as error:
-        return ClauseResult(clause.name, clause.law, "failed", f"{type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001  a check reports on every law, whatever one of them raises
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        detail = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+        return ClauseResult(clause.name, clause.law, "failed", detail)
     return ClauseResult(clause.name, clause.law, "passed")
 
 

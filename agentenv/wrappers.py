@@ -240,9 +240,8 @@ class RecordTree(Wrapper):
         Raises:
             SnapshotError: the snapshot was not taken in this tree.
         """
-        known = (
-            [] if self.tree is None else [*self._taken, *((kept, node) for node, kept in self.tree.snapshots.items())]
-        )
+        in_tree = {} if self.tree is None else self.tree.snapshots
+        known = [*self._taken, *((kept, node) for node, kept in in_tree.items())]
         found = [node for kept, node in known if kept is snapshot] or [node for kept, node in known if kept == snapshot]
         if not found:
             msg = "RecordTree restores only snapshots of its own tree: it could not say where in the tree others belong"
