@@ -17,7 +17,7 @@ from agentenv.tools import tool
 from agentenv.types import Action, Message, ToolCall
 
 from .answers import canonical_answer, last_boxed, plain_value
-from .exact import evaluate, is_symbolic
+from .exact import evaluate, fold, is_symbolic
 from .expressions import (
     Expression,
     ExpressionError,
@@ -205,7 +205,7 @@ class MathVerifier(ToolEnv):
 
     def _compute_symbolic(self, tree: Expression) -> str:
         try:
-            reply = self._verifier.pool.call({"op": "evaluate", "tree": to_lists(tree)})
+            reply = self._verifier.pool.call({"op": "evaluate", "tree": to_lists(fold(tree))})
         except RequestError as error:
             msg = f"cannot compute this: {error}"
             raise ToolError(msg) from None

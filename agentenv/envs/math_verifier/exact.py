@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from .expressions import MAX_LENGTH, Call, Expression, ExpressionError, show_number
 
-__all__ = ["FUNCTIONS", "MAX_BITS", "SYMBOLIC_FUNCTIONS", "evaluate", "is_symbolic"]
+__all__ = ["FUNCTIONS", "MAX_BITS", "SYMBOLIC_FUNCTIONS", "evaluate", "fold", "is_symbolic"]
 
 MAX_BITS = 2_048
 """Bits of a numerator or denominator, about 616 decimal digits."""
@@ -32,6 +32,19 @@ def is_symbolic(tree: Expression) -> bool:
     if name != "^" or not isinstance(exponent := tree.arguments[1], Fraction | Call):
         return False
     return evaluate(exponent).denominator != 1
+
+
+def fold(tree: Expression) -> Expression:
+    """Returns the expression with every part that consists of numbers computed, within the limits of `evaluate`.
+
+    Raises:
+        ExpressionError: such a part cannot be computed.
+    """
+    if not is_symbolic(tree):
+        return evaluate(tree)
+    if not isinstance(tree, Call):
+        return tree
+    return Call(tree.operator, tuple(fold(argument) for argument in tree.arguments))
 
 
 def evaluate(tree: Expression) -> Fraction:

@@ -228,7 +228,7 @@ class _Channel:
         self._end.sendall(json.dumps({"id": self._last, **request}).encode() + b"\n")
         while True:
             reply = json.loads(self._line())
-            if reply.get("id", self._last) == self._last:
+            if reply.get("id", self._last) == self._last:  # not of a worker that died idle, or over an earlier request
                 return reply
 
     def _line(self) -> bytes:
@@ -256,7 +256,7 @@ def _stop(keeper: "subprocess.Popen[bytes]", ends: list[socket.socket]) -> None:
         end.close()
     keeper.terminate()
     try:
-        keeper.wait(5.0)
+        keeper.wait(1.0)
     except subprocess.TimeoutExpired:
         keeper.kill()
         keeper.wait()

@@ -4,7 +4,8 @@
 socket, and forks another as soon as one dies, which takes milliseconds instead of the import's third of a second. A
 worker reads one JSON request per line from its socket and answers with one line. Before each request it sets two timers
 of the kernel's, of processor time (`SIGPROF`) and of wall-clock time (`SIGALRM`), both with the default action: nothing
-that sympy does can delay them. What a worker died of, the keeper writes to the socket in its place.
+that sympy does can delay them. What a worker died of, and over which request, the keeper writes to the socket in its
+place.
 
 Nobody survives the caller: the keeper watches its parent and takes the workers with it, and a worker dies with the
 keeper. This file imports nothing of the package, so that the keeper stays small.
@@ -15,6 +16,7 @@ import gc
 import importlib
 import json
 import logging
+import mmap
 import operator
 import os
 import resource
@@ -62,7 +64,8 @@ class _Keeper:
         self._settings = settings
         self._handlers = handlers
         self._channels = channels
-        self._workers: dict[int, socket.socket] = {}
+        self._workers: dict[int, int] = {}  # process id -> index of its channel
+        self._current = _Current(len(channels))
         self._terminated = False
         self._wake, wake = os.pipe()
         os.set_blocking(wake, False)
@@ -71,8 +74,8 @@ class _Keeper:
         signal.signal(signal.SIGTERM, self._terminate)
 
     def run(self) -> None:
-        for channel in self._channels:
-            self._fork(channel)
+        for index in range(len(self._channels)):
+            self._fork(index)
         while self._workers and not self._terminated and os.getppid() == self._settings["parent"]:
             if select.select([self._wake], [], [], _POLL_S)[0]:
                 os.read(self._wake, 4096)
@@ -86,19 +89,20 @@ class _Keeper:
     def _terminate(self, *_: object) -> None:
         self._terminated = True
 
-    def _fork(self, channel: socket.socket) -> None:
+    def _fork(self, index: int) -> None:
+        self._current[index] = 0
         worker = os.fork()
         if worker:
-            self._workers[worker] = channel
+            self._workers[worker] = index
             return
         try:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
-            for other in self._channels:
-                if other is not channel:
-                    other.close()
-            _work(channel, self._settings, self._handlers)
+            for other, channel in enumerate(self._channels):
+                if other != index:
+                    channel.close()
+            self._work(index)
         finally:
             os._exit(1)
 
@@ -107,45 +111,64 @@ class _Keeper:
             worker, status = os.waitpid(-1, os.WNOHANG)
             if not worker:
                 return
-            channel = self._workers.pop(worker)
+            index = self._workers.pop(worker)
             code = os.waitstatus_to_exitcode(status)
             if code == 0:  # the parent closed the socket
                 continue
             if code != _EXIT_RETIRED:
                 cause = signal.Signals(-code).name if code < 0 else "memory" if code == _EXIT_MEMORY else f"exit {code}"
                 try:
-                    _send(channel, {"died": cause})
+                    _send(self._channels[index], {"died": cause, "id": self._current[index]})
                 except OSError:
                     continue
-            self._fork(channel)
+            self._fork(index)
+
+    def _work(self, index: int) -> None:
+        """Answers requests until the other side closes the socket; never returns."""
+        settings, channel = self._settings, self._channels[index]
+        _limit(settings["memory_bytes"])
+        retire_at = _address_space() + settings["memory_bytes"] // 4
+        with channel.makefile("rb") as lines:
+            for line in lines:
+                request = json.loads(line)
+                self._current[index] = request["id"]
+                signal.setitimer(signal.ITIMER_PROF, settings["cpu_limit_s"])
+                signal.setitimer(signal.ITIMER_REAL, settings["wall_limit_s"])
+                try:
+                    reply = self._handlers[request["op"]](request)
+                except MemoryError:
+                    os._exit(_EXIT_MEMORY)
+                signal.setitimer(signal.ITIMER_PROF, 0)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                _send(channel, {"id": request["id"], **reply})
+                if _address_space() > retire_at:  # what a hostile answer left behind must not starve an honest one
+                    os._exit(_EXIT_RETIRED)
+        os._exit(0)
 
 
-def _work(channel: socket.socket, settings: dict[str, Any], handlers: dict[str, _Handler]) -> None:
-    """Answers requests until the other side closes the socket; never returns."""
+class _Current:
+    """The id of the request that each worker is at, or was at last; in memory shared by the keeper and its workers."""
+
+    def __init__(self, count: int) -> None:
+        self._memory = mmap.mmap(-1, 8 * count)
+
+    def __getitem__(self, index: int) -> int:
+        return int.from_bytes(self._memory[8 * index : 8 * index + 8], "little")
+
+    def __setitem__(self, index: int, value: int) -> None:
+        self._memory[8 * index : 8 * index + 8] = value.to_bytes(8, "little")
+
+
+def _limit(memory_bytes: int) -> None:
+    """Bounds a worker's memory, forbids it to write files, and ties its life to the keeper's."""
     keeper = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != keeper:
         os._exit(0)
-    resource.setrlimit(resource.RLIMIT_AS, (settings["memory_bytes"],) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    retire_at = _address_space() + settings["memory_bytes"] // 4
-    with channel.makefile("rb") as lines:
-        for line in lines:
-            signal.setitimer(signal.ITIMER_PROF, settings["cpu_limit_s"])
-            signal.setitimer(signal.ITIMER_REAL, settings["wall_limit_s"])
-            request = json.loads(line)
-            try:
-                reply = handlers[request["op"]](request)
-            except MemoryError:
-                os._exit(_EXIT_MEMORY)
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            _send(channel, {"id": request["id"], **reply})
-            if _address_space() > retire_at:  # what a hostile answer left behind must not starve an honest one
-                os._exit(_EXIT_RETIRED)
-    os._exit(0)
 
 
 def _send(channel: socket.socket, message: dict[str, Any]) -> None:

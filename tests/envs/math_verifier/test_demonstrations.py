@@ -10,6 +10,7 @@ LEVELS = [(kind, level) for kind in ("arithmetic", "equation") for level in rang
 
 def outcome(env, task, calls):
     env.reset(options={"task": task})
+    reward, terminated = 0.0, False
     for call in calls:
         observation, reward, terminated, _, info = env.step({"role": "assistant", "tool_calls": [call.to_dict()]})
         assert info["mistakes"] == [], (task, call, observation)

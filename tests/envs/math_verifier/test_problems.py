@@ -14,6 +14,13 @@ from agentenv.envs.math_verifier.problems import reaches, read_left_to_right
 LEVELS = [(kind, level) for kind, generator in GENERATORS.items() for level in range(1, generator.highest + 1)]
 
 
+def match(pattern, text):
+    """The match of a pattern at the beginning of a text; there must be one."""
+    found = re.match(pattern, text)
+    assert found is not None, text
+    return found
+
+
 def draw(kind, level, count=60, seed=0):
     rng = np.random.default_rng(seed)
     return [GENERATORS[kind](rng, level) for _ in range(count)]
@@ -42,7 +49,7 @@ def test_the_dial_has_ends(kind):
 @of_kind("arithmetic")
 def test_arithmetic(level):
     for task in draw("arithmetic", level, count=200):
-        expression = re.fullmatch(r"Compute ([\d+\-*() ]+)\.", task.question)[1]
+        expression = match(r"Compute ([\d+\-*() ]+)\.", task.question)[1]
         assert str(eval(expression)) == task.reference
         words = expression.replace("(", "").replace(")", "").split()
         flat = words[0]
@@ -61,10 +68,10 @@ def steps(expression):
     while not expression.strip("( )").isdigit():
         inner = re.search(r"\(([^()]+)\)", expression)
         part = inner[1] if inner else expression
-        match = re.search(r"(-?\d+) (\*) (\d+)", part) or re.search(r"(-?\d+) ([+-]) (\d+)", part)
-        result = eval(match[0])
+        step = re.search(r"(-?\d+) (\*) (\d+)", part) or match(r"(-?\d+) ([+-]) (\d+)", part)
+        result = eval(step[0])
         found.append(result)
-        reduced = part.replace(match[0], str(result), 1)
+        reduced = part.replace(step[0], str(result), 1)
         if inner and re.fullmatch(r"-?\d+", reduced):
             expression = expression.replace(inner[0], reduced, 1)
         else:
@@ -77,7 +84,7 @@ def steps(expression):
 @of_kind("equation")
 def test_equation(level):
     for task in draw("equation", level):
-        left, right = re.fullmatch(r"Solve (.+) = (.+) for x\.", task.question).groups()
+        left, right = match(r"Solve (.+) = (.+) for x\.", task.question).groups()
         x = Fraction(task.reference)
         assert eval(left, {"x": x}) == eval(right, {"x": x})
         assert eval(left, {"x": x + 1}) != eval(right, {"x": x + 1})  # linear: so there is no other solution
@@ -87,7 +94,7 @@ def test_equation(level):
 @of_kind("linear_system")
 def test_linear_system(level):
     for task in draw("linear_system", level):
-        system = re.fullmatch(r"Solve the system (.+)\. Answer with \((.+)\)\.", task.question)
+        system = match(r"Solve the system (.+)\. Answer with \((.+)\)\.", task.question)
         names, values = system[2].split(", "), [int(n) for n in task.reference.strip("()").split(", ")]
         rows = [row.split(" = ") for row in system[1].split("; ")]
         point = dict(zip(names, values, strict=True))
@@ -154,7 +161,7 @@ def subsets(_, numbers):
 
 def words(question, _):
     """Inclusion and exclusion over the pairs of equal letters that stand together."""
-    letters = re.search(r"letters ([A-Z]+)", question)[1]
+    letters = match(r".*letters ([A-Z]+)", question)[1]
     doubles = sum(letters.count(letter) == 2 for letter in set(letters))
     n = len(letters)
     return sum(
@@ -226,7 +233,7 @@ def test_an_answer_must_use_each_number_once(answer, right):
 @of_kind("polynomial")
 def test_polynomial(level):
     for task in draw("polynomial", level):
-        found = re.fullmatch(
+        found = match(
             r"For which \((.+)\) (?:does|is) (.+) = (.+?)(?: hold for all x| wherever both are defined)\?",
             task.question,
         )

@@ -1,0 +1,137 @@
+"""Rows of data sets, files of them, and GSM8K's references in five spellings."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pydantic
+import pytest
+
+from agentenv.envs.math_verifier import MathTask, MathVerifier, read_tasks
+from agentenv.errors import TaskError
+
+GSM8K = {"question": "How many?", "answer": "First 3*4 = <<3*4=12>>12.\nSo 1,012.\n#### 1,012"}
+MATH = {
+    "problem": "Compute $x$.",
+    "level": "Level 4",
+    "type": "Algebra",
+    "solution": r"We see \boxed{7} first, and then $x = \boxed{\frac{1}{2}}$.",
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (GSM8K, ("How many?", "1,012", "gsm8k", 0, "")),
+        (MATH, ("Compute $x$.", r"\frac{1}{2}", "math", 4, "")),
+        (
+            {**MATH, "answer": "0.5", "unique_id": "test/algebra/1.json"},
+            ("Compute $x$.", "0.5", "math", 4, "test/algebra/1.json"),
+        ),
+        ({"ID": "2024-I-1", "Problem": "Find it.", "Answer": 204}, ("Find it.", "204", "", 0, "2024-I-1")),
+        ({"id": 60, "problem": "Find it.", "answer": "025", "url": "x"}, ("Find it.", "025", "", 0, "60")),
+        ({"question": "Q", "reference": "3", "kind": "k", "difficulty": 2, "id": "a"}, ("Q", "3", "k", 2, "a")),
+    ],
+)
+def test_rows(row, expected):
+    task = MathTask.model_validate(row)
+    assert (task.question, task.reference, task.kind, task.difficulty, task.id) == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({}, "needs 'question' or 'problem'"),
+        ({"text": "Q"}, r"got the fields \['text'\]"),
+        ({"question": "Q"}, "needs 'answer'"),
+        ({"question": "Q", "answer": "  "}, "needs 'answer'"),
+        ({"problem": "Q", "solution": "no box"}, "needs 'answer'"),
+        ({"question": 3, "answer": "3"}, "question: Input should be a valid string"),
+        ({"question": "", "reference": "3"}, "question: String should have at least 1 character"),
+        ({"question": "Q", "reference": "3", "colour": "red"}, "colour: Extra inputs are not permitted"),
+        ("Q", "valid dictionary or instance of MathTask"),
+        (None, "valid dictionary or instance of MathTask"),
+    ],
+)
+def test_rows_of_the_wrong_shape(row, reason):
+    with pytest.raises(pydantic.ValidationError):
+        MathTask.model_validate(row)
+    if row is not None:
+        with pytest.raises(TaskError, match=reason):
+            MathVerifier().reset(options={"task": row})
+
+
+def write(path: Path, *lines: bytes) -> Path:
+    path.write_bytes(b"\n".join(lines))
+    return path
+
+
+def test_a_file_is_read_once_and_again_when_it_changes(tmp_path):
+    path = write(tmp_path / "t.jsonl", json.dumps(GSM8K).encode(), b"", json.dumps(MATH).encode())
+    tasks = read_tasks(path)
+    assert [task.kind for task in tasks] == ["gsm8k", "math"]
+    assert read_tasks(str(path)) is tasks
+    write(path, json.dumps(MATH).encode())
+    assert [task.kind for task in read_tasks(path)] == ["math"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{", "line 2: Expecting property name"),
+        (b"[1]", "line 2: row: "),
+        (b"3", "line 2: row: "),
+        (b'{"question": "Q"}', "line 2: row: .*needs 'answer'"),
+        (b"\xff\xfe", "line 2: 'utf-8' codec"),
+        (b'{"question": "\xe9", "answer": "1"}', "line 2: 'utf-8' codec"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, line, reason):
+    path = write(tmp_path / "t.jsonl", json.dumps(GSM8K).encode(), line)
+    with pytest.raises(TaskError, match=re.escape(str(path)) + ".*" + reason):
+        read_tasks(path)
+
+
+def test_an_empty_or_missing_file(tmp_path):
+    with pytest.raises(TaskError, match="has no rows"):
+        MathVerifier(tasks=write(tmp_path / "t.jsonl", b"", b" "))
+    with pytest.raises(FileNotFoundError):
+        MathVerifier(tasks=tmp_path / "missing.jsonl")
+
+
+def test_an_environment_takes_files_rows_and_tasks(tmp_path):
+    path = write(tmp_path / "t.jsonl", json.dumps(GSM8K).encode())
+    for tasks in (path, str(path), [GSM8K], read_tasks(path)):
+        env = MathVerifier(tasks=tasks)
+        observation, _ = env.reset(seed=0)
+        assert observation[-1]["content"] == "How many?"
+        assert env.step(r"It is \boxed{1012}.")[1] == 1.0
+
+
+SPELLINGS = {
+    "number": "{plain}",
+    "boxed": r"So we get \boxed{{{plain}}}.",
+    "sentence": "The answer is {plain}.",
+    "units": "{plain} dollars",
+    "separators": "{grouped}",
+}
+
+
+@pytest.mark.skipif("AGENTENV_DATA" not in os.environ, reason="AGENTENV_DATA is not set")
+def test_every_gsm8k_reference_is_right_in_five_spellings_and_wrong_by_one():
+    tasks = read_tasks(Path(os.environ["AGENTENV_DATA"]) / "gsm8k_train_800.jsonl")
+    assert len(tasks) == 800
+    env = MathVerifier()
+    failures = []
+    for task in tasks:
+        number = int(task.reference.replace(",", ""))
+        for value, expected in ((number, 1.0), (number + 1, 0.0)):
+            for name, form in SPELLINGS.items():
+                text = form.format(plain=value, grouped=f"{value:,}")
+                call = {"function": {"name": "submit", "arguments": {"answer": text}}}
+                env.reset(options={"task": task})
+                _, reward, terminated, *_ = env.step(text if name == "boxed" else {"tool_calls": [call]})
+                if not terminated or reward != expected:
+                    failures.append((task.reference, text, reward))
+    assert failures == []
