@@ -7,7 +7,9 @@ import typer
 
 from .check import check
 from .command_line import Command, CommandGroup
+from .doctor import doctor
 from .envs import envs
+from .play import play
 from .rollout import rollout
 from .trees import trees
 
@@ -51,7 +53,7 @@ def agentenv(
     """
 
 
-for function in (envs, rollout, trees, check):
+for function in (envs, play, rollout, trees, check, doctor):
     app.command(cls=Command)(function)
 
 
