@@ -7,6 +7,7 @@ An estimator is a function `(TreeArrays, *, ...) -> StepAdvantages`, an allocato
 from agentenv.credit.allocation import Allocation, allocate_uniform
 from agentenv.credit.arpo import allocate_arpo
 from agentenv.credit.calibration import Calibration, calibration_by_depth, calibration_of
+from agentenv.credit.certify import Score, certify, sample_chains, sample_forks
 from agentenv.credit.dynamic_sampling import allocate_dynamic
 from agentenv.credit.gigpo import gigpo_advantages
 from agentenv.credit.graph import graph_values
@@ -16,6 +17,7 @@ from agentenv.credit.passk_groups import passk_training_advantages, pkpo_advanta
 from agentenv.credit.passk_tree import passk_advantages, passk_values
 from agentenv.credit.pcl import allocate_pcl
 from agentenv.credit.predictor import HashedPredictor, Prefix, SuccessPredictor, predictor_targets, prefix_at
+from agentenv.credit.problems import PROBLEMS
 from agentenv.credit.random_expansion import allocate_random
 from agentenv.credit.reachability import reachability_advantages, reachable
 from agentenv.credit.reinforce import reinforce_advantages
@@ -25,6 +27,7 @@ from agentenv.credit.rtmc import Visits, rtmc_advantages, rtmc_visits
 from agentenv.credit.salt import salt_advantages
 from agentenv.credit.sr_ppo import prompt_weights, sr_ppo_advantages
 from agentenv.credit.step_reward import step_reward_advantages
+from agentenv.credit.tabular import SampledTrees, TabularMDP
 from agentenv.credit.trace import (
     Prefixes,
     allocate_prefixes,
@@ -41,13 +44,17 @@ from agentenv.credit.vine_ppo import vine_ppo_advantages
 from agentenv.credit.vip import allocate_vip
 
 __all__ = [
+    "PROBLEMS",
     "Allocation",
     "Calibration",
     "HashedPredictor",
     "Prefix",
     "Prefixes",
+    "SampledTrees",
+    "Score",
     "StepAdvantages",
     "SuccessPredictor",
+    "TabularMDP",
     "TokenAdvantages",
     "Visits",
     "allocate_arpo",
@@ -60,6 +67,7 @@ __all__ = [
     "allocate_vip",
     "calibration_by_depth",
     "calibration_of",
+    "certify",
     "dr_grpo_advantages",
     "effective_ratio",
     "gigpo_advantages",
@@ -84,6 +92,8 @@ __all__ = [
     "rtmc_advantages",
     "rtmc_visits",
     "salt_advantages",
+    "sample_chains",
+    "sample_forks",
     "sr_ppo_advantages",
     "step_reward_advantages",
     "success_shares",

@@ -99,7 +99,9 @@ def predictor_targets(
     shares = success_shares(arrays, threshold=threshold)
     nodes = np.flatnonzero(~arrays.is_leaf & (arrays.leaf_counts > 0))
     starts = np.searchsorted(arrays.tree_ids, np.arange(arrays.num_trees))
-    prefixes = [prefix_at(trees[t], int(i - starts[t])) for i, t in zip(nodes, arrays.tree_ids[nodes], strict=True)]
+    owner = arrays.tree_ids[nodes]
+    local = nodes - starts[owner]
+    prefixes = [prefix_at(trees[int(t)], int(i)) for t, i in zip(owner, local, strict=True)]
     return prefixes, shares[nodes], arrays.leaf_counts[nodes].astype(np.float64)
 
 

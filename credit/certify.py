@@ -1,0 +1,189 @@
+"""Scoring an estimator against the exact advantages of a tabular problem.
+
+Letters: `N` nodes, `S` states, `A` actions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentenv.tree import TreeArrays
+
+from .groups import ratio
+from .result import StepAdvantages
+from .tabular import SampledTrees, TabularMDP
+from .trace import allocate_prefixes, prefixes_of
+
+__all__ = ["Score", "certify", "sample_chains", "sample_forks"]
+
+FloatArray = NDArray[np.float64]
+
+Estimator = Callable[[TreeArrays], StepAdvantages]
+Sampler = Callable[[TabularMDP, np.random.Generator, int, int], SampledTrees]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How an estimator's step advantages compare with the exact ones, over the steps of all trajectories."""
+
+    bias: float  # root mean square over (state, action) of the mean error, corrected for sampling noise
+    bias_low: float  # 95 % confidence bounds of it, by jackknife over batches
+    bias_high: float
+    mean_error: float  # signed, over all steps
+    mean_error_bound: float  # half the width of its 95 % confidence interval
+    variance: float  # mean squared distance from the estimator's own mean at the same (state, action)
+    mse: float  # mean squared error
+    correlation: float  # with the exact advantage
+    sign: float  # share of the steps with |A| > 0.02 whose sign is right; silence counts as wrong
+    active: float  # share of steps that get a gradient at all
+    cosine: float  # of one update's policy gradient (8 groups) with the exact gradient, mean
+    cost: float  # steps sampled per group
+
+
+def sample_chains(problem: TabularMDP, rng: np.random.Generator, groups: int, group_size: int) -> SampledTrees:
+    """Samples `group_size` independent chains per group."""
+    return problem.sample(rng, groups=groups, group_size=group_size)
+
+
+def sample_forks(problem: TabularMDP, rng: np.random.Generator, groups: int, group_size: int) -> SampledTrees:
+    """Samples half the chains, and spends the steps of the other half on forks that TRACE chooses.
+
+    The expected cost equals that of `sample_chains`. The success predictor is the truth, so this is the most that
+    allocation can give.
+    """
+    half = problem.sample(rng, groups=groups, group_size=group_size // 2)
+    prefixes = prefixes_of(half.tree)
+    states = half.states[prefixes.nodes]
+    budget = groups * (group_size - group_size // 2) * float(problem.remaining[0])
+    chosen = allocate_prefixes(
+        np.clip(problem.values()[states], 0.0, 1.0),
+        prefixes.outcomes,
+        budget=budget,
+        costs=problem.remaining[states],
+        maximum=group_size,
+        anchors=prefixes.nodes,
+    )
+    return problem.extend(rng, half, chosen.anchors, chosen.counts)
+
+
+def certify(
+    estimator: Estimator,
+    problem: TabularMDP,
+    *,
+    group_size: int = 8,
+    rollouts: int = 16_384,
+    seed: int = 0,
+    sampler: Sampler = sample_chains,
+    batches: int = 16,
+) -> Score:
+    """Scores an estimator on a problem whose advantages are known exactly.
+
+    The truth is undiscounted, whatever discount the estimator uses. Trees are one group each; what is compared is the
+    credit of every step, weighted by the trajectories through it.
+
+    Args:
+        estimator: takes TreeArrays.
+        problem: gives the truth.
+        group_size: rollouts per group.
+        rollouts: in all, so that every group size costs the same.
+        seed: of the sampling; equal seeds give all estimators the same trees.
+        sampler: how trees are grown: chains, or with forks.
+        batches: independent parts, for the confidence bounds.
+    """
+    groups = max(1, rollouts // group_size // batches)
+    truth = problem.advantages()
+    parts = [_Part(problem, truth, estimator, sampler, (seed, part), groups, group_size) for part in range(batches)]
+    counts, errors, squares = (np.stack([getattr(p, name) for p in parts]) for name in ("counts", "errors", "squares"))
+    bias, spread = (
+        _bias(counts, errors),
+        [_bias(np.delete(counts, i, 0), np.delete(errors, i, 0)) for i in range(batches)],
+    )
+    half = 1.96 * float(np.std(spread)) * np.sqrt(batches - 1)
+    total = float(counts.sum())
+    own = ratio(errors.sum(0), counts.sum(0))
+    variance = float((squares.sum(0) - own**2 * counts.sum(0)).sum()) / total
+    means = errors.sum(axis=1) / counts.sum(axis=1)
+    moments = np.sum([p.moments for p in parts], axis=0)
+    return Score(
+        bias=float(np.sqrt(max(bias, 0.0))),
+        bias_low=float(np.sqrt(max(bias - half, 0.0))),
+        bias_high=float(np.sqrt(max(bias + half, 0.0))),
+        mean_error=float(errors.sum()) / total,
+        mean_error_bound=1.96 * float(np.std(means, ddof=1)) / np.sqrt(batches),
+        variance=variance,
+        mse=float(squares.sum()) / total,
+        correlation=_correlation(moments),
+        sign=sum(p.right for p in parts) / max(1.0, sum(p.large for p in parts)),
+        active=sum(p.active for p in parts) / total,
+        cosine=float(np.mean([p.cosine for p in parts])),
+        cost=float(np.mean([p.cost for p in parts])),
+    )
+
+
+class _Part:
+    """Sums over one batch of groups."""
+
+    def __init__(
+        self,
+        problem: TabularMDP,
+        truth: FloatArray,
+        estimator: Estimator,
+        sampler: Sampler,
+        seed: tuple[int, int],
+        groups: int,
+        group_size: int,
+    ) -> None:
+        sampled = sampler(problem, np.random.default_rng(seed), groups, group_size)
+        result = estimator(sampled.tree)
+        steps = np.flatnonzero(~sampled.tree.is_root)
+        pairs = sampled.left[steps] * truth.shape[1] + sampled.actions[steps]
+        weights = result.counts[steps].astype(np.float64)
+        exact, given = truth.ravel()[pairs], result.advantages[steps]
+        error = given - exact
+        self.counts = np.bincount(pairs, weights, truth.size)
+        self.errors = np.bincount(pairs, weights * error, truth.size)
+        self.squares = np.bincount(pairs, weights * error**2, truth.size)
+        self.moments = np.array([(weights * m).sum() for m in (1, given, exact, given**2, exact**2, given * exact)])
+        large = np.abs(exact) > 0.02
+        self.large = float(weights[large].sum())
+        self.right = float(weights[large & (np.sign(given) == np.sign(exact))].sum())
+        self.active = float(weights[np.abs(given) > 1e-9].sum())
+        self.cost = sampled.cost / groups
+        self.cosine = _gradient_cosine(problem, sampled, pairs, weights * given, steps)
+
+
+def _bias(counts: FloatArray, errors: FloatArray) -> float:
+    """Estimates the mean squared bias over (state, action) from batches `[B, S A]`, without the sampling noise."""
+    total = counts.sum(axis=0)
+    mean = ratio(errors.sum(axis=0), total)
+    batches = len(counts)
+    residual = errors - mean * counts
+    noise = ratio((residual**2).sum(axis=0) * batches / (batches - 1), total**2)
+    return float((total * (mean**2 - noise)).sum() / total.sum())
+
+
+def _correlation(moments: FloatArray) -> float:
+    total, given, exact, given2, exact2, product = moments
+    covariance = product / total - given * exact / total**2
+    spread = (given2 / total - (given / total) ** 2) * (exact2 / total - (exact / total) ** 2)
+    return float(covariance / np.sqrt(spread)) if spread > 1e-18 else 0.0
+
+
+def _gradient_cosine(
+    problem: TabularMDP, sampled: SampledTrees, pairs: NDArray[np.int64], credit: FloatArray, steps: NDArray[np.int64]
+) -> float:
+    """Averages the cosine between updates of 8 groups, in the logits of a softmax policy, and the exact gradient."""
+    actions = problem.policy.shape[1]
+    updates = sampled.tree.num_trees // 8
+    if updates == 0:
+        return float("nan")
+    update = sampled.tree.tree_ids[steps] // 8
+    used = update < updates
+    size = problem.policy.size
+    taken = np.bincount((update * size + pairs)[used], credit[used], updates * size).reshape(updates, -1, actions)
+    estimate = (taken - taken.sum(axis=2, keepdims=True) * problem.policy).reshape(updates, -1)
+    exact = problem.gradient().ravel()
+    norms = np.linalg.norm(estimate, axis=1) * np.linalg.norm(exact)
+    return float(np.mean(ratio(estimate @ exact, norms)))
