@@ -186,7 +186,7 @@ def open_dense_index(path: str | Path, *, model: str | Path | None = None, devic
     try:
         manifest = _Manifest.model_validate_json((path / "dense.json").read_bytes())
         vectors: NDArray[Any] = np.load(path / "vectors.npy", mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         msg = f"{str(path)!r} is not a readable dense index: {error}"
         raise CorpusError(msg) from error
     if (manifest.format, manifest.version) != (_FORMAT, _VERSION):

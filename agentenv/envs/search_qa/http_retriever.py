@@ -96,10 +96,7 @@ class HttpRetriever:
 
     def close(self) -> None:
         """Closes this thread's connection; the next request opens another."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        self._local.kept = None
 
     def _hits(self, hits: Any) -> list[Hit]:
         try:
@@ -136,13 +133,15 @@ class HttpRetriever:
         raise RetrieverError(msg)
 
     def _request(self, path: str, payload: bytes) -> tuple[int, bytes]:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
-            connection = self._local.connection = kind(self._host, self._port, timeout=self.timeout_s)
-        connection.request("POST", path, payload, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        return response.status, response.read()
+        kept: _Connection | None = getattr(self._local, "kept", None)
+        if kept is not None:
+            try:
+                return kept.post(path, payload)
+            except ConnectionError:  # the server closed it while it was idle: no failure yet
+                pass
+        kind = http.client.HTTPSConnection if self._https else http.client.HTTPConnection
+        kept = self._local.kept = _Connection(kind(self._host, self._port, timeout=self.timeout_s))
+        return kept.post(path, payload)
 
     def _decode(self, data: bytes) -> dict[str, Any]:
         try:
@@ -156,6 +155,21 @@ class HttpRetriever:
     def _refuse(self, rule: str, found: object) -> NoReturn:
         msg = f"retrieval server {self.url} broke the protocol: {rule}, got {repr(found)[:200]}"
         raise RetrieverError(msg)
+
+
+class _Connection:
+    """A connection that is closed when the thread or the retriever that holds it goes."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self._connection = connection
+
+    def __del__(self) -> None:
+        self._connection.close()
+
+    def post(self, path: str, payload: bytes) -> tuple[int, bytes]:
+        self._connection.request("POST", path, payload, {"Content-Type": "application/json"})
+        response = self._connection.getresponse()
+        return response.status, response.read()
 
 
 def _remake(url: str, timeout_s: float, retries: int) -> HttpRetriever:

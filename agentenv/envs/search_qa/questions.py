@@ -25,7 +25,7 @@ for _relation in RELATIONS:
     _BY_SUBJECT.setdefault(_relation.subject, []).append(_relation)
 
 
-class Fiction(pydantic.BaseModel):
+class Fiction(pydantic.BaseModel, frozen=True, extra="forbid"):
     """A fictional world and the questions about it: the dials of difficulty.
 
     Attributes:
@@ -35,8 +35,6 @@ class Fiction(pydantic.BaseModel):
         hops: the numbers of hops to draw from.
         questions: how many questions.
     """
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     seed: int = pydantic.Field(default=0, ge=0)
     people: int = pydantic.Field(default=40, ge=4)
