@@ -316,7 +316,7 @@ def _travels(probe: Probe) -> None:
         rest = probe.actions[position:]
         env.restore(snapshot)
         expected = play(env, rest)
-        if type(env).__module__ == "__main__" or "<locals>" in type(env).__qualname__:
+        if not _importable(type(env)):
             msg = f"{type(env).__qualname__} cannot be imported by name in another process; move it to a module"
             raise _Skipped(msg)
         try:
@@ -330,6 +330,14 @@ def _travels(probe: Probe) -> None:
             return
         raise _Broken(_HERE, f"restoring a pickled snapshot in a fresh process raised {reply}")
     _same(expected, reply, _HERE, "equal actions after restoring a pickled snapshot in a fresh process")
+
+
+def _importable(cls: type) -> bool:
+    """Whether another process finds the class under its name."""
+    found: Any = sys.modules.get(cls.__module__) if cls.__module__ != "__main__" else None
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is cls
 
 
 def _in_fresh_process(job: bytes) -> Trace | str:
