@@ -1,0 +1,270 @@
+"""One environment per law of the contract, broken in exactly that law. Each is a mistake that people make."""
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+import agentenv as ae
+from agentenv.errors import SnapshotError
+
+__all__ = ["BROKEN", "Sound", "stop_leaks"]
+
+
+class Sound(ae.ToolEnv):
+    """Breaks no law: a sum of numbers, with a random one in every answer."""
+
+    max_steps = 4
+
+    class State(ae.State):
+        numbers: list[int] = []
+        bias: int = 0
+
+    def start(self, task):
+        self.state.bias = int(self.np_random.integers(1000))
+        return "Add numbers."
+
+    @ae.tool
+    def add(self, number: int) -> str:
+        """Add a number."""
+        self.state.numbers.append(number)
+        noise = int(self.np_random.integers(1000))
+        return f"{sum(self.state.numbers) + self.state.bias} and {noise}"
+
+
+class InfoMissing(Sound):
+    """`reset` returns no info."""
+
+    def reset(self, *, seed=None, options=None) -> Any:
+        observation, _ = super().reset(seed=seed, options=options)
+        return observation, None
+
+
+class Unseeded(Sound):
+    """Draws a number with `random` when it is made, so that seeds do not tell all."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.drawn = random.randrange(10**9)
+
+    def start(self, task):
+        self.state.bias = self.drawn
+        return "Add numbers."
+
+
+class RaisesOnBadText(Sound):
+    """Decodes what the agent wrote without expecting nonsense."""
+
+    def on_text(self, text):
+        _, found, call = text.partition("<tool_call>")
+        return str(json.loads(call)) if found else "Use the tool."
+
+
+class NeverEnds(Sound):
+    """Goes on after the end."""
+
+    def step(self, action):
+        if self.step_count == self.max_steps:
+            self._phase = "running"
+        return super().step(action)
+
+
+class NumpyInfo(Sound):
+    """Reports a numpy integer, which JSON does not know."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, info | {"total": np.sum(self.state.numbers, dtype=np.int64)}
+
+
+class RemembersOutside(Sound):
+    """Keeps what it has seen in an attribute instead of in the state."""
+
+    def start(self, task):
+        self.seen = set()
+        return super().start(task)
+
+    @ae.tool
+    def add(self, number: int) -> str:
+        """Add a number."""
+        known = number in self.__dict__.setdefault("seen", set())
+        self.seen.add(number)
+        return "again" if known else super().add(number)
+
+
+class OnlyTheLatest(Sound):
+    """Restores the latest snapshot only."""
+
+    latest = None
+
+    def snapshot(self):
+        self.latest = super().snapshot()
+        return self.latest
+
+    def restore(self, snapshot, /):
+        if self.latest not in {None, snapshot} and snapshot.env_id == self.env_id:
+            msg = "this snapshot is stale"
+            raise SnapshotError(msg)
+        super().restore(snapshot)
+
+
+class DrawsInSnapshot(Sound):
+    """Names its snapshots with random numbers of the episode."""
+
+    def snapshot(self):
+        snapshot = super().snapshot()
+        self.label = int(self.np_random.integers(10**9))
+        return snapshot
+
+
+class WritesFiles(Sound):
+    """Writes into the working directory instead of a sandbox."""
+
+    numbering: ClassVar = itertools.count()
+
+    @ae.tool
+    def add(self, number: int) -> str:
+        """Add a number."""
+        Path(f"log-{os.getpid()}-{next(self.numbering)}").touch()
+        return super().add(number)
+
+
+class KeepsStepCount(Sound):
+    """Counts on after a restore."""
+
+    max_steps = None
+
+    def restore(self, snapshot, /):
+        steps = self._step_count
+        super().restore(snapshot)
+        self._step_count = steps
+
+    @ae.tool
+    def add(self, number: int) -> str:
+        """Add a number."""
+        answer = super().add(number)
+        return self.finish(answer) if len(self.state.numbers) == 4 else answer
+
+
+class SharesState(Sound):
+    """Gives its forks the state itself."""
+
+    def fork(self, n) -> Any:
+        children = super().fork(n)
+        for child in children:
+            child.state = self.state
+        return children
+
+
+class AcceptsAll(Sound):
+    """Restores snapshots of others."""
+
+    def restore(self, snapshot, /):
+        super().restore(replace(snapshot, env_id=self.env_id))
+
+
+_BIASES: dict[int, int] = {}
+
+
+class KeepsAHandle(Sound):
+    """Its state holds a key into a table of this process."""
+
+    def start(self, task):
+        handle = len(_BIASES)
+        _BIASES[handle] = int(self.np_random.integers(1000))
+        self.state.bias = handle
+        return "Add numbers."
+
+    @ae.tool
+    def add(self, number: int) -> str:
+        """Add a number."""
+        self.state.numbers.append(number)
+        return str(sum(self.state.numbers) + _BIASES[self.state.bias])
+
+
+class LeavesFiles(Sound):
+    """Makes a temporary folder that it does not remove."""
+
+    def start(self, task):
+        tempfile.mkdtemp()
+        return super().start(task)
+
+
+class LeavesProcesses(Sound):
+    """Starts a process that it does not end."""
+
+    started: ClassVar[list[subprocess.Popen[bytes]]] = []
+
+    def start(self, task):
+        self.started.append(subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE))
+        return super().start(task)
+
+
+class LeavesThreads(Sound):
+    """Starts a thread that it does not end; all have one name."""
+
+    started: ClassVar[list[tuple[threading.Thread, threading.Event]]] = []
+
+    def start(self, task):
+        stop = threading.Event()
+        self.started.append((threading.Thread(target=stop.wait, name="worker"), stop))
+        self.started[-1][0].start()
+        return super().start(task)
+
+
+class LeavesDescriptors(Sound):
+    """Opens a file that it does not close."""
+
+    opened: ClassVar[list[int]] = []
+
+    def start(self, task):
+        self.opened.append(os.open(os.devnull, os.O_RDONLY))
+        return super().start(task)
+
+
+def stop_leaks():
+    """Ends what the leaking environments left."""
+    for process in LeavesProcesses.started:
+        process.kill()
+        process.communicate()
+    LeavesProcesses.started.clear()
+    for thread, stop in LeavesThreads.started:
+        stop.set()
+        thread.join()
+    LeavesThreads.started.clear()
+    for descriptor in LeavesDescriptors.opened:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    LeavesDescriptors.opened.clear()
+
+
+BROKEN = {
+    InfoMissing: ("gymnasium", "gymnasium says: .*`env.reset..` was not a dictionary"),
+    Unseeded: ("seeded", "two episodes with the same seed: step 1 gave .* elsewhere than `self.np_random`"),
+    RaisesOnBadText: ("mistakes", r"step\('<tool_call>.*raised JSONDecodeError.*raise ToolError"),
+    NeverEnds: ("ended", "after the end gave an answer.*`step` is overridden"),
+    NumpyInfo: ("json", r"info of step 1 is not JSON: Object of type int64.*int\(\) or float\(\)"),
+    RemembersOutside: ("equal", "again: step 1 gave .*kept outside `self.state`.*: here `self.seen`"),
+    OnlyTheLatest: ("valid", "other snapshots and restores raised SnapshotError: this snapshot is stale.*refers to"),
+    DrawsInSnapshot: ("pure", "without and with a snapshot before every step: .*`snapshot` draws random numbers"),
+    WritesFiles: ("undo", "did not undo files .*'log-.*outside `self.sandbox`"),
+    KeepsStepCount: ("undo", "did not bring back the step count.*`restore` is overridden"),
+    SharesState: ("siblings", "a step in one sibling changed the state of another.*share a mutable object"),
+    AcceptsAll: ("foreign", "a snapshot of 'other/Env-v0' was restored into 'AcceptsAll-v0'.*`restore` is overridden"),
+    KeepsAHandle: ("travels", r"fresh process raised KeyError.*fidelity = Fidelity.LOCAL"),
+    LeavesFiles: ("leaks", r"left after close\(\): temporary files \['tmp.*`close` is overridden"),
+    LeavesProcesses: ("leaks", r"left after close\(\): processes \['\d"),
+    LeavesThreads: ("leaks", r"left after close\(\): threads \['worker"),
+    LeavesDescriptors: ("leaks", r"left after close\(\): open files \['\d+ -> /dev/null"),
+}
+"""Each class with the one law that it breaks and what the report says."""
