@@ -67,7 +67,7 @@ class Env(gymnasium.Env[Observation, Any]):
     State: ClassVar[type[pydantic.BaseModel]] = State
     Task: ClassVar[type[pydantic.BaseModel] | None] = None
     fidelity: Fidelity = Fidelity.PORTABLE
-    metadata: dict[str, Any] = {"render_modes": ["ansi"]}  # noqa: RUF012  as gymnasium declares it
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012  as gymnasium declares it
 
     state: Any
     task: Any
