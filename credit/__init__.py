@@ -12,6 +12,7 @@ from agentenv.credit.dynamic_sampling import allocate_dynamic
 from agentenv.credit.gigpo import gigpo_advantages
 from agentenv.credit.graph import graph_values
 from agentenv.credit.grpo import dr_grpo_advantages, grpo_advantages
+from agentenv.credit.passes import occupancy_weights
 from agentenv.credit.passk import max_at_k, pass_at_k
 from agentenv.credit.passk_groups import passk_training_advantages, pkpo_advantages
 from agentenv.credit.passk_tree import passk_advantages, passk_values
@@ -74,6 +75,7 @@ __all__ = [
     "graph_values",
     "grpo_advantages",
     "max_at_k",
+    "occupancy_weights",
     "pass_at_k",
     "passk_advantages",
     "passk_training_advantages",

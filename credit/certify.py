@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from agentenv.tree import TreeArrays
 
 from .groups import ratio
+from .passes import occupancy_weights
 from .result import StepAdvantages
 from .tabular import SampledTrees, TabularMDP
 from .trace import allocate_prefixes, prefixes_of
@@ -38,7 +39,8 @@ class Score:
     correlation: float  # with the exact advantage
     sign: float  # share of the steps with |A| > 0.02 whose sign is right; silence counts as wrong
     active: float  # share of steps that get a gradient at all
-    cosine: float  # of one update's policy gradient (8 groups) with the exact gradient, mean
+    cosine: float  # of one update's policy gradient (8 groups) with the exact gradient, mean; nodes weigh `counts`
+    cosine_weighted: float  # the same with nodes weighing `occupancy_weights`; differs only where there are forks
     cost: float  # steps sampled per group
 
 
@@ -118,6 +120,7 @@ def certify(
         sign=sum(p.right for p in parts) / max(1.0, sum(p.large for p in parts)),
         active=sum(p.active for p in parts) / total,
         cosine=float(np.mean([p.cosine for p in parts])),
+        cosine_weighted=float(np.mean([p.cosine_weighted for p in parts])),
         cost=float(np.mean([p.cost for p in parts])),
     )
 
@@ -152,6 +155,8 @@ class _Part:
         self.active = float(weights[np.abs(given) > 1e-9].sum())
         self.cost = sampled.cost / groups
         self.cosine = _gradient_cosine(problem, sampled, pairs, weights * given, steps)
+        even = occupancy_weights(sampled.tree)[steps]
+        self.cosine_weighted = _gradient_cosine(problem, sampled, pairs, even * given, steps)
 
 
 def _bias(counts: FloatArray, errors: FloatArray) -> float:

@@ -18,6 +18,7 @@ __all__ = [
     "check_steps",
     "episode_returns",
     "mean_below",
+    "occupancy_weights",
     "returns_below",
     "spread_below",
     "sum_above",
@@ -122,6 +123,29 @@ def spread_below(tree: TreeArrays, means: FloatArray, discount: float) -> FloatA
         between = np.where(counts[level] > 0, counts[level] * (means[level] - ahead) ** 2, 0.0)
         np.add.at(spread, above, discount**2 * (spread[level] + between))
     return spread
+
+
+def occupancy_weights(tree: TreeArrays) -> FloatArray:
+    """Computes how often the policy itself would come through every step: each fork splits its weight evenly.
+
+        w_child = w_parent / (children of the parent)          w_root = trajectories of its tree / roots of it
+
+    Without forks below the root this is `leaf_counts`. With them, `leaf_counts` follow where an allocator spent its
+    continuations; these weights do not: children are independent draws from their parent, however many there are. Weigh
+    a loss over nodes with them to estimate the on-policy gradient. Steps that no valid trajectory passes have 0.
+
+    Returns:
+        `[N]`, roots included.
+    """
+    live = tree.leaf_counts > 0
+    children = np.bincount(tree.parents[live & ~tree.is_root], minlength=len(tree))
+    roots = live & tree.is_root
+    per_tree = group_sums(tree.tree_ids, np.where(roots, tree.leaf_counts, 0), tree.num_trees)
+    weights = np.where(roots, ratio(per_tree, group_sums(tree.tree_ids, roots, tree.num_trees))[tree.tree_ids], 0.0)
+    for level in tree.levels[1:]:
+        above = tree.parents[level]
+        weights[level] = np.where(live[level], weights[above] / np.maximum(children[above], 1), 0.0)
+    return weights
 
 
 def episode_returns(tree: TreeArrays) -> FloatArray:
