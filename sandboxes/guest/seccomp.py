@@ -165,7 +165,8 @@ def program() -> bytes:
         out.deny_value(_IOCTL, 1, request)
     for number in _OF_PID_ONE:
         out.deny_value(number, 0, 1)
-    for number in (_SET_PRIORITY, _IOPRIO_SET):
+    for number, itself in ((_SET_PRIORITY, 0), (_IOPRIO_SET, 1)):
+        out.allow_only(number, 0, (itself,), errno.EPERM)  # a process, not a group or all of a user
         out.allow_only(number, 1, (0,), errno.EPERM)
     out.op(_RET, _ALLOW)
     return b"".join(out.code)

@@ -1,0 +1,108 @@
+"""Every attack of the table is refused, and the table bites where there is no isolation."""
+
+import os
+import platform
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from sandbox_attacks import ATTACKS, PRELUDE
+from sandbox_backends import ENGINES, opener, skip_without
+
+from agentenv.sandboxes import Limits
+from agentenv.sandboxes.opening import BACKENDS, LEVELS
+
+SECRET = "secret-3141"
+LIMITS = Limits(time_s=20, memory=256 << 20, processes=64, disk=64 << 20, files=3000, file_size=64 << 20)
+ISOLATED = [name for name, backend in BACKENDS.items() if LEVELS.index(backend.level) >= LEVELS.index("namespace")]
+CASES = [
+    pytest.param(backend, attack, id=f"{backend}-{attack.name}", marks=[pytest.mark.docker] * (backend in ENGINES))
+    for backend in ISOLATED
+    for attack in ATTACKS
+]
+QUICK = {"never end": 1.0, "ignore every signal": 1.0}
+
+
+@pytest.fixture(scope="module")
+def host():
+    """What attacks aim at: a secret file, a listener, sockets, a process, and a variable of the environment."""
+    with tempfile.TemporaryDirectory(prefix="agentenv-attack-") as folder:
+        canary = Path(folder, "canary.txt")
+        canary.write_text(SECRET)
+        canary.chmod(0o666)
+        Path(folder).chmod(0o777)
+        tcp = socket.create_server(("127.0.0.1", 0))
+        name, path = f"agentenv-{os.getpid()}", str(Path(folder, "socket"))
+        listeners = [tcp]
+        for address in (path, "\0" + name):
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(address)
+            listener.listen()
+            listeners.append(listener)
+        os.environ["AGENTENV_ATTACK"] = SECRET
+        sleeper = subprocess.Popen(["sleep", "271828"])
+        yield {
+            "CANARY": str(canary),
+            "PORT": str(tcp.getsockname()[1]),
+            "SOCKET": path,
+            "ABSTRACT": name,
+            "HOST_PID": str(sleeper.pid),
+        }
+        del os.environ["AGENTENV_ATTACK"]
+        assert sleeper.poll() is None, "an attack killed a process of the host"
+        assert canary.read_text() in {SECRET, SECRET + "x\n"}
+        sleeper.kill()
+        sleeper.wait()
+        for listener in listeners:
+            listener.close()
+
+
+@pytest.fixture(scope="module")
+def boxes():
+    """One sandbox per back end, kept for all attacks: what one breaks, the next would show."""
+    opened = {}
+    yield opened
+    for sandbox in opened.values():
+        sandbox.close()
+
+
+def run(sandbox, attack, host):
+    argv = ["sh", "-c", attack.code + "\necho TRIED"]
+    if attack.language == "py":
+        argv = ["/usr/bin/python3", "-c", PRELUDE + attack.code + "\nprint('TRIED')"]
+    return sandbox.exec(argv, env=host, timeout_s=QUICK.get(attack.name))
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="the numbers of system calls in the table are those of x86-64"
+)
+@pytest.mark.parametrize(("backend", "attack"), CASES)
+def test_attack_is_refused(backend, attack, host, boxes):
+    skip_without(backend)
+    if backend not in boxes:
+        boxes[backend] = opener(backend)(limits=LIMITS)
+    sandbox = boxes[backend]
+    for _ in range(2 if backend == "namespace" else 1):  # the second time shows what the first left behind
+        result = run(sandbox, attack, host)
+        assert "BREACH" not in result.stdout + result.stderr
+        died = result.timed_out or result.oom or result.exit_code >= 128
+        assert died or "TRIED" in result.stdout + result.stderr, result
+    assert sandbox.exec("echo alive; ls late 2>/dev/null").stdout == "alive\n"
+
+
+@pytest.mark.filterwarnings("ignore::agentenv.sandboxes.subprocess.NoIsolationWarning")
+@pytest.mark.parametrize("attack", [attack for attack in ATTACKS if attack.bites], ids=lambda attack: attack.name)
+def test_attack_works_without_isolation(attack, host):
+    with opener("subprocess")() as sandbox:
+        code = (
+            attack.code
+            if attack.name != "secrets in the environment"
+            else "cat /proc/$HOST_PID/environ | grep -q secret && echo BREACH"
+        )
+        assert "BREACH" in run(sandbox, attack._replace(code=code), host).stdout
+
+
+def test_table_is_long_enough():
+    assert len({attack.name for attack in ATTACKS}) == len(ATTACKS) >= 45
