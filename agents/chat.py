@@ -65,6 +65,7 @@ class ChatFormat:
         self.stop_token_ids = frozenset(stops)
         self._stop_texts = [text for text in map(self.decode, ([stop] for stop in sorted(stops))) if text]
         self._options = dict(template_options or {})
+        self._last_tools: tuple[Sequence[ToolSchema], str] = (), "[]"
         remember: Callable[..., Any] = lru_cache(cache_size)
         self._root: Callable[[str, str], TokenIds] = remember(self._render_root)
         self._suffix: Callable[[str, str, str], TokenIds] = remember(self._render_suffix)
@@ -80,7 +81,7 @@ class ChatFormat:
         Raises:
             ModelError: the template ends an assistant message with none of the stop tokens.
         """
-        tools = _dump(context.tools)
+        tools = self._dump_tools(context.tools)
         if not context.token_ids:
             return self._root(_dump(context.messages), tools)
         last = context.messages[context.covered - 1] if context.covered else _ASKED
@@ -95,7 +96,7 @@ class ChatFormat:
         Raises:
             ModelError: the template renders the message otherwise than after its own generation prompt.
         """
-        return self._action(_dump(message), _dump(tools))
+        return self._action(_dump(message), self._dump_tools(tools))
 
     def parse(self, token_ids: Sequence[int]) -> tuple[str, tuple[ToolCall, ...]]:
         """Returns the text and the tool calls that sampled ids stand for, without the end token."""
@@ -110,6 +111,12 @@ class ChatFormat:
         """Returns the text of `token_ids`, special tokens included."""
         text = self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return cast("str", text)
+
+    def _dump_tools(self, tools: Sequence[ToolSchema]) -> str:
+        """Encodes schemas, which are long and nearly always the same as in the call before."""
+        if tools != self._last_tools[0]:
+            self._last_tools = tools, _dump(tools)
+        return self._last_tools[1]
 
     def _render(self, messages: Sequence[Message], tools: Sequence[ToolSchema], *, generate: bool) -> str:
         rendered = self.tokenizer.apply_chat_template(

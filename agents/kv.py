@@ -10,21 +10,35 @@ import torch
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-__all__ = ["GrowingLayer", "KeptRow", "PrefixStore", "gather_rows", "is_plain", "new_cache", "select_rows"]
+__all__ = ["SPARE", "GrowingLayer", "KeptRow", "PrefixStore", "gather_rows", "is_plain", "new_cache", "select_rows"]
 
-_SPARE = 32
+SPARE = 32
 """Tokens of room that a layer allocates at once."""
 
 TokenIds = tuple[int, ...]
 
 
 class GrowingLayer(DynamicLayer):
-    """A `DynamicLayer` that writes new tokens into spare room instead of copying the past at every token."""
+    """A `DynamicLayer` that writes new tokens into spare room instead of copying the past at every token.
+
+    `keys` and `values` are views of the room, as long as the tokens in it.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._room: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._views: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
+
+    @classmethod
+    def of(cls, keys: torch.Tensor, values: torch.Tensor, length: int) -> "GrowingLayer":
+        """Returns a layer whose room is given, `[B, heads, room, size]`, with `length` tokens in it."""
+        layer = cls()
+        layer.is_initialized, layer.dtype, layer.device = True, keys.dtype, keys.device
+        layer._take(keys, values, length)
+        return layer
+
+    def _take(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
+        self._room = keys, values
+        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
@@ -34,19 +48,23 @@ class GrowingLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         before = self.get_seq_length()
         after = before + key_states.shape[-2]
-        views_stand = self.keys is self._views[0] and self.values is self._views[1]
-        if self._room is None or not views_stand or self._room[0].shape[-2] < after:
-            self._room = _room(self.keys, key_states, before, after), _room(self.values, value_states, before, after)
+        if self._room is None or self._room[0].shape[-2] < after:
+            self._room = _grown(self.keys, key_states, before, after), _grown(self.values, value_states, before, after)
         self._room[0][:, :, before:after] = key_states
         self._room[1][:, :, before:after] = value_states
-        self.keys, self.values = self._room[0][:, :, :after], self._room[1][:, :, :after]
-        self._views = self.keys, self.values
-        return self.keys, self.values
+        self._take(*self._room, after)
+        return cast("tuple[torch.Tensor, torch.Tensor]", (self.keys, self.values))
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Chooses rows, repeats allowed, and keeps the spare room; the old room stays as it is."""
+        if self._room is not None:
+            keys, values = (room.index_select(0, beam_idx) for room in self._room)
+            self._take(keys, values, self.get_seq_length())
 
 
-def _room(past: torch.Tensor | None, new: torch.Tensor, before: int, after: int) -> torch.Tensor:
+def _grown(past: torch.Tensor | None, new: torch.Tensor, before: int, after: int) -> torch.Tensor:
     batch, heads, _, size = new.shape
-    room = new.new_empty(batch, heads, after + _SPARE, size)
+    room = new.new_empty(batch, heads, after + SPARE, size)
     if before and past is not None:
         room[:, :, :before] = past
     return room
@@ -94,37 +112,34 @@ class KeptRow:
     length: int
 
 
-def gather_rows(
-    kept: Sequence[KeptRow | None], lengths: Sequence[int], slots: int, config: PreTrainedConfig
-) -> DynamicCache:
-    """Copies prefixes out of several caches into one, right-aligned in `slots` slots.
+def gather_rows(kept: Sequence[KeptRow | None], lengths: Sequence[int], slots: int, *, spare: int) -> DynamicCache:
+    """Copies prefixes out of several plain caches into one, right-aligned in `slots` slots.
 
     Args:
-        kept: `[B]` where each prefix is; `None` for an empty one.
+        kept: `[B]` where each prefix is; `None` for an empty one. At least one is not empty.
         lengths: `[B]` how many tokens to take from each, at most `slots` and at most what is kept.
-        slots: the length of the new cache; 0 gives an empty one.
-        config: the model's configuration.
+        slots: the length of the new cache.
+        spare: for how many more tokens there shall be room.
 
     Returns:
         A plain cache `[B, heads, slots, size]`; what lies left of a prefix is arbitrary, finite, and must be masked.
     """
-    target = new_cache(config)
-    if slots == 0:
-        return target
     sources: dict[int, list[int]] = {}
     for i, (where, length) in enumerate(zip(kept, lengths, strict=True)):
         if where is not None and length > 0:
             sources.setdefault(id(where.cache), []).append(i)
     plans = [_Plan.of(kept, lengths, slots, members) for members in sources.values()]
-    for number, layer in enumerate(_layers(target)):
+    target = DynamicCache()
+    for number in range(len(plans[0].cache.layers)):
+        sides: list[torch.Tensor] = []
         for side in ("keys", "values"):
-            pieces = [(getattr(_layers(plan.cache)[number], side), plan) for plan in plans]
+            pieces = [(cast("torch.Tensor", getattr(_layers(plan.cache)[number], side)), plan) for plan in plans]
             _, heads, _, size = pieces[0][0].shape
-            out = pieces[0][0].new_zeros(len(kept), slots, heads, size)
+            room = pieces[0][0].new_zeros(len(kept), heads, slots + spare, size)
             for piece, plan in pieces:
-                out[plan.target] = piece.transpose(1, 2)[plan.rows, plan.places]
-            setattr(layer, side, out.transpose(1, 2))
-            layer.is_initialized, layer.dtype, layer.device = True, out.dtype, out.device
+                room.transpose(1, 2)[plan.target[:, None], plan.slots] = piece.transpose(1, 2)[plan.rows, plan.places]
+            sides.append(room)
+        target.layers.append(GrowingLayer.of(sides[0], sides[1], slots))
     return target
 
 
@@ -136,6 +151,7 @@ class _Plan:
     target: torch.Tensor  # [b] rows of the new cache
     rows: torch.Tensor  # [b, 1] rows of the source
     places: torch.Tensor  # [b, slots] slots of the source; left of a prefix, those of its first token
+    slots: torch.Tensor  # [slots] slots of the new cache
 
     @classmethod
     def of(cls, kept: Sequence[KeptRow | None], lengths: Sequence[int], slots: int, members: Sequence[int]) -> "_Plan":
@@ -146,7 +162,8 @@ class _Plan:
         first = torch.tensor([[where.start] for where in found])
         places = torch.maximum(starts + torch.arange(slots)[None, :], first)
         rows = torch.tensor([[where.row] for where in found])
-        return cls(cache, torch.tensor(members, device=device), rows.to(device), places.to(device))
+        target, order = torch.tensor(members, device=device), torch.arange(slots, device=device)
+        return cls(cache, target, rows.to(device), places.to(device), order)
 
 
 class PrefixStore:

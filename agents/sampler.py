@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from .kv import KeptRow, PrefixStore, gather_rows, is_plain, new_cache, select_rows
+from .kv import SPARE, KeptRow, PrefixStore, gather_rows, is_plain, new_cache, select_rows
 from .noise import uniforms
 
 __all__ = ["Sample", "Sampler"]
@@ -147,7 +147,9 @@ class Sampler:
         slots, chunk = max(lengths), max(len(prompt) - n for prompt, n in zip(prompts, have, strict=True))
         taken = [max(0, length - chunk) for length in lengths]
         cache = (
-            gather_rows(kept, taken, slots - chunk, self.model.config) if any(have) else new_cache(self.model.config)
+            gather_rows(kept, taken, slots - chunk, spare=chunk + min(SPARE, self.max_new_tokens))
+            if slots > chunk
+            else new_cache(self.model.config)
         )
         ids = self._tensor([[0] * (chunk - len(prompt[-chunk:])) + list(prompt[-chunk:]) for prompt in prompts])
         sizes = self._tensor(lengths)
