@@ -109,9 +109,9 @@ def _loads(text: str) -> object:
     value: object = json.loads(text, parse_float=_finite, parse_constant=_finite)
     level: list[object] = [value]
     for _ in range(_MAX_DEPTH):
+        level = [part for whole in level for part in _parts(whole) if isinstance(part, dict | list)]
         if not level:
             return value
-        level = [part for whole in level for part in _parts(whole)]
     msg = f"JSON must be nested at most {_MAX_DEPTH} deep"
     raise ValueError(msg)
 
