@@ -92,17 +92,24 @@ def _opening(messages: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps([[message["role"], message["content"]] for message in messages[:end]])
 
 
-def load_model_agent(folder: Path, *, temperature: float, max_action_tokens: int) -> "TransformersAgent":
+def load_model_agent(argument: str, folder: Path, **options: Any) -> "TransformersAgent":
     """Loads a transformers model and its tokenizer from a folder.
 
+    Args:
+        argument: the option that named the folder.
+        folder: what `save_pretrained` wrote.
+        options: of `TransformersAgent.from_pretrained`.
+
     Raises:
-        typer.BadParameter: there is no model or no tokenizer in it, or torch is not installed.
+        typer.BadParameter: there is no such folder, no model or no tokenizer in it, or torch is not installed.
     """
-    quiet_transformers("--agent")
+    if not folder.is_dir():
+        refuse(argument, f"must be the folder of a model, got {str(folder)!r}: there is no such folder")
+    quiet_transformers(argument)
     from agentenv.agents import TransformersAgent
 
-    with blame("--agent", ModelError):
-        return TransformersAgent.from_pretrained(folder, temperature=temperature, max_new_tokens=max_action_tokens)
+    with blame(argument, ModelError):
+        return TransformersAgent.from_pretrained(folder, **options)
 
 
 def quiet_transformers(argument: str) -> None:

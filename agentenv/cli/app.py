@@ -6,16 +6,23 @@ from typing import Annotated
 import typer
 
 from .check import check
-from .command_line import Command, CommandGroup
+from .command_line import Command, CommandGroup, lazy_group
+from .demo import demo
 from .doctor import doctor
 from .envs import envs
 from .play import play
 from .rollout import rollout
+from .train import train
 from .trees import trees
 
 __all__ = ["app", "main"]
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+_GROUPS = {
+    "index": ("agentenv.envs.search_qa.index_cli", "Build, search and serve the index of a corpus."),
+}
+"""Groups of commands that live beside what they are about: name, module with an `app`, what they do."""
 
 app = typer.Typer(
     name="agentenv",
@@ -53,8 +60,10 @@ def agentenv(
     """
 
 
-for function in (envs, play, rollout, trees, check, doctor):
+for function in (envs, play, rollout, trees, train, check, doctor, demo):
     app.command(cls=Command)(function)
+for name, (module, about) in _GROUPS.items():
+    app.add_typer(typer.Typer(cls=lazy_group(module)), name=name, help=about)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

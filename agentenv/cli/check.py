@@ -24,9 +24,9 @@ def check(
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Random actions per episode.")] = 6,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
 ) -> None:
-    """Check that an environment keeps the contract: seeding, snapshots, forks, leaks.
+    """Check that an environment keeps the contract.
 
-    Each law is a clause, tried on episodes of random actions. Exit code 1 where one is broken. `pytest
+    The contract is a list of laws: on seeding, snapshots, restores, forks and leaks. Each law is a clause, tried on episodes of random actions. Exit code 1 where one is broken. `pytest
     --agentenv-check ENV_ID` runs the same clauses as tests.
 
     Examples:

@@ -110,7 +110,10 @@ def lazy_group(module: str) -> type[TyperGroup]:
 
         @override
         def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-            group = typer.main.get_command(importlib.import_module(module).app)
+            group: Any = typer.main.get_command(importlib.import_module(module).app)
+            group.params = [p for p in group.params if "completion" not in str(p.name)]
+            for command in (group, *group.commands.values()):
+                command.rich_markup_mode = None  # plain help, like everywhere here
             return group.make_context(info_name, args, parent, **extra)
 
     return LazyGroup

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from agentenv.types import Message
 
-__all__ = ["Cell", "open_console", "print_fields", "print_json", "print_messages", "print_table"]
+__all__ = ["Cell", "open_console", "print_fields", "print_json", "print_messages", "print_table", "visible"]
 
 Cell = str | Text
 
@@ -63,4 +63,10 @@ def print_messages(console: Console, messages: Iterable[Message]) -> None:
     for message in messages:
         name = f" {message['name']}" if "name" in message else ""
         label = f"[{message['role']}{name}] "
-        console.print(Text.assemble((label, _ROLES.get(message["role"], "")), message["content"]), soft_wrap=True)
+        text = Text.assemble((label, _ROLES.get(message["role"], "")), visible(message["content"]))
+        console.print(text, soft_wrap=True)
+
+
+def visible(text: str) -> str:
+    """Returns text with control characters written out, so that what a model wrote cannot act on the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)

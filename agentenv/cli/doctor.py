@@ -11,9 +11,9 @@ _STYLES = {"ok": "green", "missing": "yellow", "note": "cyan", "problem": "bold 
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
-    """Tell what this machine has: Python, packages, devices, isolation; and what to install.
+    """Tell what this machine has, and what to install.
 
-    What can be tried is tried: namespaces are entered, an overlay is mounted, the Docker engine is asked. Missing parts
+    It looks at Python, packages, devices and isolation. What can be tried is tried: namespaces are entered, an overlay is mounted, the Docker engine is asked. Missing parts
     are optional; exit code 1 where something is a problem.
 
     Examples:

@@ -12,6 +12,8 @@ from rich.tree import Tree
 from agentenv.tree import EpisodeTree, Node
 from agentenv.types import Action
 
+from .console import visible
+
 __all__ = ["describe_action", "draw_tree", "print_tree"]
 
 _LEGEND = "node, reward, xN: trajectories through it"
@@ -94,7 +96,7 @@ def _story(node: Node) -> Text:
     text = Text()
     if node.action is not None:
         text.append(describe_action(node.action), "cyan")
-    answers = [" ".join(message["content"].split()) for message in node.observation]
+    answers = [visible(" ".join(message["content"].split())) for message in node.observation]
     if node.reward is None:
         answers = [str(node.info.get("failure", "infrastructure failed"))]
     if node.action is not None and any(answers):
@@ -114,7 +116,7 @@ def describe_action(action: Action, *, limit: int = 200) -> str:
         else:
             inside = ", ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in call.arguments.items())
         parts.append(f"{call.name}({_short(' '.join(inside.split()), limit)})")
-    return "; ".join(parts) or '""'
+    return visible("; ".join(parts)) or '""'
 
 
 def _short(text: str, limit: int) -> str:

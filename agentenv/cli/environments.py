@@ -3,14 +3,16 @@
 import difflib
 import importlib
 import inspect
+import itertools
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import gymnasium
+import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
 from agentenv.env import Env
@@ -31,11 +33,13 @@ class EnvChoice:
         name: as the user wrote it.
         cls: the class.
         options: arguments of the constructor.
+        words: the same as words of a command line.
     """
 
     name: str
     cls: type[Env]
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    words: tuple[str, ...] = ()
 
     def make(self) -> Env:
         """Returns a new environment."""
@@ -53,7 +57,8 @@ def choose_env(name: str, options: Sequence[str] = ()) -> EnvChoice:
         typer.BadParameter: there is no such environment, or it does not take the options.
     """
     cls = _class_by_path(name) if ":" in name else _class_by_id(name)
-    choice = EnvChoice(name, cls, parse_options(options, known=constructor_options(cls), owner=name))
+    parsed = parse_options(options, known=constructor_options(cls), owner=name)
+    choice = EnvChoice(name, cls, parsed, (name, *(word for option in options for word in ("--option", option))))
     with blame("--option" if options else "ENV_ID", TypeError, ValueError, AgentEnvError, OSError):
         choice.make().close()
     return choice
@@ -133,33 +138,47 @@ def parse_task(text: str | None) -> Any:
         refuse("--task", f"must be an index or JSON, got {text!r}: {error}")
 
 
-def sample_tasks(choice: EnvChoice, count: int, *, seed: int, exclude: Iterable[str] = ()) -> list[Any]:
-    """Returns different tasks that the environment chooses by itself.
+def sample_tasks(
+    choice: EnvChoice, count: int, *, seed: int, exclude: Iterable[str] = (), least: int | None = None
+) -> dict[str, Any]:
+    """Returns different tasks by id: of the environment's own list, in random order, or drawn by its `sample_task`.
+
+    An environment without tasks gives `None` as often as asked.
 
     Args:
         choice: the environment.
         count: how many.
         seed: of the choice.
         exclude: ids of tasks that must not come up.
+        least: how many are enough where there are no more; `count` by default.
 
     Raises:
         TaskError: the environment has fewer tasks than that.
     """
     env = choice.make()
-    seen, tasks = set(exclude), list[Any]()
+    seen, tasks = set(exclude), dict[str, Any]()
     try:
-        for attempt in range(20 * count + 100):
+        for number, options in enumerate(_resets(env, count, seed)):
             if len(tasks) == count:
-                return tasks
-            env.reset(seed=derive_seed(seed, attempt, "task"))
-            if env.task is None:
-                tasks.append(None)
-            elif env.task_id not in seen:
-                seen.add(env.task_id)
-                tasks.append(env.task)
+                break
+            env.reset(seed=derive_seed(seed, number, "task"), options=options)
+            name = str(number) if env.task is None else env.task_id
+            if name not in seen:
+                seen.add(name)
+                tasks[name] = env.task
     finally:
         env.close()
-    if len(tasks) == count:
-        return tasks
-    msg = f"{choice.name} gave only {len(tasks)} different tasks of the {count} that are needed: ask for fewer"
-    raise TaskError(msg)
+    needed = count if least is None else least
+    if len(tasks) < needed:
+        msg = f"{choice.name} has only {len(tasks)} different tasks for this, and {needed} are needed: ask for fewer"
+        raise TaskError(msg)
+    return tasks
+
+
+def _resets(env: Env, count: int, seed: int) -> Iterator[dict[str, Any] | None]:
+    """Yields options of `reset` that bring up one task after another."""
+    if len(env.tasks):
+        for index in np.random.default_rng(seed).permutation(len(env.tasks)):
+            yield {"task": int(index)}
+    else:
+        yield from itertools.repeat(None, 20 * count + 100)

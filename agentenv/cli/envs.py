@@ -22,7 +22,9 @@ def envs(
     seed: Annotated[int, typer.Option(metavar="N", help="Of the example task.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """List the environments, or tell all about one: tools, options, an example.
+    """List the environments, or tell all about one.
+
+    Of one it shows the tools, the options, and an example of a task.
 
     Examples:
         agentenv envs

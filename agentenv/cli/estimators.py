@@ -9,10 +9,10 @@ from typing import Any
 from agentenv.credit import StepAdvantages
 from agentenv.tree import TreeArrays
 
-from .command_line import refuse
+from .command_line import blame, refuse
 from .environments import parse_options
 
-__all__ = ["choose_estimator", "estimators"]
+__all__ = ["choose_estimator", "estimators", "try_estimator"]
 
 _ENDING = "_advantages"
 
@@ -47,3 +47,14 @@ def choose_estimator(name: str, options: Sequence[str] = ()) -> Callable[[TreeAr
     names = list(inspect.signature(function).parameters)[1:]
     given = parse_options(options, known=names, owner=f"{plain}_advantages", argument="--credit-option")
     return functools.partial(function, **given)
+
+
+def try_estimator(estimator: Callable[[TreeArrays], StepAdvantages], num_rollouts: int) -> None:
+    """Runs an estimator on a tree of `num_rollouts` episodes of one step, so that bad settings show at once.
+
+    Raises:
+        typer.BadParameter: the estimator refuses its settings, or so few rollouts.
+    """
+    tree = TreeArrays.build([-1] + [0] * num_rollouts, [0.0] + [float(i % 2) for i in range(num_rollouts)])
+    with blame("--credit", ValueError, TypeError):
+        estimator(tree)

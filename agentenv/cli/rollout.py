@@ -97,14 +97,14 @@ def _actor(
         from .environments import sample_tasks
 
         with blame("--tasks", TaskError):
-            given = sample_tasks(choice, tasks, seed=seed)
+            given = list(sample_tasks(choice, tasks, seed=seed).values())
         return demonstrating_agent(choice, given), given
     if not Path(agent).is_dir():
         close = difflib.get_close_matches(agent, ["random", "scripted"], n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         msg = f"must be random, scripted or the folder of a model, got {agent!r}, which is no folder{hint}"
         refuse("--agent", msg)
-    model = load_model_agent(Path(agent), temperature=temperature, max_action_tokens=max_action_tokens)
+    model = load_model_agent("--agent", Path(agent), temperature=temperature, max_new_tokens=max_action_tokens)
     return model, [None] * tasks
 
 

@@ -1,0 +1,88 @@
+"""`agentenv train`: trains a model on episode trees."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["train"]
+
+
+def train(  # noqa: PLR0913, PLR0917  one per option
+    env_id: Annotated[
+        str, typer.Argument(metavar="ENV_ID", help="A registered id, or module:Class.", show_default=False)
+    ],
+    model: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="Model and tokenizer, as save_pretrained wrote them.", show_default=False),
+    ],
+    credit: Annotated[str, typer.Option(metavar="NAME", help="Estimator of each step's advantage.")] = "rtmc",
+    credit_option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the estimator; may be repeated.")
+    ] = None,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Optimizer steps.")] = 100,
+    tasks_per_step: Annotated[int, typer.Option(metavar="N", min=2, help="Trees per optimizer step.")] = 8,
+    rollouts: Annotated[int, typer.Option(metavar="G", min=1, help="Full episodes per tree.")] = 8,
+    continuations: Annotated[
+        int, typer.Option(metavar="K", min=0, help="Further episodes per tree, from snapshots in mid-episode.")
+    ] = 0,
+    learning_rate: Annotated[float, typer.Option(metavar="X", min=0, help="Constant.")] = 1e-5,
+    max_action_tokens: Annotated[int, typer.Option(metavar="L", min=1, help="Of one action.")] = 256,
+    eval_tasks: Annotated[int, typer.Option(metavar="N", min=0, help="Held-out tasks, never trained on.")] = 64,
+    every: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Steps between measurements, checkpoints and kept trees.")
+    ] = 10,
+    rows: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Episodes per backward pass; lower it where memory runs out.")
+    ] = 64,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of everything.")] = 0,
+    run_folder: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Of this run; by default runs/NAME-CREDIT, or the next free name."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --run-folder.")] = False,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the environment; may be repeated.")
+    ] = None,
+) -> None:
+    """Train a model on episode trees, with an advantage for every step.
+
+    Each optimizer step grows a tree per task, turns the trees into step advantages, and updates the model (TRL's GRPO loss). The
+    run folder gets config.json, metrics.jsonl, trees, curve.png and checkpoints. `agentenv demo` is a run that needs no
+    model.
+
+    Examples:
+        agentenv train agentenv/MathVerifier-v0 --model models/qwen --steps 200 --continuations 4
+        agentenv train agentenv/MathVerifier-v0 --model models/qwen --credit grpo --run-folder runs/grpo
+        agentenv train agentenv/MathVerifier-v0 --model models/qwen --run-folder runs/grpo --resume
+    """
+    from .environments import choose_env
+    from .estimators import choose_estimator, try_estimator
+    from .run_folders import choose_run_folder
+
+    choice = choose_env(env_id, option or ())
+    estimator = choose_estimator(credit, credit_option or ())
+    try_estimator(estimator, rollouts)
+    folder = choose_run_folder(run_folder, f"{choice.cls.__name__}-{credit}", resume=resume)
+
+    from .actors import load_model_agent
+
+    loaded = load_model_agent("--model", model, dtype="float32")
+    from .training import Plan, run_training
+
+    plan = Plan(
+        choice=choice,
+        estimator=estimator,
+        folder=folder,
+        steps=steps,
+        tasks_per_step=tasks_per_step,
+        num_rollouts=rollouts,
+        num_continuations=continuations,
+        learning_rate=learning_rate,
+        max_action_tokens=max_action_tokens,
+        eval_tasks=eval_tasks,
+        every=every,
+        rows=rows,
+        seed=seed,
+    )
+    run_training(plan, loaded.model, loaded.tokenizer, resume=resume)

@@ -1,0 +1,203 @@
+"""What `agentenv train` does once its arguments are read. Needs torch and TRL."""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from typing_extensions import override
+
+from agentenv.credit import StepAdvantages
+from agentenv.errors import TaskError
+from agentenv.trainers import TreeGRPOConfig, TreeGRPOTrainer
+from agentenv.trainers.run_folder import read_metrics
+from agentenv.tree import TreeArrays
+
+from .command_line import blame
+from .console import open_console, print_fields
+from .environments import EnvChoice, sample_tasks
+
+__all__ = ["Plan", "run_training"]
+
+_MOST_TASKS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run.
+
+    Attributes:
+        choice: the environment.
+        estimator: turns trees into step advantages.
+        folder: of the run.
+        steps: optimizer steps.
+        tasks_per_step: trees per optimizer step.
+        num_rollouts: full episodes per tree.
+        num_continuations: further episodes per tree, from snapshots.
+        learning_rate: constant.
+        max_action_tokens: limit of one action.
+        eval_tasks: held-out tasks.
+        every: steps between measurements, checkpoints and kept trees.
+        rows: episodes per backward pass, if possible.
+        seed: of everything.
+    """
+
+    choice: EnvChoice
+    estimator: Callable[[TreeArrays], StepAdvantages]
+    folder: Path
+    steps: int
+    tasks_per_step: int
+    num_rollouts: int
+    num_continuations: int
+    learning_rate: float
+    max_action_tokens: int
+    eval_tasks: int
+    every: int
+    rows: int
+    seed: int
+
+    @property
+    def micro_batches(self) -> int:
+        """The least divisor of `tasks_per_step` that keeps a backward pass within `rows`, or else itself."""
+        leaves = self.tasks_per_step * (self.num_rollouts + self.num_continuations)
+        divisors = [n for n in range(1, self.tasks_per_step + 1) if self.tasks_per_step % n == 0]
+        return next((n for n in divisors if leaves / n <= self.rows), self.tasks_per_step)
+
+
+def run_training(
+    plan: Plan, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, resume: bool = False
+) -> None:
+    """Trains a model, shows how it goes, and says where everything is.
+
+    Args:
+        plan: the run.
+        model: what to train.
+        tokenizer: the model's.
+        resume: goes on from the last checkpoint in the plan's folder.
+    """
+    console = open_console()
+    with blame("--tasks-per-step", TaskError):
+        held_out = sample_tasks(plan.choice, plan.eval_tasks, seed=plan.seed + 1)
+        most = min(plan.steps * plan.tasks_per_step, _MOST_TASKS)
+        tasks = sample_tasks(plan.choice, most, seed=plan.seed, exclude=_ids(held_out), least=plan.tasks_per_step)
+    trainer: Any = TreeGRPOTrainer(
+        model,
+        _config(plan, eval_on_start=plan.eval_tasks > 0 and not resume),
+        env=partial(plan.choice.cls, **plan.choice.options),
+        train_tasks=list(tasks.values()),
+        eval_tasks=list(held_out.values()) or None,
+        estimator=plan.estimator,
+        processing_class=tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_Display(console, plan))
+    console.print(f"run folder {plan.folder}", markup=False, soft_wrap=True)
+    try:
+        trainer.train(resume_from_checkpoint=resume or None)
+    except KeyboardInterrupt:
+        if list(plan.folder.glob("checkpoint-*")):
+            open_console(stderr=True).print("\nstopped; the same command with --resume goes on", markup=False)
+        raise
+    finally:
+        trainer.close()
+    _report(console, plan)
+
+
+def _ids(tasks: Mapping[str, Any]) -> list[str]:
+    """Returns what training must leave out: the ids of held-out tasks, none where the environment has no tasks."""
+    return [name for name, task in tasks.items() if task is not None]
+
+
+def _config(plan: Plan, *, eval_on_start: bool) -> TreeGRPOConfig:
+    cuda = torch.cuda.is_available()
+    return TreeGRPOConfig(
+        output_dir=str(plan.folder),
+        max_steps=plan.steps,
+        per_device_train_batch_size=plan.tasks_per_step // plan.micro_batches,
+        gradient_accumulation_steps=plan.micro_batches,
+        per_device_eval_batch_size=max(1, min(plan.eval_tasks, 256)),
+        num_rollouts=plan.num_rollouts,
+        num_continuations=plan.num_continuations,
+        max_action_tokens=plan.max_action_tokens,
+        learning_rate=plan.learning_rate,
+        lr_scheduler_type="constant",
+        bf16=cuda and torch.cuda.is_bf16_supported(),
+        use_cpu=not cuda,
+        gradient_checkpointing=cuda,
+        logging_steps=1,
+        eval_strategy="steps" if plan.eval_tasks else "no",
+        eval_steps=plan.every,
+        eval_on_start=eval_on_start,
+        save_strategy="steps",
+        save_steps=min(plan.every, plan.steps),
+        save_trees_steps=min(plan.every, plan.steps),
+        disable_tqdm=True,
+        report_to=[],
+        seed=plan.seed,
+    )
+
+
+class _Display(TrainerCallback):
+    """A progress bar with the success so far; lines where the output is not a terminal."""
+
+    def __init__(self, console: Console, plan: Plan) -> None:
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        shown = TextColumn("{task.fields[now]}", markup=False)
+        self._console = console
+        self._progress = Progress(*columns, shown, console=console, disable=not console.is_terminal)
+        self._line = self._progress.add_task("training", total=plan.steps, now="")
+        self._now: dict[str, float] = {}
+
+    @override
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._progress.start()
+
+    @override
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        names = {"success": "episodes", "eval_success": "held-out"}
+        new = {names[key]: value for key, value in (logs or {}).items() if key in names}
+        if not new:
+            return
+        self._now |= new
+        now = "  ".join(f"{name} {value:.2f}" for name, value in self._now.items())
+        self._progress.update(self._line, completed=state.global_step, now=now)
+        if not self._console.is_terminal:
+            words = "  ".join(f"{name} {value:.3f}" for name, value in new.items())
+            self._console.print(f"step {state.global_step}  success of {words}", markup=False, soft_wrap=True)
+
+    @override
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._progress.stop()
+
+
+def _report(console: Console, plan: Plan) -> None:
+    metrics = read_metrics(plan.folder)
+    fields: dict[str, str] = {}
+    for name, key in (("success, held-out tasks", "eval_success"), ("success, training episodes", "success")):
+        if values := [entry[key] for entry in metrics if key in entry]:
+            fields[name] = f"{values[0]:.3f} at first, {values[-1]:.3f} at last"
+    checkpoint, trees = _newest(plan.folder, "checkpoint-*"), _newest(plan.folder / "trees", "*.jsonl")
+    fields |= {"curve": str(plan.folder / "curve.png"), "checkpoint": str(checkpoint)}
+    print_fields(console, fields)
+    console.print("\nGo on:", markup=False)
+    for command in (
+        f"agentenv rollout {shlex.join(plan.choice.words)} --agent {checkpoint}",
+        f"agentenv trees {trees}",
+    ):
+        console.print(f"  {command}", markup=False, soft_wrap=True)
+
+
+def _newest(folder: Path, pattern: str) -> Path | None:
+    def number(path: Path) -> int:
+        digits = "".join(filter(str.isdigit, path.stem.partition("_rank")[0]))
+        return int(digits or 0)
+
+    found: Sequence[Path] = sorted(folder.glob(pattern), key=number)
+    return found[-1] if found else None
