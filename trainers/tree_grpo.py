@@ -35,10 +35,29 @@ from .config import TreeGRPOConfig
 from .rows import Row, pad_rows, tree_rows
 from .run_folder import RunFolder
 
-__all__ = ["Estimator", "TreeGRPOTrainer"]
+__all__ = ["Allocator", "Estimator", "TreeGRPOTrainer", "spread_evenly"]
 
 Estimator = Callable[[TreeArrays], StepAdvantages]
 """Turns trees into step advantages, e.g. `functools.partial(rtmc_advantages, discount=1.0)`."""
+
+Allocator = Callable[[Sequence[EpisodeTree], int, np.random.Generator], list[Anchor]]
+"""Chooses where to spend a budget of continuations, given the trees so far. `agentenv.credit` has the rules to build on."""
+
+
+def spread_evenly(trees: Sequence[EpisodeTree], budget: int, rng: np.random.Generator) -> list[Anchor]:
+    """Gives every tree the same number of continuations, from nodes drawn uniformly among those that can go on.
+
+    Args:
+        trees: with snapshots.
+        budget: continuations in all; what does not divide by the number of trees is not spent.
+        rng: draws the nodes.
+    """
+    anchors: list[Anchor] = []
+    for i, tree in enumerate(trees):
+        drawn = rng.choice(sorted(tree.snapshots), size=budget // len(trees))
+        nodes, counts = np.unique(drawn, return_counts=True)
+        anchors += [Anchor(i, int(node), int(count)) for node, count in zip(nodes, counts, strict=True)]
+    return anchors
 
 
 class TreeGRPOTrainer(GRPOTrainer):
@@ -51,6 +70,7 @@ class TreeGRPOTrainer(GRPOTrainer):
         train_tasks: the tasks to train on; whatever `reset(options={"task": ...})` accepts.
         eval_tasks: held-out tasks for `evaluate`; one episode each, always with the same seeds.
         estimator: turns trees into step advantages.
+        allocator: chooses the nodes that receive the `num_continuations` per tree.
         processing_class: the tokenizer, with a chat template; loaded with the model by default.
         callbacks: as for `transformers.Trainer`.
         optimizers: as for `transformers.Trainer`.
@@ -75,6 +95,7 @@ class TreeGRPOTrainer(GRPOTrainer):
         train_tasks: Sequence[Any],
         eval_tasks: Sequence[Any] | None = None,
         estimator: Estimator = rtmc_advantages,
+        allocator: Allocator = spread_evenly,
         processing_class: PreTrainedTokenizerBase | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
@@ -90,6 +111,7 @@ class TreeGRPOTrainer(GRPOTrainer):
         self._tasks = {"train": train_tasks, "eval": eval_tasks or ()}
         self._make_env = (lambda: make(env)) if isinstance(env, str) else env
         self._estimator = estimator
+        self._allocator = allocator
         self._agent: TransformersAgent | None = None
         self._rollouts: dict[str, Rollout] = {}
         self.last_trees: list[EpisodeTree] = []
@@ -104,7 +126,12 @@ class TreeGRPOTrainer(GRPOTrainer):
             optimizers=optimizers,
             peft_config=peft_config,
         )
-        description = {"env": _name(env), "estimator": _name(estimator), "train_tasks": len(train_tasks)}
+        description = {
+            "env": _name(env),
+            "estimator": _name(estimator),
+            "allocator": _name(allocator),
+            "train_tasks": len(train_tasks),
+        }
         self.add_callback(RunFolder(self, description))
 
     @override
@@ -135,7 +162,8 @@ class TreeGRPOTrainer(GRPOTrainer):
             rollout.seed = derive_seed(args.seed, step, self.accelerator.process_index)
             trees = rollout.grow(tasks, args.num_rollouts if mode == "train" else 1)
             if continuations:
-                rollout.extend(trees, _spread(trees, continuations, rollout.seed))
+                rng = np.random.default_rng(rollout.seed)
+                rollout.extend(trees, self._allocator(trees, continuations * len(trees), rng))
         return trees
 
     def _rollout(self, model: Any, mode: str, *, keep_snapshots: bool) -> Rollout:
@@ -230,16 +258,6 @@ def _task_numbers(count: int) -> Dataset:
 
 def _window(model: Any) -> int | None:
     return getattr(model.config, "max_position_embeddings", None)
-
-
-def _spread(trees: Sequence[EpisodeTree], count: int, seed: int) -> list[Anchor]:
-    """Chooses `count` anchors per tree uniformly among the nodes where an episode can go on."""
-    generator = np.random.default_rng(seed)
-    anchors: list[Anchor] = []
-    for i, tree in enumerate(trees):
-        chosen, counts = np.unique(generator.choice(sorted(tree.snapshots), size=count), return_counts=True)
-        anchors += [Anchor(i, int(node), int(n)) for node, n in zip(chosen, counts, strict=True)]
-    return anchors
 
 
 def _episode_metrics(trees: Sequence[EpisodeTree]) -> dict[str, float]:

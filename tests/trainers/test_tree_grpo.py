@@ -13,7 +13,8 @@ from trl import GRPOTrainer
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from agentenv import TreeArrays
-from agentenv.credit import grpo_advantages, rtmc_advantages
+from agentenv.credit import allocate_prefixes, grpo_advantages, prefixes_of, rtmc_advantages
+from agentenv.rollout import Anchor
 from agentenv.serialize import read_trees, tree_to_dict
 from agentenv.trainers import TreeGRPOConfig
 from agentenv.trainers.run_folder import read_metrics
@@ -88,6 +89,28 @@ def test_trees_really_branch_and_shared_steps_are_trained_once(tmp_path):
         for i in t.path(leaf)[1:]
     )
     assert int(batch["tool_mask"].sum()) == unique < through_leaves
+
+
+def test_an_allocator_chooses_where_episodes_are_continued(tmp_path):
+    """TRACE's rule for prefixes, with the success rates taken from the tree itself."""
+
+    def undecided(trees, budget, rng):
+        arrays = TreeArrays.from_trees(trees)
+        prefixes = prefixes_of(arrays, mixed=True)
+        chosen = allocate_prefixes(
+            np.full(len(prefixes.nodes), 0.5), prefixes.outcomes, budget=budget, anchors=prefixes.nodes
+        )
+        seen.append((budget, chosen.total))
+        return [Anchor(*entry) for entry in chosen.in_trees(arrays)]
+
+    seen = []
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, tmp_path, allocator=undecided, max_steps=1)
+    run.train()
+    assert seen == [(8, 8)]
+    assert sum(len(tree.leaves()) for tree in run.last_trees) == 4 * 3 + 8
+    described = json.loads((tmp_path / "config.json").read_text())
+    assert described["allocator"].endswith("undecided")
 
 
 def test_sampler_logprobs_are_the_models_own(tmp_path):
