@@ -41,7 +41,7 @@ Estimator = Callable[[TreeArrays], StepAdvantages]
 """Turns trees into step advantages, e.g. `functools.partial(rtmc_advantages, discount=1.0)`."""
 
 Allocator = Callable[[Sequence[EpisodeTree], int, np.random.Generator], list[Anchor]]
-"""Chooses where to spend a budget of continuations, given the trees so far. `agentenv.credit` has the rules to build on."""
+"""Chooses where to spend a budget of continuations, given the trees so far; `agentenv.credit` has rules to build on."""
 
 
 def spread_evenly(trees: Sequence[EpisodeTree], budget: int, rng: np.random.Generator) -> list[Anchor]:
@@ -86,7 +86,7 @@ class TreeGRPOTrainer(GRPOTrainer):
 
     args: TreeGRPOConfig
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  TRL's arguments, and ours
         self,
         model: str | PreTrainedModel,
         args: TreeGRPOConfig,
