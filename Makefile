@@ -20,7 +20,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: demo test check lint types layers budget wheel install clean
 
 demo: $(STAMP)
-	$(PY) -m agentenv.cli demo --run-folder $(RUN)
+	$(VENV)/bin/agentenv demo --run-folder $(RUN)
 
 test: $(STAMP)
 	$(PY) -m pytest
