@@ -4,8 +4,8 @@
     python benchmarks/retrieval.py recall CORPUS.jsonl QUESTIONS.jsonl
 
 `scale` makes passages of about 100 words whose word frequencies follow Zipf's law with two regimes (1 / (rank + 2.7) up
-to rank 7,000, then 1 / rank squared; Ferrer i Cancho and Sole, 2001), the stop words first, so that posting lists are as
-long as in real text and the vocabulary keeps growing. Queries are 10 consecutive words of a random passage. Each
+to rank 7,000, then 1 / rank squared; Ferrer i Cancho and Sole, 2001), the stop words first, so that posting lists are
+as long as in real text and the vocabulary keeps growing. Queries are 10 consecutive words of a random passage. Each
 measurement is a process of its own; memory is what it holds privately after searching.
 rank_bm25 runs where it is installed (pip install rank_bm25), and only up to --slow-limit passages.
 """
