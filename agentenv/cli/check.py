@@ -26,8 +26,9 @@ def check(
 ) -> None:
     """Check that an environment keeps the contract.
 
-    The contract is a list of laws: on seeding, snapshots, restores, forks and leaks. Each law is a clause, tried on episodes of random actions. Exit code 1 where one is broken. `pytest
-    --agentenv-check ENV_ID` runs the same clauses as tests.
+    The contract is a list of laws: on seeding, snapshots, restores, forks and leaks. Each is a clause, tried on
+    episodes of random actions. Exit code 1 where one is broken. `pytest --agentenv-check ENV_ID` runs the same clauses
+    as tests.
 
     Examples:
         agentenv check agentenv/MathVerifier-v0
@@ -59,8 +60,9 @@ def check(
         from rich.text import Text
 
         console = open_console()
-        rows = [[r.name, Text(r.outcome, _STYLES[r.outcome]), r.law, r.detail] for r in results]
-        print_table(console, ["clause", "verdict", "law", "cause"], rows)
+        width = 4 if any(result.detail for result in results) else 3
+        rows = [[r.name, Text(r.outcome, _STYLES[r.outcome]), r.law, r.detail][:width] for r in results]
+        print_table(console, ["clause", "verdict", "law", "cause"][:width], rows)
         broken = f"{len(failed)} broken" if failed else "none broken"
         console.print(f"\n{env_id}: {len(results)} laws tried, {broken}", markup=False, soft_wrap=True)
     if failed:

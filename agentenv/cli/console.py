@@ -10,7 +10,7 @@ from rich.text import Text
 
 from agentenv.types import Message
 
-__all__ = ["Cell", "open_console", "print_fields", "print_json", "print_messages", "print_table", "visible"]
+__all__ = ["Cell", "open_console", "print_fields", "print_json", "print_messages", "print_table", "say", "visible"]
 
 Cell = str | Text
 
@@ -26,6 +26,11 @@ def open_console(*, stderr: bool = False) -> Console:
     if console.is_terminal:
         return console
     return Console(stderr=stderr, highlight=False, width=_UNLIMITED, no_color=True, color_system=None)
+
+
+def say(console: Console, text: Cell) -> None:
+    """Prints a text as it is, without markup: wrapped at words on a terminal, in full lines elsewhere."""
+    console.print(text, markup=False, soft_wrap=not console.is_terminal)
 
 
 def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
@@ -48,7 +53,7 @@ def print_fields(console: Console, fields: Mapping[str, Cell]) -> None:
     """Prints names and values, one pair a line."""
     width = max(map(len, fields))
     for name, value in fields.items():
-        console.print(Text.assemble((name.ljust(width + 2), "dim"), value), soft_wrap=True)
+        say(console, Text.assemble((name.ljust(width + 2), "dim"), value))
 
 
 def print_json(value: Any) -> None:
@@ -64,7 +69,7 @@ def print_messages(console: Console, messages: Iterable[Message]) -> None:
         name = f" {message['name']}" if "name" in message else ""
         label = f"[{message['role']}{name}] "
         text = Text.assemble((label, _ROLES.get(message["role"], "")), visible(message["content"]))
-        console.print(text, soft_wrap=True)
+        say(console, text)
 
 
 def visible(text: str) -> str:

@@ -13,8 +13,8 @@ _STYLES = {"ok": "green", "missing": "yellow", "note": "cyan", "problem": "bold 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
     """Tell what this machine has, and what to install.
 
-    It looks at Python, packages, devices and isolation. What can be tried is tried: namespaces are entered, an overlay is mounted, the Docker engine is asked. Missing parts
-    are optional; exit code 1 where something is a problem.
+    It looks at Python, packages, devices and isolation. What can be tried is tried: namespaces are entered, an overlay
+    is mounted, the Docker engine is asked. Missing parts are optional; exit code 1 where something is a problem.
 
     Examples:
         agentenv doctor

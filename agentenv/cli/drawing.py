@@ -12,11 +12,11 @@ from rich.tree import Tree
 from agentenv.tree import EpisodeTree, Node
 from agentenv.types import Action
 
-from .console import visible
+from .console import say, visible
 
 __all__ = ["describe_action", "draw_tree", "print_tree"]
 
-_LEGEND = "node, reward, xN: trajectories through it"
+_LEGEND = "each line: node, reward, xN: trajectories through it"
 
 
 def print_tree(
@@ -36,9 +36,9 @@ def print_tree(
         advantages: `[N]` of this tree's steps, to show as `A`.
         here: a node to point at.
     """
-    legend = _LEGEND + (", A: advantage" if advantages is not None else "")
-    heading = Text.assemble((title or f"{tree.env_id}  task {tree.task_id}", "bold"), ("  " + legend, "dim"))
-    console.print(heading, no_wrap=True, overflow="ellipsis", crop=console.is_terminal)
+    legend = _LEGEND + (", A: advantage" if advantages is not None else "") + ", action -> answer"
+    say(console, Text(title or f"{tree.env_id} task {tree.task_id}", "bold"))
+    say(console, Text(legend, "dim"))
     console.print(draw_tree(tree, advantages=advantages, here=here), soft_wrap=not console.is_terminal)
 
 

@@ -127,7 +127,7 @@ def _read_docstring(cls: type) -> tuple[str, dict[str, str]]:
     for line in rest.splitlines():
         if line and not line.startswith(" "):
             break
-        if match := re.match(r" {4}(\w+): (.*)", line):
+        if match := re.match(r" {4}\**(\w+): (.*)", line):
             name, arguments[match[1]] = match[1], match[2]
         elif name and line.strip():
             arguments[name] += f" {line.strip()}"
@@ -137,7 +137,7 @@ def _read_docstring(cls: type) -> tuple[str, dict[str, str]]:
 def _print_one(record: Mapping[str, Any]) -> None:
     from rich.text import Text
 
-    from .console import open_console, print_fields, print_messages, print_table
+    from .console import open_console, print_fields, print_messages, print_table, say
 
     console = open_console()
 
@@ -145,15 +145,15 @@ def _print_one(record: Mapping[str, Any]) -> None:
         console.print(Text(f"\n{text}", "bold"))
 
     console.print(Text(record["id"], "bold"))
-    console.print(record["about"], markup=False, soft_wrap=True)
+    say(console, record["about"])
     console.print()
     print_fields(console, {"class": record["class"], "max steps": str(record["max_steps"] or "none")})
     heading("Tools")
     for tool in record["tools"]:
-        console.print(Text.assemble((tool["name"], "cyan"), "  ", tool["description"]), soft_wrap=True)
+        say(console, Text.assemble((tool["name"], "cyan"), "  ", tool["description"]))
         for name, schema in tool["parameters"].get("properties", {}).items():
             needed = name in tool["parameters"].get("required", ())
-            console.print(Text.assemble("    ", (name, "cyan"), f": {describe_schema(schema, needed)}"), soft_wrap=True)
+            say(console, Text.assemble("    ", (name, "cyan"), f": {describe_schema(schema, needed)}"))
     if not record["tools"]:
         console.print("none: the agent answers with text")
     heading("Options (--option key=value)")
@@ -161,7 +161,7 @@ def _print_one(record: Mapping[str, Any]) -> None:
     print_table(console, ["option", "default", "meaning"], rows)
     heading(f"Example (seed {record['example']['seed']})")
     task = json.dumps(record["example"]["task"], ensure_ascii=False)
-    console.print(f"task {task}", markup=False, soft_wrap=True)
+    say(console, f"task {task}")
     print_messages(console, record["example"]["observation"])
 
 

@@ -16,7 +16,7 @@ from agentenv.protocols import BranchingEnv
 from agentenv.tree import EpisodeTree
 from agentenv.wrappers import RecordTree
 
-from .console import print_messages
+from .console import print_messages, say
 from .drawing import describe_action, print_tree
 
 __all__ = ["Player"]
@@ -247,7 +247,7 @@ class Player:
         return tree
 
     def _say(self, text: Text) -> None:
-        self._console.print(text, soft_wrap=True)
+        say(self._console, text)
 
     def _show_node(self, node: int) -> None:
         entry = self._tree.nodes[node]

@@ -47,9 +47,9 @@ def train(  # noqa: PLR0913, PLR0917  one per option
 ) -> None:
     """Train a model on episode trees, with an advantage for every step.
 
-    Each optimizer step grows a tree per task, turns the trees into step advantages, and updates the model (TRL's GRPO loss). The
-    run folder gets config.json, metrics.jsonl, trees, curve.png and checkpoints. `agentenv demo` is a run that needs no
-    model.
+    Each optimizer step grows a tree per task, turns the trees into step advantages, and updates the model with TRL's
+    GRPO loss. The run folder gets config.json, metrics.jsonl, trees, curve.png and checkpoints. `agentenv demo` is a
+    run that needs no model.
 
     Examples:
         agentenv train agentenv/MathVerifier-v0 --model models/qwen --steps 200 --continuations 4
