@@ -14,7 +14,6 @@ import argparse
 import importlib
 import importlib.util
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -96,7 +95,7 @@ def measure(what: str, corpus: Path, index: Path) -> dict[str, Any]:
         result |= {"p50_ms": 1e3 * np.median(seconds), "p95_ms": 1e3 * np.quantile(seconds, 0.95)}
     result |= {
         "private_mb": _private_mb() - before,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": _peak_mb(),
     }
     return {key: round(float(value), 3) for key, value in result.items()}
 
@@ -148,6 +147,12 @@ def _private_mb() -> float:
     """Returns the memory that only this process holds, without the pages of mapped files."""
     rows = [line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines()]
     return sum(int(row[1]) for row in rows if row[0] == "Anonymous:") / 1024
+
+
+def _peak_mb() -> float:
+    """Returns the most memory that this process ever held, mapped files included (getrusage inherits its parent's)."""
+    rows = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+    return next(int(row[1]) for row in rows if row[0] == "VmHWM:") / 1024
 
 
 # ---------------------------------------------------------------------- commands
