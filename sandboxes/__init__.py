@@ -6,5 +6,15 @@
 from agentenv.sandboxes.opening import Report, open_sandbox, probe_backends
 from agentenv.sandboxes.snapshots import WorkspaceSnapshot
 from agentenv.sandboxes.spec import LEVELS, Limits, SandboxSpec
+from agentenv.sandboxes.sweeping import collect_garbage
 
-__all__ = ["LEVELS", "Limits", "Report", "SandboxSpec", "WorkspaceSnapshot", "open_sandbox", "probe_backends"]
+__all__ = [
+    "LEVELS",
+    "Limits",
+    "Report",
+    "SandboxSpec",
+    "WorkspaceSnapshot",
+    "collect_garbage",
+    "open_sandbox",
+    "probe_backends",
+]

@@ -5,13 +5,15 @@ process can remove what a killed one left.
 """
 
 import contextlib
+import hashlib
 import itertools
 import os
+import platform
 import time
 from functools import cache
 from pathlib import Path
 
-__all__ = ["Cgroup", "find_controllers", "owner_tag", "sweep_cgroups"]
+__all__ = ["Cgroup", "find_controllers", "owner_lives", "owner_tag", "sweep_cgroups"]
 
 _MOUNTS = Path("/proc/self/mounts")
 _PREFIX = "agentenv-"
@@ -19,20 +21,29 @@ _END_S = 2.0
 _numbers = itertools.count()
 
 
-def owner_tag(pid: int | None = None) -> str:
-    """Returns what identifies a process for ever: its pid and the time it started, in clock ticks since boot."""
-    pid = os.getpid() if pid is None else pid
+@cache
+def _place() -> str:
+    """Names this boot and this PID namespace: pids mean nothing elsewhere."""
+    boot = _read(Path("/proc/sys/kernel/random/boot_id"))
     try:
-        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
-        return f"{pid}-gone"
-    return f"{pid}-{start}"
+        namespace = 0
+    return hashlib.sha256(f"{boot} {namespace} {platform.node()}".encode()).hexdigest()[:8]
+
+
+def owner_tag(pid: int | None = None) -> str:
+    """Returns what identifies a process for ever: where it runs, its pid, and when it started, in ticks since boot."""
+    pid = os.getpid() if pid is None else pid
+    start = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[19:20]
+    return f"{_place()}-{pid}-{start[0] if start else 'gone'}"
 
 
 def owner_lives(tag: str) -> bool:
-    """Whether the process with this tag still runs."""
-    pid = tag.partition("-")[0]
-    return pid.isdigit() and owner_tag(int(pid)) == tag
+    """Whether the process with this tag may still run; always so for one of another place, which cannot be known."""
+    place, _, rest = tag.partition("-")
+    pid = rest.partition("-")[0]
+    return place != _place() or (pid.isdigit() and owner_tag(int(pid)) == tag)
 
 
 @cache
@@ -146,7 +157,7 @@ def _try_limit(folder: Path, new: str, old: str, value: int) -> None:
 
 
 def sweep_cgroups() -> list[str]:
-    """Removes the groups of owners that no longer live; returns their paths."""
+    """Removes the groups of owners that no longer live; returns what was removed."""
     removed: list[str] = []
     for parent in set(find_controllers().values()):
         for folder in parent.glob(f"{_PREFIX}*"):
@@ -154,5 +165,5 @@ def sweep_cgroups() -> list[str]:
             if not owner_lives(tag):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
-                    removed.append(str(folder))
+                    removed.append(f"cgroup {folder}")
     return removed

@@ -1,9 +1,30 @@
 """How a module of `guest` is started as a process of its own, without the SDK around it."""
 
 import sys
+from functools import cache
 from pathlib import Path
 
-__all__ = ["guest_argv"]
+__all__ = ["BOOT", "guest_argv", "packed_guest"]
+
+_HERE = Path(__file__).resolve().parent
+_PACKED = ("wire", "trees", "files", "run", "policy", "shell", "agent", "linux", "seccomp", "container")
+_UNPACK = """
+import sys, types
+package = types.ModuleType("guest")
+package.__path__ = []
+sys.modules["guest"] = package
+for name, text in SOURCES:
+    module = types.ModuleType("guest." + name)
+    module.__package__ = "guest"
+    sys.modules["guest." + name] = module
+    setattr(package, name, module)
+    exec(compile(text, "guest/" + name + ".py", "exec"), module.__dict__)
+module.main(SETTINGS)
+"""
+BOOT = (
+    "import os\nn, b = int(os.read(0, 8)), b''\nwhile len(b) < n: b += os.read(0, n - len(b)) or os._exit(1)\nexec(b)"
+)
+"""A program for `python -c` that reads another from standard input, after eight digits of length, and runs it."""
 
 
 def guest_argv(module: str) -> list[str]:
@@ -11,6 +32,17 @@ def guest_argv(module: str) -> list[str]:
 
     The folder is appended to `sys.path`, never put first: its other modules have names of the standard library.
     """
-    here = str(Path(__file__).resolve().parent)
-    code = f"import sys; sys.path.append({here!r}); from guest.{module} import main; main()"
+    code = f"import sys; sys.path.append({str(_HERE)!r}); from guest.{module} import main; main()"
     return [sys.executable, "-I", "-S", "-c", code]
+
+
+@cache
+def _sources(module: str) -> list[tuple[str, str]]:
+    names = _PACKED[: _PACKED.index(module) + 1]
+    return [(name, (_HERE / "guest" / f"{name}.py").read_text()) for name in names]
+
+
+def packed_guest(module: str, settings: dict[str, object]) -> bytes:
+    """Returns what to send to `BOOT` to run `main(settings)` of a module of `guest`, where no file of ours is."""
+    program = f"SOURCES = {_sources(module)!r}\nSETTINGS = {settings!r}\n{_UNPACK}".encode()
+    return b"%08d" % len(program) + program

@@ -15,10 +15,11 @@ from typing import Any
 
 from agentenv.errors import SandboxError
 
+from .cgroups import sweep_cgroups
 from .guest.trees import Entry
 from .guest.wire import Closed, Late, Wire
 from .guest_process import guest_argv
-from .layers import Layer, StoredLayer
+from .layers import Layer, StoredLayer, archives
 
 __all__ = ["Host", "KeptLayer", "host_for"]
 
@@ -55,6 +56,7 @@ class Host:
         self._wire = Wire(self._control, self._control)
         self._spawn_wire = Wire(self._spawns, self._spawns)
         self.inner_id = self._await_start()
+        sweep_cgroups()
 
     def _await_start(self) -> int:
         try:
@@ -118,8 +120,6 @@ class Host:
         """Returns the layer as one of this keeper, loading its archive unless that was done before."""
         if isinstance(layer, KeptLayer) and layer.host is self:
             return layer
-        from .layers import archives
-
         stored = layer if isinstance(layer, StoredLayer) else archives.add(layer.archive())
         with self._loading:
             kept = self._loaded.get(stored)

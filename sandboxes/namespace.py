@@ -20,7 +20,7 @@ from agentenv.errors import SandboxError
 from agentenv.protocols import Capabilities, ExecResult
 
 from .base_files import empty_archive
-from .cgroups import Cgroup, find_controllers, sweep_cgroups
+from .cgroups import Cgroup, find_controllers
 from .guest.trees import Entry
 from .guest.wire import Closed, Late, Wire
 from .guest_sandbox import GuestSandbox, settings_of
@@ -47,8 +47,12 @@ class _Resources:
         self.upper: int | None = None
         self.pidfd: int | None = None
         self.cgroup: Cgroup | None = None
+        self.wire: Wire | None = None
 
     def free(self) -> None:
+        if self.wire is not None:
+            self.wire.close()
+            self.wire = None
         if self.pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
@@ -123,7 +127,7 @@ class NamespaceSandbox(GuestSandbox):
             wire.close()
             msg = f"a namespace sandbox did not start: {reply['message']}"
             raise SandboxError(msg)
-        self._wire = wire
+        self._wire = self._held.wire = wire
 
     @property
     @override
@@ -208,6 +212,7 @@ class NamespaceSandbox(GuestSandbox):
 
     @override
     def _free(self) -> None:
+        self._held.wire = None  # closed already
         self._held.free()
 
 
@@ -221,12 +226,11 @@ _REMEDY = (
 
 @cache
 def probe() -> Capabilities:
-    """Returns what holds on this machine, found by attacking a sandbox; removes what killed owners left.
+    """Returns what holds on this machine, found by attacking a sandbox.
 
     Raises:
         SandboxError: namespaces do not work here; the message says why and what helps.
     """
-    sweep_cgroups()
     given = {"constant_snapshot": "", "process_snapshot": "only the gvisor back end can include running processes"}
     try:
         return probe_by_doing("namespace", "namespace", open_empty, given)

@@ -53,6 +53,7 @@ class Report:
 
 BACKENDS: Mapping[str, Backend] = {
     "namespace": Backend("namespace", "NamespaceSandbox", "namespace"),
+    "docker": Backend("docker", "DockerSandbox", "container"),
     "subprocess": Backend("subprocess", "SubprocessSandbox", "none"),
 }
 """The back ends in the order in which `"auto"` tries them."""

@@ -19,15 +19,17 @@ from typing_extensions import override
 from agentenv.errors import SandboxError
 from agentenv.protocols import Capabilities
 
+from .cgroups import owner_lives, owner_tag
 from .guest.wire import Closed, Late, Wire
 from .guest_process import guest_argv
 from .guest_sandbox import GuestSandbox, settings_of
 from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
 
-__all__ = ["NoIsolationWarning", "SubprocessSandbox", "probe"]
+__all__ = ["NoIsolationWarning", "SubprocessSandbox", "probe", "sweep_folders"]
 
 _START_S = 20.0
+_PREFIX = "agentenv-subprocess-"
 _NONE = "the subprocess back end isolates nothing"
 
 
@@ -54,7 +56,8 @@ class SubprocessSandbox(GuestSandbox):
             NoIsolationWarning,
             stacklevel=3,
         )
-        self._folder = Path(tempfile.mkdtemp(prefix="agentenv-subprocess-"))
+        sweep_folders()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{owner_tag()}-"))
         self._guest: subprocess.Popen[bytes] | None = None
         try:
             self._start()
@@ -93,6 +96,16 @@ class SubprocessSandbox(GuestSandbox):
     def _free(self) -> None:
         assert self._guest is not None
         _end(self._guest, None, self._folder)
+
+
+def sweep_folders() -> list[str]:
+    """Removes the folders of owners that no longer live; returns what was removed."""
+    removed: list[str] = []
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if not owner_lives(folder.name[len(_PREFIX) :].rpartition("-")[0]):
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(f"folder {folder}")
+    return removed
 
 
 def _end(guest: "subprocess.Popen[bytes]", fd: int | None, folder: Path) -> None:

@@ -110,7 +110,7 @@ class Guest:
             self.policy.over_memory,
         )
         self.policy.after_command()
-        return _reply(outcome)
+        return _reply(outcome._replace(oom=outcome.oom or self.policy.ran_out_of_memory()))
 
     def do_shell_open(self, body: bytes) -> tuple[dict[str, Any], bytes]:
         """Starts the shell."""
@@ -126,6 +126,7 @@ class Guest:
             msg = "this shell has ended: open another with sandbox.shell()"
             raise GuestFault(msg)
         outcome = self.shell.run(body, timeout_s)
+        outcome = outcome._replace(oom=outcome.oom or self.policy.ran_out_of_memory())
         alive = self.shell.alive
         if not alive:
             self.do_shell_close(b"")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import linux, seccomp
 from .agent import Guest
-from .policy import Plain, set_limit
+from .policy import Plain, kill_namespace, set_limit
 from .wire import Wire
 
 if TYPE_CHECKING:
@@ -61,37 +61,20 @@ class Jail(Plain):
         set_limit("RLIMIT_MEMLOCK", 1 << 20)
         if self._watched:
             set_limit("RLIMIT_AS", self.limits["memory"] * 4)
+        linux.drop_bounding_set()
         linux.drop_capabilities()
         linux.no_new_privileges()
         linux.set_seccomp(self._filter)
 
     def kill_all(self, children: ReapedChildren) -> int:
-        """Kills and reaps everything in the PID namespace but this process: the kernel lets no fork slip through."""
-        killed = 0
-        while True:
-            try:
-                os.kill(-1, signal.SIGKILL)
-            except ProcessLookupError:
-                return killed + children.collect()
-            killed += children.collect()
-            time.sleep(0.0002)
+        """Kills and reaps everything in the PID namespace but this process."""
+        return kill_namespace(children)
 
     def after_command(self) -> None:
         """Empties `/dev/shm`."""
         if os.listdir("/dev/shm"):
             linux.unmount("/dev/shm")
             mount_shm()
-
-    def stop_all(self) -> None:
-        """Stops every process but this one."""
-        os.kill(-1, signal.SIGSTOP)
-
-    def continue_all(self) -> None:
-        """Lets them go on."""
-        try:
-            os.kill(-1, signal.SIGCONT)
-        except ProcessLookupError:
-            pass
 
     def _is_over_memory(self) -> bool:
         """Whether all processes together hold more than they may; shared pages count once where it matters."""

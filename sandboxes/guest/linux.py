@@ -15,6 +15,7 @@ __all__ = [
     "clone_tree",
     "detached_overlay",
     "die_with_parent",
+    "drop_bounding_set",
     "drop_capabilities",
     "loopback_up",
     "mount",
@@ -168,11 +169,15 @@ def no_new_privileges() -> None:
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
 
 
-def drop_capabilities() -> None:
-    """Gives up every capability, for good."""
+def drop_bounding_set() -> None:
+    """Makes sure that no program can gain a capability; needs the right to (`CAP_SETPCAP`)."""
     for capability in range(_LAST_CAPABILITY + 1):
         if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
             break  # the kernel knows no more
+
+
+def drop_capabilities() -> None:
+    """Gives up every capability that is held."""
     _libc.prctl(_PR_CAP_AMBIENT, 4, 0, 0, 0)
     header = struct.pack("Ii", _CAPABILITY_VERSION, 0)
     _check(_libc.capset(header, bytes(24)), "drop capabilities")

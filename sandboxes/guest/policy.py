@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .run import ReapedChildren
 
-__all__ = ["Plain"]
+__all__ = ["Plain", "kill_namespace", "set_limit"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _END_S = 10.0
@@ -66,15 +66,48 @@ class Plain:
     def after_command(self) -> None:
         """Removes what a command can leave besides processes and files of the workspace."""
 
+    def ran_out_of_memory(self) -> bool:
+        """Whether a process was killed for memory since the last time this was asked."""
+        return False
+
     def stop_all(self) -> None:
         """Stops every process, so that files can be copied in one state."""
-        for pid in _descendants():
-            os.kill(pid, signal.SIGSTOP)
+        _signal_all(signal.SIGSTOP)
 
     def continue_all(self) -> None:
         """Lets them go on."""
-        for pid in _descendants():
-            os.kill(pid, signal.SIGCONT)
+        _signal_all(signal.SIGCONT)
+
+
+def _signal_all(number: int) -> None:
+    """Signals everything the guest started: the PID namespace where it is PID 1, otherwise its descendants."""
+    if os.getpid() == 1:
+        try:
+            os.kill(-1, number)
+        except ProcessLookupError:
+            pass
+        return
+    for pid in _descendants():
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
+def kill_namespace(children: ReapedChildren) -> int:
+    """Kills and reaps everything in the PID namespace but PID 1, which calls this; no fork can slip through.
+
+    Returns:
+        How many processes were still running.
+    """
+    killed = 0
+    while True:
+        try:
+            os.kill(-1, signal.SIGKILL)
+        except ProcessLookupError:
+            return killed + children.collect()
+        killed += children.collect()
+        time.sleep(0.0002)
 
 
 def set_limit(name: str, value: int) -> None:

@@ -94,6 +94,9 @@ _CLONE, _CLONE3 = (56, 435) if _X86 else (220, 435)
 _SOCKET, _SOCKETPAIR, _IOCTL = (41, 53, 16) if _X86 else (198, 199, 29)
 _SET_PRIORITY, _IOPRIO_SET = (141, 251) if _X86 else (140, 30)
 _OF_PID_ONE = (302, 144, 142, 203, 314) if _X86 else (261, 119, 118, 122, 274)  # prlimit64, sched_set*
+_MAKE_NODE = ((133, 1), (259, 2)) if _X86 else ((33, 2),)  # mknod, mknodat, and where their mode is
+_DEVICE = 0o020000  # the bit that S_IFCHR and S_IFBLK have, and pipes, sockets and files do not
+_SYSTEM_V = (29, 64, 68) if _X86 else (194, 190, 186)  # shmget, semget, msgget
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
 
 
@@ -141,8 +144,12 @@ class _Assembler:
         self.op(_LD, _NUMBER)
 
 
-def program() -> bytes:
-    """Returns the filter for this machine's architecture."""
+def program(*, system_v: bool = True) -> bytes:
+    """Returns the filter for this machine's architecture.
+
+    Args:
+        system_v: allow System V IPC, whose objects outlive their processes; only where a command has its own namespace.
+    """
     out = _Assembler()
     out.op(_LD, _ARCH)
     out.op(_JEQ, _AUDIT_ARCH, 1, 0)
@@ -156,8 +163,12 @@ def program() -> bytes:
         number = numbers[0 if _X86 else 1]
         if number is not None:
             out.deny(number)
+    for number in () if system_v else _SYSTEM_V:
+        out.deny(number, errno.ENOSYS)
     out.deny(_CLONE3, errno.ENOSYS)  # its flags are in memory, where a filter cannot see them; libc falls back to clone
     out.deny_flags(_CLONE, 0, _NAMESPACES)
+    for number, argument in _MAKE_NODE:
+        out.deny_flags(number, argument, _DEVICE)
     out.allow_only(_SOCKETPAIR, 0, (_UNIX,), errno.EAFNOSUPPORT)
     out.allow_only(_SOCKET, 0, (_UNIX, _INET, _INET6, _NETLINK), errno.EAFNOSUPPORT)
     _only_routing_netlink(out)

@@ -84,7 +84,7 @@ class Wire:
         return head, body
 
     def _receive_fds(self, count: int, deadline: float | None) -> list[int]:
-        self._wait(deadline)
+        self.wait(deadline)
         with socket.socket(fileno=os.dup(self.reader)) as link:
             room = socket.CMSG_SPACE(count * array.array("i").itemsize)
             _, notes, _, _ = link.recvmsg(1, room, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
@@ -101,9 +101,9 @@ class Wire:
         """Reads exactly `size` bytes before `deadline` (of `time.monotonic`)."""
         parts = bytearray()
         while len(parts) < size:
-            self._wait(deadline)
+            self.wait(deadline)
             try:
-                part = os.read(self.reader, min(size - len(parts), _CHUNK))
+                part = self.read_some(min(size - len(parts), _CHUNK))
             except OSError as error:
                 raise Closed(str(error)) from error
             if not part:
@@ -111,6 +111,10 @@ class Wire:
                 raise Closed(msg)
             parts += part
         return bytes(parts)
+
+    def read_some(self, size: int) -> bytes:
+        """Reads at least one and at most `size` bytes; none at the end."""
+        return os.read(self.reader, size)
 
     def write(self, data: bytes) -> None:
         """Writes all of `data`."""
@@ -124,7 +128,8 @@ class Wire:
         if self.writer != self.reader:
             os.close(self.writer)
 
-    def _wait(self, deadline: float | None) -> None:
+    def wait(self, deadline: float | None) -> None:
+        """Waits until there is something to read."""
         if deadline is None:
             return
         poller = select.poll()

@@ -1,0 +1,354 @@
+"""The `docker` back end: one container per sandbox, through the Docker SDK, on dockerd or on podman's socket.
+
+The guest is PID 1 of the container and talks over one attached stream, so that a command costs milliseconds instead of
+a `docker exec`, and everything it started can be killed from inside. Its program comes over the same stream: nothing of
+it is in the image, which only has to have Python 3.8. Without an image, a skeleton is made around the host's `/usr`.
+
+When this process ends, however it ends, the stream closes, the guest ends, and the engine removes the container.
+"""
+
+import contextlib
+import hashlib
+import io
+import itertools
+import os
+import platform
+import socket
+import tarfile
+import weakref
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+from typing_extensions import override
+
+from agentenv.errors import MissingDependencyError, SandboxError
+from agentenv.protocols import Capabilities
+
+from .base_files import empty_archive
+from .cgroups import owner_lives, owner_tag
+from .guest.wire import Closed, Late, Wire
+from .guest_process import BOOT, packed_guest
+from .guest_sandbox import GuestSandbox, settings_of
+from .layers import archives
+from .probing import probe_by_doing
+from .snapshots import WorkspaceSnapshot
+from .spec import SandboxSpec
+
+__all__ = ["DockerSandbox", "probe", "sweep_containers"]
+
+_LABEL = "agentenv.owner"
+_SKELETON = "agentenv-skeleton"
+_SOCKETS = ("/var/run/docker.sock", "/run/podman/podman.sock")
+_CAPABILITIES = ["KILL", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
+_SHOWN_ETC = (
+    "alternatives",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "perl",
+    "python3*",
+)
+_ETC = {
+    "passwd": "root:x:0:0:root:/:/bin/sh\nagent:x:1000:1000:agent:/tmp:/bin/sh\n",
+    "group": "root:x:0:\nagent:x:1000:\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+}
+_START_S = 60.0
+_PAGE = 4096
+_STDERR = 2
+_COMPLAINTS = 4096
+_numbers = itertools.count()
+
+
+class _StreamWire(Wire):
+    """A wire over an attached container: what comes back is cut into frames with a head of eight bytes.
+
+    Attributes:
+        complaints: the beginning of what the guest wrote to its standard error, which is where it says why it ended.
+    """
+
+    def __init__(self, link: Any) -> None:
+        inner = getattr(link, "_sock", link)
+        self._link: socket.socket = inner
+        self._owner = link
+        self._left = 0
+        self.complaints = b""
+        super().__init__(inner.fileno(), inner.fileno())
+
+    @override
+    def read_some(self, size: int) -> bytes:
+        while not self._left:
+            head = self._exactly(8)
+            if len(head) < 8:
+                return b""
+            size_of_frame = int.from_bytes(head[4:], "big")
+            if head[0] == _STDERR:
+                self.complaints = (self.complaints + self._exactly(size_of_frame))[:_COMPLAINTS]
+            else:
+                self._left = size_of_frame
+        part = self._link.recv(min(size, self._left))
+        self._left -= len(part)
+        return part
+
+    def _exactly(self, size: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < size and (part := self._link.recv(size - len(parts))):
+            parts += part
+        return bytes(parts)
+
+    @override
+    def write(self, data: bytes) -> None:
+        self._link.sendall(data)
+
+    @override
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._link.shutdown(socket.SHUT_RDWR)
+        self._owner.close()
+        self._link.close()
+
+
+@cache
+def _engine() -> Any:
+    """Returns the client of the first engine that answers.
+
+    Raises:
+        MissingDependencyError: the SDK is not installed.
+        SandboxError: no engine answers.
+    """
+    try:
+        import docker
+        from docker.errors import DockerException
+    except ImportError as error:
+        msg = "the docker back end needs the Docker SDK: pip install 'agentenv[docker]'"
+        raise MissingDependencyError(msg) from error
+    given = os.environ.get("DOCKER_HOST")
+    urls = [given] if given else [f"unix://{path}" for path in _SOCKETS if Path(path).exists()]
+    reasons: list[str] = []
+    for url in urls:
+        try:
+            client: Any = docker.DockerClient(base_url=url, timeout=120)
+            client.ping()
+        except DockerException as error:
+            reasons.append(f"{url}: {error}")
+        else:
+            _sweep(client)
+            return client
+    msg = (
+        f"no container engine answers ({'; '.join(reasons) or 'no socket was found'}): start dockerd or "
+        "`podman system service`, and set DOCKER_HOST where its socket is not at a usual place"
+    )
+    raise SandboxError(msg)
+
+
+@cache
+def _is_podman() -> bool:
+    parts: list[dict[str, str]] = _engine().version().get("Components") or []
+    return any("podman" in part.get("Name", "").lower() for part in parts)
+
+
+def _skeleton_image() -> str:
+    """Returns the name of an image with nothing but folders, links and three files; made unless it exists."""
+    client = _engine()
+    links = {
+        name: str(Path(f"/{name}").readlink())
+        for name in ("bin", "sbin", "lib", "lib32", "lib64")
+        if Path(f"/{name}").is_symlink()
+    }
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name in ("usr", "etc", "proc", "dev", "sys", "tmp", "run", "var", "workspace"):
+            _add_to(tar, name, tarfile.DIRTYPE)
+        for name, target in {**links, "var/tmp": "/tmp"}.items():
+            _add_to(tar, name, tarfile.SYMTYPE, link=target)
+        for name, text in _ETC.items():
+            _add_to(tar, f"etc/{name}", tarfile.REGTYPE, content=text.encode())
+    data = out.getvalue()
+    tag = hashlib.sha256(data).hexdigest()[:12]
+    name = f"{_SKELETON}:{tag}"
+    if not client.images.list(name=name):
+        client.api.import_image_from_data(data, repository=_SKELETON, tag=tag)
+    return name
+
+
+def _add_to(tar: tarfile.TarFile, name: str, kind: bytes, *, link: str = "", content: bytes = b"") -> None:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, len(content)
+    info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
+    tar.addfile(info, io.BytesIO(content))
+
+
+def _host_binds(spec: SandboxSpec) -> list[str]:
+    paths = [
+        path for name in ("usr", "bin", "sbin", "lib", "lib32", "lib64") if not (path := Path(f"/{name}")).is_symlink()
+    ]
+    paths += [path for pattern in _SHOWN_ETC for path in Path("/etc").glob(pattern)]
+    return [f"{path}:{path}:ro" for path in (*paths, *spec.readonly) if Path(path).exists()]
+
+
+class DockerSandbox(GuestSandbox):
+    """A container; see the module.
+
+    Args:
+        spec: what it shall be.
+        origin: the state at opening.
+        base_bytes: bytes of the files at the very start, which the disk limit does not count; forks inherit it.
+    """
+
+    def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot, *, base_bytes: int | None = None) -> None:
+        super().__init__(spec, origin)
+        self._base_bytes = _bytes_of(origin) if base_bytes is None else base_bytes
+        self._container = ""
+        from docker.errors import APIError, DockerException
+
+        try:
+            self._start()
+            self._put(origin)
+        except (APIError, DockerException) as error:
+            self._remove()
+            msg = f"the container engine refused a sandbox: {error}"
+            raise SandboxError(msg) from error
+        except BaseException:
+            self._remove()
+            raise
+
+    def _start(self) -> None:
+        api = _engine().api
+        image = self.spec.image or _skeleton_image()
+        settings = settings_of(self.spec)
+        settings["filtered"] = self.spec.runtime != "runsc" and platform.machine() in {"x86_64", "aarch64"}
+        python = "/usr/bin/python3" if self.spec.image is None else "python3"
+        created = api.create_container(
+            image,
+            [python, "-I", "-S", "-c", BOOT],
+            name=f"agentenv-{owner_tag()}-{next(_numbers)}",
+            hostname="sandbox",
+            user="0:0",
+            stdin_open=True,
+            working_dir="/",
+            network_disabled=True,
+            labels={_LABEL: owner_tag()},
+            host_config=self._host_config(api),
+        )
+        self._container = created["Id"]
+        self._finalizer = weakref.finalize(self, _remove_container, self._container)
+        link = api.attach_socket(self._container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+        wire = _StreamWire(link)
+        try:
+            api.start(self._container)
+            wire.write(packed_guest("container", settings))
+            wire.receive(_START_S)
+        except (Closed, Late) as error:
+            wire.close()
+            why = wire.complaints.decode(errors="replace").strip() or str(error)
+            msg = f"no guest answered in a container of {image!r}; the image needs python3: {why}"
+            raise SandboxError(msg) from error
+        except BaseException:
+            wire.close()
+            raise
+        self._wire = wire
+
+    def _host_config(self, api: Any) -> Any:
+        from docker.types import LogConfig, Ulimit
+
+        limits = self.spec.limits
+        inodes = "" if _is_podman() else f",nr_inodes={limits.files + len(self._origin.entries) + 8}"
+        tmpfs = f"rw,exec,nosuid,nodev,size={limits.disk + self._base_bytes}{inodes}"
+        return api.create_host_config(
+            network_mode="none",
+            auto_remove=True,
+            binds=_host_binds(self.spec) if self.spec.image is None else [f"{p}:{p}:ro" for p in self.spec.readonly],
+            cap_drop=["ALL"],
+            cap_add=_CAPABILITIES,
+            security_opt=["no-new-privileges"],
+            read_only=True,
+            tmpfs={
+                "/workspace": f"{tmpfs},mode=755,uid=1000,gid=1000",
+                "/tmp": f"{tmpfs},mode=1777,uid=1000,gid=1000",
+            },
+            mem_limit=limits.memory + limits.disk + self._base_bytes,
+            memswap_limit=limits.memory + limits.disk + self._base_bytes,
+            pids_limit=limits.processes + 1,
+            shm_size=64 << 20,
+            ulimits=[Ulimit(name="nofile", soft=1024, hard=1024), Ulimit(name="nproc", soft=65536, hard=65536)],
+            ipc_mode="private",
+            runtime=self.spec.runtime,
+            log_config=LogConfig(type="none"),
+        )
+
+    @property
+    @override
+    def isolation(self) -> Capabilities:
+        """What is really enforced here."""
+        return probe(self.spec.runtime)
+
+    @override
+    def _open(self, origin: WorkspaceSnapshot) -> Self:
+        return type(self)(self.spec, origin, base_bytes=self._base_bytes)
+
+    @override
+    def _free(self) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
+        if self._container:
+            _remove_container(self._container)
+            self._container = ""
+
+
+def _bytes_of(snapshot: WorkspaceSnapshot) -> int:
+    return sum(-(-entry.size // _PAGE) * _PAGE for entry in snapshot.layers[0].entries()) if snapshot.layers else 0
+
+
+def _remove_container(name: str) -> None:
+    from docker.errors import APIError
+
+    with contextlib.suppress(APIError, OSError):
+        _engine().api.remove_container(name, force=True)
+
+
+def sweep_containers() -> list[str]:
+    """Removes containers whose owner no longer lives; returns their names. None where no engine answers."""
+    try:
+        return _sweep(_engine())
+    except (SandboxError, ImportError):
+        return []
+
+
+def _sweep(client: Any) -> list[str]:
+    from docker.errors import APIError
+
+    removed: list[str] = []
+    for container in client.containers.list(all=True, filters={"label": _LABEL}, ignore_removed=True):
+        if not owner_lives(container.labels[_LABEL]):
+            with contextlib.suppress(APIError, OSError):
+                container.remove(force=True)
+                removed.append(f"container {container.name}")
+    return removed
+
+
+@cache
+def probe(runtime: str | None = None) -> Capabilities:
+    """Returns what holds on this machine, found by attacking a container.
+
+    Args:
+        runtime: of the container, the engine's default without one.
+
+    Raises:
+        SandboxError: no engine answers, or its containers do not run.
+    """
+    given = {
+        "constant_snapshot": "a snapshot copies the workspace out of the container",
+        "process_snapshot": "only the gvisor back end can include running processes",
+    }
+    if _is_podman():
+        given["inodes"] = "podman's interface takes no limit on inodes"
+
+    def make(spec: SandboxSpec) -> DockerSandbox:
+        spec = SandboxSpec(limits=spec.limits, runtime=runtime)
+        return DockerSandbox(spec, WorkspaceSnapshot((archives.add(empty_archive()),)))
+
+    return probe_by_doing("kernel" if runtime == "runsc" else "container", "docker", make, given)
