@@ -113,6 +113,8 @@ class _Branch:
         if action.token_ids is not None and action.prompt_token_ids is not None:
             self.token_ids = (*action.prompt_token_ids, *action.token_ids)
             self.covered = len(self.messages) - len(observation)
+        else:
+            self.token_ids, self.covered = (), 0
 
     def fail(self, error: InfrastructureError, action: Action | None) -> None:
         """Ends this attempt with a step that has no reward; what broke is closed, and opened afresh by `begin`."""

@@ -84,7 +84,7 @@ def iter_trees(path: str | Path) -> Iterator[EpisodeTree]:
 def _read_line(path: str | Path, number: int, line: bytes) -> EpisodeTree | None:
     """Returns the tree of a line; `None` for the header, which is line 1."""
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode())
         if number > 1:
             return tree_from_dict(record)
         _check_header(record)

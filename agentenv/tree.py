@@ -247,9 +247,9 @@ class EpisodeTree:
         self._prompts[node] = prompt
 
     def token_ids(self, node: int) -> tuple[int, ...]:
-        """Returns every token from the start to the end of the action INTO `node` (`()` at the root).
+        """Returns every token from the start to the end of the action INTO `node`.
 
-        An action whose tokens are unknown contributes none.
+        `()` at the root, and where the tokens of the action or of its prompt are unknown.
         """
         ids: list[int] = []
         for i in self.path(node):
@@ -257,9 +257,8 @@ class EpisodeTree:
             if action is None:
                 continue
             prompt = self._prompts[self._nodes[i].parent]
-            if prompt is not None:
-                ids = ids[: prompt.kept] + list(prompt.token_ids)
-            ids.extend(action.token_ids or ())
+            known = prompt is not None and action.token_ids is not None
+            ids = [*ids[: prompt.kept], *prompt.token_ids, *action.token_ids] if known else []
         return tuple(ids)
 
     def prompt_token_ids(self, node: int) -> tuple[int, ...] | None:
