@@ -9,7 +9,7 @@ from .groups import group_sums, ratio
 from .passes import assemble, check_steps, episode_returns, mean_below, tree_means
 from .result import StepAdvantages
 
-__all__ = ["dr_grpo_advantages", "group_deviations", "grpo_advantages"]
+__all__ = ["dr_grpo_advantages", "grpo_advantages"]
 
 FloatArray = NDArray[np.float64]
 
@@ -34,10 +34,15 @@ def grpo_advantages(tree: TreeArrays, *, epsilon: float = 1e-4, ddof: int = 1) -
         `advantages` is their difference divided by the deviation.
     """
     _check(epsilon, ddof)
-    deviation = group_deviations(tree, ddof=ddof) + epsilon
-    result = dr_grpo_advantages(tree)
-    scale = ratio(np.ones(len(deviation)), deviation)
-    return assemble(tree, result.advantages * scale[tree.tree_ids], result.values, result.action_values)
+    check_steps(tree)
+    returns, ends = episode_returns(tree), np.flatnonzero(tree.is_trajectory)
+    ids = tree.tree_ids[ends]
+    mean = tree_means(tree, returns)
+    spread = group_sums(ids, (returns[ends] - mean[ids]) ** 2, tree.num_trees)
+    count = np.bincount(ids, minlength=tree.num_trees)
+    scale = ratio(np.ones(tree.num_trees), np.sqrt(ratio(spread, count - ddof)) + epsilon)
+    action_values, baseline = mean_below(tree, returns), mean[tree.tree_ids]
+    return assemble(tree, (action_values - baseline) * scale[tree.tree_ids], baseline, action_values)
 
 
 def dr_grpo_advantages(tree: TreeArrays) -> StepAdvantages:
@@ -56,15 +61,6 @@ def dr_grpo_advantages(tree: TreeArrays) -> StepAdvantages:
     mean = tree_means(tree, returns)[tree.tree_ids]
     action_values = mean_below(tree, returns)
     return assemble(tree, action_values - mean, mean, action_values)
-
-
-def group_deviations(tree: TreeArrays, *, ddof: int) -> FloatArray:
-    """Computes the standard deviation of the returns in every tree: `[M]`, 0 for at most `ddof` trajectories."""
-    returns = episode_returns(tree)
-    leaves = np.flatnonzero(tree.is_trajectory)
-    ids = tree.tree_ids[leaves]
-    spread = group_sums(ids, (returns[leaves] - tree_means(tree, returns)[ids]) ** 2, tree.num_trees)
-    return np.sqrt(ratio(spread, np.bincount(ids, minlength=tree.num_trees) - ddof))
 
 
 def _check(epsilon: float, ddof: int) -> None:

@@ -26,7 +26,7 @@ class Matching:
 
     steps: IntArray  # [N - roots] the nodes that a step leads into
     states: IntArray  # [N - roots] number of the state the step leaves, in [0, num_states)
-    pairs: IntArray  # [N - roots] number of the (state, action) pair, in [0, num_pairs)
+    pairs: IntArray  # [N - roots] number of the (state, action) pair, in [0, num_pairs); not all need occur
     after: IntArray  # [N - roots] number of the state the step leads to, in [0, num_states)
     first: BoolArray  # [N - roots] no earlier step of the same trajectory is the same pair
     num_states: int
@@ -107,7 +107,9 @@ def match_steps(tree: TreeArrays, state_ids: ArrayLike | None = None, action_ids
     if num_states * (high - low + 1) >= 2**62:
         taken, size = renumber(taken)
         low, high = 0, size - 1
-    pairs, num_pairs = renumber(left * (high - low + 1) + (taken - low))
+    pairs, num_pairs = left * (high - low + 1) + (taken - low), num_states * (high - low + 1)
+    if num_pairs > 4 * len(tree):
+        pairs, num_pairs = renumber(pairs)
     first = first_visits(tree, steps, pairs)
     return Matching(steps, left, pairs, numbers[steps], first, num_states, num_pairs)
 
@@ -131,7 +133,7 @@ def first_visits(tree: TreeArrays, steps: IntArray, keys: IntArray) -> BoolArray
     Args:
         tree: `[N]`
         steps: `[n]` nodes.
-        keys: `[n]` numbers in [0, n).
+        keys: `[n]` small numbers, at least 0.
 
     Returns:
         `bool [n]`
@@ -163,6 +165,10 @@ def preorder(tree: TreeArrays) -> tuple[IntArray, IntArray]:
     sizes = np.ones(len(tree), dtype=np.int64)
     for level in reversed(tree.levels[1:]):
         np.add.at(sizes, tree.parents[level], sizes[level])
+    index = np.arange(len(tree))
+    last, above = index + sizes, np.maximum(tree.parents, 0)
+    if (tree.is_root | (last <= last[above])).all():
+        return index, last  # every subtree lies within its parent's: the nodes are numbered in preorder already
     enter = np.zeros(len(tree), dtype=np.int64)
     roots = np.flatnonzero(tree.is_root)
     enter[roots] = np.cumsum(sizes[roots]) - sizes[roots]

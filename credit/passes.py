@@ -187,11 +187,9 @@ def tree_means(tree: TreeArrays, scores: FloatArray) -> FloatArray:
 
 
 def assemble(tree: TreeArrays, advantages: FloatArray, values: FloatArray, action_values: FloatArray) -> StepAdvantages:
-    """Builds the result, with 0 at roots and at steps that no valid trajectory passes."""
-    counted = (tree.parents != NO_PARENT) & (tree.leaf_counts > 0)
-    return StepAdvantages(
-        np.where(counted, advantages, 0.0),
-        np.where(counted, values, 0.0),
-        np.where(counted, action_values, 0.0),
-        np.where(counted, tree.leaf_counts, 0),
-    )
+    """Builds the result from arrays that it may change: 0 at roots and at steps that no valid trajectory passes."""
+    silent = np.flatnonzero((tree.parents == NO_PARENT) | (tree.leaf_counts == 0))
+    counts = tree.leaf_counts.copy()
+    for array in (advantages, values, action_values, counts):
+        array[silent] = 0
+    return StepAdvantages(advantages, values, action_values, counts)
