@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import pydantic
 from typing_extensions import override
 
 from agentenv.env import Reply, ToolEnv
@@ -165,16 +166,13 @@ class SearchQA(ToolEnv):
     # ------------------------------------------------------------------ tools
 
     @tool
-    def search(self, query: str, k: int = 5) -> str:
+    def search(self, query: str, k: Annotated[int, pydantic.Field(ge=1, le=MAX_HITS)] = 5) -> str:
         """Search the documents. Returns the best matches with their ids, titles and first words.
 
         Args:
             query: What to look for, in a few words.
             k: How many documents to return.
         """
-        if not 1 <= k <= MAX_HITS:
-            msg = f"k must be from 1 to {MAX_HITS}, got {k}"
-            raise ToolError(msg)
         passages = self._find(query, k)
         if not passages:
             return "No document contains these words."

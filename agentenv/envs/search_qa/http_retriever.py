@@ -12,6 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, NoReturn, cast
 from urllib.parse import urlsplit
 
@@ -106,8 +107,11 @@ class HttpRetriever:
 
     def _hit(self, row: dict[str, Any]) -> Hit:
         document: dict[str, Any] = row.get("document", row)  # without scores a server sends the documents themselves
-        if document.get("id") is None:  # some servers send the contents alone; the title must then do as id
-            document = {**document, "id": document["contents"].partition("\n")[0].strip('"')}
+        if document.get("id") is None:  # Search-R1's server over pyserini sends the contents alone
+            contents: str = document["contents"]
+            digest = blake2b(contents.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+            title = contents.partition("\n")[0].strip('"')
+            document = {**document, "id": f"{title} #{digest}"}
         return Hit(parse_passage(document, where=self.url), float(row.get("score", 0.0)))
 
     def _post(self, path: str, body: Mapping[str, Any], *, missing_ok: bool = False) -> dict[str, Any] | None:

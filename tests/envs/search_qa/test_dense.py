@@ -59,11 +59,12 @@ def test_queries_may_have_their_own_encoder():
     assert dense.search(["b"], 1)[0][0].passage.id == "2"
 
 
-def test_blocks_do_not_change_the_result(passages, monkeypatch):
-    whole = DenseRetriever.build(passages, encode).search(["river city"], 20)
-    monkeypatch.setattr("agentenv.envs.search_qa.dense._BLOCK", 7)
-    parts = DenseRetriever.build(passages, encode).search(["river city"], 20)
-    assert [h.passage for h in whole[0]] == [h.passage for h in parts[0]]
+def test_many_queries_at_once(passages):
+    dense = DenseRetriever.build(passages, encode)
+    queries = [passage.title for passage in passages]
+    assert len(queries) > 64
+    one_by_one = [[h.passage for h in dense.search([query], 3)[0]] for query in queries]
+    assert [[h.passage for h in hits] for hits in dense.search(queries, 3)] == one_by_one
 
 
 def test_bad_arguments(passages, tmp_path):

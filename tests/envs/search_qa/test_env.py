@@ -137,8 +137,8 @@ def test_reward_components_have_names():
     [
         (call("search", query="  "), "the query is empty"),
         (call("search", query="x " * 500_000), "at most 10,000 characters, got 1,000,000"),
-        (call("search", query="demon", k=0), "k must be from 1 to 20, got 0"),
-        (call("search", query="demon", k=21), "k must be from 1 to 20, got 21"),
+        (call("search", query="demon", k=0), "k: input should be greater than or equal to 1, got 0"),
+        (call("search", query="demon", k=21), "k: input should be less than or equal to 20, got 21"),
         (call("search", query=["demon"]), "wrong arguments for search"),
         (call("read", document="Nobody"), "no document 'Nobody'"),
         (call("read", document=""), "no document ''"),

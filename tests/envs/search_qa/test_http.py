@@ -164,10 +164,16 @@ def test_a_server_that_knows_only_the_protocol():
         assert [p.text for p in remote.find("paris")] == ["A city."]
         assert requests == ["/documents", "/retrieve"]
         assert remote.search(["x"], 1)[0][0].passage.title == "Paris"
+    without_ids = 200, {"result": [[{"contents": '"Paris"\nOne.'}, {"contents": '"Paris"\nTwo.'}]]}
+    with scripted((404, {}), without_ids) as (url, _):
+        one, two = HttpRetriever(url).find("Paris")
+    with scripted((404, {}), without_ids) as (url, _):
+        assert HttpRetriever(url).find(two.id) == (two,) != (one,)
     with scripted((200, {"result": [[{"contents": '"Paris"\nA city.'}, HIT]]})) as (url, _):
         first, second = HttpRetriever(url).search(["x"], 5)[0]
-        assert (first.passage.id, first.score) == ("Paris", 0)
         assert (second.passage.id, second.score) == ("7", 2.5)
+        assert first.score == 0
+        assert first.passage.id.startswith("Paris #")  # passages of one article differ
 
 
 def test_passing_failures_are_retried():
