@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -10,6 +11,7 @@ import subprocess
 import threading
 import weakref
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ __all__ = ["Host", "KeptLayer", "host_for"]
 
 _START_S = 30.0
 _REQUEST_S = 300.0
+_SHARE = 4
 
 
 class Host:
@@ -35,6 +38,8 @@ class Host:
 
     Attributes:
         inner_id: the id that owns workspaces, in the keeper's user namespace.
+        budget: bytes of layers to hold in memory; those that no open sandbox stands on move to disk beyond it.
+        layers_lock: held while layers move.
     """
 
     def __init__(self, readonly: tuple[str, ...]) -> None:
@@ -42,7 +47,9 @@ class Host:
         self._spawn_lock = threading.Lock()
         self._dropped: deque[int] = deque()
         self._loaded: weakref.WeakKeyDictionary[StoredLayer, KeptLayer] = weakref.WeakKeyDictionary()
-        self._loading = threading.Lock()
+        self._resident: weakref.WeakSet[KeptLayer] = weakref.WeakSet()
+        self.layers_lock = threading.RLock()
+        self.budget = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _SHARE
         control, self._control = _socket_pair()
         spawns, self._spawns = _socket_pair()
         own = os.pidfd_open(os.getpid())
@@ -116,21 +123,61 @@ class Host:
 
     # ------------------------------------------------------------------ layers
 
-    def load(self, layer: Layer) -> "KeptLayer":
-        """Returns the layer as one of this keeper, loading its archive unless that was done before."""
+    @property
+    def held(self) -> int:
+        """Bytes of the layers in memory."""
+        with self.layers_lock:
+            return sum(layer.size for layer in self._resident)
+
+    def adopt(self, reply: dict[str, Any]) -> "KeptLayer":
+        """Returns the layer that the keeper has just made; others may have to leave memory for it."""
+        layer = KeptLayer(self, reply)
+        with self.layers_lock:
+            self._resident.add(layer)
+            self.spill(sparing=layer)
+        return layer
+
+    def use(self, layers: Iterable[Layer]) -> "tuple[KeptLayer, ...]":
+        """Returns these layers as layers of this keeper, in memory until `unuse`."""
+        with self.layers_lock:
+            kept = tuple(self._load(layer) for layer in layers)
+            for layer in kept:
+                layer.users += 1
+            return kept
+
+    def unuse(self, layers: "Iterable[KeptLayer]") -> None:
+        """Allows that layers, got by `use`, leave memory."""
+        with self.layers_lock:
+            for layer in layers:
+                layer.users -= 1
+
+    def _load(self, layer: Layer) -> "KeptLayer":
         if isinstance(layer, KeptLayer) and layer.host is self:
+            if layer.stored is not None:
+                layer.come_back(self._load_archive(layer.stored.archive()))
+                self._resident.add(layer)
             return layer
         stored = layer if isinstance(layer, StoredLayer) else archives.add(layer.archive())
-        with self._loading:
-            kept = self._loaded.get(stored)
-            if kept is None:
-                archive = stored.archive()
-                with open(os.memfd_create("layer"), "wb", buffering=0) as file:  # noqa: PTH123  has no path
-                    _write_all(file.fileno(), archive)
-                    os.lseek(file.fileno(), 0, os.SEEK_SET)
-                    reply, _ = self.ask({"op": "load", "size": len(archive)}, (file.fileno(),))
-                kept = self._loaded[stored] = KeptLayer(self, reply)
-            return kept
+        kept = self._loaded.get(stored)
+        if kept is None:
+            kept = self._loaded[stored] = self.adopt(self._load_archive(stored.archive()))
+        return self._load(kept)
+
+    def _load_archive(self, archive: bytes) -> dict[str, Any]:
+        with open(os.memfd_create("layer"), "wb", buffering=0) as file:  # noqa: PTH123  has no path
+            _write_all(file.fileno(), archive)
+            os.lseek(file.fileno(), 0, os.SEEK_SET)
+            return self.ask({"op": "load", "size": len(archive)}, (file.fileno(),))[0]
+
+    def spill(self, *, sparing: "KeptLayer | None" = None) -> None:
+        """Moves layers that no sandbox stands on out of the keeper until it is within its budget, the oldest first."""
+        with self.layers_lock:
+            over = self.held - self.budget
+            for layer in sorted(self._resident, key=lambda layer: layer.born) if over > 0 else ():
+                if over > 0 and not layer.users and layer is not sparing:
+                    layer.go_away()
+                    self._resident.discard(layer)
+                    over -= layer.size
 
     def drop(self, number: int) -> None:
         """Lets go of a layer. Never blocks: it is called by finalizers, at any point of any thread."""
@@ -174,36 +221,60 @@ class Host:
 
 
 class KeptLayer:
-    """A layer that a keeper holds in memory; dropped when nothing refers to it.
+    """A layer that a keeper holds in memory, or that had to leave it; dropped when nothing refers to it.
 
     Attributes:
         host: whose layer it is.
-        number: names it there.
+        number: names it there, while it is in memory.
+        stored: its archive, while it is not.
+        users: how many open sandboxes stand on it.
+        born: its place in the order of their making.
         size: bytes that it uses.
         files: files and folders that it has.
     """
 
     def __init__(self, host: Host, reply: dict[str, Any]) -> None:
         self.host = host
+        self.stored: StoredLayer | None = None
+        self.users = 0
+        self.born = next(_births)
+        self._entries: list[Entry] | None = None
+        self.come_back(reply)
+
+    def come_back(self, reply: dict[str, Any]) -> None:
+        """Is in the keeper's memory from here on."""
         self.number: int = reply["layer"]
         self.size: int = reply["size"]
         self.files: int = reply["files"]
-        self._entries: list[Entry] | None = None
-        weakref.finalize(self, host.drop, self.number).atexit = False
+        self.stored = None
+        self._finalizer = weakref.finalize(self, self.host.drop, self.number)
+        self._finalizer.atexit = False
+
+    def go_away(self) -> None:
+        """Leaves the keeper's memory."""
+        self.stored = archives.add(self.archive())
+        self._finalizer()
 
     def archive(self) -> bytes:
         """Returns the layer as an archive."""
-        with open(os.memfd_create("layer"), "r+b", buffering=0) as file:  # noqa: PTH123  has no path
-            self.host.ask({"op": "pack", "layer": self.number}, (file.fileno(),))
-            file.seek(0)
-            return file.readall()
+        with self.host.layers_lock:
+            if self.stored is not None:
+                return self.stored.archive()
+            with open(os.memfd_create("layer"), "r+b", buffering=0) as file:  # noqa: PTH123  has no path
+                self.host.ask({"op": "pack", "layer": self.number}, (file.fileno(),))
+                file.seek(0)
+                return file.readall()
 
     def entries(self) -> list[Entry]:
         """Returns its entries, with digests of files; computed once."""
-        if self._entries is None:
-            body = self.host.ask({"op": "scan", "layer": self.number})[1]
-            self._entries = [Entry(*fields) for fields in json.loads(body)]
-        return self._entries
+        with self.host.layers_lock:
+            if self._entries is None:
+                self._entries = self.stored.entries() if self.stored is not None else self._scan()
+            return self._entries
+
+    def _scan(self) -> list[Entry]:
+        body = self.host.ask({"op": "scan", "layer": self.number})[1]
+        return [Entry(*fields) for fields in json.loads(body)]
 
 
 def _socket_pair() -> tuple[int, int]:
@@ -217,6 +288,7 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+_births = itertools.count()
 _hosts: dict[tuple[str, ...], Host] = {}
 _hosts_lock = threading.Lock()
 

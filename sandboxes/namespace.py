@@ -44,6 +44,7 @@ class _Resources:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.chain: tuple[KeptLayer, ...] = ()
         self.upper: int | None = None
         self.pidfd: int | None = None
         self.cgroup: Cgroup | None = None
@@ -65,6 +66,8 @@ class _Resources:
         if self.upper is not None:
             self.host.drop(self.upper)
             self.upper = None
+        chain, self.chain = self.chain, ()
+        self.host.unuse(chain)
 
 
 class NamespaceSandbox(GuestSandbox):
@@ -85,13 +88,15 @@ class NamespaceSandbox(GuestSandbox):
 
     def _compose(self, snapshot: WorkspaceSnapshot) -> tuple[int, ...]:
         """Lays a new upper layer over a snapshot; returns the mounts. The upper layer before it is no longer held."""
-        self._chain = tuple(self._host.load(layer) for layer in snapshot.layers)
+        chain = self._host.use(snapshot.layers)
+        before, self._held.chain = self._held.chain, chain
+        self._host.unuse(before)
         self._state = snapshot
-        written = self._chain[1:]
+        written = chain[1:]
         limits = self.spec.limits
         request = {
             "op": "compose",
-            "layers": [layer.number for layer in self._chain],
+            "layers": [layer.number for layer in chain],
             "disk": max(_LEAST_DISK, limits.disk - sum(layer.size for layer in written)),
             "files": max(_LEAST_FILES, limits.files - sum(layer.files for layer in written)),
         }
@@ -147,7 +152,7 @@ class NamespaceSandbox(GuestSandbox):
 
     @override
     def _take(self) -> WorkspaceSnapshot:
-        chain = [layer.number for layer in self._chain]
+        chain = [layer.number for layer in self._held.chain]
         live = self._ask({"op": "stop"})[0]["live"]
         try:
             reply, _ = self._host.ask({"op": "changed", "upper": self._held.upper, "layers": chain})
@@ -155,7 +160,7 @@ class NamespaceSandbox(GuestSandbox):
                 return self._state
             if live:
                 reply, _ = self._host.ask({"op": "merge", "layers": [self._held.upper]})
-                return WorkspaceSnapshot((*self._chain, KeptLayer(self._host, reply)))
+                return WorkspaceSnapshot((*self._held.chain, self._host.adopt(reply)))
         finally:
             if live:
                 self._ask({"op": "continue"})
@@ -167,7 +172,7 @@ class NamespaceSandbox(GuestSandbox):
             self._ask({"op": "detach"})
             reply, _ = self._host.ask({"op": "freeze", "upper": self._held.upper})
             self._held.upper = None
-            layers = self._shorten((*self._chain, KeptLayer(self._host, reply)))
+            layers = self._shorten((*self._held.chain, self._host.adopt(reply)))
             snapshot = WorkspaceSnapshot(layers)
             self._attach(self._compose(snapshot), fresh=False)
         except BaseException:
@@ -184,8 +189,12 @@ class NamespaceSandbox(GuestSandbox):
             return layers
         if len(written) < 2:
             return layers
-        reply, _ = self._host.ask({"op": "merge", "layers": [layer.number for layer in written]})
-        return (layers[0], KeptLayer(self._host, reply))
+        kept = self._host.use(written)
+        try:
+            reply, _ = self._host.ask({"op": "merge", "layers": [layer.number for layer in kept]})
+        finally:
+            self._host.unuse(kept)
+        return (layers[0], self._host.adopt(reply))
 
     def _attach(self, mounts: tuple[int, ...], *, fresh: bool) -> None:
         try:

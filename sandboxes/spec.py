@@ -13,6 +13,7 @@ LEVELS = ("none", "process", "namespace", "container", "kernel")
 """Isolation levels, from the weakest to the strongest. A level says what is promised, not which tool does it."""
 
 _MIB = 1 << 20
+_OWN = {(), ("tmp",), ("workspace",), ("proc",), ("dev",), ("run",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class SandboxSpec:
         base: the files at the start: a folder, a mapping from paths to contents, a snapshot, or nothing.
         limits: what it may use.
         env: environment variables of every command, besides `PATH`, `HOME`, `LANG` and `TMPDIR`; none is inherited.
-        readonly: more folders and files of the host to show, read-only, under the same paths.
+        readonly: more folders and files of the host to show, read-only, under the same paths; not below `/tmp`.
         network: `"none"`. No back end offers a network.
         image: the container image of the docker back end; a skeleton around the host's `/usr` without one.
         runtime: the container runtime of the docker back end, e.g. `"runsc"`.
@@ -73,8 +74,12 @@ class SandboxSpec:
             msg = f"SandboxSpec.network must be 'none', got {self.network!r}: no back end offers a network"
             raise ValueError(msg)
         for path in self.readonly:
-            if not Path(path).is_absolute():
-                msg = f"SandboxSpec.readonly needs absolute paths, got {path!r}"
+            parts = Path(path).parts
+            if parts[:1] != ("/",) or ".." in parts:
+                msg = f"SandboxSpec.readonly needs absolute paths without '..', got {path!r}"
+                raise ValueError(msg)
+            if parts[1:2] in _OWN or parts[1:3] == ("var", "tmp"):
+                msg = f"SandboxSpec.readonly cannot show {path!r}: the sandbox has a {path.split('/')[1]!r} of its own"
                 raise ValueError(msg)
         for name, value in self.env.items():
             if not name or "=" in name or "\0" in name + value:

@@ -7,6 +7,7 @@ and then serves its parent: make a layer, lay an overlay over layers, freeze wha
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -87,6 +88,8 @@ def _show(path: str) -> None:
     if os.path.lexists(target) or not os.path.lexists(path):
         return
     os.makedirs(os.path.dirname(target), exist_ok=True)
+    if not os.path.realpath(os.path.dirname(target)).startswith(_ROOT):
+        raise OSError(errno.EXDEV, "a link leads out of the sandbox's root", path)
     if os.path.islink(path):
         os.symlink(os.readlink(path), target)
         return

@@ -1,0 +1,173 @@
+"""Bad input and greedy commands: a clear error or an honest result each, and the sandbox goes on."""
+
+from pathlib import Path
+
+import pytest
+from sandbox_backends import opener
+
+import agentenv
+from agentenv.errors import SandboxError, WorkspaceError
+from agentenv.sandboxes import LEVELS, Limits, SandboxSpec, open_sandbox
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"network": "host"}, "network must be 'none', got 'host'"),
+        ({"network": ("pypi.org",)}, "network must be 'none'"),
+        ({"readonly": ("relative",)}, "absolute paths without .* got 'relative'"),
+        ({"readonly": ("/tmp/venv",)}, "cannot show '/tmp/venv': the sandbox has a 'tmp' of its own"),
+        ({"readonly": ("/",)}, "cannot show '/'"),
+        ({"env": {"A=B": "x"}}, "a variable that cannot be: 'A=B'"),
+    ],
+)
+def test_specs_that_cannot_be(fields, message):
+    with pytest.raises(ValueError, match=message):
+        SandboxSpec(**fields)
+
+
+@pytest.mark.parametrize("name", Limits.__slots__)
+def test_limits_are_positive(name):
+    with pytest.raises(ValueError, match=rf"Limits\.{name} must be positive, got 0"):
+        Limits(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    "files", [{"/etc/x": "x"}, {"../x": "x"}, {"a/../b": "x"}, {"": "x"}, {"a": "x", "a/b": "y"}, {"a//b": ""}]
+)
+def test_bases_that_cannot_be(files):
+    with pytest.raises(ValueError, match=r"relative and plain|both a file and a folder"):
+        open_sandbox(SandboxSpec(base=files))
+
+
+def test_a_base_that_is_missing():
+    with pytest.raises(SandboxError, match=r"must be a folder that can be read, got '/no/such'"):
+        open_sandbox(SandboxSpec(base="/no/such"))
+
+
+def test_a_base_folder_is_copied_with_modes_and_links(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "run").write_text("#!/bin/sh\necho ran\n")
+    (tmp_path / "d" / "run").chmod(0o755)
+    (tmp_path / "l").symlink_to("d/run")
+    with open_sandbox(SandboxSpec(base=tmp_path)) as box:
+        assert box.exec("./l").stdout == "ran\n"
+        box.exec("echo changed > d/run")
+    assert "ran" in (tmp_path / "d" / "run").read_text()
+
+
+def test_unknown_back_end_and_level():
+    with pytest.raises(ValueError, match=r"backend must be 'auto' or one of 'namespace'.* got 'vm'"):
+        open_sandbox(backend="vm")
+    with pytest.raises(ValueError, match=r"require must be one of 'none'.* got 'strong'"):
+        open_sandbox(require="strong")
+
+
+def test_less_than_required_is_refused():
+    with pytest.raises(SandboxError, match=r"no sandbox that promises 'namespace'.*\n.*promises only 'none'"):
+        open_sandbox(backend="subprocess")
+    assert LEVELS.index("namespace") < LEVELS.index("container")
+
+
+def test_subprocess_says_so_on_every_use():
+    from agentenv.sandboxes.subprocess import NoIsolationWarning
+
+    for _ in range(2):
+        with pytest.warns(NoIsolationWarning, match="isolates nothing"):
+            open_sandbox(backend="subprocess", require="none").close()
+
+
+def test_readonly_folders_are_seen_and_not_written():
+    folder = Path(agentenv.__file__).parent
+    with open_sandbox(SandboxSpec(readonly=(str(folder),)), backend="namespace") as box:
+        assert box.exec(["cat", f"{folder}/types.py"]).stdout == (folder / "types.py").read_text()
+        assert box.exec(f"echo x > {folder}/agentenv-escape").exit_code != 0
+        assert box.exec(f"ls -A {folder.parent}").stdout.split() == [folder.name]
+
+
+def test_env_of_the_spec():
+    with open_sandbox(SandboxSpec(env={"A": "1", "HOME": "/workspace"})) as box:
+        assert box.exec("echo $A $HOME", env={"A": "2"}).stdout == "2 /workspace\n"
+
+
+def test_greedy_commands_are_reported_and_survived():
+    limits = Limits(memory=64 * MIB, processes=20, disk=8 * MIB, files=200, file_size=4 * MIB, output=1000)
+    with open_sandbox(SandboxSpec(limits=limits)) as box:
+        memory = box.exec(["/usr/bin/python3", "-c", "b = []\nwhile True: b.append(bytearray(b'x' * (1 << 20)))"])
+        assert memory.oom or "MemoryError" in memory.stderr
+        assert box.exec("i=0; while [ $i -lt 50 ]; do sleep 5 & i=$((i+1)); done; wait").exit_code != 0
+        assert "No space" in box.exec("for i in 1 2 3; do head -c 4000000 /dev/zero > f$i; done").stderr
+        assert box.exec("rm -f f*; for i in $(seq 300); do : > n$i; done").exit_code != 0
+        assert box.exec("rm -f n*; head -c 5000000 /dev/zero > big").exit_code != 0
+        assert box.exec("rm -f big; yes | head -c 100000").truncated
+        killed = box.exec("for i in 1 2 3; do (setsid sleep 60 &); done; sleep 0.1")
+        assert killed.killed == 3
+        assert box.exec("sleep 60", timeout_s=0.1).timed_out
+        result = box.exec("echo fine")
+    assert (result.stdout, result.oom, result.timed_out, result.truncated, result.killed) == (
+        "fine\n",
+        False,
+        False,
+        False,
+        0,
+    )
+
+
+def test_writing_more_than_there_is_room_for(box):
+    with pytest.raises(WorkspaceError, match="No space"):
+        box.write("big", bytes(box.spec.limits.disk + MIB))
+    assert box.exec("echo fine").stdout == "fine\n"
+
+
+def test_reading_more_than_may_be_transferred():
+    with open_sandbox(SandboxSpec(limits=Limits(transfer=1000))) as box:
+        box.exec("truncate -s 100M sparse; head -c 2000 /dev/zero > f; head -c 600 /dev/zero > g; cp g h")
+        for path in ("sparse", "f"):
+            with pytest.raises(WorkspaceError, match="more than the limit of 1000"):
+                box.read(path)
+        assert len(box.read("g")) == 600
+        with pytest.raises(SandboxError, match="1200 bytes, more than the limit of 1000"):
+            box.export(["g", "h"])
+
+
+def test_binary_and_strange_names(box):
+    box.write("caf\u00e9 \n*", b"\xff\0")
+    assert box.read("caf\u00e9 \n*") == b"\xff\0"
+    box.exec(["/usr/bin/python3", "-c", "open(b'\\xff\\xfe', 'w').write('x')"])
+    assert set(box.export()) == {"caf\u00e9 \n*", "\udcff\udcfe"}
+    (child,) = box.fork(1)
+    with child:
+        assert child.snapshot().content_id == box.snapshot().content_id
+    assert box.exec("printf '\\377'").stdout == "\ufffd"
+
+
+def test_a_very_deep_folder_is_an_error_where_it_must_be_read_and_nowhere_else(box):
+    before = box.snapshot()
+    box.exec(["/usr/bin/python3", "-c", "import os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')"])
+    deep = box.snapshot()
+    (child,) = box.fork(1)
+    with child:
+        assert child.exec("ls").stdout == "d\n"
+    with pytest.raises(SandboxError, match="nested deeper than 200"):
+        deep.content_id  # noqa: B018
+    box.restore(before)
+    assert box.changes(before) == []
+
+
+@pytest.mark.filterwarnings("ignore::agentenv.sandboxes.subprocess.NoIsolationWarning")
+def test_a_very_deep_folder_can_be_undone_without_overlays():
+    with opener("subprocess")() as box:
+        before = box.snapshot()
+        box.exec(["/usr/bin/python3", "-c", "import os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')"])
+        box.restore(before)
+        assert box.exec("ls").stdout == ""
+
+
+def test_an_interrupted_request_leaves_the_sandbox_broken_not_confused(box, monkeypatch):
+    monkeypatch.setattr(box._wire, "receive", lambda timeout_s=None: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        box.exec("echo first")
+    with pytest.raises(SandboxError, match="'exec' was interrupted"):
+        box.exec("echo second")
