@@ -376,17 +376,14 @@ def _remove_folder(folder: int, name: str) -> None:
 
 
 def _empty_but_one(folder: int) -> str | None:
-    """Removes names until a folder with content is met, which is returned."""
+    """Removes names until a folder is met, which is returned."""
     for name in os.listdir(folder):
         try:
             os.unlink(name, dir_fd=folder)
         except OSError as error:
             if error.errno not in {errno.EISDIR, errno.EPERM}:
                 raise
-            try:
-                os.rmdir(name, dir_fd=folder)
-            except OSError:
-                return name
+            return name  # not tried with rmdir, which walks all that the kernel has cached below
     return None
 
 
