@@ -54,6 +54,7 @@ def _join(match: re.Match[str]) -> str:
 
 _SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\*\*"), "^"),
+    (re.compile(r"\s*\\(?:text|mathrm)\s*\{\s*(?:and|or)\s*\}\s*"), ", "),
     (re.compile(r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d ])"), _join),
     (re.compile(r"(?<![\d.,/])(\d+) (\d+)/(\d+)(?![\d/])"), r"\1\\frac{\2}{\3}"),
     (re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?!\w)"), r"\1 \\cdot 10^{\2}"),

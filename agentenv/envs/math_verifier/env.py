@@ -111,11 +111,14 @@ class MathVerifier(ToolEnv):
             self._tools = tools  # pyright: ignore[reportAttributeAccessIssue]
         super().__init__(tasks=tasks, **kwargs)
         self._generators = _generators(kind)
-        self._difficulty = (difficulty, difficulty) if isinstance(difficulty, int) else difficulty
+        low, high = self._difficulty = (difficulty, difficulty) if isinstance(difficulty, int) else difficulty
+        if low > high:
+            msg = f"difficulty must be a level or (lowest, highest), got {difficulty!r}"
+            raise ValueError(msg)
         if tasks is None:
             for generator in self._generators:
-                generator.check_difficulty(min(self._difficulty))
-                generator.check_difficulty(max(self._difficulty))
+                generator.check_difficulty(low)
+                generator.check_difficulty(high)
         self._operations_per_call = operations_per_call
         self._attempts = attempts
         self._feedback = feedback

@@ -66,6 +66,7 @@ class _Keeper:
         self._channels = channels
         self._workers: dict[int, int] = {}  # process id -> index of its channel
         self._current = _Current(len(channels))
+        self._process_id = os.getpid()
         self._terminated = False
         self._wake, wake = os.pipe()
         os.set_blocking(wake, False)
@@ -115,6 +116,9 @@ class _Keeper:
             code = os.waitstatus_to_exitcode(status)
             if code == 0:  # the parent closed the socket
                 continue
+            if code == 1 and not self._current[index]:  # it never got to work, and nor would the next one
+                _send(self._channels[index], {"fatal": "a worker cannot start within the limits"})
+                continue
             if code != _EXIT_RETIRED:
                 cause = signal.Signals(-code).name if code < 0 else "memory" if code == _EXIT_MEMORY else f"exit {code}"
                 try:
@@ -126,7 +130,7 @@ class _Keeper:
     def _work(self, index: int) -> None:
         """Answers requests until the other side closes the socket; never returns."""
         settings, channel = self._settings, self._channels[index]
-        _limit(settings["memory_bytes"])
+        _limit(settings["memory_bytes"], self._process_id)
         retire_at = _address_space() + settings["memory_bytes"] // 4
         with channel.makefile("rb") as lines:
             for line in lines:
@@ -159,14 +163,15 @@ class _Current:
         self._memory[8 * index : 8 * index + 8] = value.to_bytes(8, "little")
 
 
-def _limit(memory_bytes: int) -> None:
+def _limit(memory_bytes: int, keeper: int) -> None:
     """Bounds a worker's memory, forbids it to write files, and ties its life to the keeper's."""
-    keeper = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        memory = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     if os.getppid() != keeper:
         os._exit(0)
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 

@@ -153,6 +153,7 @@ PAIRS: list[tuple[str, str, bool, str]] = [
     ("\\{1,2,3\\}", "\\{1,2\\}", False, "an element is missing"),
     ("\\{1,2\\}", "\\{1,2,3\\}", False, "an element too many"),
     ("2, 3", "2 or 3", True, "set: a list of solutions, in words"),
+    ("2, 3", "2 \\text{ or } 3", True, "set: a list of solutions, in words"),
     ("2, 3", "3 and 2", True, "set: a list of solutions, in words"),
     ("2, 3", "2", False, "a solution is missing"),
     ("\\pm 3", "3, -3", True, "set: plus or minus"),

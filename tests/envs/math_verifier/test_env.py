@@ -268,6 +268,7 @@ def test_an_unparseable_reference_is_found_at_reset():
         ({"kind": []}, "kind must be"),
         ({"difficulty": 0}, r"difficulty of 'arithmetic' must be in \[1, 8\], got 0"),
         ({"difficulty": (1, 9)}, "got 9"),
+        ({"difficulty": (3, 1)}, r"\(lowest, highest\), got \(3, 1\)"),
         ({"kind": ["arithmetic", "equation"], "difficulty": 5}, "'equation' must be"),
         ({"operations_per_call": 0}, "operations_per_call must be at least 1, got 0"),
         ({"attempts": 0}, "attempts must be at least 1"),

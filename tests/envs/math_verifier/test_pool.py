@@ -240,6 +240,14 @@ def test_a_pool_that_cannot_start_says_why(monkeypatch):
         pool.call(RIGHT)
 
 
+def test_workers_that_cannot_start_are_reported(monkeypatch, tmp_path):
+    """A machine that does not let processes limit themselves."""
+    (tmp_path / "sitecustomize.py").write_text("import resource\ndel resource.setrlimit\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with WorkerPool(workers=2) as pool, pytest.raises(VerifierError, match="a worker cannot start"):
+        pool.call(RIGHT)
+
+
 def test_missing_math_verify_is_reported(monkeypatch, tmp_path):
     (tmp_path / "math_verify.py").write_text("raise ImportError('broken on purpose')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
