@@ -1,0 +1,87 @@
+"""`pytest --agentenv-check ENV_ID`, run by pytest itself."""
+
+import pytest
+
+pytest_plugins = "pytester"
+
+GOOD = """
+import agentenv as ae
+
+class Counter(ae.ToolEnv):
+    max_steps = 3
+    class State(ae.State):
+        total: int = 0
+    def start(self, task):
+        return "Count."
+    @ae.tool
+    def add(self, number: int) -> str:
+        '''Add a number.'''
+        self.state.total += number
+        return str(self.state.total)
+
+class Broken(Counter):
+    def restore(self, snapshot, /):
+        import dataclasses
+        super().restore(dataclasses.replace(snapshot, env_id=self.env_id))
+
+class Endless(Counter):
+    max_steps = None
+
+NUMBER = 5
+"""
+
+
+@pytest.fixture
+def run(pytester):
+    pytester.makepyfile(my_envs=GOOD)
+    pytester.makepyfile(test_other="def test_other(): assert False")
+    return lambda *args: pytester.runpytest_inprocess("-p", "no:cacheprovider", *args)
+
+
+def test_every_law_is_a_test_of_its_own_and_nothing_else_runs(run):
+    result = run("-v", "--agentenv-check", "my_envs:Counter")
+    result.assert_outcomes(passed=13)
+    result.stdout.fnmatch_lines(["*my_envs:Counter[[]gymnasium[]] PASSED*", "*my_envs:Counter[[]leaks[]] PASSED*"])
+
+
+def test_a_broken_law_is_quoted_without_a_traceback_and_a_skipped_one_says_why(run):
+    result = run("-rsf", "--agentenv-check", "my_envs:Broken", "--agentenv-check=my_envs:Endless")
+    result.assert_outcomes(passed=24, failed=1, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "a snapshot of another env id or version raises SnapshotError naming both",
+            "    a snapshot of 'other/Env-v0' was restored into 'Broken-v0'. Likely cause: `restore` is overridden *",
+            "*these actions do not end an episode: give `actions` that do, or set max_steps",
+            "FAILED ::my_envs:Broken[[]foreign[]]*",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")
+    assert result.ret == 1
+
+
+def test_a_registered_id_is_checked(run):
+    result = run("--agentenv-check", "agentenv/SearchQA-v0", "-k", "foreign or pure")
+    result.assert_outcomes(passed=2, deselected=11)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "agentenv/MathVerifer-v0",
+            "no environment *. Did you mean 'agentenv/MathVerifier-v0'*",
+        ),
+        ("no_such_module:Env", "No module named 'no_such_module'"),
+        ("my_envs:Missing", "module 'my_envs' has no attribute 'Missing'"),
+        ("my_envs:NUMBER", "it must be a subclass of agentenv.Env, got 5"),
+    ],
+)
+def test_what_cannot_be_found_is_one_clear_line(run, name, words):
+    result = run("--agentenv-check", name)
+    result.stderr.fnmatch_lines([f"ERROR: --agentenv-check {name}: {words}"])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
+def test_without_the_option_nothing_changes(run):
+    run().assert_outcomes(failed=1)
