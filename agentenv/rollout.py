@@ -13,7 +13,7 @@ other agent gets the whole frontier in one call per step.
 
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Lock
@@ -287,7 +287,8 @@ class Rollout:
         with ThreadPoolExecutor(agent.concurrency, thread_name_prefix="rollout") as pool:
             futures = [pool.submit(run, branch) for branch in branches]
             try:
-                for future in futures:
+                ended, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                for future in ended:
                     future.result()
             except BaseException:
                 stop.set()
