@@ -5,6 +5,7 @@ times. Nothing else changes in a test run that does not use it.
 """
 
 import importlib
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -92,4 +93,6 @@ def pytest_ignore_collect(config: pytest.Config) -> bool | None:
 
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Adds the clauses where the option was given."""
+    if config.getoption("--agentenv-check") and (here := str(config.invocation_params.dir)) not in sys.path:
+        sys.path.insert(0, here)  # as `python -m pytest` does, so that a module beside the user is found
     items.extend(item for name in config.getoption("--agentenv-check") or () for item in _items(session, name))
