@@ -23,7 +23,14 @@ _MARKED = re.compile(r"\$.*\$|\\boxed|\\fbox|\\\(|\\\[", re.DOTALL)
 _COMMANDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|operatorname|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _WORDS_ONLY = re.compile(r"[^\W\d_][^\W\d_]+(?:[ '-][^\W\d_]+)*\.?")
-_COUNTED = re.compile(r"\s*(?:[$€£¥₹]|[-−]?[\d.,]+\s+(?!(?:pi|and|or|sqrt|sin|cos|tan|log|ln)\b)[^\W\d_]{2,})")
+_EMPHASIS = re.compile(r"(\*{1,3}|`{1,3})(?P<inner>.+)\1|<(\w+)>(?P<content>.*)</\3>", re.DOTALL)
+_NUMBER = r"[-−]?[\d.,]*\d"
+_COUNTED = re.compile(
+    rf"\s*(?:[$€£¥₹]|{_NUMBER}\s*[$€£¥₹]"  # money
+    rf"|{_NUMBER}\s+(?!(?:pi|and|or|sqrt|sin|cos|tan|log|ln)\b)[^\W\d_]{{2,}}"  # 5 apples
+    rf"|{_NUMBER}\s+[mshgL](?:\^?\{{?[23]\}}?|[²³])?\s*$)"  # 5 m^2
+)
+_SPOKEN = re.compile(r"(?<![^\W\d_])(?!(?:and|or|pi)\b)[^\W\d_]{2,}\s+(?!(?:and|or|pi)\b)[^\W\d_]{2,}(?![^\W\d_])")
 _KNOWN = frozenset(
     {
         "and",
@@ -118,13 +125,21 @@ def quote(text: str) -> str:
       `1 or 2`), and put in a box.
     """
     text = text.strip()
+    if emphasis := _EMPHASIS.fullmatch(text):
+        text = (emphasis["inner"] or emphasis["content"] or "").strip()
     if _MARKED.search(text):
         return text
     if _WORDS_ONLY.fullmatch(text) and text.lower() not in _KNOWN:
         return rf"\boxed{{\text{{{text.rstrip('.')}}}}}"
-    bare = _COMMANDS.sub(" ", text)
-    if _COUNTED.match(bare) or any(len(word) > 2 and word.lower() not in _KNOWN for word in _WORD.findall(bare)):
+    if _is_prose(_COMMANDS.sub(" ", text)):
         return text.replace("−", "-")
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
     return rf"\boxed{{{text.rstrip('.')}}}"
+
+
+def _is_prose(text: str) -> bool:
+    """Returns whether a text, its LaTeX commands removed, is a quantity with a unit or has words in it."""
+    if _COUNTED.match(text) or _SPOKEN.search(text):
+        return True
+    return any(len(word) > 2 and word.lower() not in _KNOWN for word in _WORD.findall(text))

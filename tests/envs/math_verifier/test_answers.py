@@ -111,7 +111,50 @@ def test_canonical_answers_of_one_number_are_equal(value):
         (r"\boxed{3} apples", r"\boxed{3} apples"),
         ("2 or 3", r"\boxed{2, 3}"),
         ("1 1/2", r"\boxed{1\frac{1}{2}}"),
+        ("18 m^2", "18 m^2"),
+        ("18 x^2", r"\boxed{18 x^2}"),
+        ("18 €", "18 €"),
+        ("**18**", r"\boxed{18}"),
+        ("`18`", r"\boxed{18}"),
+        ("<answer>18</answer>", r"\boxed{18}"),
+        ("It is 18!", "It is 18!"),
+        ("ab+cd", r"\boxed{ab+cd}"),
     ],
 )
 def test_what_math_verify_is_given(text, quoted):
     assert quote(text) == quoted
+
+
+ATOMS = [
+    "$",
+    "\\text{",
+    "}",
+    "{",
+    " ",
+    "1",
+    "1 ",
+    "ab ",
+    "and",
+    "1,",
+    "\\",
+    "<a>",
+    "</a>",
+    "*",
+    "`",
+    "sqrt(",
+    ".",
+    "'",
+    "e5",
+    "\n",
+]
+
+
+@pytest.mark.parametrize("atom", ATOMS)
+def test_reading_takes_little_time_whatever_the_text(atom):
+    for other in ATOMS:
+        pattern = atom + other
+        for text in (pattern * (2000 // len(pattern)), atom * (1000 // len(atom)) + other * (1000 // len(other))):
+            start = time.process_time()
+            quote(text)
+            plain_value(text)
+            assert time.process_time() - start < 0.3
