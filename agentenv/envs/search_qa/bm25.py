@@ -183,8 +183,7 @@ class Bm25Retriever:
 
     def _search(self, query: str, k: int) -> list[Hit]:
         scores = self.scores(query)
-        best = rank(scores, np.flatnonzero(scores > 0), k)
-        return [Hit(self.passages[int(position)], float(scores[position])) for position in best]
+        return [Hit(self.passages[int(p)], float(scores[p])) for p in rank(scores, k, above=0.0)]
 
     def _bm25s(self) -> Any:
         if self._engine is None:

@@ -77,8 +77,7 @@ class DenseRetriever:
 
     def _rank(self, wanted: NDArray[np.float32], k: int) -> list[list[Hit]]:
         scores = wanted @ self.vectors.T
-        everything = np.arange(len(self))
-        return [[Hit(self.passages[int(p)], float(row[p])) for p in rank(row, everything, k)] for row in scores]
+        return [[Hit(self.passages[int(p)], float(row[p])) for p in rank(row, k)] for row in scores]
 
 
 def load_encoder(model: str | Path, *, prefix: str = "", batch_size: int = 64, device: str = "cpu") -> Encoder:

@@ -15,6 +15,9 @@ MAX_QUERY_CHARS = 10_000
 """Longest query that a retriever accepts, in characters."""
 
 
+_BLOCK = 512
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One passage found by a search.
@@ -67,20 +70,36 @@ def check_search(queries: Sequence[str], k: int) -> None:
             raise ValueError(msg)
 
 
-def rank(scores: NDArray[np.floating[Any]], candidates: NDArray[np.integer[Any]], k: int) -> NDArray[np.int64]:
-    """Returns the `k` best candidates: by descending score, ties by ascending position.
+def rank(scores: NDArray[np.floating[Any]], k: int, *, above: float = -np.inf) -> NDArray[np.int64]:
+    """Returns the positions of the `k` largest scores: by descending score, ties by ascending position.
+
+    The maximum of each block of passages is found first. The `k`-th largest of those maxima is reached by at least `k`
+    passages, so nothing below it can be among the best, and only what is left, a few dozen, is sorted.
 
     Args:
-        scores: `[N]` score of every passage.
-        candidates: `[C]` positions to choose from, ascending.
+        scores: `[N]` one per passage, no NaN.
         k: how many, at least 1.
+        above: only scores greater than this count.
 
     Returns:
-        `[min(k, C)]` positions. The order is total, so it never depends on the machine or on `k`.
+        At most `k` positions. The order is total, so it depends neither on the machine nor on `k`.
     """
-    values = scores[candidates]
-    if len(candidates) > k:
-        cut = len(candidates) - k
-        keep = values >= np.partition(values, cut)[cut]
-        candidates, values = candidates[keep], values[keep]
-    return candidates[np.lexsort((candidates, -values))[:k]].astype(np.int64)
+    floor = _reached_by(scores, k)
+    chosen = np.flatnonzero(scores >= floor if floor > above else scores > above)
+    values = scores[chosen]
+    if len(chosen) > k:
+        worst = np.partition(values, len(chosen) - k)[len(chosen) - k]
+        better = values > worst
+        ties = chosen[values == worst][: k - int(better.sum())]
+        chosen = np.sort(np.concatenate([chosen[better], ties]))
+        values = scores[chosen]
+    return chosen[np.argsort(-values, kind="stable")].astype(np.int64)
+
+
+def _reached_by(scores: NDArray[np.floating[Any]], k: int) -> float:
+    """Returns a value that at least `k` scores reach; minus infinity where blocks are too few to tell."""
+    blocks = len(scores) // _BLOCK
+    if blocks < k:
+        return -np.inf
+    tops = scores[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)
+    return float(np.partition(tops, blocks - k)[blocks - k])

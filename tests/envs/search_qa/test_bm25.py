@@ -1,6 +1,7 @@
 import math
 from collections import Counter
 from typing import Any
+from unittest import mock
 
 import bm25s as untyped_bm25s
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from agentenv.envs.search_qa import retrieval
 from agentenv.envs.search_qa.bm25 import Bm25Retriever, Bm25Settings
 from agentenv.envs.search_qa.corpus import Passage
 from agentenv.envs.search_qa.retrieval import MAX_QUERY_CHARS, Retriever, rank
@@ -83,13 +85,16 @@ def test_ranking_is_stable_under_ties():
 
 
 @given(
-    hnp.arrays(np.float32, st.integers(1, 60), elements=st.integers(0, 4).map(float)),
+    hnp.arrays(np.float32, st.integers(1, 200), elements=st.integers(-2, 4).map(float)),
     st.integers(1, 70),
+    st.sampled_from([1, 3, 512]),
+    st.sampled_from([-np.inf, 0.0, 3.0]),
 )
-def test_rank_equals_a_full_stable_sort(scores, k):
-    candidates = np.flatnonzero(scores > 0)
-    expected = sorted(candidates.tolist(), key=lambda i: (-scores[i], i))[:k]
-    assert rank(scores, candidates, k).tolist() == expected
+def test_rank_equals_a_full_stable_sort(scores, k, block, above):
+    """Whatever the size of the blocks: only few distinct values, so that ties are everywhere."""
+    order = sorted((i for i in range(len(scores)) if scores[i] > above), key=lambda i: (-scores[i], i))
+    with mock.patch.object(retrieval, "_BLOCK", block):
+        assert rank(scores, k, above=above).tolist() == order[:k]
 
 
 def test_only_passages_with_a_term_of_the_query_are_found():
