@@ -17,7 +17,7 @@ from .environments import EnvChoice
 if TYPE_CHECKING:
     from agentenv.agents import ScriptedAgent, TransformersAgent
 
-__all__ = ["demonstrating_agent", "load_model_agent", "quiet_transformers", "random_agent"]
+__all__ = ["demonstrating_agent", "find_demonstrator", "load_model_agent", "quiet_transformers", "random_agent"]
 
 Script = Callable[[Any], Sequence[ToolCall]]
 """Returns the calls that solve a task, one per step."""
@@ -38,21 +38,37 @@ def random_agent(choice: EnvChoice) -> "ScriptedAgent":
     return ScriptedAgent(draw)
 
 
-def demonstrating_agent(choice: EnvChoice, tasks: Sequence[Any]) -> "ScriptedAgent":
-    """Returns an agent that plays an environment's own demonstrations, one call per step.
+def find_demonstrator(choice: EnvChoice) -> Script:
+    """Returns the function `careful_calls` of the module `demonstrations` beside the environment.
 
-    A demonstrator is a function `careful_calls(task)` of the module `demonstrations` beside the environment.
+    Raises:
+        typer.BadParameter: there is none.
+    """
+    name = f"{choice.cls.__module__.rpartition('.')[0]}.demonstrations"
+    try:
+        found = importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        found = False
+    script = getattr(importlib.import_module(name), "careful_calls", None) if found else None
+    if script is None:
+        refuse("--agent", f"{choice.name} has no demonstrations to script; use random or a model's folder")
+    return script
+
+
+def demonstrating_agent(choice: EnvChoice, script: Script, tasks: Sequence[Any]) -> "ScriptedAgent":
+    """Returns an agent that plays an environment's own demonstrations, one call per step.
 
     Args:
         choice: the environment.
+        script: its demonstrator.
         tasks: those that are going to come up; the agent knows each by how its conversation opens.
 
     Raises:
-        typer.BadParameter: the environment has no demonstrator, or it cannot play one of the tasks.
+        typer.BadParameter: the demonstrator cannot play one of the tasks.
     """
     from agentenv.agents import ScriptedAgent
 
-    script, scripts = _demonstrator(choice), dict[str, Sequence[ToolCall]]()
+    scripts: dict[str, Sequence[ToolCall]] = {}
     env = choice.make()
     try:
         for task in tasks:
@@ -72,18 +88,6 @@ def demonstrating_agent(choice: EnvChoice, tasks: Sequence[Any]) -> "ScriptedAge
         return Action(tool_calls=(calls[step],))
 
     return ScriptedAgent(follow)
-
-
-def _demonstrator(choice: EnvChoice) -> Script:
-    name = f"{choice.cls.__module__.rpartition('.')[0]}.demonstrations"
-    try:
-        found = importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        found = False
-    script = getattr(importlib.import_module(name), "careful_calls", None) if found else None
-    if script is None:
-        refuse("--agent", f"{choice.name} has no demonstrations to script; use random or a model's folder")
-    return script
 
 
 def _opening(messages: Sequence[Mapping[str, Any]]) -> str:

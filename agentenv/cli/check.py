@@ -36,7 +36,7 @@ def check(
     """
     from agentenv.testing import CLAUSES, run_clauses
 
-    from .console import open_console, print_json, print_table
+    from .console import open_console, print_json, print_table, say
     from .environments import choose_env
 
     names = [entry.name for entry in CLAUSES]
@@ -60,10 +60,12 @@ def check(
         from rich.text import Text
 
         console = open_console()
-        width = 4 if any(result.detail for result in results) else 3
-        rows = [[r.name, Text(r.outcome, _STYLES[r.outcome]), r.law, r.detail][:width] for r in results]
-        print_table(console, ["clause", "verdict", "law", "cause"][:width], rows)
+        rows = [[r.name, Text(r.outcome, _STYLES[r.outcome]), r.law] for r in results]
+        print_table(console, ["clause", "verdict", "law"], rows)
+        for result in [result for result in results if result.detail]:
+            console.print()
+            say(console, Text.assemble((f"{result.name} {result.outcome}: ", _STYLES[result.outcome]), result.detail))
         broken = f"{len(failed)} broken" if failed else "none broken"
-        console.print(f"\n{env_id}: {len(results)} laws tried, {broken}", markup=False, soft_wrap=True)
+        say(console, f"\n{env_id}: {len(results)} laws tried, {broken}")
     if failed:
         raise typer.Exit(1)

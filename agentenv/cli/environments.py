@@ -143,7 +143,8 @@ def sample_tasks(
 ) -> dict[str, Any]:
     """Returns different tasks by id: of the environment's own list, in random order, or drawn by its `sample_task`.
 
-    An environment without tasks gives `None` as often as asked.
+    An environment that knows no tasks, or always the same one, gives that as often as asked: its episodes differ by
+    their seeds.
 
     Args:
         choice: the environment.
@@ -156,16 +157,17 @@ def sample_tasks(
         TaskError: the environment has fewer tasks than that.
     """
     env = choice.make()
-    seen, tasks = set(exclude), dict[str, Any]()
+    left_out, tasks, drawn = set(exclude), dict[str, Any](), set[str]()
     try:
         for number, options in enumerate(_resets(env, count, seed)):
-            if len(tasks) == count:
+            if len(tasks) == count or (number and env.task is None):
                 break
             env.reset(seed=derive_seed(seed, number, "task"), options=options)
-            name = str(number) if env.task is None else env.task_id
-            if name not in seen:
-                seen.add(name)
-                tasks[name] = env.task
+            drawn.add(env.task_id)
+            if env.task_id not in left_out:
+                tasks[env.task_id] = env.task
+        if len(drawn) == 1 and not len(env.tasks):
+            return {str(number): env.task for number in range(count)}
     finally:
         env.close()
     needed = count if least is None else least

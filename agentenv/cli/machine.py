@@ -302,7 +302,7 @@ def _docker() -> Iterator[Finding]:
     try:
         version = _engine_version()
     except Exception as error:  # noqa: BLE001  the SDK raises anything
-        problem = " ".join(str(error).split())[:160]
+        problem = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         remedy = "install Docker or Podman and start it; DOCKER_HOST names its socket"
         yield Finding("Isolation", "Docker engine", "missing", f"not reachable: {problem}", remedy)
     else:
@@ -310,23 +310,24 @@ def _docker() -> Iterator[Finding]:
 
 
 def _engine_version() -> str:
-    """Asks the engine for its version, through the SDK, or on its usual socket where there is no SDK."""
-    if importlib.util.find_spec("docker") is not None:
+    """Asks the engine for its version: on its socket, or through the SDK where DOCKER_HOST names something else."""
+    address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if address.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(address.removeprefix("unix://"))
+            connection.sendall(b"GET /version HTTP/1.0\r\nHost: docker\r\n\r\n")
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        version = json.loads(answer.partition(b"\r\n\r\n")[2])["Version"]
+    else:
         import docker
 
         client: Any = docker.from_env(timeout=5)
         try:
-            return f"version {client.version()['Version']}"
+            version = client.version()["Version"]
         finally:
             client.close()
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(5)
-        connection.connect("/var/run/docker.sock")
-        connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
-        if b" 200 " not in connection.recv(4096).partition(b"\r\n")[0]:
-            msg = "something else listens on /var/run/docker.sock"
-            raise ConnectionError(msg)
-    return "answers; the SDK is not installed"
+    return f"version {version} at {address}"
 
 
 def _sandboxes() -> Iterator[Finding]:

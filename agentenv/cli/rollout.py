@@ -87,7 +87,7 @@ def _actor(
     choice: "EnvChoice", agent: str, tasks: int, seed: int, temperature: float, max_action_tokens: int
 ) -> tuple["Agent", Sequence[Any]]:
     """Returns the agent, and the tasks (`None` where the environment chooses when it is reset)."""
-    from .actors import demonstrating_agent, load_model_agent, random_agent
+    from .actors import demonstrating_agent, find_demonstrator, load_model_agent, random_agent
 
     if agent == "random":
         return random_agent(choice), [None] * tasks
@@ -96,9 +96,10 @@ def _actor(
 
         from .environments import sample_tasks
 
+        script = find_demonstrator(choice)
         with blame("--tasks", TaskError):
             given = list(sample_tasks(choice, tasks, seed=seed).values())
-        return demonstrating_agent(choice, given), given
+        return demonstrating_agent(choice, script, given), given
     if not Path(agent).is_dir():
         close = difflib.get_close_matches(agent, ["random", "scripted"], n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""

@@ -22,6 +22,9 @@ def train(  # noqa: PLR0913, PLR0917  one per option
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Optimizer steps.")] = 100,
     tasks_per_step: Annotated[int, typer.Option(metavar="N", min=2, help="Trees per optimizer step.")] = 8,
+    tasks: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Different tasks to train on; fewer where there are no more.")
+    ] = 1024,
     rollouts: Annotated[int, typer.Option(metavar="G", min=1, help="Full episodes per tree.")] = 8,
     continuations: Annotated[
         int, typer.Option(metavar="K", min=0, help="Further episodes per tree, from snapshots in mid-episode.")
@@ -76,6 +79,7 @@ def train(  # noqa: PLR0913, PLR0917  one per option
         folder=folder,
         steps=steps,
         tasks_per_step=tasks_per_step,
+        tasks=tasks,
         num_rollouts=rollouts,
         num_continuations=continuations,
         learning_rate=learning_rate,

@@ -26,8 +26,6 @@ from .environments import EnvChoice, sample_tasks
 
 __all__ = ["Plan", "run_training"]
 
-_MOST_TASKS = 4096
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -39,6 +37,7 @@ class Plan:
         folder: of the run.
         steps: optimizer steps.
         tasks_per_step: trees per optimizer step.
+        tasks: different tasks to train on, at most.
         num_rollouts: full episodes per tree.
         num_continuations: further episodes per tree, from snapshots.
         learning_rate: constant.
@@ -54,6 +53,7 @@ class Plan:
     folder: Path
     steps: int
     tasks_per_step: int
+    tasks: int
     num_rollouts: int
     num_continuations: int
     learning_rate: float
@@ -85,8 +85,8 @@ def run_training(
     console = open_console()
     with blame("--tasks-per-step", TaskError):
         held_out = sample_tasks(plan.choice, plan.eval_tasks, seed=plan.seed + 1)
-        most = min(plan.steps * plan.tasks_per_step, _MOST_TASKS)
-        tasks = sample_tasks(plan.choice, most, seed=plan.seed, exclude=_ids(held_out), least=plan.tasks_per_step)
+        most = max(plan.tasks, plan.tasks_per_step)
+        tasks = sample_tasks(plan.choice, most, seed=plan.seed, exclude=held_out, least=plan.tasks_per_step)
     trainer: Any = TreeGRPOTrainer(
         model,
         _config(plan, eval_on_start=plan.eval_tasks > 0 and not resume),
@@ -108,11 +108,6 @@ def run_training(
     finally:
         trainer.close()
     _report(console, plan)
-
-
-def _ids(tasks: Mapping[str, Any]) -> list[str]:
-    """Returns what training must leave out: the ids of held-out tasks, none where the environment has no tasks."""
-    return [name for name, task in tasks.items() if task is not None]
 
 
 def _config(plan: Plan, *, eval_on_start: bool) -> TreeGRPOConfig:

@@ -1,0 +1,93 @@
+"""Wrong input: one line on stderr that names argument, rule, value and remedy; exit code 2; no traceback."""
+
+import subprocess
+import sys
+
+import pytest
+from cli_runs import one_line_error, run
+
+MATH = "agentenv/MathVerifier-v0"
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["evns"], ["'evns'", "Did you mean 'envs'"]),
+        (["envs", "MathVerfier"], ["'ENV_ID'", "'MathVerfier'", f"Did you mean '{MATH}'"]),
+        (["envs", "CartPole-v1"], ["'ENV_ID'", "'CartPole-v1'", "cannot be branched"]),
+        (["envs", "no_such_module:Env"], ["'ENV_ID'", "no_such_module"]),
+        (["envs", "dice_env:Dcie"], ["'ENV_ID'", "'dice_env:Dcie'", "no such name"]),
+        (["envs", "dice_env:NotAnEnv"], ["'ENV_ID'", "NotAnEnv is no class derived from agentenv.Env"]),
+        (["envs", MATH, "--option", "dificulty=2"], ["'--option'", "'dificulty'", "did you mean 'difficulty'"]),
+        (["envs", MATH, "--option", "difficulty"], ["'--option'", "key=value", "'difficulty'"]),
+        (["envs", MATH, "--option", "kind=poetry"], ["'--option'", "kind", "'poetry'", "'arithmetic'"]),
+        (["envs", "dice_env:Dice", "--option", "max_steps=0"], ["'--option'", "max_steps", "at least 1", "0"]),
+        (["play", MATH, "--task", "{"], ["'--task'", "JSON", "'{'"]),
+        (["play", MATH, "--task", '{"question": 3}'], ["'--task'", "question"]),
+        (["play", MATH, "--task", "7"], ["'--task'", "7"]),
+        (["play", MATH, "--seed", "-1"], ["'--seed'", "'-1'"]),
+        (["play", MATH, "--trees", "dice_env.py"], ["'--trees'", "dice_env.py, line 1"]),
+        (["rollout"], ["Missing argument 'ENV_ID'"]),
+        (["rollout", MATH, "--tasks", "0"], ["'--tasks'", "1", "'0'"]),
+        (["rollout", MATH, "--tasks", "many"], ["'--tasks'", "integer", "'many'"]),
+        (["rollout", MATH, "--agent", "scriptd"], ["'--agent'", "'scriptd'", "did you mean 'scripted'"]),
+        (["rollout", "dice_env:Dice", "--agent", "scripted"], ["'--agent'", "no demonstrations"]),
+        (["rollout", MATH, "--agent", "scripted", "--option", "kind=countdown"], ["'--agent'", "'countdown'"]),
+        (["rollout", MATH, "--out", "dice_env.py/trees.jsonl"], ["'--out'", "dice_env.py"]),
+        (["trees", "nowhere.jsonl"], ["'FILE'", "nowhere.jsonl"]),
+        (["trees", "dice_env.py"], ["'FILE'", "dice_env.py, line 1"]),
+        (["check", MATH, "--clause", "sibling"], ["'--clause'", "'sibling'", "siblings"]),
+        (["train", MATH], ["Missing option '--model'"]),
+        (["train", MATH, "--model", "nowhere"], ["'--model'", "'nowhere'", "no such folder"]),
+        (["train", MATH, "--model", ".", "--credit", "rtcm"], ["'--credit'", "'rtcm'", "Did you mean 'rtmc'"]),
+        (
+            ["train", MATH, "--model", ".", "--credit-option", "discuont=1"],
+            ["'--credit-option'", "'discuont'", "did you mean 'discount'"],
+        ),
+        (["train", MATH, "--model", ".", "--credit-option", "discount=7"], ["'--credit'", "discount", "7"]),
+        (["train", MATH, "--model", ".", "--resume"], ["'--resume'", "--run-folder"]),
+        (["train", MATH, "--model", ".", "--resume", "--run-folder", "."], ["'--run-folder'", "checkpoint"]),
+        (["doctor", "--jsn"], ["--jsn", "--json"]),
+    ],
+)
+def test_wrong_input(here, words, parts):
+    line = one_line_error(run(*words))
+    for part in parts:
+        assert part in line, line
+    assert line.endswith("--help")
+
+
+@pytest.mark.model
+def test_a_folder_without_a_model_or_without_a_tokenizer(here):
+    line = one_line_error(run("rollout", "dice_env:Dice", "--agent", "."))
+    assert "'--agent'" in line and "config.json" in line and "dice_env.py" in line
+    (here / "config.json").write_text("{}")
+    line = one_line_error(run("train", "dice_env:Dice", "--model", "."))
+    assert "'--model'" in line and "must hold a tokenizer" in line
+
+
+def test_a_run_folder_is_never_overwritten(here):
+    (here / "old").mkdir()
+    (here / "old" / "metrics.jsonl").write_text("")
+    line = one_line_error(run("train", "dice_env:Dice", "--model", ".", "--run-folder", "old"))
+    assert "'--run-folder'" in line and "'old'" in line and "--resume" in line
+    assert "'--run-folder'" in one_line_error(run("demo", "--run-folder", "old"))
+
+
+def test_a_bug_is_one_line_too_and_debug_shows_its_traceback(here):
+    (here / "buggy_env.py").write_text(
+        "import agentenv as ae\nclass Buggy(ae.ToolEnv):\n    def start(self, task):\n        raise KeyError('oops')\n"
+    )
+    line = one_line_error(run("envs", "buggy_env:Buggy"), code=1)
+    assert "unexpected KeyError: 'oops'" in line and "--debug" in line
+    result = run("--debug", "envs", "buggy_env:Buggy")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr and "buggy_env.py" in result.stderr
+
+
+def test_the_installed_command_fails_in_the_same_way():
+    command = [sys.executable, "-c", "from agentenv.cli import main; main()", "envs", "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1

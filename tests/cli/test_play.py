@@ -1,0 +1,184 @@
+"""`agentenv play`: a person steps, goes back and chooses differently; by a pipe and at a real terminal."""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from cli_runs import run
+
+from agentenv import Action
+from agentenv.serialize import read_trees
+
+MATH = "agentenv/MathVerifier-v0"
+
+
+def play(lines, *words, env_id=MATH):
+    result = run("play", env_id, "--seed", 0, "--trees", "played.jsonl", *words, stdin="\n".join(lines) + "\n")
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def test_one_episode_forked_at_every_step_going_back_and_choosing_differently(here):
+    """Task: Compute 4 + 8 * 5 - 1. The right way, and at each of its steps one other choice, made after going back."""
+    right = ["calculate 8 * 5", "calculate 4 + 40", "calculate 44 - 1", "submit 43"]
+    wrong = ["calculate 4 + 8", "calculate 5 - 1", "calculate 8 * 8", "submit 44"]
+    lines = []
+    for step, (good, bad) in enumerate(zip(right, wrong, strict=True)):
+        lines += [good, ":undo", bad, f":goto {2 * step + 1}"]  # nodes 1, 3, 5, 7 are the right way
+    play([*lines, ":quit"])
+    (tree,) = read_trees(here / "played.jsonl")
+    assert len(tree) == 9
+    trunk = [0, 1, 3, 5]
+    assert [list(tree.children(node)) for node in trunk] == [[1, 2], [3, 4], [5, 6], [7, 8]]
+    answers = {node: tree.nodes[node].observation[0]["content"] for node in range(1, 9)}
+    assert answers == {1: "40", 2: "12", 3: "44", 4: "4", 5: "43", 6: "64", 7: "correct", 8: "wrong"}
+    assert [tree.nodes[node].reward for node in (7, 8)] == [1.0, 0.0]
+    assert tree.nodes[7].terminated and tree.nodes[8].terminated
+
+
+def test_a_live_fork_goes_its_own_way_and_the_original_stays(here):
+    text = play([":fork", "submit 1", ":switch 1", "calculate 8 * 5", ":switch 2", ":switch 3", "submit 2"])
+    (tree,) = read_trees(here / "played.jsonl")
+    assert list(tree.children(0)) == [1, 2]
+    assert tree.nodes[1].terminated and not tree.nodes[2].terminated
+    assert "environment 2, node 0> submit 1" in text
+    assert "environment 1, node 0> calculate" in text
+    assert ":switch needs the number of an environment from 1 to 2, got '3'" in text
+    assert "The episode has ended here." in text
+
+
+def test_chance_is_restored_too(here):
+    """Dice: equal choices after going back give equal rolls; the drawing shows where one is."""
+    text = play(["roll", ":undo", "roll sides=6", ":undo", ":fork", "roll", ":tree"], env_id="dice_env:Dice")
+    (tree,) = read_trees(here / "played.jsonl")
+    assert len({tree.nodes[node].observation[0]["content"] for node in tree.children(0)}) == 1
+    assert len(tree.children(0)) == 3
+    here_lines = [line for line in text.splitlines() if "<- you are here" in line]
+    assert len(here_lines) == 1 and " 3  0 x1 roll(" in here_lines[0]
+
+
+def test_actions_by_name_as_json_and_as_text(here):
+    play(['calculate expression="8 * 5"', '{"name": "submit", "arguments": {"answer": "43"}}', ":new", "> submit it"])
+    first, second = read_trees(here / "played.jsonl")
+    assert [node.action_signature[:10] for node in first.nodes[1:]] == ["calculate(", "submit(43)"]
+    assert first.episode_return(2) == 1.0
+    assert second.metadata["seed"] == 1 and second.nodes[1].action == Action("submit it")
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("calculat 1", "did you mean 'calculate'?"),
+        (":gto 1", "No command :gto. Did you mean :goto?"),
+        (":xyz", "There are :help, :tools, :tree"),
+        (":goto", ":goto needs the number of a node from 0 to 0, got ''"),
+        (":goto 7", "from 0 to 0, got '7'"),
+        (":undo", "Nothing to undo"),
+        (":new one", "a whole number, got 'one'"),
+        (":help", "take back the last step"),
+        ("?", "take back the last step"),
+        (":tools", "calculate EXPRESSION"),
+        (":history", "[user] Compute 4 + 8 * 5 - 1."),
+        ("{broken", "not valid JSON"),
+    ],
+)
+def test_what_cannot_be_done_is_told_and_changes_nothing(here, line, answer):
+    text = play([line])
+    assert answer in text
+    assert not (here / "played.jsonl").exists()
+
+
+def test_a_task_a_limit_and_the_step_after_the_end(here):
+    text = play(["roll 1", "roll 1", "roll 1", "roll 1", "roll 1"], "--task", '{"goal": 50}', env_id="dice_env:Dice")
+    assert "[user] Reach 50." in text
+    assert "A limit ended the episode: return 0 after 4 steps" in text
+    assert text.count("reward 0") == 4
+    assert "The episode has ended here." in text
+    (tree,) = read_trees(here / "played.jsonl")
+    assert tree.task == {"id": "", "goal": 50} and tree.nodes[4].truncated
+
+
+def test_a_step_that_infrastructure_broke_can_be_taken_back(here):
+    lines = ["crash", "roll", ":fork", ":goto 1", ":undo", "roll"]
+    text = play(lines, env_id="dice_env:Fragile")
+    assert "Infrastructure failed: the verifier is gone" in text
+    assert "Node 1 failed, so nothing was kept there" in text
+    (tree,) = read_trees(here / "played.jsonl")
+    assert [node.reward for node in tree.nodes] == [0.0, None, 0.0]
+
+
+def test_sessions_add_to_one_file(here):
+    play(["roll"], env_id="dice_env:Dice")
+    text = play(["roll", ":new 5", ":new", "roll"], env_id="dice_env:Dice")
+    assert "2 written: agentenv trees played.jsonl" in text
+    assert [tree.metadata["seed"] for tree in read_trees(here / "played.jsonl")] == [0, 0, 6]
+
+
+class Terminal:
+    """A real pseudo-terminal with `agentenv play` in it."""
+
+    def __init__(self, folder, *words):
+        main, side = pty.openpty()
+        command = [sys.executable, "-c", "from agentenv.cli import main; main()", "play", *words]
+        env = os.environ | {"TERM": "xterm", "COLUMNS": "90"}
+        self.process = subprocess.Popen(
+            command, stdin=side, stdout=side, stderr=side, cwd=folder, env=env, start_new_session=True
+        )
+        os.close(side)
+        self.main, self.text = main, ""
+
+    def wait_for(self, part, seconds=60):
+        """Reads until `part` has come since the last call."""
+        end = time.monotonic() + seconds
+        while part not in self.text:
+            ready, _, _ = select.select([self.main], [], [], max(0, end - time.monotonic()))
+            assert ready, f"no {part!r} in {self.text!r}"
+            self.text += os.read(self.main, 65536).decode()
+        before, _, self.text = self.text.partition(part)
+        return before + part
+
+    def type(self, line):
+        os.write(self.main, line.encode() + b"\n")
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.main)
+
+
+@pytest.fixture
+def terminal(here):
+    session = Terminal(here, MATH, "--seed", "0", "--trees", "typed.jsonl")
+    yield session
+    session.close()
+
+
+def test_at_a_terminal_going_back_works_and_ctrl_c_leaves_cleanly(here, terminal):
+    terminal.wait_for("node 0> ")
+    terminal.type("calculate 8 * 5")
+    assert "40" in terminal.wait_for("node 1> ")
+    terminal.type(":goto 0")
+    assert "Compute 4 + 8 * 5 - 1." in terminal.wait_for("node 0> ")
+    terminal.type("calculate 4 + 8")
+    assert "12" in terminal.wait_for("node 2> ")
+    terminal.type(":tree")
+    drawing = terminal.wait_for("node 2> ")
+    assert "├── " in drawing and "└── " in drawing and "\x1b[36mcalculate" in drawing
+    os.killpg(terminal.process.pid, signal.SIGINT)
+    terminal.wait_for("Interrupted.")
+    assert terminal.process.wait(30) == 130
+    assert "Traceback" not in terminal.text
+    (tree,) = read_trees(here / "typed.jsonl")
+    assert list(tree.children(0)) == [1, 2]
+
+
+def test_at_a_terminal_ctrl_d_leaves(terminal):
+    terminal.wait_for("node 0> ")
+    os.write(terminal.main, b"\x04")
+    assert terminal.process.wait(30) == 0

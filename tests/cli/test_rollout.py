@@ -1,0 +1,99 @@
+"""`agentenv rollout`: the trees, the summary, and who acts."""
+
+import json
+
+import numpy as np
+import pytest
+from cli_runs import run, run_json
+
+from agentenv.cli.environments import choose_env, sample_tasks
+from agentenv.errors import TaskError
+from agentenv.serialize import read_trees
+
+MATH = "agentenv/MathVerifier-v0"
+
+
+def test_random_play_grows_trees_that_branch_in_mid_episode(here):
+    summary = run_json("rollout", "dice_env:Dice", "--tasks", 5, "--rollouts", 3, "--continuations", 2)
+    trees = read_trees(here / "trees.jsonl")
+    leaves = [tree.leaves() for tree in trees]
+    assert [len(tree) for tree in leaves] == [5] * 5
+    assert any(len(tree.children(node)) > 1 for tree in trees for node in range(1, len(tree)))
+    valid = [(t, leaf, t.episode_return(leaf)) for t in trees for leaf in t.leaves()]
+    returns = [value for *_, value in valid if value is not None]
+    assert summary["file"] == "trees.jsonl"
+    assert (summary["trees"], summary["episodes"]) == (5, len(returns))
+    assert summary["nodes"] == sum(map(len, trees))
+    assert summary["failed"] == len(valid) - len(returns)
+    assert summary["success"] == pytest.approx(np.mean(np.array(returns) > 0), abs=1e-4)
+    steps = [len(t.path(leaf)) - 1 for t, leaf, value in valid if value is not None]
+    assert summary["mean steps"] == pytest.approx(np.mean(steps), abs=1e-4)
+
+
+def test_what_infrastructure_broke_is_counted_and_left_out(here):
+    summary = run_json("rollout", "dice_env:Fragile", "--tasks", 6, "--rollouts", 3)
+    trees = read_trees(here / "trees.jsonl")
+    broken = [node for tree in trees for node in tree.nodes if node.reward is None]
+    assert summary["failed"] == len(broken) > 0
+    assert summary["episodes"] + summary["failed"] == sum(len(tree.leaves()) for tree in trees)
+
+
+def test_the_same_seed_writes_the_same_file_and_another_seed_another(here):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        words = ("--tasks", 3, "--continuations", 2, "--seed", seed, "--out", name)
+        assert run("rollout", "dice_env:Dice", *words).exit_code == 0
+    assert (here / "a").read_bytes() == (here / "b").read_bytes() != (here / "c").read_bytes()
+
+
+def test_without_out_no_file_is_overwritten_and_the_next_command_is_named(here):
+    for name in ("trees.jsonl", "trees-2.jsonl", "trees-3.jsonl"):
+        result = run("rollout", "dice_env:Dice", "--tasks", 1, "--rollouts", 1)
+        assert f"Read it: agentenv trees {name} --credit rtmc" in result.stdout
+        assert (here / name).exists()
+
+
+def test_the_bundled_demonstrator_solves_every_task(here):
+    words = ["--tasks", 6, "--rollouts", 2, "--option", "kind=equation", "--option", "operations_per_call=1"]
+    summary = run_json("rollout", MATH, "--agent", "scripted", *words)
+    assert (summary["success"], summary["solved"], summary["failed"]) == (1.0, 1.0, 0)
+    trees = read_trees(here / "trees.jsonl")
+    assert len({tree.task_id for tree in trees}) == 6
+    assert all(tree.task["kind"] == "equation" for tree in trees)
+
+
+def test_many_episodes_are_grown_in_parts_and_none_is_lost(here):
+    summary = run_json("rollout", "dice_env:Dice", "--tasks", 5, "--rollouts", 100, "--out", "many.jsonl")
+    trees = read_trees(here / "many.jsonl")
+    assert [tree.metadata["rollouts"] for tree in trees] == [100] * 5
+    assert len({tree.metadata["seed"] for tree in trees}) == 5
+    assert summary["nodes"] == sum(map(len, trees))
+
+
+@pytest.mark.model
+def test_a_model_acts_and_its_tokens_are_in_the_file(here):
+    from tiny_chat import tiny
+
+    model, tokenizer = tiny()
+    model.save_pretrained(here / "model")
+    tokenizer.save_pretrained(here / "model")
+    words = ["--tasks", 2, "--rollouts", 2, "--max-action-tokens", 6, "--option", "max_steps=2"]
+    summary = run_json("rollout", MATH, "--agent", here / "model", *words, "--temperature", 0.5)
+    actions = [n.action for t in read_trees(here / "trees.jsonl") for n in t.nodes if n.action is not None]
+    assert summary["nodes"] == len(actions) + 2
+    lengths = [(len(action.token_ids or ()), len(action.logprobs or ())) for action in actions]
+    assert all(1 <= tokens == logprobs <= 6 for tokens, logprobs in lengths)
+
+
+def test_tasks_of_a_list_come_once_each_and_held_out_ones_never():
+    tasks = [{"question": f"{n} + 1", "reference": str(n + 1)} for n in range(3)]
+    choice = choose_env(MATH, [f"tasks={json.dumps(tasks)}"])
+    held_out = sample_tasks(choice, 1, seed=0)
+    rest = sample_tasks(choice, 5, seed=0, exclude=held_out, least=1)
+    assert len(rest) == 2 and not set(rest) & set(held_out)
+    with pytest.raises(TaskError, match="only 3 different tasks"):
+        sample_tasks(choice, 4, seed=0)
+
+
+def test_an_environment_with_one_task_gives_it_as_often_as_asked(here):
+    tasks = sample_tasks(choose_env("dice_env:Dice"), 4, seed=0)
+    assert [task.goal for task in tasks.values()] == [9] * 4

@@ -1,0 +1,84 @@
+"""`agentenv train` and `agentenv demo`: they train, and leave a run folder that can be read and resumed."""
+
+import json
+
+import pytest
+from cli_runs import run, run_json
+
+pytestmark = pytest.mark.model
+
+MATH = "agentenv/MathVerifier-v0"
+SMALL = ["--tasks-per-step", 2, "--tasks", 8, "--rollouts", 2, "--continuations", 1, "--eval-tasks", 3,
+         "--every", 1, "--max-action-tokens", 6, "--learning-rate", 1e-3]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def model(here):
+    from tiny_chat import tiny
+
+    model, tokenizer = tiny()
+    model.save_pretrained(here / "model")
+    tokenizer.save_pretrained(here / "model")
+    return here / "model"
+
+
+def metrics(folder, *names):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: line.get(name) for name in names} for line in lines if "success" in line or "eval_success" in line]
+
+
+def test_a_run_its_folder_and_its_resumption(here, model):
+    """Stopping after step 1 and resuming gives the metrics of not stopping."""
+    whole = run("train", "dice_env:Letters", "--model", model, *SMALL, "--steps", 2, "--credit", "rloo")
+    assert whole.exit_code == 0, whole.stderr
+    folder = here / "runs" / "Letters-rloo"
+    assert {path.name for path in folder.iterdir()} >= {
+        "config.json", "metrics.jsonl", "trees", "curve.png", "checkpoint-1", "checkpoint-2",
+    }  # fmt: skip
+    assert "rloo_advantages" in json.loads((folder / "config.json").read_text())["estimator"]
+    assert "step 2  success of held-out" in whole.stdout
+
+    words = ["train", "dice_env:Letters", "--model", model, *SMALL, "--credit", "rloo", "--run-folder", here / "parts"]
+    assert run(*words, "--steps", 1).exit_code == 0
+    resumed = run(*words, "--steps", 2, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    names = ("step", "success", "eval_success", "loss", "credit/std", "episode/steps")
+    expected = metrics(folder, *names)
+    assert metrics(here / "parts", *names) == expected
+    assert len(expected) == 5 and any(line["loss"] for line in expected)  # 3 measurements, 2 steps that learn
+
+    summary = run_json(
+        "rollout", "dice_env:Letters", "--agent", folder / "checkpoint-2", "--tasks", 2, "--max-action-tokens", 4
+    )
+    assert summary["trees"] == 2
+    assert run_json("trees", folder / "trees" / "step_2.jsonl")[0]["episodes"] == 3
+
+
+def test_held_out_tasks_are_never_trained_on(here, model):
+    tasks = [{"question": f"{n} + 1", "reference": str(n + 1)} for n in range(6)]
+    (here / "tasks.jsonl").write_text("\n".join(map(json.dumps, tasks)))
+    words = ["--option", "tasks=tasks.jsonl", "--option", "max_steps=2", *SMALL, "--steps", 1, "--run-folder", "few"]
+    assert run("train", MATH, "--model", model, *words).exit_code == 0
+    assert json.loads((here / "few" / "config.json").read_text())["train_tasks"] == 3
+    result = run("train", MATH, "--model", model, *words[:-1], "none", "--eval-tasks", 5)
+    assert result.exit_code == 2
+    assert "'--tasks-per-step'" in result.stderr and "only 1 different tasks" in result.stderr
+
+
+def test_the_quick_demo_runs_from_end_to_end(here):
+    result = run("demo", "--quick")
+    assert result.exit_code == 0, result.stderr
+    folder = here / "runs" / "demo"
+    assert (folder / "curve.png").stat().st_size > 1000
+    assert "success on 8 held-out tasks" in result.stdout
+    commands = [line.strip() for line in result.stdout.splitlines() if line.strip().startswith("agentenv ")]
+    assert len(commands) == 3
+    trees = next(command for command in commands if command.startswith("agentenv trees"))
+    assert run(*trees.split()[1:]).exit_code == 0
