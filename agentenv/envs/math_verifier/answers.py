@@ -14,13 +14,14 @@ from fractions import Fraction
 
 __all__ = ["canonical_answer", "last_boxed", "plain_value", "quote"]
 
-_WHOLE = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]{1,30}(?:/0*[1-9][0-9]{0,29})?)"
+_WHOLE = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3}){1,9}|[0-9]{1,30}(?:/0*[1-9][0-9]{0,29})?)"
 _PLAIN = re.compile(rf"-?{_WHOLE}")
 _WRAPPED = re.compile(r"\$([^$]*)\$|\\boxed\{([^{}]*)\}")
 _BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|(?P<open>\{)|(?P<close>\})|\\.", re.DOTALL)
 
 _MARKED = re.compile(r"\$.*\$|\\boxed|\\fbox|\\\(|\\\[", re.DOTALL)
-_COMMANDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|operatorname|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
+_ENCLOSED = re.compile(r"\$\$?([^$]+)\$?\$|\\\(([^$]+)\\\)|\\\[([^$]+)\\\]", re.DOTALL)
+_COMMANDS = re.compile(r"\\(?:text|mbox|hbox|mathrm|textbf|mathbf|operatorname|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _WORDS_ONLY = re.compile(r"[^\W\d_][^\W\d_]+(?:[ '-][^\W\d_]+)*\.?")
 _EMPHASIS = re.compile(r"(\*{1,3}|`{1,3})(?P<inner>.+)\1|<(\w+)>(?P<content>.*)</\3>", re.DOTALL)
@@ -55,12 +56,26 @@ _KNOWN = frozenset(
 )
 
 
+def _repeating(match: re.Match[str]) -> str:
+    """Returns the fraction of a repeating decimal: whole.fixed and then period, over and over."""
+    whole, fixed, period = match.groups()
+    shift, cycle = 10 ** len(fixed), 10 ** len(period) - 1
+    value = Fraction(int(whole + fixed or "0"), shift) + Fraction(int(period), shift * cycle)
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
 def _join(match: re.Match[str]) -> str:
     return match[1].replace(" ", "")
 
 
+_MARKUP = (
+    (re.compile(r"\\[mh]box(?=\s*\{)"), r"\\text"),
+    (re.compile(r"\\(?:mathbf|boldsymbol|vec|mathit)\s*\{([A-Za-z])\}"), r"\1"),
+    (re.compile(r"\\angle(?![A-Za-z])"), ""),
+)
 _SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\*\*"), "^"),
+    (re.compile(r"(\d{0,50})\.(\d{0,50})\\overline\{?(\d{1,50})\}?"), _repeating),
     (re.compile(r"\s*\\(?:text|mathrm)\s*\{\s*(?:and|or)\s*\}\s*"), ", "),
     (re.compile(r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d ])"), _join),
     (re.compile(r"(?<![\d.,/])(\d+) (\d+)/(\d+)(?![\d/])"), r"\1\\frac{\2}{\3}"),
@@ -119,7 +134,8 @@ def canonical_answer(text: str) -> str:
 def quote(text: str) -> str:
     r"""Returns the text as math-verify reads it rightly.
 
-    - Text with `$...$`, `\(`, `\[` or `\boxed` stays as it is, and so does prose: math-verify finds the expression.
+    - Of a text with one `\boxed{...}`, or in dollar signs from end to end, the content is read in what follows. Other
+      text with `$...$`, `\(`, `\[` or `\boxed` stays as it is, and so does prose: math-verify finds the expression.
     - Words alone (`east`, `no solution`) become `\boxed{\text{...}}`.
     - The rest is taken as one expression, in LaTeX or as people type it (`sqrt(2)`, `2**3`, `1 1/2`, `x <= 3`,
       `1 or 2`), and put in a box.
@@ -128,7 +144,10 @@ def quote(text: str) -> str:
     if emphasis := _EMPHASIS.fullmatch(text):
         text = (emphasis["inner"] or emphasis["content"] or "").strip()
     if _MARKED.search(text):
-        return text
+        content = _only_content(text)
+        return text if content is None else quote(content)
+    for pattern, replacement in _MARKUP:
+        text = pattern.sub(replacement, text).strip()
     if _WORDS_ONLY.fullmatch(text) and text.lower() not in _KNOWN:
         return rf"\boxed{{\text{{{text.rstrip('.')}}}}}"
     if _is_prose(_COMMANDS.sub(" ", text)):
@@ -136,6 +155,14 @@ def quote(text: str) -> str:
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
     return rf"\boxed{{{text.rstrip('.')}}}"
+
+
+def _only_content(text: str) -> str | None:
+    """Returns what stands in the only box of a text, or in the dollar signs around all of it."""
+    if text.count(r"\boxed") + text.count(r"\fbox") == 1:
+        return last_boxed(text)
+    enclosed = _ENCLOSED.fullmatch(text)
+    return None if enclosed is None else next(filter(None, enclosed.groups()), "")
 
 
 def _is_prose(text: str) -> bool:

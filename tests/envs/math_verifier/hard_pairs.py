@@ -57,6 +57,9 @@ PAIRS: list[tuple[str, str, bool, str]] = [
     ("2/3", "0.66", False, "float: 0.66 != 0.666667"),
     ("22/7", "\\pi", False, "22/7 is not pi"),
     ("0.1", "1/10", True, "1/10 = 0.1"),
+    ("\\frac{1}{3}", "0.\\overline{3}", True, "repeating decimal"),
+    ("0.1\\overline{6}", "\\frac{1}{6}", True, "repeating decimal"),
+    ("0.\\overline{3}", "0.3", False, "repeating decimal"),
     ("5.00", "5", True, "5.00 = 5"),
     # Percentages.
     ("50\\%", "50%", True, "identity"),
@@ -193,6 +196,9 @@ PAIRS: list[tuple[str, str, bool, str]] = [
     ("\\text{no solution}", "no solution", True, "text"),
     ("\\text{no solution}", "0", False, "no solution is not zero"),
     ("\\text{east}", "\\textbf{east}", True, "text"),
+    ("infinitely many", "so there are \\boxed{infinitely many}", True, "text, in a box"),
+    ("10\\sqrt{2}\\mbox{ feet}", "10\\sqrt{2}", True, "units in the reference"),
+    ("-\\mathbf{v}", "-v", True, "markup of a letter does not matter"),
     # What is not an answer.
     ("72", "", False, "empty"),
     ("72", "   ", False, "blank"),
