@@ -148,6 +148,7 @@ def show_ratios(trajectories: int, loops: dict[str, Callable[[Rows], object]], t
     print(f"\nAgainst {title}, {len(steps):,} steps")
     print(f"{'':34s}{'loop':>10s}{'here':>10s}{'ratio':>8s}")
     for name, loop in loops.items():
+        loop(to_rows(make_trees(16)))  # imports, and first calls of torch
         answer: list[object] = []
         slow = seconds(lambda loop=loop, answer=answer: answer.append(loop(rows)))
         quick = best(ESTIMATORS[name], tree, repeats)

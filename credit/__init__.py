@@ -8,6 +8,7 @@ from agentenv.credit.allocation import Allocation, allocate_uniform
 from agentenv.credit.arpo import allocate_arpo
 from agentenv.credit.calibration import Calibration, calibration_by_depth, calibration_of
 from agentenv.credit.certify import Score, certify, sample_chains, sample_forks
+from agentenv.credit.drawing import explain, explain_svg
 from agentenv.credit.dynamic_sampling import allocate_dynamic
 from agentenv.credit.gigpo import gigpo_advantages
 from agentenv.credit.graph import graph_values
@@ -26,6 +27,7 @@ from agentenv.credit.result import StepAdvantages, TokenAdvantages
 from agentenv.credit.rloo import rloo_advantages
 from agentenv.credit.rtmc import Visits, rtmc_advantages, rtmc_visits
 from agentenv.credit.salt import salt_advantages
+from agentenv.credit.signatures import FileStep, action_signature, signature_arrays, state_signatures
 from agentenv.credit.sr_ppo import prompt_weights, sr_ppo_advantages
 from agentenv.credit.step_reward import step_reward_advantages
 from agentenv.credit.tabular import SampledTrees, TabularMDP
@@ -48,6 +50,7 @@ __all__ = [
     "PROBLEMS",
     "Allocation",
     "Calibration",
+    "FileStep",
     "HashedPredictor",
     "Prefix",
     "Prefixes",
@@ -58,6 +61,7 @@ __all__ = [
     "TabularMDP",
     "TokenAdvantages",
     "Visits",
+    "action_signature",
     "allocate_arpo",
     "allocate_dynamic",
     "allocate_pcl",
@@ -71,6 +75,8 @@ __all__ = [
     "certify",
     "dr_grpo_advantages",
     "effective_ratio",
+    "explain",
+    "explain_svg",
     "gigpo_advantages",
     "graph_values",
     "grpo_advantages",
@@ -96,7 +102,9 @@ __all__ = [
     "salt_advantages",
     "sample_chains",
     "sample_forks",
+    "signature_arrays",
     "sr_ppo_advantages",
+    "state_signatures",
     "step_reward_advantages",
     "success_shares",
     "tree_grpo_advantages",
