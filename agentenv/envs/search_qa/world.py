@@ -144,7 +144,7 @@ class _Builder:
             self._state(country, "language", Value(self._names.language()))
 
     def _describe_persons(self, persons: list[int], cities: list[int]) -> None:
-        births = np.sort(self.rng.integers(1740, 1941, len(persons)))
+        births = np.sort(self.rng.integers(1870, 1946, len(persons)))
         for person, year in zip(persons, births, strict=True):
             self._link(person, "birthplace", self._pick(cities))
             self._state(person, "birth date", self._date(int(year)))
@@ -172,7 +172,7 @@ class _Builder:
             self._link(work, "premiere", city)
         else:
             self._link(work, "publisher" if kind == "novel" else "studio", firm)
-            self._state(work, "year", self._year(self._born(maker) + 22, self._born(maker) + 70))
+            self._state(work, "year", self._year(self._born(maker) + 22, self._born(maker) + 60))
 
     def _born(self, person: int) -> int:
         return self.things[person].facts["birth date"].rank // 10_000

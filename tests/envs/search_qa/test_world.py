@@ -210,4 +210,4 @@ def test_bad_arguments(world):
             Fiction.model_validate(fields)
 
 
-GOLDEN = ["78e2dafd6e319e9c", "885bf00165e374e0"]
+GOLDEN = ["f74bf991913585d9", "6da21dd30a7a897e"]
