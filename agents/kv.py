@@ -28,6 +28,14 @@ class GrowingLayer(DynamicLayer):
         super().__init__(**kwargs)
         self._room: tuple[torch.Tensor, torch.Tensor] | None = None
 
+    @property
+    def room(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`[B, heads, room, size]` of keys and of values, the spare room included."""
+        if self._room is None:
+            msg = "the layer holds nothing yet"
+            raise RuntimeError(msg)
+        return self._room
+
     @classmethod
     def of(cls, keys: torch.Tensor, values: torch.Tensor, length: int) -> "GrowingLayer":
         """Returns a layer whose room is given, `[B, heads, room, size]`, with `length` tokens in it."""
@@ -79,12 +87,12 @@ def new_cache(config: PreTrainedConfig) -> DynamicCache:
 
 def is_plain(cache: DynamicCache) -> bool:
     """Says whether every layer keeps the keys and values of every token, so that prefixes can be cut out of it."""
-    return bool(cache.layers) and all(type(layer) in (DynamicLayer, GrowingLayer) for layer in cache.layers)
+    return bool(cache.layers) and all(isinstance(layer, GrowingLayer) for layer in cache.layers)
 
 
-def _layers(cache: DynamicCache) -> list[DynamicLayer]:
+def _layers(cache: DynamicCache) -> list[GrowingLayer]:
     """Returns the layers of a plain cache under their real type."""
-    return cast("list[DynamicLayer]", cache.layers)
+    return cast("list[GrowingLayer]", cache.layers)
 
 
 def select_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
@@ -130,14 +138,18 @@ def gather_rows(kept: Sequence[KeptRow | None], lengths: Sequence[int], slots: i
             sources.setdefault(id(where.cache), []).append(i)
     plans = [_Plan.of(kept, lengths, slots, members) for members in sources.values()]
     target = DynamicCache()
-    for number in range(len(plans[0].cache.layers)):
+    for number, first in enumerate(_layers(plans[0].cache)):
         sides: list[torch.Tensor] = []
-        for side in ("keys", "values"):
-            pieces = [(cast("torch.Tensor", getattr(_layers(plan.cache)[number], side)), plan) for plan in plans]
-            _, heads, _, size = pieces[0][0].shape
-            room = pieces[0][0].new_zeros(len(kept), heads, slots + spare, size)
-            for piece, plan in pieces:
-                room.transpose(1, 2)[plan.target[:, None], plan.slots] = piece.transpose(1, 2)[plan.rows, plan.places]
+        for side in (0, 1):
+            _, heads, _, size = first.room[side].shape
+            room = first.room[side].new_empty(len(kept), heads, slots + spare, size)
+            if sum(len(plan.target) for plan in plans) < len(kept):
+                room[:, :, :slots] = 0
+            for plan in plans:
+                # As rows of one matrix, which is several times faster than to index four dimensions.
+                source = _layers(plan.cache)[number].room[side]
+                taken = source.reshape(-1, size).index_select(0, plan.flat(heads, source.shape[2]))
+                room[plan.target, :, :slots] = taken.view(-1, heads, slots, size)
             sides.append(room)
         target.layers.append(GrowingLayer.of(sides[0], sides[1], slots))
     return target
@@ -149,9 +161,8 @@ class _Plan:
 
     cache: DynamicCache
     target: torch.Tensor  # [b] rows of the new cache
-    rows: torch.Tensor  # [b, 1] rows of the source
-    places: torch.Tensor  # [b, slots] slots of the source; left of a prefix, those of its first token
-    slots: torch.Tensor  # [slots] slots of the new cache
+    rows: torch.Tensor  # [b, 1, 1] rows of the source
+    places: torch.Tensor  # [b, 1, slots] slots of the source; left of a prefix, those of its first token
 
     @classmethod
     def of(cls, kept: Sequence[KeptRow | None], lengths: Sequence[int], slots: int, members: Sequence[int]) -> "_Plan":
@@ -161,9 +172,14 @@ class _Plan:
         starts = torch.tensor([[where.start - slots + lengths[i]] for i, where in zip(members, found, strict=True)])
         first = torch.tensor([[where.start] for where in found])
         places = torch.maximum(starts + torch.arange(slots)[None, :], first)
-        rows = torch.tensor([[where.row] for where in found])
-        target, order = torch.tensor(members, device=device), torch.arange(slots, device=device)
-        return cls(cache, target, rows.to(device), places.to(device), order)
+        rows = torch.tensor([where.row for where in found])
+        target = torch.tensor(members, device=device)
+        return cls(cache, target, rows.to(device)[:, None, None], places.to(device)[:, None, :])
+
+    def flat(self, heads: int, room: int) -> torch.Tensor:
+        """Returns `[b * heads * slots]` positions in a source `[B * heads * room, size]`."""
+        order = torch.arange(heads, device=self.rows.device)[None, :, None]
+        return ((self.rows * heads + order) * room + self.places).reshape(-1)
 
 
 class PrefixStore:
@@ -184,8 +200,7 @@ class PrefixStore:
 
     def add(self, cache: DynamicCache, rows: dict[TokenIds, KeptRow]) -> None:
         """Keeps a cache under the sequences of its rows, unless it alone exceeds the limit."""
-        tensors = [t for layer in _layers(cache) for t in (layer.keys, layer.values) if t is not None]
-        size = sum(t.untyped_storage().nbytes() for t in tensors)
+        size = sum(side.nbytes for layer in _layers(cache) for side in layer.room)
         if size > self._limit:
             return
         self._rows.update(rows)

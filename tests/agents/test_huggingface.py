@@ -238,6 +238,19 @@ def test_other_architectures(make):
         contexts = next_turn(contexts, actions, number)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu():
+    model, tokenizer = random_model()
+    agent = agent_of((model.to("cuda").double(), tokenizer))
+    reference = agent_of((random_model()[0].double(), tokenizer))
+    contexts = roots(24)
+    for number in range(3):
+        actions, expected = agent.act(contexts), reference.act(contexts)
+        assert [a.token_ids for a in actions] == [a.token_ids for a in expected]
+        contexts = next_turn(contexts, actions, number)
+
+
 def test_a_full_window_cuts_and_then_silences():
     tokenizer = tiny()[1]
     agent = agent_of((gpt2(tokenizer).eval(), tokenizer), max_new_tokens=100)
