@@ -151,7 +151,7 @@ def _is_podman() -> bool:
 
 
 def _skeleton_image() -> str:
-    """Returns the name of an image with nothing but folders, links and three files; made unless it exists."""
+    """Returns the id of an image with nothing but folders, links and three files; made unless it exists."""
     client = _engine()
     links = {
         name: str(Path(f"/{name}").readlink())
@@ -167,11 +167,21 @@ def _skeleton_image() -> str:
         for name, text in _ETC.items():
             _add_to(tar, f"etc/{name}", tarfile.REGTYPE, content=text.encode())
     data = out.getvalue()
-    tag = hashlib.sha256(data).hexdigest()[:12]
-    name = f"{_SKELETON}:{tag}"
-    if not client.images.list(name=name):
-        client.api.import_image_from_data(data, repository=_SKELETON, tag=tag)
-    return name
+    repository = f"{_SKELETON}-{hashlib.sha256(data).hexdigest()[:12]}"  # podman's interface drops a tag
+    name = f"{repository}:latest"
+    found = _find_image(name)
+    if not found:
+        client.api.import_image_from_data(data, repository=repository, tag="latest")
+        found = _find_image(name)
+    return found
+
+
+def _find_image(name: str) -> str:
+    """Returns the id of an image, whatever the engine put before its name; `""` where there is none."""
+    for image in _engine().images.list():
+        if any(tag.rpartition("/")[2] == name for tag in image.tags):
+            return str(image.id)
+    return ""
 
 
 def _add_to(tar: tarfile.TarFile, name: str, kind: bytes, *, link: str = "", content: bytes = b"") -> None:
@@ -266,8 +276,8 @@ class DockerSandbox(GuestSandbox):
             security_opt=["no-new-privileges"],
             read_only=True,
             tmpfs={
-                "/workspace": f"{tmpfs},mode=755,uid=1000,gid=1000",
-                "/tmp": f"{tmpfs},mode=1777,uid=1000,gid=1000",
+                "/workspace": f"{tmpfs},mode=755",
+                "/tmp": f"{tmpfs},mode=1777",
             },
             mem_limit=limits.memory + limits.disk + self._base_bytes,
             memswap_limit=limits.memory + limits.disk + self._base_bytes,

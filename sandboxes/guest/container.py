@@ -96,6 +96,8 @@ def main(settings: dict[str, Any]) -> None:
         linux.set_dumpable(dumpable=False)
     except OSError:
         pass  # gVisor: nobody can look into its processes anyway
+    for name in ("workspace", "tmp"):
+        os.chown(settings[name], _AGENT, _AGENT)
     guest = Guest(Wire(reader, writer), settings, Container(settings))
     guest.wire.send({"ready": True, "uid": os.getuid()})
     guest.serve()
