@@ -17,10 +17,10 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import gymnasium.utils.env_checker
 
@@ -142,7 +142,6 @@ def _changed_attributes(probe: Probe) -> str:
 def _gymnasium(probe: Probe) -> None:
     with closing(probe.spawn()) as env, warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", message=".*alternative render modes.*")
         try:
             gymnasium.utils.env_checker.check_env(env, skip_render_check=True)
         except (AssertionError, Warning, gymnasium.error.Error) as error:
@@ -433,18 +432,12 @@ CLAUSES: tuple[Clause, ...] = (
     Clause(
         "equal", "equal actions after restore(s) give equal observations, rewards and flags, on every restore", _equal
     ),
-    Clause(
-        "valid",
-        "a snapshot stays valid while the env moves on, after other snapshots, restores and after close",
-        _valid,
-    ),
+    Clause("valid", "a snapshot stays valid while the env moves on, after other snapshots, restores and close", _valid),
     Clause("pure", "snapshot changes nothing", _pure),
     Clause("undo", "restore undoes everything: files, processes, step count, random state", _undo),
     Clause("siblings", "siblings of a fork never see each other", _siblings),
     Clause("foreign", "a snapshot of another env id or version raises SnapshotError naming both", _foreign),
-    Clause(
-        "travels", "a pickled snapshot restores in a fresh process, or says by its fidelity that it cannot", _travels
-    ),
+    Clause("travels", "a pickled snapshot restores in a fresh process, or its fidelity says that it cannot", _travels),
     Clause("leaks", "nothing leaks (processes, files, mounts) after close", _leaks),
 )
 """The laws, in the order in which they are tried."""
@@ -459,13 +452,11 @@ def run_clauses(
     clauses: Sequence[Clause] = CLAUSES,
 ) -> list[ClauseResult]:
     """Tries every law on an environment and returns the verdicts; see `check_env`."""
-    given = env_or_id if isinstance(env_or_id, Env) else None
-    with ExitStack() as stack:
-        made = given or (make(env_or_id) if isinstance(env_or_id, str) else cast("type[Env]", env_or_id)())
-        if given is None:
-            stack.callback(made.close)
-        probe = Probe(made, seed=seed, num_steps=num_steps, actions=actions)
-        return [_try(clause, probe) for clause in clauses]
+    if not isinstance(env_or_id, Env):
+        with closing(make(env_or_id) if isinstance(env_or_id, str) else env_or_id()) as env:
+            return run_clauses(env, seed=seed, num_steps=num_steps, actions=actions, clauses=clauses)
+    probe = Probe(env_or_id, seed=seed, num_steps=num_steps, actions=actions)
+    return [_try(clause, probe) for clause in clauses]
 
 
 def _try(clause: Clause, probe: Probe) -> ClauseResult:
