@@ -4,13 +4,24 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from agentenv.types import Message
 
-__all__ = ["Cell", "open_console", "print_fields", "print_json", "print_messages", "print_table", "say", "visible"]
+__all__ = [
+    "Cell",
+    "open_console",
+    "print_fields",
+    "print_json",
+    "print_messages",
+    "print_table",
+    "say",
+    "say_line",
+    "visible",
+]
 
 Cell = str | Text
 
@@ -30,16 +41,27 @@ def open_console(*, stderr: bool = False) -> Console:
 
 def say(console: Console, text: Cell) -> None:
     """Prints a text as it is, without markup: wrapped at words on a terminal, in full lines elsewhere."""
-    console.print(text, markup=False, soft_wrap=not console.is_terminal)
+    console.print(_plain(text), soft_wrap=not console.is_terminal)
+
+
+def say_line(console: Console, text: str) -> None:
+    """Prints a line that stays one line everywhere, so that a command or a path in it can be copied."""
+    console.print(Text(text), soft_wrap=True)
+
+
+def _plain(text: Cell) -> Text:
+    """Returns text that rich prints as it stands: brackets are no markup, and `:smile:` is no picture."""
+    return Text(text) if isinstance(text, str) else text
 
 
 def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Prints a table; in a pipe, columns aligned by spaces and one line per row."""
     rows = [list(row) for row in rows]
     if console.is_terminal:
-        table = Table(*columns, box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+        heads = (Column(Text(name)) for name in columns)
+        table = Table(*heads, box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(_plain, row))
         console.print(table)
         return
     lines = [list(columns), *([" ".join(str(cell).split()) for cell in row] for row in rows)]
@@ -58,9 +80,7 @@ def print_fields(console: Console, fields: Mapping[str, Cell]) -> None:
 
 def print_json(value: Any) -> None:
     """Prints a value as JSON on stdout."""
-    Console(soft_wrap=True, highlight=False, markup=False, color_system=None).print(
-        json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    )
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def print_messages(console: Console, messages: Iterable[Message]) -> None:

@@ -40,7 +40,7 @@ def play(
     from agentenv.errors import TaskError
     from agentenv.serialize import write_trees
 
-    from .console import open_console
+    from .console import open_console, say_line
     from .environments import choose_env, parse_task
     from .player import Player
 
@@ -58,7 +58,7 @@ def play(
         player.close()
         if trees is not None and (played := [tree for tree in player.trees if len(tree) > 1]):
             write_trees(trees, played, append=True)
-            console.print(f"{len(played)} written: agentenv trees {trees}", markup=False, soft_wrap=True)
+            say_line(console, f"{len(played)} written: agentenv trees {trees}")
 
 
 def _check_file(path: Path | None) -> None:

@@ -60,7 +60,7 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     from agentenv.rollout import Rollout
     from agentenv.serialize import write_trees
 
-    from .console import open_console, print_fields, print_json
+    from .console import open_console, print_fields, print_json, say_line
     from .environments import choose_env
 
     choice = choose_env(env_id, option or ())
@@ -80,7 +80,7 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
         return
     console = open_console()
     print_fields(console, {name: _cell(value) for name, value in summary.items()})
-    console.print(f"\nRead it: agentenv trees {path} --credit rtmc", markup=False, soft_wrap=True)
+    say_line(console, f"\nRead it: agentenv trees {path} --credit rtmc")
 
 
 def _actor(

@@ -21,7 +21,7 @@ from agentenv.trainers.run_folder import read_metrics
 from agentenv.tree import TreeArrays
 
 from .command_line import blame
-from .console import open_console, print_fields
+from .console import open_console, print_fields, say_line
 from .environments import EnvChoice, sample_tasks
 
 __all__ = ["Plan", "run_training"]
@@ -98,12 +98,12 @@ def run_training(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Display(console, plan))
-    console.print(f"run folder {plan.folder}", markup=False, soft_wrap=True)
+    say_line(console, f"run folder {plan.folder}")
     try:
         trainer.train(resume_from_checkpoint=resume or None)
     except KeyboardInterrupt:
         if list(plan.folder.glob("checkpoint-*")):
-            open_console(stderr=True).print("\nstopped; the same command with --resume goes on", markup=False)
+            say_line(open_console(stderr=True), "\nstopped; the same command with --resume goes on")
         raise
     finally:
         trainer.close()
@@ -165,7 +165,7 @@ class _Display(TrainerCallback):
         self._progress.update(self._line, completed=state.global_step, now=now)
         if not self._console.is_terminal:
             words = "  ".join(f"{name} {value:.3f}" for name, value in new.items())
-            self._console.print(f"step {state.global_step}  success of {words}", markup=False, soft_wrap=True)
+            say_line(self._console, f"step {state.global_step}  success of {words}")
 
     @override
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -181,12 +181,12 @@ def _report(console: Console, plan: Plan) -> None:
     checkpoint, trees = _newest(plan.folder, "checkpoint-*"), _newest(plan.folder / "trees", "*.jsonl")
     fields |= {"curve": str(plan.folder / "curve.png"), "checkpoint": str(checkpoint)}
     print_fields(console, fields)
-    console.print("\nGo on:", markup=False)
+    say_line(console, "\nGo on:")
     for command in (
         f"agentenv rollout {shlex.join(plan.choice.words)} --agent {checkpoint}",
         f"agentenv trees {trees}",
     ):
-        console.print(f"  {command}", markup=False, soft_wrap=True)
+        say_line(console, f"  {command}")
 
 
 def _newest(folder: Path, pattern: str) -> Path | None:

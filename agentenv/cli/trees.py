@@ -38,7 +38,7 @@ def trees(
     from agentenv.errors import TreeFileError
     from agentenv.serialize import read_trees
 
-    from .console import open_console, print_json, print_table
+    from .console import open_console, print_json, print_table, say_line
     from .drawing import print_tree
 
     with blame("FILE", TreeFileError, OSError):
@@ -58,7 +58,7 @@ def trees(
         entry = found[i]
         print_tree(console, entry, title=f"tree {i}: {entry.env_id} task {entry.task_id}", advantages=advantages[i])
     if not tree and len(found) > 1:
-        console.print(f"\nThe others: agentenv trees {file} --tree 1", soft_wrap=True, markup=False)
+        say_line(console, f"\nThe others: agentenv trees {file} --tree 1")
 
 
 def _advantages(found: Sequence[Any], credit: str, options: Sequence[str]) -> list[Any]:

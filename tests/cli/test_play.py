@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from cli_runs import run
@@ -117,6 +118,14 @@ def test_sessions_add_to_one_file(here):
     text = play(["roll", ":new 5", ":new", "roll"], env_id="dice_env:Dice")
     assert "2 written: agentenv trees played.jsonl" in text
     assert [tree.metadata["seed"] for tree in read_trees(here / "played.jsonl")] == [0, 0, 6]
+
+
+def test_the_session_in_the_docs_is_what_happens(here):
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    session = text.split("$ agentenv play agentenv/MathVerifier-v0 --seed 0\n")[1].split("```")[0]
+    typed = [line.split("> ", 1)[1] for line in session.splitlines() if line.startswith("node ")]
+    result = run("play", MATH, "--seed", 0, stdin="\n".join(typed) + "\n:quit\n")
+    assert result.stdout.rpartition("node 3, ended> :quit")[0] == session
 
 
 class Terminal:
