@@ -283,7 +283,7 @@ class DockerSandbox(GuestSandbox):
             memswap_limit=limits.memory + limits.disk + self._base_bytes,
             pids_limit=limits.processes + 1,
             shm_size=64 << 20,
-            ulimits=[Ulimit(name="nofile", soft=1024, hard=1024), Ulimit(name="nproc", soft=65536, hard=65536)],
+            ulimits=[Ulimit(name="nofile", soft=1024, hard=1024), Ulimit(name="nproc", soft=4096, hard=4096)],
             ipc_mode="private",
             runtime=self.spec.runtime,
             log_config=LogConfig(type="none"),

@@ -159,7 +159,7 @@ class NamespaceSandbox(GuestSandbox):
             if not reply["changed"]:
                 return self._state
             if live:
-                reply, _ = self._host.ask({"op": "merge", "layers": [self._held.upper]})
+                reply, _ = self._host.ask({"op": "copy", "upper": self._held.upper})
                 return WorkspaceSnapshot((*self._held.chain, self._host.adopt(reply)))
         finally:
             if live:

@@ -120,15 +120,21 @@ def _make_devices() -> None:
 class Keeper:
     """Serves the layers.
 
+    A layer is a tmpfs with a folder `layer`. One that a sandbox writes to has it as `up` until it is frozen: an overlay
+    that still winds down may hold on to `up`, so its content is moved, in one step, to where nothing ever was in use.
+
     Args:
         wire: to the parent.
+        undertaker: to the process that lets go of large things.
         owner: user and group, in here, that own the files of workspaces.
     """
 
-    def __init__(self, wire: Wire, owner: tuple[int, int]) -> None:
+    def __init__(self, wire: Wire, undertaker: Wire, owner: tuple[int, int]) -> None:
         self._wire = wire
+        self._undertaker = undertaker
         self._owner = owner
         self._next = 0
+        self._overlays: dict[int, int] = {}
 
     def serve(self, parent: int) -> None:
         """Answers requests until the parent, a process known by descriptor, is gone."""
@@ -168,13 +174,22 @@ class Keeper:
         os.mkdir(path)
         options = f"mode=755,size={size},nr_inodes={files + 4}"
         linux.mount("tmpfs", path, "tmpfs", linux.NOSUID | linux.NODEV, options)
-        os.mkdir(path + "/up")
-        os.mkdir(path + "/work")
+        os.mkdir(path + "/layer")
         return self._next
 
     def _drop(self, number: int) -> None:
+        content = os.open(_path(number), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         linux.unmount(_path(number), lazy=True)
         os.rmdir(_path(number))
+        self._bury(self._overlays.pop(number, None), content)
+
+    def _bury(self, *fds: int | None) -> None:
+        """Has the last references to file systems given up elsewhere: that takes time in the number of their files."""
+        held = [fd for fd in fds if fd is not None]
+        if held:
+            self._undertaker.send({}, b"", held)
+        for fd in held:
+            os.close(fd)
 
     def do_drop(self, fds: list[int]) -> tuple[dict[str, Any], bytes, list[int]]:
         """Only drops what the request lists."""
@@ -188,7 +203,7 @@ class Keeper:
             number = self._new(size + (files << 12) + (1 << 20), files + 16)
             try:
                 for name in ("workspace", "tmp"):
-                    os.mkdir(f"{_path(number)}/up/{name}")
+                    os.mkdir(f"{_path(number)}/layer/{name}")
                 with _Opened(number) as up:
                     roots = {
                         name: os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=up) for name in ("tmp", "workspace")
@@ -218,14 +233,16 @@ class Keeper:
         """Lays an overlay with an empty upper layer over `layers` (bottom first); returns mounts of workspace, tmp."""
         upper = self._new(disk, files)
         try:
-            lowers = [_path(number) + "/up" for number in reversed(layers)]
+            for name in ("up", "work"):
+                os.mkdir(f"{_path(upper)}/{name}")
+            lowers = [_path(number) + "/layer" for number in reversed(layers)]
             overlay = linux.detached_overlay(lowers, _path(upper) + "/up", _path(upper) + "/work")
+            self._overlays[upper] = overlay
             linux.attach_mount(overlay, _VIEW)
             try:
                 mounts = [linux.clone_tree(f"{_VIEW}/{name}") for name in ("workspace", "tmp")]
             finally:
                 linux.unmount(_VIEW, lazy=True)
-                os.close(overlay)
         except BaseException:
             self._drop(upper)
             raise
@@ -237,30 +254,41 @@ class Keeper:
         changed = False
         for name in os.listdir(path):
             below = f"{path}/{name}"
-            changed = changed or bool(os.listdir(below)) or os.stat(below).st_mode != self._mode_below(layers, name)
+            changed = changed or _has_names(below) or os.stat(below).st_mode != self._mode_below(layers, name)
         return {"changed": changed}, b"", []
 
     def _mode_below(self, layers: list[int], name: str) -> int:
         for number in reversed(layers):
             try:
-                return os.stat(f"{_path(number)}/up/{name}").st_mode
+                return os.stat(f"{_path(number)}/layer/{name}").st_mode
             except FileNotFoundError:
                 continue
         return 0
 
     def do_freeze(self, fds: list[int], upper: int) -> tuple[dict[str, Any], bytes, list[int]]:
         """Makes an upper layer, which no sandbox may use any more, a layer."""
+        path = _path(upper)
+        for name in os.listdir(path + "/up"):
+            os.rename(f"{path}/up/{name}", f"{path}/layer/{name}")
+        self._bury(self._overlays.pop(upper, None))
         return self._frozen(upper)
+
+    def do_copy(self, fds: list[int], upper: int) -> tuple[dict[str, Any], bytes, list[int]]:
+        """Makes a layer of a copy of an upper layer that a sandbox goes on using."""
+        return self._merged([upper], "up")
 
     def do_merge(self, fds: list[int], layers: list[int]) -> tuple[dict[str, Any], bytes, list[int]]:
         """Makes one layer of several (bottom first); the marks that hide what is below stay."""
+        return self._merged(layers, "layer")
+
+    def _merged(self, layers: list[int], folder: str) -> tuple[dict[str, Any], bytes, list[int]]:
         sizes = [os.statvfs(_path(number)) for number in layers]
         size = sum((info.f_blocks - info.f_bfree) * info.f_frsize for info in sizes) + (1 << 20)
         number = self._new(size, sum(info.f_files - info.f_ffree for info in sizes) + 16)
         try:
             with _Opened(number) as target:
                 for layer in layers:
-                    with _Opened(layer) as source:
+                    with _Opened(layer, folder) as source:
                         trees.lay_over(source, target)
         except BaseException:
             self._drop(number)
@@ -282,8 +310,8 @@ class Keeper:
 class _Opened:
     """A layer's open folder, for a `with` block."""
 
-    def __init__(self, number: int) -> None:
-        self._path = _path(number) + "/up"
+    def __init__(self, number: int, folder: str = "layer") -> None:
+        self._path = f"{_path(number)}/{folder}"
 
     def __enter__(self) -> int:
         self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -307,6 +335,11 @@ class _Roots:
     def __exit__(self, *error: object) -> None:
         for fd in self._fds.values():
             os.close(fd)
+
+
+def _has_names(folder: str) -> bool:
+    with os.scandir(folder) as names:
+        return next(names, None) is not None
 
 
 def _path(number: int) -> str:
@@ -344,6 +377,26 @@ def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> int:
     return 0 if uid else 1000
 
 
+def _fork_undertaker() -> Wire:
+    """Starts the process that closes what it is sent, and thereby frees what nobody else refers to."""
+    ours, theirs = socket.socketpair()
+    if os.fork():
+        theirs.close()
+        fd = ours.detach()
+        return Wire(fd, fd)
+    try:
+        linux.die_with_parent()
+        ours.close()
+        wire = Wire(theirs.fileno(), theirs.fileno())
+        while True:
+            for fd in wire.receive()[0]["fds"]:
+                os.close(fd)
+    except Closed:
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
 def _fork_spawner(link: int) -> None:
     """Starts the process that forks sandboxes.
 
@@ -375,9 +428,10 @@ def main() -> None:
     wire = Wire(control, control)
     try:
         inner_id = _own_namespaces(wire, settings)
+        undertaker = _fork_undertaker()
         _fork_spawner(spawns)
     except OSError as error:
         wire.send({"fault": "keeper", "message": f"{error.filename or 'setup'}: {error.strerror}"})
         return
     wire.send({"ready": True, "inner_id": inner_id})
-    Keeper(wire, (inner_id, inner_id)).serve(parent)
+    Keeper(wire, undertaker, (inner_id, inner_id)).serve(parent)
