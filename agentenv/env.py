@@ -9,6 +9,7 @@ import json
 import pickle
 import uuid
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 import gymnasium
@@ -437,7 +438,7 @@ class ToolEnv(Env):
     agent can read, `finish` ends the episode, and `max_steps` truncates it.
     """
 
-    _tools: ClassVar[Mapping[str, Tool]] = {}
+    _tools: Mapping[str, Tool] = MappingProxyType({})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

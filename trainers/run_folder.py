@@ -12,19 +12,30 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
 from agentenv.serialize import write_trees
+from agentenv.tree import EpisodeTree
 
-if TYPE_CHECKING:
-    from .tree_grpo import TreeGRPOTrainer
-
-__all__ = ["RunFolder", "draw_curve", "read_metrics"]
+__all__ = ["RunFolder", "TreeTrainer", "draw_curve", "read_metrics"]
 
 _PACKAGES = ("agentenv", "torch", "transformers", "trl", "accelerate", "gymnasium", "numpy")
+
+
+class TreeTrainer(Protocol):
+    """What a run folder needs of its trainer."""
+
+    @property
+    def last_trees(self) -> Sequence[EpisodeTree]:
+        """The trees of the last generation, on this process."""
+        ...
+
+    def close(self) -> None:
+        """Closes the environments."""
+        ...
 
 
 class RunFolder(TrainerCallback):
@@ -35,10 +46,12 @@ class RunFolder(TrainerCallback):
     Args:
         trainer: whose run it is.
         description: what the settings do not say: environment, estimator.
+        save_trees_steps: writes the trees of every so many optimizer steps; 0 for never.
     """
 
-    def __init__(self, trainer: "TreeGRPOTrainer", description: Mapping[str, Any]) -> None:
+    def __init__(self, trainer: TreeTrainer, description: Mapping[str, Any], *, save_trees_steps: int = 0) -> None:
         self._trainer = trainer
+        self._save_trees_steps = save_trees_steps
         self._description = dict(description)
 
     @override
@@ -70,8 +83,7 @@ class RunFolder(TrainerCallback):
 
     @override
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        every = self._trainer.args.save_trees_steps
-        if every and state.global_step % every == 0:
+        if self._save_trees_steps and state.global_step % self._save_trees_steps == 0:
             rank = "" if state.is_world_process_zero else f"_rank_{args.process_index}"
             path = Path(str(args.output_dir)) / "trees" / f"step_{state.global_step}{rank}.jsonl"
             write_trees(path, self._trainer.last_trees)

@@ -132,7 +132,7 @@ class TreeGRPOTrainer(GRPOTrainer):
             "allocator": _name(allocator),
             "train_tasks": len(train_tasks),
         }
-        self.add_callback(RunFolder(self, description))
+        self.add_callback(RunFolder(self, description, save_trees_steps=args.save_trees_steps))
 
     @override
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:

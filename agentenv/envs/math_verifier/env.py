@@ -108,7 +108,7 @@ class MathVerifier(ToolEnv):
             raise ValueError(msg)
         if sandbox is None:
             tools = {name: entry for name, entry in self._tools.items() if name != "python"}
-            self._tools = tools  # pyright: ignore[reportAttributeAccessIssue]
+            self._tools = tools
         super().__init__(tasks=tasks, **kwargs)
         self._generators = _generators(kind)
         low, high = self._difficulty = (difficulty, difficulty) if isinstance(difficulty, int) else difficulty
