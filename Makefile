@@ -9,7 +9,6 @@ PYTHON ?= python3
 VENV := $(or $(VIRTUAL_ENV),$(CURDIR)/.venv)
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.agentenv-installed
-RUN ?= runs/demo
 
 # Idle OpenMP threads sleep instead of spinning: on a busy machine that is many times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -20,7 +19,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: demo test check lint types layers budget wheel install clean
 
 demo: $(STAMP)
-	$(VENV)/bin/agentenv demo --run-folder $(RUN)
+	$(VENV)/bin/agentenv demo
 
 test: $(STAMP)
 	$(PY) -m pytest
