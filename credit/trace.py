@@ -162,6 +162,7 @@ class Prefixes:
     nodes: IntArray  # [A] index of each node in the TreeArrays
     outcomes: FloatArray  # [A] share of successes among the trajectories through it
     trees: IntArray  # [A] its tree
+    local: IntArray  # [A] its index within that tree
 
 
 def prefixes_of(tree: TreeArrays, *, threshold: float = 0.5, mixed: bool = False) -> Prefixes:
@@ -177,7 +178,8 @@ def prefixes_of(tree: TreeArrays, *, threshold: float = 0.5, mixed: bool = False
     if not mixed:
         open_nodes &= (share == 0) | (share == 1)
     nodes = np.flatnonzero(open_nodes)
-    return Prefixes(nodes, share[nodes], tree.tree_ids[nodes])
+    starts = np.searchsorted(tree.tree_ids, np.arange(tree.num_trees))
+    return Prefixes(nodes, share[nodes], tree.tree_ids[nodes], nodes - starts[tree.tree_ids[nodes]])
 
 
 def success_shares(tree: TreeArrays, *, threshold: float = 0.5) -> FloatArray:
