@@ -1,4 +1,5 @@
 import hashlib
+import importlib
 import json
 import sys
 
@@ -89,9 +90,9 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A sentence-transformers model made on the spot: one layer, random weights."""
-    library = pytest.importorskip("sentence_transformers")
-    transformers = pytest.importorskip("transformers")
-    torch = pytest.importorskip("torch")
+    library = importlib.import_module("sentence_transformers")
+    transformers = importlib.import_module("transformers")
+    torch = importlib.import_module("torch")
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model")
     words = sorted({w for p in make_world(5, people=20).passages for w in p.contents.lower().split()})

@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 from pathlib import Path
@@ -131,7 +132,7 @@ def test_bad_files(tmp_path):
 
 
 def test_hugging_face_data_sets():
-    datasets = pytest.importorskip("datasets")
+    datasets = importlib.import_module("datasets")
     data = datasets.Dataset.from_list([HOTPOTQA_HF, HOTPOTQA_HF])
     tasks = load_tasks(data)
     assert len(tasks) == 2
