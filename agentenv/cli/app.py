@@ -1,9 +1,12 @@
 """The command `agentenv` and everything below it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+import agentenv
 
 from .check import check
 from .command_line import Command, CommandGroup, lazy_group
@@ -21,8 +24,10 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 _GROUPS = {
     "index": ("agentenv.envs.search_qa.index_cli", "Build, search and serve the index of a corpus."),
+    "sandbox": ("agentenv.sandboxes.sandbox_cli", "Probe the sandboxes of this machine, and remove what was left."),
 }
-"""Groups of commands that live beside what they are about: name, module with an `app`, what they do."""
+"""Groups of commands that live beside what they are about: name, module with an `app`, what they do. A group whose
+module is not there is left out."""
 
 app = typer.Typer(
     name="agentenv",
@@ -36,14 +41,12 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
-        from agentenv import __version__
-
-        typer.echo(f"agentenv {__version__}")
+        typer.echo(f"agentenv {agentenv.__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def agentenv(
+def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -63,7 +66,8 @@ def agentenv(
 for function in (envs, play, rollout, trees, train, check, doctor, demo):
     app.command(cls=Command)(function)
 for name, (module, about) in _GROUPS.items():
-    app.add_typer(typer.Typer(cls=lazy_group(module)), name=name, help=about)
+    if Path(agentenv.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py").is_file():
+        app.add_typer(typer.Typer(cls=lazy_group(module)), name=name, help=about)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -171,7 +171,7 @@ def _paint(text: str) -> str:
         painted = re.sub(r"^(\w+:)", lambda match: typer.style(match[1], bold=True), line)
         if line.startswith("    agentenv "):
             painted = typer.style(line, fg="green")
-        elif match := re.match(r"^(  )(--?[^ ]+(?: --?[^ ]+)*|[a-z]+)(  |$| [A-Z\[])", line):
+        elif match := re.match(r"^(  )((?:-\w, )?--[\w-]+|[a-z]+(?=  ))", line):
             painted = f"  {typer.style(match[2], fg='cyan')}{line[match.end(2) :]}"
         lines.append(painted)
     return "\n".join(lines)

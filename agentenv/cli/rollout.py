@@ -55,7 +55,7 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     Examples:
         agentenv rollout agentenv/MathVerifier-v0 --tasks 20 --continuations 4
         agentenv rollout agentenv/MathVerifier-v0 --agent scripted --option difficulty=4
-        agentenv rollout my_module:MyEnv --agent runs/demo/checkpoint-60 --temperature 0.7 --out mine.jsonl
+        agentenv rollout my_module:MyEnv --agent runs/demo/checkpoint-60 --out mine.jsonl
     """
     from agentenv.rollout import Rollout
     from agentenv.serialize import write_trees

@@ -72,6 +72,7 @@ def test_held_out_tasks_are_never_trained_on(here, model):
     assert "'--tasks-per-step'" in result.stderr and "only 1 different tasks" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_quick_demo_runs_from_end_to_end(here):
     result = run("demo", "--quick")
     assert result.exit_code == 0, result.stderr
