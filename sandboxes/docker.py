@@ -31,7 +31,7 @@ from .guest.wire import Closed, Late, Wire
 from .guest_process import BOOT, packed_guest
 from .guest_sandbox import GuestSandbox, settings_of
 from .layers import archives
-from .probing import probe_by_doing
+from .probing import NO_PROCESSES, probe_by_doing
 from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
 
@@ -352,7 +352,7 @@ def probe(runtime: str | None = None) -> Capabilities:
     """
     given = {
         "constant_snapshot": "a snapshot copies the workspace out of the container",
-        "process_snapshot": "only the gvisor back end can include running processes",
+        "process_snapshot": NO_PROCESSES,
     }
     if _is_podman():
         given["inodes"] = "podman's interface takes no limit on inodes"

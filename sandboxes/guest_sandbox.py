@@ -210,17 +210,14 @@ class GuestSandbox:
             processes: include what runs.
 
         Raises:
-            SandboxError: this back end cannot include processes.
+            SandboxError: `processes` was asked for; no back end can include them.
         """
         with self._lock:
             self._require_open()
             if processes:
-                self._refuse_processes()
+                msg = f"{type(self).__name__} cannot take running processes into a snapshot"
+                raise SandboxError(msg)
             return self._take()
-
-    def _refuse_processes(self) -> None:
-        msg = f"{type(self).__name__} cannot take running processes into a snapshot; the gvisor back end can"
-        raise SandboxError(msg)
 
     def restore(self, snapshot: WorkspaceSnapshot, /) -> None:
         """Goes back to a snapshot of any sandbox; running processes and an open shell end.

@@ -26,7 +26,7 @@ from .guest.wire import Closed, Late, Wire
 from .guest_sandbox import GuestSandbox, settings_of
 from .keeping import Host, KeptLayer, host_for, pid_of, wait_for_end
 from .layers import archives
-from .probing import probe_by_doing
+from .probing import NO_PROCESSES, probe_by_doing
 from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
 
@@ -240,7 +240,7 @@ def probe() -> Capabilities:
     Raises:
         SandboxError: namespaces do not work here; the message says why and what helps.
     """
-    given = {"constant_snapshot": "", "process_snapshot": "only the gvisor back end can include running processes"}
+    given = {"constant_snapshot": "", "process_snapshot": NO_PROCESSES}
     try:
         return probe_by_doing("namespace", "namespace", open_empty, given)
     except SandboxError as error:

@@ -54,6 +54,7 @@ class Report:
 BACKENDS: Mapping[str, Backend] = {
     "namespace": Backend("namespace", "NamespaceSandbox", "namespace"),
     "docker": Backend("docker", "DockerSandbox", "container"),
+    "process": Backend("process", "ProcessSandbox", "process"),
     "subprocess": Backend("subprocess", "SubprocessSandbox", "none"),
 }
 """The back ends in the order in which `"auto"` tries them."""

@@ -11,7 +11,7 @@ from agentenv.protocols import Capabilities
 from .guest_sandbox import GuestSandbox
 from .spec import Limits, SandboxSpec
 
-__all__ = ["PROMISES", "probe_by_doing"]
+__all__ = ["NO_PROCESSES", "PROMISES", "probe_by_doing"]
 
 PROMISES: Mapping[str, str] = {
     "files": "commands see no file of the host beyond a read-only allow-list, and write none outside workspace and tmp",
@@ -32,9 +32,16 @@ PROMISES: Mapping[str, str] = {
 }
 """What a sandbox can promise, by name."""
 
+NO_PROCESSES = "no back end takes running processes into a snapshot"
 _MIB = 1 << 20
 _LIMITS = Limits(time_s=5, memory=64 * _MIB, processes=24, disk=8 * _MIB, files=200, file_size=2 * _MIB, output=1000)
 _HOG = "import sys\nb = []\nwhile len(b) < 256: b.append(b'x' * (1 << 20))\nprint('unlimited')"
+_CAPABILITIES = (
+    "import ctypes, struct\n"
+    "libc, data = ctypes.CDLL(None), ctypes.create_string_buffer(24)\n"
+    "libc.capget(struct.pack('Ii', 0x20080522, 0), data)\n"
+    "print(sum(struct.unpack('6I', data.raw)), libc.prctl(39, 0, 0, 0, 0))"
+)
 
 
 def probe_by_doing(
@@ -93,12 +100,13 @@ def _survivors(sandbox: GuestSandbox) -> str:
 
 
 def _privileges(sandbox: GuestSandbox) -> str:
-    status = dict(
-        line.split(":", 1) for line in sandbox.exec("cat /proc/self/status").stdout.splitlines() if ":" in line
-    )
-    if int(status.get("CapEff", "1"), 16):
+    python = sandbox.exec("command -v python3").stdout.strip()
+    if not python:
+        return "cannot be tried: there is no python3 in the sandbox"
+    held = sandbox.exec([python, "-c", _CAPABILITIES]).stdout.split()
+    if len(held) != 2 or held[0] != "0":
         return "commands have capabilities"
-    return "" if status.get("NoNewPrivs", "").strip() in {"1", ""} else "set-user-id programs work"
+    return "" if held[1] == "1" else "set-user-id programs work"
 
 
 def _syscalls(sandbox: GuestSandbox) -> str:

@@ -2,7 +2,7 @@
 
 from .cgroups import sweep_cgroups
 from .docker import sweep_containers
-from .subprocess import sweep_folders
+from .folder import sweep_folders
 
 __all__ = ["collect_garbage"]
 

@@ -51,7 +51,7 @@ class Guest:
         self.wire = wire
         self.settings = settings
         self.policy = policy
-        self.children = ReapedChildren()
+        self.children = ReapedChildren(wire.reader)
         self.shell: Shell | None = None
         self.home: str = settings["workspace"]
 

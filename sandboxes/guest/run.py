@@ -52,9 +52,14 @@ class Outcome(NamedTuple):
 
 
 class ReapedChildren:
-    """Collects ended children, and wakes a poll when one ends."""
+    """Collects ended children, and wakes a poll when one ends.
 
-    def __init__(self) -> None:
+    Args:
+        lifeline: descriptor of the connection to the parent; when it hangs up, what runs has to end.
+    """
+
+    def __init__(self, lifeline: int) -> None:
+        self.lifeline = lifeline
         self.wake, self._poke = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._codes: dict[int, int] = {}
         signal.set_wakeup_fd(self._poke, warn_on_full_buffer=False)
@@ -280,6 +285,7 @@ def wait(
     poller = select.poll()
     for fd in (*fds, children.wake):
         poller.register(fd, select.POLLIN)
+    poller.register(children.lifeline, 0)  # hanging up is always reported
     while True:
         code = children.code(pid)
         if code is not None:
@@ -291,5 +297,7 @@ def wait(
             return None, "memory"
         pause = left if over_memory is None else min(left, _WATCH_S)
         for fd, _ in poller.poll(pause * 1000):
+            if fd == children.lifeline:
+                return None, "parent"
             if fd != children.wake and not collector.read(fd):
                 poller.unregister(fd)

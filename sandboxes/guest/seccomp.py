@@ -144,11 +144,12 @@ class _Assembler:
         self.op(_LD, _NUMBER)
 
 
-def program(*, system_v: bool = True) -> bytes:
+def program(*, system_v: bool = True, sockets: bool = True) -> bytes:
     """Returns the filter for this machine's architecture.
 
     Args:
         system_v: allow System V IPC, whose objects outlive their processes; only where a command has its own namespace.
+        sockets: allow sockets (pairs are always allowed); only where they lead nowhere.
     """
     out = _Assembler()
     out.op(_LD, _ARCH)
@@ -170,7 +171,7 @@ def program(*, system_v: bool = True) -> bytes:
     for number, argument in _MAKE_NODE:
         out.deny_flags(number, argument, _DEVICE)
     out.allow_only(_SOCKETPAIR, 0, (_UNIX,), errno.EAFNOSUPPORT)
-    out.allow_only(_SOCKET, 0, (_UNIX, _INET, _INET6, _NETLINK), errno.EAFNOSUPPORT)
+    out.allow_only(_SOCKET, 0, (_UNIX, _INET, _INET6, _NETLINK) if sockets else (), errno.EAFNOSUPPORT)
     _only_routing_netlink(out)
     for request in (_TIOCSTI, _TIOCLINUX):
         out.deny_value(_IOCTL, 1, request)

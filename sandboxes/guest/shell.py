@@ -23,6 +23,7 @@ __all__ = ["Shell"]
 
 _STATUS_FD = 3
 _START_S = 10.0
+_WATCH_MS = 20
 _ARGV = ("bash", "--noprofile", "--norc")
 
 
@@ -87,13 +88,14 @@ class Shell:
         for fd in (self._out, self._err, self._status):
             poller.register(fd, select.POLLIN)
         poller.register(self._stdin, select.POLLOUT)
+        poller.register(self._children.lifeline, 0)
         while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return None, "time"
-            if self._policy.over_memory is not None and self._policy.over_memory():
-                return None, "memory"
-            for fd, _ in poller.poll(min(left, 0.02) * 1000):
+            stopped = self._must_stop(deadline)
+            if stopped:
+                return None, stopped
+            for fd, _ in poller.poll(_WATCH_MS):
+                if fd == self._children.lifeline:
+                    return None, "parent"
                 if fd == self._status:
                     return _code(os.read(fd, 64)), ""
                 if fd == self._stdin:
@@ -102,6 +104,12 @@ class Shell:
                         poller.unregister(fd)
                 elif not collector.read(fd):
                     poller.unregister(fd)
+
+    def _must_stop(self, deadline: float) -> str:
+        if time.monotonic() >= deadline:
+            return "time"
+        over = self._policy.over_memory
+        return "memory" if over is not None and over() else ""
 
     def _feed(self, line: bytes) -> bytes:
         try:

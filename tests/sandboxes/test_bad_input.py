@@ -145,7 +145,7 @@ def test_binary_and_strange_names(box):
 
 def test_a_very_deep_folder_is_an_error_where_it_must_be_read_and_nowhere_else(box):
     before = box.snapshot()
-    box.exec(["/usr/bin/python3", "-c", "import os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')"])
+    box.exec(["/usr/bin/python3", "-c", "import os\nfor _ in range(1200):\n    os.mkdir('d')\n    os.chdir('d')"])
     deep = box.snapshot()
     (child,) = box.fork(1)
     with child:
@@ -160,7 +160,7 @@ def test_a_very_deep_folder_is_an_error_where_it_must_be_read_and_nowhere_else(b
 def test_a_very_deep_folder_can_be_undone_without_overlays():
     with opener("subprocess")() as box:
         before = box.snapshot()
-        box.exec(["/usr/bin/python3", "-c", "import os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')"])
+        box.exec(["/usr/bin/python3", "-c", "import os\nfor _ in range(1200):\n    os.mkdir('d')\n    os.chdir('d')"])
         box.restore(before)
         assert box.exec("ls").stdout == ""
 

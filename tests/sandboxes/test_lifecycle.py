@@ -90,24 +90,26 @@ def test_a_forgotten_sandbox_is_freed():
     assert wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
 
-@pytest.mark.parametrize("backend", ["namespace", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.mark.parametrize(
+    "backend", ["namespace", pytest.param("docker", marks=pytest.mark.docker), "process", "subprocess"]
+)
 def test_killing_the_parent_leaves_nothing_running(backend):
     skip_without(backend)
     mark = f"{MARK}{os.getpid()}"
     code = (
         "from agentenv.sandboxes import open_sandbox\n"
-        f"box = open_sandbox(backend={backend!r})\n"
+        f"box = open_sandbox(backend={backend!r}, require='none')\n"
         f"box.shell().run('sleep {mark} & disown')\n"
         "print('ready', flush=True)\n"
         "__import__('time').sleep(600)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout.readline() == "ready\n"
-    sleepers = [pid for pid in running(mark) if pid != parent.pid]
-    assert sleepers, "the background process did not start"
+    started = wait_until(lambda: [pid for pid in running(mark) if pid != parent.pid])
     parent.kill()
     parent.wait()
     parent.stdout.close()
+    assert started, "the background process did not start"
     assert wait_until(lambda: not running(mark)), running(mark)
     wait_until(lambda: not collect_garbage(), 3)
     tag = f"agentenv-{owner_tag(parent.pid)}"
@@ -115,9 +117,16 @@ def test_killing_the_parent_leaves_nothing_running(backend):
     assert not left
 
 
-def test_killing_the_parent_in_the_middle_of_a_command():
+@pytest.mark.parametrize(
+    "backend", ["namespace", pytest.param("docker", marks=pytest.mark.docker), "process", "subprocess"]
+)
+def test_killing_the_parent_in_the_middle_of_a_command(backend):
+    skip_without(backend)
     mark = f"{MARK}7{os.getpid()}"
-    code = f"from agentenv.sandboxes import open_sandbox\nopen_sandbox(backend='namespace').exec(['sleep', '{mark}'])\n"
+    code = (
+        "from agentenv.sandboxes import open_sandbox\n"
+        f"open_sandbox(backend={backend!r}, require='none').exec(['sleep', '{mark}'])\n"
+    )
     parent = subprocess.Popen([sys.executable, "-c", code])
     assert wait_until(lambda: [pid for pid in running(mark) if pid != parent.pid], 20)
     parent.kill()
@@ -257,6 +266,6 @@ def test_subprocess_folders_of_dead_owners_are_removed():
     )
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     folder = Path(killed.stdout.strip())
-    assert folder.name.startswith("agentenv-subprocess-")
+    assert folder.name.startswith("agentenv-folder-")
     with opener("subprocess")():
         assert not folder.exists()

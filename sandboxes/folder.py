@@ -1,0 +1,102 @@
+"""What the back ends without namespaces share: a temporary folder, and a guest that is an ordinary process."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import weakref
+from pathlib import Path
+from typing import ClassVar
+
+from typing_extensions import override
+
+from agentenv.errors import SandboxError
+
+from .cgroups import owner_lives, owner_tag
+from .guest.wire import Closed, Late, Wire
+from .guest_process import guest_argv
+from .guest_sandbox import GuestSandbox, settings_of
+from .snapshots import WorkspaceSnapshot
+from .spec import SandboxSpec
+
+__all__ = ["FolderSandbox", "sweep_folders"]
+
+_START_S = 20.0
+_PREFIX = "agentenv-folder-"
+
+
+class FolderSandbox(GuestSandbox):
+    """A sandbox in a temporary folder.
+
+    Set these in ALL subclasses:
+        guest: the module of `guest` whose `main` serves it.
+        inherits_path: whether commands are looked for where this process looks for them.
+    """
+
+    guest: ClassVar[str]
+    inherits_path: ClassVar[bool]
+
+    def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot) -> None:
+        super().__init__(spec, origin)
+        sweep_folders()
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{owner_tag()}-"))
+        self._guest: subprocess.Popen[bytes] | None = None
+        try:
+            self._start()
+            self._put(origin)
+        except BaseException:
+            self.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+
+    def _start(self) -> None:
+        for name in ("workspace", "tmp"):
+            (self._folder / name).mkdir()
+        settings = settings_of(self.spec, workspace=str(self._folder / "workspace"), tmp=str(self._folder / "tmp"))
+        settings["readonly"] = self.spec.readonly
+        if self.inherits_path and "PATH" not in self.spec.env:
+            settings["env"]["PATH"] = os.environ.get("PATH") or settings["env"]["PATH"]
+        ours, theirs = socket.socketpair()
+        with theirs:
+            argv = [*guest_argv(self.guest), str(theirs.fileno()), json.dumps(settings)]
+            self._guest = subprocess.Popen(
+                argv, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        fd = ours.detach()
+        self._wire = Wire(fd, fd)
+        self._finalizer = weakref.finalize(self, _end, self._guest, fd, self._folder)
+        try:
+            reply, _ = self._wire.receive(_START_S)
+        except (Closed, Late) as error:
+            msg = f"the guest of a {type(self).__name__} did not start: {error}"
+            raise SandboxError(msg) from error
+        if "fault" in reply:
+            raise SandboxError(reply["message"])
+
+    @override
+    def _free(self) -> None:
+        assert self._guest is not None
+        _end(self._guest, None, self._folder)
+
+
+def sweep_folders() -> list[str]:
+    """Removes the folders of owners that no longer live; returns what was removed."""
+    removed: list[str] = []
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if not owner_lives(folder.name[len(_PREFIX) :].rpartition("-")[0]):
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(f"folder {folder}")
+    return removed
+
+
+def _end(guest: "subprocess.Popen[bytes]", fd: int | None, folder: Path) -> None:
+    if fd is not None:
+        os.close(fd)
+    try:
+        guest.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        guest.kill()
+        guest.wait()
+    shutil.rmtree(folder, ignore_errors=True)
