@@ -18,7 +18,7 @@ import numpy as np
 import agentenv as ae
 from agentenv.errors import SnapshotError
 
-__all__ = ["BROKEN", "Sound", "stop_leaks"]
+__all__ = ["BROKEN", "CountsOutside", "KeepsReferences", "NeedsALock", "Sound", "stop_leaks"]
 
 
 class Sound(ae.ToolEnv):
@@ -173,6 +173,16 @@ class AcceptsAll(Sound):
         super().restore(replace(snapshot, env_id=self.env_id))
 
 
+class NamesNothing(Sound):
+    """Refuses snapshots of others without saying which."""
+
+    def restore(self, snapshot, /):
+        if snapshot.env_id != self.env_id:
+            msg = "wrong snapshot"
+            raise SnapshotError(msg)
+        super().restore(snapshot)
+
+
 _BIASES: dict[int, int] = {}
 
 
@@ -190,6 +200,28 @@ class KeepsAHandle(Sound):
         """Add a number."""
         self.state.numbers.append(number)
         return str(sum(self.state.numbers) + _BIASES[self.state.bias])
+
+
+class DiesElsewhere(Sound):
+    """Brings down any other process that restores its snapshots."""
+
+    def start(self, task):
+        self.state.bias = os.getpid()
+        return "Add numbers."
+
+    def restore(self, snapshot, /):
+        super().restore(snapshot)
+        if self.state.bias != os.getpid():
+            os._exit(3)
+
+
+class EndsEarly(Sound):
+    """A snapshot uses up a step."""
+
+    def snapshot(self):
+        snapshot = super().snapshot()
+        self._step_count += 1
+        return snapshot
 
 
 class LeavesFiles(Sound):
@@ -232,6 +264,39 @@ class LeavesDescriptors(Sound):
         return super().start(task)
 
 
+class CountsOutside(Sound):
+    """Numbers its answers in an attribute: breaks many laws at once."""
+
+    answers = 0
+
+    @ae.tool
+    def add(self, number: int) -> str:
+        """Add a number."""
+        self.answers += 1
+        return f"{self.answers}: {super().add(number)}"
+
+
+class KeepsReferences(Sound):
+    """Its snapshots are the state itself, not a copy."""
+
+    def snapshot(self):
+        snapshot = super().snapshot()
+        self.__dict__.setdefault("kept", {})[snapshot.state] = self.state
+        return snapshot
+
+    def restore(self, snapshot, /):
+        super().restore(snapshot)
+        self.state = self.__dict__.get("kept", {}).get(snapshot.state, self.state)
+
+
+class NeedsALock(Sound):
+    """Is made with something that does not pickle."""
+
+    def __init__(self, lock=None, **kwargs):
+        super().__init__(**kwargs)
+        self.lock = lock
+
+
 def stop_leaks():
     """Ends what the leaking environments left."""
     for process in LeavesProcesses.started:
@@ -261,6 +326,9 @@ BROKEN = {
     KeepsStepCount: ("undo", "did not bring back the step count.*`restore` is overridden"),
     SharesState: ("siblings", "a step in one sibling changed the state of another.*share a mutable object"),
     AcceptsAll: ("foreign", "a snapshot of 'other/Env-v0' was restored into 'AcceptsAll-v0'.*`restore` is overridden"),
+    NamesNothing: ("foreign", "must name 'other/Env-v0' and 'NamesNothing-v0', got 'wrong snapshot'"),
+    DiesElsewhere: ("travels", "fresh process raised exit code 3: .*fidelity = Fidelity.LOCAL"),
+    EndsEarly: ("pure", r"a snapshot before every step: step 2 gave .*False\) and then .*True\)"),
     KeepsAHandle: ("travels", r"fresh process raised KeyError.*fidelity = Fidelity.LOCAL"),
     LeavesFiles: ("leaks", r"left after close\(\): temporary files \['tmp.*`close` is overridden"),
     LeavesProcesses: ("leaks", r"left after close\(\): processes \['\d"),

@@ -358,6 +358,8 @@ def test_a_snapshot_travels_to_another_process_or_says_that_it_cannot():
     answer = in_another_process(LocalDice, local.snapshot())
     assert answer.startswith("SnapshotError this snapshot of 'LocalDice-v0' has fidelity 'local'")
     local.restore(local.snapshot())
+    with pytest.raises(SnapshotError, match="it can be restored only in its own process"):
+        local.restore(replace(local.snapshot(), origin="another process"))
 
 
 # ---------------------------------------------------------------------- sandboxes

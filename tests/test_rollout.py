@@ -249,9 +249,11 @@ def test_an_anchor_without_a_snapshot_says_so():
     assert len(trees[0].children(0)) == 5
 
 
-def test_num_rollouts_must_be_positive():
+def test_numbers_must_make_sense():
     with pytest.raises(ValueError, match="num_rollouts must be at least 1, got 0"):
         grow(num_rollouts=0)
+    with pytest.raises(ValueError, match="retries must be at least 0, got -1"):
+        grow(retries=-1)
 
 
 # ---------------------------------------------------------------------- limits
@@ -327,6 +329,15 @@ def test_a_failure_of_the_agent_fails_the_whole_batch_and_is_tried_again():
         assert tree.nodes[node].info == {"failure": "AgentError: the model server did not answer"}
         assert tree.nodes[node].action == ae.Action()
         assert len(tree.path(node)) == 3, "the step before was taken"
+    assert tree.arrays().leaf_counts[0] == 4
+
+
+def test_a_failure_of_a_server_fails_one_episode_and_is_tried_again():
+    class Server(BrokenModel):
+        concurrency = 3
+
+    (tree,), rollout = grow(Server({0, 2}), tasks=[None])
+    assert rollout.failures == 2 == len(failed_nodes(tree))
     assert tree.arrays().leaf_counts[0] == 4
 
 

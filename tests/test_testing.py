@@ -1,6 +1,7 @@
 """`check_env`: good environments pass, and each broken one fails exactly its law."""
 
 import re
+import threading
 from typing import Any
 
 import broken_envs
@@ -48,6 +49,25 @@ def test_a_broken_environment_fails_exactly_its_law_and_is_told_why(broken):
     assert next(clause.law for clause in CLAUSES if clause.name == name) in message
     assert re.search(report, message, re.DOTALL), message
     assert "Likely cause: " in message
+
+
+@pytest.mark.parametrize(
+    ("broken", "laws"),
+    [
+        (broken_envs.CountsOutside, {"gymnasium", "equal", "siblings", "travels"}),
+        (broken_envs.KeepsReferences, {"equal", "valid", "undo"}),
+    ],
+)
+def test_one_mistake_can_break_several_laws(broken, laws):
+    failed = {name for name, outcome in verdicts(broken, actions=NUMBERS).items() if outcome == "failed"}
+    assert failed == laws
+
+
+def test_what_does_not_pickle_is_said_to_be_so():
+    results = run_clauses(broken_envs.NeedsALock(threading.Lock()), actions=NUMBERS)
+    failed = {result.name: result.detail for result in results if result.outcome == "failed"}
+    assert list(failed) == ["travels"]
+    assert re.search("pickling raised TypeError: .*lock.* a constructor argument holds", failed["travels"])
 
 
 def test_what_cannot_be_tried_without_another_law_is_skipped_and_says_so():
