@@ -17,11 +17,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from rich.markup import escape
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
-from typing_extensions import override
 
 from agentenv.envs.math_verifier import MathTask, MathVerifier
 from agentenv.envs.math_verifier.demonstrations import careful_calls, noisy_calls
@@ -31,6 +29,7 @@ from agentenv.types import Action, Message
 
 from .config import TreeGRPOConfig
 from .imitation import Phase, imitate, play_script
+from .progress import TrainingBar
 from .run_folder import read_metrics
 from .tiny import make_tiny_model
 from .tree_grpo import TreeGRPOTrainer
@@ -124,42 +123,6 @@ def warm_start(settings: DemoSettings, held_out: Sequence[MathTask], *, progress
     return model, tokenizer
 
 
-class _Bar(TrainerCallback):
-    """A progress bar with the success so far."""
-
-    def __init__(self, console: Console, steps: int) -> None:
-        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-        self._progress = Progress(*columns, TextColumn("{task.fields[now]}"), console=console)
-        self._task = self._progress.add_task("training with RTMC", total=steps, now="")
-        self._now: dict[str, float] = {}
-
-    @override
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._progress.start()
-
-    @override
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        names = {"success": "episodes", "eval_success": "held-out"}
-        self._now |= {names[k]: v for k, v in (logs or {}).items() if k in names}
-        now = "  ".join(f"{name} {value:.2f}" for name, value in self._now.items())
-        self._progress.update(self._task, completed=state.global_step, now=now)
-
-    @override
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._progress.stop()
-
-
 def run_demo(folder: str | Path, settings: DemoSettings | None = None, *, console: Console | None = None) -> float:
     """Runs the whole demo and prints what it did.
 
@@ -188,7 +151,7 @@ def run_demo(folder: str | Path, settings: DemoSettings | None = None, *, consol
     )
     trainer = _trainer(model, tokenizer, settings, held_out, Path(folder))
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Bar(console, settings.steps))
+    trainer.add_callback(TrainingBar(console, settings.steps, "training with RTMC"))
     trainer.train()
 
     _report(console, Path(folder), trainer.last_trees, time.perf_counter() - began)
@@ -250,7 +213,9 @@ def _report(console: Console, folder: Path, trees: Sequence[EpisodeTree], second
     console.print("\n   One of those episodes, as it happened:")
     for message in longest.messages(longest.leaves()[0]):
         calls = [f"{c['function']['name']}({c['function']['arguments']})" for c in message.get("tool_calls", [])]
-        console.print(f"   [dim]{message['role']:>9}[/] {' '.join([message['content'], *calls]).strip()}", markup=True)
+        said = " ".join([message["content"], *calls]).strip()
+        printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in said)
+        console.print(f"   [dim]{message['role']:>9}[/] {escape(printable)}", highlight=False)
     checkpoint = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     console.print(f"\n   Run folder: {folder} (config.json, metrics.jsonl, trees/, curve.png, {checkpoint.name}/)")
     option = " ".join(f"--option {name}={value}" for name, value in DEMO_ENV_OPTIONS.items())

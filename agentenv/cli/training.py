@@ -1,7 +1,7 @@
 """What `agentenv train` does once its arguments are read. Needs torch and TRL."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
-from typing_extensions import override
 
 from agentenv.credit import StepAdvantages
 from agentenv.errors import TaskError
 from agentenv.trainers import TreeGRPOConfig, TreeGRPOTrainer
+from agentenv.trainers.progress import TrainingBar
 from agentenv.trainers.run_folder import read_metrics
 from agentenv.tree import TreeArrays
 
@@ -97,7 +96,7 @@ def run_training(
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Display(console, plan))
+    trainer.add_callback(TrainingBar(console, plan.steps))
     say_line(console, f"run folder {plan.folder}")
     try:
         trainer.train(resume_from_checkpoint=resume or None)
@@ -137,39 +136,6 @@ def _config(plan: Plan, *, eval_on_start: bool) -> TreeGRPOConfig:
         report_to=[],
         seed=plan.seed,
     )
-
-
-class _Display(TrainerCallback):
-    """A progress bar with the success so far; lines where the output is not a terminal."""
-
-    def __init__(self, console: Console, plan: Plan) -> None:
-        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-        shown = TextColumn("{task.fields[now]}", markup=False)
-        self._console = console
-        self._progress = Progress(*columns, shown, console=console, disable=not console.is_terminal)
-        self._line = self._progress.add_task("training", total=plan.steps, now="")
-        self._now: dict[str, float] = {}
-
-    @override
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._progress.start()
-
-    @override
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-        names = {"success": "episodes", "eval_success": "held-out"}
-        new = {names[key]: value for key, value in (logs or {}).items() if key in names}
-        if not new:
-            return
-        self._now |= new
-        now = "  ".join(f"{name} {value:.2f}" for name, value in self._now.items())
-        self._progress.update(self._line, completed=state.global_step, now=now)
-        if not self._console.is_terminal:
-            words = "  ".join(f"{name} {value:.3f}" for name, value in new.items())
-            say_line(self._console, f"step {state.global_step}  success of {words}")
-
-    @override
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._progress.stop()
 
 
 def _report(console: Console, plan: Plan) -> None:
