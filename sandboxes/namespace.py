@@ -36,6 +36,7 @@ MAX_LAYERS = 32
 _START_S = 30.0
 _END_S = 10.0
 _LEAST_DISK = 64 << 10
+_HEADROOM = 128 << 20
 _LEAST_FILES = 8
 
 
@@ -118,7 +119,8 @@ class NamespaceSandbox(GuestSandbox):
                 self._held.pidfd = self._host.spawn(settings, (theirs.fileno(), *mounts))
             if controllers:
                 # files in memory are charged to whoever writes them: they must not eat up the processes' share
-                self._held.cgroup = Cgroup(memory=limits.memory + limits.disk, processes=limits.processes + 1)
+                memory = limits.memory + limits.disk + _HEADROOM
+                self._held.cgroup = Cgroup(memory=memory, processes=limits.processes + 1)
                 self._held.cgroup.add(pid_of(self._held.pidfd))
             reply, _ = wire.receive(_START_S)
         except (Closed, Late, OSError) as error:

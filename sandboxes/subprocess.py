@@ -11,7 +11,7 @@ from typing_extensions import override
 from agentenv.protocols import Capabilities
 
 from .folder import FolderSandbox
-from .probing import NO_PROCESSES
+from .probing import NO_PROCESSES, PROMISES
 from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
 
@@ -26,10 +26,9 @@ class NoIsolationWarning(UserWarning):
 
 def probe() -> Capabilities:
     """Returns what holds: limits on single commands."""
-    names = ("files", "network", "processes", "syscalls", "memory", "process_count", "disk", "inodes")
-    missing: dict[str, str] = dict.fromkeys(names, _NONE)
-    missing["process_snapshot"] = NO_PROCESSES
-    return Capabilities("none", frozenset({"time", "output", "file_size"}), missing, "subprocess")
+    enforced = frozenset({"time", "output", "file_size"})
+    missing = {name: _NONE for name in PROMISES if name not in enforced}
+    return Capabilities("none", enforced, {**missing, "process_snapshot": NO_PROCESSES}, "subprocess")
 
 
 class SubprocessSandbox(FolderSandbox):

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ ENGINES = ("docker", "gvisor")
 def opener(backend: str) -> Open:
     """Returns a function that opens a sandbox of this back end, given fields of `SandboxSpec`."""
 
-    def make(**fields: object) -> GuestSandbox:
+    def make(**fields: Any) -> GuestSandbox:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return open_sandbox(SandboxSpec(**fields), backend=backend, require="none")

@@ -32,7 +32,8 @@ class Jail(Plain):
 
     Args:
         settings: `limits`; `inner_id`, the id in the keeper's user namespace that owns the workspace; `cgroup`, whether
-            the kernel limits the memory of all processes together.
+            the kernel limits the memory of all processes together, too. The watch here comes first, because the kernel
+            may choose this process, and the sandbox would be lost.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -40,8 +41,8 @@ class Jail(Plain):
         self._inner_id: int = settings["inner_id"]
         self.owner = (self._inner_id, self._inner_id)
         self._filter = seccomp.program()
-        self._watched = not settings["cgroup"]
-        self.over_memory = self._is_over_memory if self._watched else None
+        self._in_cgroup: bool = settings["cgroup"]
+        self.over_memory = self._is_over_memory
 
     def prepare(self) -> None:
         """Runs in the child before the program."""
@@ -59,7 +60,7 @@ class Jail(Plain):
         set_limit("RLIMIT_NPROC", self.limits["processes"])
         set_limit("RLIMIT_NOFILE", _OPEN_FILES)
         set_limit("RLIMIT_MEMLOCK", 1 << 20)
-        if self._watched:
+        if not self._in_cgroup:
             set_limit("RLIMIT_AS", self.limits["memory"] * 4)
         linux.drop_bounding_set()
         linux.drop_capabilities()

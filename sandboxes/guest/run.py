@@ -237,7 +237,7 @@ def run(
         children: reaps.
         prepare: see `spawn`.
         kill_all: kills and reaps every process of the sandbox; returns how many were still running.
-        over_memory: asked every 20 ms whether all processes together hold too much; `None` where the kernel watches.
+        over_memory: asked every 20 ms whether all processes together hold too much; `None` where that is not known.
 
     Raises:
         PrepareFault: it could not be isolated, and was not run.
@@ -273,6 +273,23 @@ def run(
     )
 
 
+class _Watch:
+    """Asks now and then whether too much memory is held."""
+
+    def __init__(self, over_memory: Callable[[], bool] | None) -> None:
+        self._over_memory = over_memory
+        self._next = time.monotonic() + _WATCH_S
+
+    def exceeded(self) -> bool:
+        if self._over_memory is None or time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + _WATCH_S
+        return self._over_memory()
+
+    def pause(self, left: float) -> float:
+        return left if self._over_memory is None else min(left, _WATCH_S)
+
+
 def wait(
     pid: int,
     children: ReapedChildren,
@@ -286,6 +303,7 @@ def wait(
     for fd in (*fds, children.wake):
         poller.register(fd, select.POLLIN)
     poller.register(children.lifeline, 0)  # hanging up is always reported
+    watch = _Watch(over_memory)
     while True:
         code = children.code(pid)
         if code is not None:
@@ -293,10 +311,9 @@ def wait(
         left = deadline - time.monotonic()
         if left <= 0:
             return None, "time"
-        if over_memory is not None and over_memory():
+        if watch.exceeded():
             return None, "memory"
-        pause = left if over_memory is None else min(left, _WATCH_S)
-        for fd, _ in poller.poll(pause * 1000):
+        for fd, _ in poller.poll(watch.pause(left) * 1000):
             if fd == children.lifeline:
                 return None, "parent"
             if fd != children.wake and not collector.read(fd):

@@ -115,6 +115,39 @@ def test_greedy_commands_are_reported_and_survived():
     )
 
 
+def test_many_small_processes_cannot_have_the_sandbox_itself_killed():
+    """Each holds less than PID 1 and asks the kernel to be spared, so that PID 1 would be the first to go."""
+    code = (
+        "import os, time\n"
+        "for _ in range(100):\n"
+        "    if os.fork() == 0:\n"
+        "        open('/proc/self/oom_score_adj', 'w').write('0')\n"
+        "        block = bytearray(os.urandom(4096) * 1000)\n"
+        "        time.sleep(5); os._exit(0)\n"
+        "time.sleep(5); print('unlimited')\n"
+    )
+    with open_sandbox(SandboxSpec(limits=Limits(memory=200 * MIB, disk=8 * MIB))) as box:
+        result = box.exec(["/usr/bin/python3", "-c", code])
+        assert result.oom
+        assert result.exit_code == 137
+        assert box.exec("echo fine").stdout == "fine\n"
+
+
+def test_a_full_workspace_can_be_branched_and_undone():
+    with open_sandbox(SandboxSpec(limits=Limits(disk=4 * MIB, files=100))) as box:
+        empty = box.snapshot()
+        box.exec("for i in $(seq 200); do : > n$i; done; head -c 5000000 /dev/zero > big")
+        full = box.snapshot()
+        (child,) = box.fork(1)
+        with child:
+            assert child.exec("ls | wc -l").stdout == box.exec("ls | wc -l").stdout
+            assert child.exec("rm n1; echo x > n2; rm big; ls | grep -c big").stdout == "0\n"
+        box.restore(empty)
+        assert box.exec("echo room > f; cat f").stdout == "room\n"
+        box.restore(full)
+        assert box.snapshot().content_id == full.content_id
+
+
 def test_writing_more_than_there_is_room_for(box):
     with pytest.raises(WorkspaceError, match="No space"):
         box.write("big", bytes(box.spec.limits.disk + MIB))

@@ -1,3 +1,5 @@
+# pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false, reportAssignmentType=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 """`check_sandbox` passes on every back end, and finds out one broken sandbox per clause."""
 
 import os
@@ -104,7 +106,7 @@ class Equal(SubprocessSandbox):
 class Valid(SubprocessSandbox):
     """Its snapshots are only references to what it holds."""
 
-    held: dict = {}
+    held: dict[int, object] = {}
 
     def snapshot(self, **kw):
         taken = super().snapshot(**kw)

@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportPossiblyUnboundVariable=false
 """Nothing is left behind, and nothing else breaks: after close, kill, crash, garbage collection and fork."""
 
 import gc

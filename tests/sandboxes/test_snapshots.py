@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportPossiblyUnboundVariable=false
 """Snapshots: immutable, layered, content-addressed, portable, kept as long as needed and no longer."""
 
 import gc
