@@ -32,7 +32,7 @@ def graph_values(
     also with cycles and discount 1. Sweeps of the whole graph converge exactly after as many sweeps as an acyclic
     graph is deep; where cycles make them slow, a sparse factorization takes over.
 
-    Source: GRAFT, as its appendix on RTMC describes it (section 4.2 of our notes); its graph-GAE and per-state scaling
+    Source: GRAFT, as restated in its discussion of RTMC; its graph-GAE and per-state scaling
     are left out.
 
     Args:
