@@ -184,19 +184,20 @@ class Rollout:
     def grow(self, tasks: Sequence[Any], num_rollouts: int = 1) -> list[EpisodeTree]:
         """Samples `num_rollouts` full episodes of every task and returns one tree per task.
 
+        A task whose `reset` breaks more often than `retries` gets a tree with one failed node.
+
         Args:
             tasks: the tasks, passed to `reset(options={"task": ...})`; `None` lets the environment choose.
             num_rollouts: episodes per task.
 
         Raises:
             ValueError: `num_rollouts` is below 1.
-            InfrastructureError: `reset` of a task broke more often than `retries`.
         """
         if num_rollouts < 1:
             msg = f"num_rollouts must be at least 1, got {num_rollouts}"
             raise ValueError(msg)
         trees = [self._root(task, derive_seed(self.seed, i, "task")) for i, task in enumerate(tasks)]
-        self.extend(trees, [Anchor(i, 0, num_rollouts) for i in range(len(trees))])
+        self.extend(trees, [Anchor(i, 0, num_rollouts) for i, tree in enumerate(trees) if tree.snapshots])
         return trees
 
     def extend(self, trees: Sequence[EpisodeTree], anchors: Sequence[Anchor]) -> None:
@@ -223,12 +224,17 @@ class Rollout:
             self.failures += len(branch.failed)
 
     def _root(self, task: Any, seed: int) -> EpisodeTree:
-        for _ in range(self.retries):
+        """Resets for a task; a tree with nothing but a failure where that breaks more often than `retries`."""
+        failure = ""
+        for _ in range(self.retries + 1):
             try:
                 return self._reset(task, seed)
-            except InfrastructureError:
+            except InfrastructureError as error:
                 self.failures += 1
-        return self._reset(task, seed)
+                failure = f"reset: {type(error).__name__}: {error}"
+        tree = EpisodeTree((), metadata={"seed": seed, "rollouts": 0})
+        tree.add(0, Action(), reward=None, info={"failure": failure})
+        return tree
 
     def _reset(self, task: Any, seed: int) -> EpisodeTree:
         with self._borrow() as env:

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agentenv as ae
-from agentenv.errors import InfrastructureError, TreeError, VerifierError
+from agentenv.errors import InfrastructureError, TreeError
 from agentenv.protocols import Agent, ConcurrentAgent
 from agentenv.rollout import Anchor, Rollout, derive_seed, rollout_trees
 
@@ -362,14 +362,17 @@ def test_a_failure_of_restore_is_counted_and_tried_again(agent):
     assert tree.arrays().leaf_counts[0] == 4
 
 
-def test_a_failure_of_reset_is_tried_again_and_raises_when_it_stays():
+def test_a_failure_of_reset_is_tried_again_and_is_a_failed_tree_when_it_stays():
     Flaky.failing_resets = 2
     (tree,), rollout = grow(make_env=Flaky, tasks=[None], retries=20)
     assert rollout.failures == 2 + len(failed_nodes(tree))
     Flaky.failing_resets = 10
-    with pytest.raises(VerifierError, match="no verifier yet"):
-        grow(make_env=Flaky, tasks=[None], retries=2)
+    (tree,), rollout = grow(make_env=Flaky, tasks=[None], retries=2)
     assert Flaky.failing_resets == 7
+    assert rollout.failures == 3
+    assert [node.reward for node in tree.nodes] == [0.0, None]
+    assert tree.nodes[1].info == {"failure": "reset: VerifierError: no verifier yet"}
+    assert not tree.arrays().valid[1]
 
 
 def test_a_sandbox_that_died_is_opened_afresh():

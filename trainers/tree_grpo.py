@@ -54,6 +54,8 @@ def spread_evenly(trees: Sequence[EpisodeTree], budget: int, rng: np.random.Gene
     """
     anchors: list[Anchor] = []
     for i, tree in enumerate(trees):
+        if not tree.snapshots:
+            continue
         drawn = rng.choice(sorted(tree.snapshots), size=budget // len(trees))
         nodes, counts = np.unique(drawn, return_counts=True)
         anchors += [Anchor(i, int(node), int(count)) for node, count in zip(nodes, counts, strict=True)]
