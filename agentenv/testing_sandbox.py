@@ -338,7 +338,8 @@ def _leaks(make: Make) -> None:
     make().close()  # what the first one starts may stay
     gc.collect()
     before = _open_files(), _children()
-    for _ in range(3):
+    rounds = 3
+    for _ in range(rounds):
         with closing(make()) as box:
             box.exec("echo x > f")
             for child in box.fork(2):
@@ -346,8 +347,8 @@ def _leaks(make: Make) -> None:
     gc.collect()
     time.sleep(0.1)
     after = _open_files(), _children()
-    grown = after[0] > before[0] or after[1] > before[1]
-    _expect(not grown, f"open files and child processes went from {before} to {after}")
+    grown = after[0] - before[0] >= rounds or after[1] - before[1] >= rounds  # a pool of connections may grow by one
+    _expect(not grown, f"open files and child processes went from {before} to {after} in {rounds} rounds")
 
 
 def _open_files() -> int:

@@ -150,6 +150,7 @@ def _is_podman() -> bool:
     return any("podman" in part.get("Name", "").lower() for part in parts)
 
 
+@cache
 def _skeleton_image() -> str:
     """Returns the id of an image with nothing but folders, links and three files; made unless it exists."""
     client = _engine()
@@ -178,9 +179,9 @@ def _skeleton_image() -> str:
 
 def _find_image(name: str) -> str:
     """Returns the id of an image, whatever the engine put before its name; `""` where there is none."""
-    for image in _engine().images.list():
-        if any(tag.rpartition("/")[2] == name for tag in image.tags):
-            return str(image.id)
+    for image in _engine().api.images():
+        if any(tag.rpartition("/")[2] == name for tag in image["RepoTags"] or ()):
+            return str(image["Id"])
     return ""
 
 
@@ -316,8 +317,12 @@ def _bytes_of(snapshot: WorkspaceSnapshot) -> int:
 def _remove_container(name: str) -> None:
     from docker.errors import APIError
 
+    api = _engine().api
+    if _is_podman():  # it would wait ten seconds for the guest to end by itself
+        with contextlib.suppress(APIError, OSError):
+            api.kill(name)
     with contextlib.suppress(APIError, OSError):
-        _engine().api.remove_container(name, force=True)
+        api.remove_container(name, force=True)
 
 
 def sweep_containers() -> list[str]:

@@ -84,6 +84,8 @@ def test_attack_is_refused(backend, attack, host, boxes):
     if backend not in boxes:
         boxes[backend] = opener(backend)(limits=LIMITS)
     sandbox = boxes[backend]
+    if attack.name == "use up inodes" and "inodes" in sandbox.isolation.missing:
+        pytest.skip(sandbox.isolation.missing["inodes"])
     for _ in range(2 if backend == "namespace" else 1):  # the second time shows what the first left behind
         result = run(sandbox, attack, host)
         assert "BREACH" not in result.stdout + result.stderr
