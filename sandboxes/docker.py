@@ -59,6 +59,8 @@ _ETC = {
 _START_S = 60.0
 _PAGE = 4096
 _STDERR = 2
+_KERNEL_MEMORY = 256 << 20
+_KERNEL_THREADS = 256
 _COMPLAINTS = 4096
 _numbers = itertools.count()
 
@@ -266,6 +268,8 @@ class DockerSandbox(GuestSandbox):
         from docker.types import LogConfig, Ulimit
 
         limits = self.spec.limits
+        guest_kernel = self.spec.runtime == "runsc"  # its own memory and threads are counted, too
+        memory = limits.memory + limits.disk + self._base_bytes + (_KERNEL_MEMORY if guest_kernel else 0)
         inodes = "" if _is_podman() else f",nr_inodes={limits.files + len(self._origin.entries) + 8}"
         tmpfs = f"rw,exec,nosuid,nodev,size={limits.disk + self._base_bytes}{inodes}"
         return api.create_host_config(
@@ -280,9 +284,9 @@ class DockerSandbox(GuestSandbox):
                 "/workspace": f"{tmpfs},mode=755",
                 "/tmp": f"{tmpfs},mode=1777",
             },
-            mem_limit=limits.memory + limits.disk + self._base_bytes,
-            memswap_limit=limits.memory + limits.disk + self._base_bytes,
-            pids_limit=limits.processes + 1,
+            mem_limit=memory,
+            memswap_limit=memory,
+            pids_limit=limits.processes + (_KERNEL_THREADS if guest_kernel else 1),
             shm_size=64 << 20,
             ulimits=[Ulimit(name="nofile", soft=1024, hard=1024), Ulimit(name="nproc", soft=4096, hard=4096)],
             ipc_mode="private",
