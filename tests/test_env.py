@@ -190,6 +190,9 @@ def test_an_observation_belongs_to_the_caller():
     observation, _ = env.reset(seed=0)
     observation[0]["content"] = "changed"
     assert env.render() == "[user] I am thinking of a number from 1 to 100."
+    observation, *_ = env.step(guess(0))
+    observation[0]["content"] = "changed"
+    assert env.render() == "[tool] higher"
     assert started(Guess).render() is None
 
 

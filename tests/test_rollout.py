@@ -1,12 +1,9 @@
 """Rollout: the same seed gives the same tree whatever the timing; failures of infrastructure are never zeros."""
 
-import time
 from typing import Any
 
 import pytest
 from envs_for_tests import (
-    Boxed,
-    BrokenModel,
     Counted,
     Dice,
     Flaky,
@@ -22,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agentenv as ae
-from agentenv.errors import InfrastructureError, TreeError
+from agentenv.errors import TreeError
 from agentenv.protocols import Agent, ConcurrentAgent
 from agentenv.rollout import Anchor, Rollout, derive_seed, rollout_trees
 
@@ -220,6 +217,21 @@ def test_continuations_of_a_tree_recorded_by_hand():
     assert len(env.tree.children(1)) == 2
 
 
+@pytest.mark.filterwarnings("ignore:the subprocess sandbox isolates nothing")
+def test_a_tree_with_real_sandboxes_branches():
+    class Appends:
+        def act(self, contexts):
+            return [ae.Action("", (ae.ToolCall("append", {"number": c.seed % 1000}),)) for c in contexts]
+
+    trees, _ = grow(Appends(), lambda: Notes(max_steps=2), tasks=[None], num_rollouts=1)
+    (tree,) = trees
+    with Rollout(lambda: Notes(max_steps=2), Appends()) as rollout:
+        rollout.extend(trees, [Anchor(0, 1)])
+    first, second = (tree.nodes[leaf].observation[0]["content"].split() for leaf in tree.leaves())
+    assert first[:-1] == second[:-1] == tree.nodes[1].observation[0]["content"].split()
+    assert first[-1] != second[-1]
+
+
 @pytest.mark.parametrize(
     ("anchor", "words"),
     [
@@ -260,15 +272,20 @@ def test_numbers_must_make_sense():
 
 
 def test_an_episode_with_too_many_tokens_is_truncated():
-    (tree,), _ = grow(tasks=[None], max_tokens=8)
-    for leaf in tree.leaves():
-        used = [len(tree.token_ids(node)) for node in tree.path(leaf)]
-        assert all(count < 8 for count in used[:-1])
-        if tree.nodes[leaf].truncated and tree.nodes[leaf].info["step_count"] < 8:
-            assert used[-1] >= 8
-    assert any(tree.nodes[leaf].truncated and len(tree.path(leaf)) < 9 for leaf in tree.leaves())
-    assert not any(tree.nodes[leaf].truncated and tree.nodes[leaf].terminated for leaf in tree.leaves())
-    assert set(tree.snapshots).isdisjoint(tree.leaves())
+    (free,), _ = grow(tasks=[{"goal": 30}], num_rollouts=1, seed=4)
+    path = free.path(free.leaves()[0])
+    lengths = [len(free.token_ids(node)) for node in path]
+    for step in range(1, len(path) - 1):
+        (cut,), _ = grow(tasks=[{"goal": 30}], num_rollouts=1, seed=4, max_tokens=lengths[step])
+        assert len(cut) == step + 1
+        last = cut.nodes[step]
+        assert (last.truncated, last.terminated, last.action) == (True, False, free.nodes[step].action)
+        assert list(cut.snapshots) == list(range(step)), "nothing goes on from there"
+        (longer,), _ = grow(tasks=[{"goal": 30}], num_rollouts=1, seed=4, max_tokens=lengths[step] + 1)
+        assert len(longer) == step + 2
+    (whole,), _ = grow(tasks=[{"goal": 30}], num_rollouts=1, seed=4, max_tokens=lengths[-1])
+    assert signature(whole) == signature(free), "the end of the task wins"
+    assert len(path) == 8
 
 
 def test_the_end_of_every_rollout_is_reported_once():
@@ -276,227 +293,3 @@ def test_the_end_of_every_rollout_is_reported_once():
         ended = []
         trees = rollout_trees(Counted, agent, TASKS, 3, seed=1, on_end=lambda ended=ended: ended.append(1))
         assert len(ended) == 9 == sum(len(tree.children(0)) for tree in trees)
-
-
-# ---------------------------------------------------------------------- infrastructure
-
-
-def failed_nodes(tree):
-    return [i for i, node in enumerate(tree.nodes) if node.reward is None]
-
-
-@pytest.mark.parametrize("agent", [GuessingAgent, SlowGuessingAgent])
-def test_a_failure_of_the_environment_has_no_reward_is_counted_and_tried_again(agent):
-    trees, rollout = grow(agent(), Flaky, tasks=[{"goal": 30}] * 3, num_rollouts=6, retries=50)
-    broken = [node for tree in trees for node in failed_nodes(tree)]
-    assert rollout.failures == len(broken) > 5
-    for tree in trees:
-        good = [leaf for leaf in tree.leaves() if tree.nodes[leaf].reward is not None]
-        assert len(good) == 6, "every rollout ended in the end"
-        for node in failed_nodes(tree):
-            assert tree.nodes[node].info == {"failure": "VerifierError: the verifier did not answer"}
-            assert not tree.children(node)
-            assert node not in tree.snapshots
-            assert tree.episode_return(node) is None
-        arrays = tree.arrays()
-        assert (~arrays.valid).sum() == len(failed_nodes(tree))
-        assert arrays.leaf_counts[0] == 6, "a failure is no trajectory"
-    in_step, _ = grow(GuessingAgent(), Flaky, tasks=[{"goal": 30}] * 3, num_rollouts=6, retries=50)
-    assert [signature(tree) for tree in in_step] == [signature(tree) for tree in trees]
-
-
-def test_retries_end_and_leave_no_reward():
-    class AlwaysDown(Flaky):
-        share = 2.0
-
-    class Rolls:
-        def act(self, contexts):
-            return [ae.Action("", (ae.ToolCall("roll", {}),)) for _ in contexts]
-
-    ended = []
-    (tree,), rollout = grow(Rolls(), AlwaysDown, tasks=[None], retries=2, on_end=lambda: ended.append(1))
-    assert len(tree.children(0)) == len(failed_nodes(tree)) == 12 == rollout.failures
-    assert len(ended) == 4
-    assert not tree.arrays().is_trajectory.any()
-
-
-def test_a_failure_of_the_agent_fails_the_whole_batch_and_is_tried_again():
-    trees, rollout = grow(BrokenModel({1}), tasks=[{"goal": 30}], num_rollouts=4)
-    (tree,) = trees
-    broken = failed_nodes(tree)
-    assert rollout.failures == len(broken) > 0
-    for node in broken:
-        assert tree.nodes[node].info == {"failure": "AgentError: the model server did not answer"}
-        assert tree.nodes[node].action == ae.Action()
-        assert len(tree.path(node)) == 3, "the step before was taken"
-    assert tree.arrays().leaf_counts[0] == 4
-
-
-def test_a_failure_of_a_server_fails_one_episode_and_is_tried_again():
-    class Server(BrokenModel):
-        concurrency = 3
-
-    (tree,), rollout = grow(Server({0, 2}), tasks=[None])
-    assert rollout.failures == 2 == len(failed_nodes(tree))
-    assert tree.arrays().leaf_counts[0] == 4
-
-
-def test_an_agent_that_stays_away_leaves_failures_only():
-    (tree,), rollout = grow(BrokenModel(range(100)), tasks=[None], retries=1)
-    assert rollout.failures == len(failed_nodes(tree)) == 8
-    assert len(tree) == 9
-
-
-@pytest.mark.parametrize("agent", [GuessingAgent, SlowGuessingAgent])
-def test_a_failure_of_restore_is_counted_and_tried_again(agent):
-    Flaky.failing_restores = 3
-
-    class Steady(Flaky):
-        share = 0.0
-
-    (tree,), rollout = grow(agent(), Steady, tasks=[None], retries=3)
-    assert rollout.failures == 3 == len(failed_nodes(tree))
-    assert {tree.nodes[node].info["failure"] for node in failed_nodes(tree)} == {
-        "SandboxError: the sandbox did not come back"
-    }
-    assert tree.arrays().leaf_counts[0] == 4
-
-
-def test_a_failure_of_reset_is_tried_again_and_is_a_failed_tree_when_it_stays():
-    Flaky.failing_resets = 2
-    (tree,), rollout = grow(make_env=Flaky, tasks=[None], retries=20)
-    assert rollout.failures == 2 + len(failed_nodes(tree))
-    Flaky.failing_resets = 10
-    (tree,), rollout = grow(make_env=Flaky, tasks=[None], retries=2)
-    assert Flaky.failing_resets == 7
-    assert rollout.failures == 3
-    assert [node.reward for node in tree.nodes] == [0.0, None]
-    assert tree.nodes[1].info == {"failure": "reset: VerifierError: no verifier yet"}
-    assert not tree.arrays().valid[1]
-
-
-def test_a_sandbox_that_died_is_opened_afresh():
-    class Dies(Boxed):
-        deaths = 2
-
-        @ae.tool
-        def write(self, text: str) -> str:
-            """Append to the log."""
-            if Dies.deaths and self.step_count == 1:
-                Dies.deaths -= 1
-                self.sandbox.dead = True
-            return super().write(text)
-
-    class Writes:
-        def act(self, contexts):
-            return [ae.Action("", (ae.ToolCall("write", {"text": "a"}),)) for _ in contexts]
-
-    (tree,), rollout = grow(Writes(), Dies, tasks=[None], num_rollouts=2)
-    assert rollout.failures == 2
-    assert tree.arrays().leaf_counts[0] == 2
-    good = [leaf for leaf in tree.leaves() if tree.nodes[leaf].reward is not None]
-    assert {tree.nodes[leaf].observation[0]["content"] for leaf in good} == {"aaaaa"}
-
-
-@pytest.mark.filterwarnings("ignore:the subprocess sandbox isolates nothing")
-def test_a_tree_with_real_sandboxes_branches():
-    class Appends:
-        def act(self, contexts):
-            return [ae.Action("", (ae.ToolCall("append", {"number": c.seed % 1000}),)) for c in contexts]
-
-    trees, _ = grow(Appends(), lambda: Notes(max_steps=2), tasks=[None], num_rollouts=1)
-    (tree,) = trees
-    with Rollout(lambda: Notes(max_steps=2), Appends()) as rollout:
-        rollout.extend(trees, [Anchor(0, 1)])
-    first, second = (tree.nodes[leaf].observation[0]["content"].split() for leaf in tree.leaves())
-    assert first[:-1] == second[:-1] == tree.nodes[1].observation[0]["content"].split()
-    assert first[-1] != second[-1]
-
-
-# ---------------------------------------------------------------------- bugs
-
-
-class WrongNumber(GuessingAgent):
-    def act(self, contexts):
-        return super().act(contexts)[:-1]
-
-
-class Raises(GuessingAgent):
-    def act(self, contexts):
-        msg = "a bug"
-        raise KeyError(msg)
-
-
-class SlowWrongNumber(WrongNumber):
-    concurrency = 3
-
-
-class SlowRaises(Raises):
-    concurrency = 3
-
-
-@pytest.mark.parametrize(
-    ("agent", "error", "words"),
-    [
-        (WrongNumber, ValueError, r"WrongNumber\.act must return one action per context: got 11 for 12"),
-        (SlowWrongNumber, ValueError, "must return one action per context: got 0 for 1"),
-        (Raises, KeyError, "a bug"),
-        (SlowRaises, KeyError, "a bug"),
-    ],
-)
-def test_a_bug_of_the_agent_propagates_and_leaves_nothing_open(agent, error, words):
-    with pytest.raises(error, match=words):
-        grow(agent())
-    assert not Counted.opened
-
-
-@pytest.mark.parametrize("agent", [GuessingAgent, SlowGuessingAgent])
-def test_a_bug_of_the_environment_propagates_and_leaves_nothing_open(agent):
-    class Buggy(Counted):
-        @ae.tool
-        def hold(self) -> str:
-            """Stop."""
-            return str(1 // 0)
-
-    with pytest.raises(ZeroDivisionError):
-        grow(agent(), Buggy)
-    assert not Counted.opened
-
-
-def test_the_first_bug_stops_the_other_threads():
-    class Endless(Counted):
-        max_steps = None
-
-    class Bug(SlowGuessingAgent):
-        raised = False
-
-        def choose(self, context):
-            if len(context.messages) > 10 and not self.raised:
-                self.raised = True
-                msg = "a bug"
-                raise KeyError(msg)
-            time.sleep(0.001)
-            return ae.Action("", (ae.ToolCall("roll", {}),), (1,), None, (*context.token_ids, 1))
-
-    with pytest.raises(KeyError, match="a bug"):
-        grow(Bug(3), Endless, tasks=[None])
-    assert not Counted.opened
-
-
-def test_the_pool_is_reused_and_closed_twice():
-    rollout = Rollout(Counted, GuessingAgent())
-    rollout.grow([None], 3)
-    assert len(Counted.opened) == 3
-    rollout.grow([None, None], 1)
-    assert len(Counted.opened) == 3
-    rollout.close()
-    rollout.close()
-    assert not Counted.opened
-    rollout.grow([None], 1)
-    rollout.close()
-
-
-def test_infrastructure_failures_are_not_bugs_and_bugs_are_not_failures():
-    assert not issubclass(KeyError, InfrastructureError)
-    with pytest.raises(KeyError):
-        grow(Raises(), retries=100)
