@@ -1,0 +1,36 @@
+"""Code repair in a sandbox, graded by hidden cases that never meet the agent."""
+
+from agentenv.envs.code_repair.cases import Case, matches
+from agentenv.envs.code_repair.commands import describe_call, describe_command
+from agentenv.envs.code_repair.env import CodeRepair, RepairState
+from agentenv.envs.code_repair.grading import Grade, Grader, Submission, collect_submission
+from agentenv.envs.code_repair.humanevalfix import read_humanevalfix
+from agentenv.envs.code_repair.library import bundled_projects, bundled_tasks, read_case
+from agentenv.envs.code_repair.mutation import KINDS, GeneratedTasks, Mutation, find_mutations
+from agentenv.envs.code_repair.reading import read_tasks
+from agentenv.envs.code_repair.tasks import PROTECTED, RepairTask, TestProgram
+
+__all__ = [
+    "KINDS",
+    "PROTECTED",
+    "Case",
+    "CodeRepair",
+    "GeneratedTasks",
+    "Grade",
+    "Grader",
+    "Mutation",
+    "RepairState",
+    "RepairTask",
+    "Submission",
+    "TestProgram",
+    "bundled_projects",
+    "bundled_tasks",
+    "collect_submission",
+    "describe_call",
+    "describe_command",
+    "find_mutations",
+    "matches",
+    "read_case",
+    "read_humanevalfix",
+    "read_tasks",
+]

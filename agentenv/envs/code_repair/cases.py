@@ -1,0 +1,107 @@
+"""Hidden cases: an expression to evaluate on the submission, and the value or the exception that it must give."""
+
+import ast
+import math
+from functools import cached_property
+from typing import Any, cast
+
+import pydantic
+
+from .guest import encode
+
+__all__ = ["Case", "matches", "parse_python"]
+
+
+def parse_python(source: str, what: str) -> ast.Module:
+    """Returns the tree of a source text.
+
+    Raises:
+        ValueError: it is no Python; the message says what it was meant to be.
+    """
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        msg = f"{what} is no Python: {error}"
+        raise ValueError(msg) from None
+
+
+class Case(pydantic.BaseModel):
+    """One call and what it must give.
+
+    Attributes:
+        call: Python source. Its last statement is the expression whose value counts; earlier ones prepare it.
+        expected: the value as a Python literal, e.g. `(1, [2.5], {'a': None})`. The type counts: `1` is not `1.0`.
+        raises: instead of a value, the name of the exception that it must raise; of a subclass will do. Names of
+            exceptions that are not built in carry their module: `shop.errors.OutOfStock`.
+        tolerance: how far floats may be off, absolutely and relatively.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    call: str = pydantic.Field(min_length=1)
+    expected: str = ""
+    raises: str = ""
+    tolerance: float = pydantic.Field(default=0.0, ge=0.0)
+
+    @pydantic.field_validator("call")
+    @classmethod
+    def _is_expression(cls, call: str) -> str:
+        body = parse_python(call, "call").body
+        if not body or not isinstance(body[-1], ast.Expr):
+            msg = f"call must end in an expression, got {call!r}"
+            raise ValueError(msg)
+        return call
+
+    @pydantic.model_validator(mode="after")
+    def _has_outcome(self) -> "Case":
+        if bool(self.expected) == bool(self.raises):
+            msg = f"a case needs either 'expected' or 'raises', got {self.expected!r} and {self.raises!r}"
+            raise ValueError(msg)
+        if self.expected:
+            _ = self.wire
+        return self
+
+    @cached_property
+    def wire(self) -> Any:
+        """The expected value as JSON that keeps types.
+
+        Raises:
+            ValueError: `expected` is no literal of plain values.
+        """
+        try:
+            return encode(ast.literal_eval(self.expected))
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+            msg = f"expected must be a Python literal, got {self.expected!r:.200}: {error}"
+            raise ValueError(msg) from None
+
+    def accepts(self, answer: dict[str, Any]) -> bool:
+        """Whether what a worker answered is what the case wants."""
+        if self.raises:
+            raised = answer.get("raised")
+            return isinstance(raised, list) and self.raises in raised
+        return "value" in answer and matches(self.wire, answer["value"], self.tolerance)
+
+
+def matches(expected: Any, found: Any, tolerance: float = 0.0) -> bool:
+    """Whether two encoded values are equal in type and value; `nan` equals `nan`, as nothing else could be meant."""
+    if type(expected) is not type(found):
+        return False
+    if isinstance(expected, list):
+        left, right = cast("list[Any]", expected), cast("list[Any]", found)
+        return len(left) == len(right) and all(matches(a, b, tolerance) for a, b in zip(left, right, strict=True))
+    if not isinstance(expected, dict):
+        return expected == found
+    left, right = cast("dict[str, Any]", expected), cast("dict[str, Any]", found)
+    if left.keys() != right.keys():
+        return False
+    if "f" in left:
+        return _same_float(left["f"], right["f"], tolerance)
+    return "o" not in left and all(matches(left[key], right[key], tolerance) for key in left)
+
+
+def _same_float(expected: str, found: Any, tolerance: float) -> bool:
+    try:
+        a, b = float.fromhex(expected), float.fromhex(found)
+    except (ValueError, TypeError, OverflowError):
+        return False
+    return a == b or (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)

@@ -1,0 +1,393 @@
+"""`CodeRepair`: a workspace with broken code, tools to repair it, and hidden cases that decide."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pydantic
+from typing_extensions import override
+
+from agentenv.credit.signatures import FileStep, action_signature, state_signatures
+from agentenv.env import Reply, ToolEnv
+from agentenv.errors import TaskError, ToolError, WorkspaceError
+from agentenv.protocols import ExecResult, Sandbox, Snapshot
+from agentenv.sandboxes import open_sandbox
+from agentenv.signatures import digest
+from agentenv.tasks import State
+from agentenv.tools import tool
+from agentenv.types import Action, Message
+
+from .commands import describe_call
+from .grading import Grader, OpenSandbox, collect_submission, spec_of
+from .library import bundled_tasks
+from .reading import read_tasks
+from .tasks import RepairTask
+
+__all__ = ["CodeRepair", "RepairState"]
+
+_MAX_OUTPUT = 6_000
+_MAX_ARGUMENT = 100_000
+_DURATION = re.compile(r"\bin \d+(?:\.\d+)?s\b")
+_SYSTEM = (
+    "You repair code. The files are in the current folder. Find out what is wrong, change the code, run the tests, and "
+    "call submit. Hidden tests decide. Changes to tests and to configuration are ignored."
+)
+
+
+class RepairState(State):
+    """What an episode has come to, besides the files.
+
+    Attributes:
+        steps: what was done so far, each thing once, for signatures.
+        outcomes: of the calls of the last step: `"ok"` or `"error"`.
+        progress: the largest share of visible cases that was right so far.
+        graded: digest of the submission that was graded; empty before.
+    """
+
+    steps: tuple[FileStep, ...] = ()
+    outcomes: tuple[str, ...] = ()
+    progress: float = 0.0
+    graded: str = ""
+
+
+class CodeRepair(ToolEnv):
+    """Broken code in a sandbox, tools to repair it, and hidden cases that decide on `submit`.
+
+    The reward is 1 where every hidden case is right, otherwise 0. What is hidden never enters the agent's sandbox; see
+    `Grader`. An episode that ends without `submit` has no outcome reward.
+
+    Args:
+        tasks: tasks to draw from: a JSON-lines file, `RepairTask`s, or rows of HumanEvalFix; the bundled ones without.
+        sandbox: opens sandboxes, for the agent and for grading; `agentenv.sandboxes.open_sandbox` by default.
+        reward: `"all"`: 1 for all hidden cases; `"fraction"`: the share of hidden cases that are right.
+        progress_reward: what `run_tests` adds in total as more visible cases get right: this times the gain of the
+            share over the largest so far. They run as the hidden ones do: changing the tests gains nothing.
+        signatures: what makes states and actions the same: `"exact"` (the content of all files), `"paper"` (RTMC's) or
+            `"coarse"` (RTMC's without line ranges and hashes).
+        command_timeout_s: seconds on the clock for one command of the agent, and for the visible tests.
+        case_timeout_s: the same for one hidden case.
+        max_output: characters of output that the agent is shown; what is cut is said.
+        **kwargs: `max_steps`, `render_mode`.
+    """
+
+    name = "agentenv/CodeRepair"
+    version = 0
+    max_steps: int | None = 30
+    State: ClassVar[type[pydantic.BaseModel]] = RepairState
+    Task: ClassVar[type[pydantic.BaseModel] | None] = RepairTask
+
+    state: RepairState
+    task: RepairTask
+
+    def __init__(
+        self,
+        *,
+        tasks: Sequence[Any] | str | Path | None = None,
+        sandbox: OpenSandbox = open_sandbox,
+        reward: Literal["all", "fraction"] = "all",
+        progress_reward: float = 0.0,
+        signatures: Literal["exact", "paper", "coarse"] = "exact",
+        command_timeout_s: float = 30.0,
+        case_timeout_s: float = 10.0,
+        max_output: int = _MAX_OUTPUT,
+        **kwargs: Any,
+    ) -> None:
+        for name, value, choices in (
+            ("reward", reward, ("all", "fraction")),
+            ("signatures", signatures, ("exact", "paper", "coarse")),
+        ):
+            if value not in choices:
+                msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+                raise ValueError(msg)
+        for name, value in (("command_timeout_s", command_timeout_s), ("case_timeout_s", case_timeout_s)):
+            if not value > 0:
+                msg = f"{name} must be positive, got {value!r}"
+                raise ValueError(msg)
+        if max_output < 200:
+            msg = f"max_output must be at least 200, got {max_output!r}"
+            raise ValueError(msg)
+        if tasks is None or isinstance(tasks, str | Path):
+            tasks = bundled_tasks() if tasks is None else read_tasks(tasks)
+        if not len(tasks):
+            msg = "tasks must hold at least one task, got none; there are no rows"
+            raise TaskError(msg)
+        super().__init__(tasks=tasks, **kwargs)
+        self._open = sandbox
+        self._grader = Grader(sandbox, case_timeout_s)
+        self._reward = reward
+        self._progress_reward = progress_reward
+        self._style: Literal["exact", "paper", "coarse"] = signatures
+        self._timeout_s = command_timeout_s
+        self._max_output = max_output
+
+    @override
+    def make_sandbox(self) -> Sandbox:
+        return self._open(spec_of(self.task))
+
+    @override
+    def restore(self, snapshot: Snapshot, /) -> None:
+        if self.sandbox is not None and getattr(snapshot.task, "image", None) != self.task.image:
+            self._drop_sandbox()  # it has another image
+        super().restore(snapshot)
+
+    @override
+    def start(self, task: RepairTask) -> Reply:
+        if self._progress_reward and not task.visible:
+            msg = f"task {self.task_id!r} has no visible cases, which progress_reward needs"
+            raise TaskError(msg)
+        if self._progress_reward:
+            self.state.progress = self._visible_share()
+        files = "\n".join(sorted(task.workspace()))
+        system: Message = {"role": "system", "content": _SYSTEM}
+        question: Message = {"role": "user", "content": f"{task.instruction.strip()}\n\nFiles:\n{files}"}
+        return [system, question]
+
+    @override
+    def respond(self, action: Action) -> Reply:
+        self.state.outcomes = ()
+        answer = super().respond(action)
+        for call, outcome in zip(action.tool_calls, self.state.outcomes, strict=False):
+            step = describe_call(call, outcome)
+            if step not in self.state.steps:
+                self.state.steps = (*self.state.steps, step)
+        return answer
+
+    # ------------------------------------------------------------------ tools
+
+    @tool
+    def run(self, command: str) -> str:
+        """Run a shell command in the workspace. Nothing keeps running after it; there is no network.
+
+        Args:
+            command: for sh, e.g. `python3 -c "import shop; print(shop.total([1]))"`.
+        """
+        result = self._files.exec(_text(command, "command"), timeout_s=self._timeout_s)
+        return self._show(result, result.stdout + result.stderr)
+
+    @tool
+    def read_file(self, path: str, start: int = 1, end: int | None = None) -> str:
+        """Read a text file, with line numbers.
+
+        Args:
+            path: relative to the workspace.
+            start: first line, from 1.
+            end: last line; the last of the file by default.
+        """
+        lines = self._read(path).splitlines()
+        last = len(lines) if end is None else min(end, len(lines))
+        if lines and not 1 <= start <= len(lines):
+            msg = f"start must be in 1 to {len(lines)}, the lines of {path}, got {start}"
+            raise ToolError(msg)
+        if end is not None and end < start:
+            msg = f"end must be at least start, got {start} to {end}"
+            raise ToolError(msg)
+        shown = "\n".join(f"{number:5d}  {lines[number - 1]}" for number in range(start, last + 1))
+        self._note("ok")
+        return self._cut(shown) or "(empty file)"
+
+    @tool
+    def search(self, pattern: str, path: str = ".") -> str:
+        """Search files for lines that match an extended regular expression.
+
+        Args:
+            pattern: as for grep -E.
+            path: a file or folder, relative to the workspace.
+        """
+        words = ["grep", "-rnIE", "-e", _text(pattern, "pattern"), "--", _text(path, "path")]
+        result = self._files.exec(words, timeout_s=self._timeout_s)
+        if result.exit_code > 1:
+            raise ToolError(self._cut(result.stderr.strip() or f"grep ended with exit code {result.exit_code}"))
+        self._note("ok")
+        return (
+            self._cut("\n".join(sorted((line.removeprefix("./") for line in result.stdout.splitlines()), key=_place)))
+            or "no match"
+        )
+
+    @tool
+    def edit_file(self, path: str, old: str, new: str) -> str:
+        """Replace a text that occurs exactly once in a file.
+
+        Args:
+            path: relative to the workspace.
+            old: the text to replace, with its exact white space; enough of it to be unique.
+            new: what takes its place.
+        """
+        content = self._read(path)
+        if not old:
+            msg = "old must not be empty; use write_file for a new file"
+            raise ToolError(msg)
+        count = content.count(old)
+        if count == 0:
+            msg = f"old does not occur in {path}; it must match exactly, white space included"
+            raise ToolError(msg + _near(content, old))
+        if count > 1:
+            starts = [match.start() for match in re.finditer(re.escape(old), content)]
+            where = ", ".join(str(content.count("\n", 0, start) + 1) for start in starts[:8])
+            msg = f"old occurs {count} times in {path} (at lines {where}); include more of its surroundings"
+            raise ToolError(msg)
+        if old == new:
+            msg = "old and new are the same"
+            raise ToolError(msg)
+        self._write(path, content.replace(old, new))
+        return f"replaced 1 occurrence in {path}"
+
+    @tool
+    def write_file(self, path: str, content: str) -> str:
+        """Write a file, making its folders; replaces what was there.
+
+        Args:
+            path: relative to the workspace.
+            content: the whole content.
+        """
+        self._write(path, content)
+        return f"wrote {path}"
+
+    @tool
+    def run_tests(self) -> str:
+        """Run the visible tests."""
+        result = self._files.exec(self.task.test_command, timeout_s=self._timeout_s)
+        if self._progress_reward:
+            share = self._visible_share()
+            if share > self.state.progress:
+                self.add_reward(self._progress_reward * (share - self.state.progress), name="progress")
+                self.state.progress = share
+        return self._show(result, _DURATION.sub("", result.stdout + result.stderr))
+
+    @tool
+    def submit(self) -> str:
+        """Hand in the files as they are. This ends the episode."""
+        submission = collect_submission(self._files, self.task)
+        grade = self._grader.grade(self.task, submission, stop_early=self._reward == "all")
+        self.state.graded = submission.digest
+        self._note("ok")
+        value = float(grade.solved) if self._reward == "all" else grade.fraction
+        return self.finish("all hidden tests pass" if grade.solved else "hidden tests fail", reward=value)
+
+    # ------------------------------------------------------------------ signatures
+
+    @override
+    def state_signature(self) -> str:
+        """Names the state, as `signatures` says.
+
+        `"exact"`: a digest of all files with their modes, and whether the episode has ended. `"paper"` and `"coarse"`:
+        what was done to which file so far, blind to order and repetition.
+        """
+        if self._style != "exact":
+            ended = "|ended" if self._phase == "ended" else ""
+            return state_signatures(self.state.steps, style=self._style)[-1] + ended
+        return digest([self._phase == "ended", self._files.snapshot().content_id, self.state.progress])
+
+    @override
+    def action_signature(self, action: Action, /) -> str:
+        """Names the action, as `signatures` says; with the outcomes of its tests and commands in RTMC's styles."""
+        if self._style == "exact":
+            return super().action_signature(action)
+        if not action.tool_calls:
+            return "think"
+        outcomes = [*self.state.outcomes, *[""] * len(action.tool_calls)]
+        steps = [describe_call(call, outcome) for call, outcome in zip(action.tool_calls, outcomes, strict=False)]
+        return ";".join(action_signature(step, style=self._style) for step in steps)
+
+    # ------------------------------------------------------------------ inside
+
+    @property
+    def _files(self) -> Sandbox:
+        if self.sandbox is None:
+            msg = "CodeRepair has no sandbox before reset"
+            raise RuntimeError(msg)
+        return self.sandbox
+
+    @override
+    def note_mistake(self, text: str) -> str:
+        self._note("error")
+        return super().note_mistake(text)
+
+    def _note(self, outcome: str) -> None:
+        self.state.outcomes = (*self.state.outcomes, outcome)
+
+    def _visible_share(self) -> float:
+        return self._grader.grade_visible(self.task, collect_submission(self._files, self.task)).fraction
+
+    def _read(self, path: str) -> str:
+        try:
+            data = self._files.read(_text(path, "path"))
+        except WorkspaceError as error:
+            raise ToolError(_why(error, path)) from None
+        if b"\0" in data:
+            msg = f"{path} is a binary file of {len(data)} bytes"
+            raise ToolError(msg)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            msg = f"{path} is not UTF-8 text ({len(data)} bytes)"
+            raise ToolError(msg) from None
+
+    def _write(self, path: str, content: str) -> None:
+        if max(content, default="") >= "\ud800" and not _is_unicode(content):
+            msg = "the content is not valid Unicode: it has lone surrogates"
+            raise ToolError(msg)
+        try:
+            self._files.write(_text(path, "path"), content)
+        except WorkspaceError as error:
+            raise ToolError(_why(error, path)) from None
+        self._note("ok")
+
+    def _show(self, result: ExecResult, output: str) -> str:
+        """Returns a command's output as the agent sees it, with how it ended."""
+        notes = [f"exit code {result.exit_code}"]
+        if result.timed_out:
+            notes = [f"timed out after {self._timeout_s:g} s"]
+        if result.oom:
+            notes.append("out of memory")
+        if result.truncated:
+            notes.append("output beyond the limit was dropped")
+        if result.killed and not result.timed_out:
+            notes.append(f"{result.killed} processes outlived it and were killed")
+        self._note("ok" if result.exit_code == 0 and not result.timed_out else "error")
+        return f"{self._cut(output.rstrip())}\n[{', '.join(notes)}]".lstrip()
+
+    def _cut(self, text: str) -> str:
+        if len(text) <= self._max_output:
+            return text
+        half = self._max_output // 2
+        cut = len(text) - 2 * half
+        return f"{text[:half]}\n[... {cut} of {len(text)} characters cut ...]\n{text[-half:]}"
+
+
+def _text(value: str, name: str) -> str:
+    """Returns an argument that can be given to a program.
+
+    Raises:
+        ToolError: it cannot.
+    """
+    if not value or "\0" in value or not _is_unicode(value) or len(value.encode()) > _MAX_ARGUMENT:
+        msg = f"{name} must be text of 1 to {_MAX_ARGUMENT} bytes without NUL"
+        raise ToolError(msg)
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _why(error: WorkspaceError, path: str) -> str:
+    return f"{path}: {(error.strerror or str(error)).removeprefix(f'{path}: ')}"
+
+
+def _near(content: str, old: str) -> str:
+    """Says where the first line of `old` would match if white space did not count."""
+    first = next((line.strip() for line in old.splitlines() if line.strip()), "")
+    numbers = [str(n) for n, line in enumerate(content.splitlines(), 1) if first and line.strip() == first]
+    return f"; its first line, but for white space, is line {', '.join(numbers[:4])}" if numbers else ""
+
+
+def _place(line: str) -> tuple[str, int]:
+    """The file and the line number of a line of grep's output."""
+    path, _, rest = line.partition(":")
+    number = rest.partition(":")[0]
+    return path, int(number) if number.isdecimal() and len(number) < 12 else 0

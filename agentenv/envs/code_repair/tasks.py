@@ -1,0 +1,116 @@
+"""What a repair task is."""
+
+import ast
+
+import pydantic
+
+from agentenv.tasks import Task
+
+from .cases import Case, parse_python
+
+__all__ = ["PROTECTED", "RepairTask", "TestProgram"]
+
+PROTECTED = (
+    "tests/*",
+    "*/tests/*",
+    "test_*.py",
+    "*/test_*.py",
+    "*_test.py",
+    "conftest.py",
+    "*/conftest.py",
+    "sitecustomize.py",
+    "usercustomize.py",
+    "*.pth",
+    "setup.py",
+    "setup.cfg",
+    "tox.ini",
+    "pytest.ini",
+    "pyproject.toml",
+)
+"""Files that are never part of a submission, whatever `editable` says: they steer how code is tested."""
+
+VISIBLE_TESTS = "tests/test_visible.py"
+
+
+class TestProgram(pydantic.BaseModel):
+    """A hidden test program for one function. It runs apart from the submission, with a stand-in for the function.
+
+    Attributes:
+        program: Python source that calls the function and asserts.
+        function: the name under which it calls it.
+        reference: Python source that defines the function correctly, and whatever else the program uses.
+    """
+
+    __test__ = False  # not one of pytest's
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    program: str = pydantic.Field(min_length=1)
+    function: str = pydantic.Field(pattern=r"^[A-Za-z_]\w*$")
+    reference: str = pydantic.Field(min_length=1)
+
+
+class RepairTask(Task):
+    """Broken code, what is wrong with it, and hidden cases that tell when it is repaired.
+
+    Attributes:
+        instruction: what the agent reads.
+        files: the workspace at the start, by path.
+        setup: Python source that runs before every call, usually imports from the workspace.
+        visible: cases that the agent can see and run; they become `tests/test_visible.py` unless `files` has it.
+        hidden: cases that decide.
+        program: a hidden test program that decides, besides or instead of `hidden`.
+        solution: files that repair it, by path; not needed for grading.
+        editable: shell patterns of the files that a submission may hold; `*` also matches `/`.
+        test_command: what `run_tests` runs.
+        kind: the kind of bug.
+        difficulty: 1 (one wrong token) to 5; 0 where unknown.
+        image: container image, for the docker back end.
+    """
+
+    instruction: str = pydantic.Field(min_length=1)
+    files: dict[str, str] = pydantic.Field(min_length=1)
+    setup: str = ""
+    visible: tuple[Case, ...] = ()
+    hidden: tuple[Case, ...] = ()
+    program: TestProgram | None = None
+    solution: dict[str, str] = pydantic.Field(default_factory=dict[str, str])
+    editable: tuple[str, ...] = ("*.py",)
+    test_command: str = "python3 -B -m unittest discover -s tests"
+    kind: str = ""
+    difficulty: int = pydantic.Field(default=0, ge=0, le=5)
+    image: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> "RepairTask":
+        if not self.hidden and self.program is None:
+            msg = "a task needs 'hidden' cases or a 'program' that decides"
+            raise ValueError(msg)
+        for path in (*self.files, *self.solution):
+            if not path or path.startswith("/") or "\0" in path or {"..", ".", ""} & set(path.split("/")):
+                msg = f"paths must be relative and plain, got {path!r}"
+                raise ValueError(msg)
+        parse_python(self.setup, "setup")
+        return self
+
+    def workspace(self) -> dict[str, str]:
+        """Returns the files that the agent finds, the visible tests among them."""
+        files = dict(self.files)
+        if self.visible:
+            files.setdefault(VISIBLE_TESTS, write_visible_tests(self))
+        return files
+
+
+def write_visible_tests(task: RepairTask) -> str:
+    """Returns the visible cases as a `unittest` module."""
+    lines = ["import unittest", "", *task.setup.splitlines(), "", "", "class VisibleTests(unittest.TestCase):"]
+    for number, case in enumerate(task.visible, 1):
+        *before, last = [ast.unparse(statement) for statement in ast.parse(case.call).body]
+        body = [line for statement in before for line in statement.splitlines()]
+        if case.raises:
+            body += [f"with self.assertRaises({case.raises}):", f"    {last}"]
+        elif case.tolerance:
+            body += [f"self.assertAlmostEqual({last}, {case.expected}, delta={case.tolerance})"]
+        else:
+            body += [f"self.assertEqual({last}, {case.expected})"]
+        lines += [f"    def test_{number}(self):", *(f"        {line}" for line in body), ""]
+    return "\n".join([*lines, "", 'if __name__ == "__main__":', "    unittest.main()", ""])

@@ -1,0 +1,62 @@
+"""No cheat is accepted, and every honest repair is."""
+
+import importlib.util
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from agentenv.envs.code_repair import CodeRepair, Grader, collect_submission
+from agentenv.envs.code_repair.grading import spec_of
+from agentenv.sandboxes import open_sandbox
+
+_SPEC = importlib.util.spec_from_file_location("code_repair_cheats", Path(__file__).parent / "cheats.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+cheats = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(cheats)
+GRADER = Grader(case_timeout_s=3.0)
+
+
+def grade(files, command=""):
+    """Grades what an agent wrote, or did with a command, in its own sandbox."""
+    with closing(open_sandbox(spec_of(cheats.TASK))) as sandbox:
+        sandbox.upload(files)
+        if command:
+            sandbox.exec(command, timeout_s=20)
+        return GRADER.grade(cheats.TASK, collect_submission(sandbox, cheats.TASK))
+
+
+@pytest.mark.parametrize("name", cheats.FILES)
+def test_no_cheat_is_accepted(name):
+    assert not grade(cheats.FILES[name]).solved
+
+
+@pytest.mark.parametrize("name", cheats.COMMANDS)
+def test_no_cheat_by_command_is_accepted(name):
+    assert not grade({}, cheats.COMMANDS[name]).solved
+
+
+@pytest.mark.parametrize("name", cheats.HONEST)
+def test_every_honest_repair_is_accepted(name):
+    result = grade(cheats.HONEST[name])
+    assert result.solved, result.reasons
+
+
+def test_there_are_enough_of_them():
+    assert len(cheats.FILES) + len(cheats.COMMANDS) >= 22
+
+
+def test_nothing_hidden_is_in_the_agents_sandbox():
+    """Neither an input nor an expected value: not in files, environment, process list or memory files."""
+    env = CodeRepair(tasks=[cheats.TASK])
+    env.reset(seed=0)
+    look = "cat /proc/*/environ /proc/*/cmdline 2>/dev/null; grep -rhsI . /workspace /tmp /run /dev/shm 2>/dev/null"
+    with closing(env):
+        action = {"tool_calls": [{"function": {"name": "run", "arguments": {"command": "true"}}}]}
+        env.step({"role": "assistant", "content": "", **action})
+        assert env.sandbox is not None
+        seen = env.sandbox.exec(look).stdout
+    assert "119.0" in seen  # the visible case
+    for hidden in ("36.0", "238.0", "[200]", "yy"):
+        assert hidden not in seen
