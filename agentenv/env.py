@@ -334,6 +334,7 @@ class Env(gymnasium.Env[Observation, Any]):
         else:
             self._phase = "failed"  # until the sandbox is back
             if self.sandbox is None:
+                self.task = snapshot.task  # a sandbox may depend on it
                 self.sandbox = self.make_sandbox()
             cast("Sandbox", self.sandbox).restore(snapshot.sandbox)
         self._load(snapshot)
