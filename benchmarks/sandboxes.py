@@ -138,9 +138,8 @@ def bench_cycles(number: int) -> None:
     for _ in range(number):
         open_sandbox(backend="namespace").close()
     spent = time.perf_counter() - began
-    print(
-        f"  {number} create-and-close cycles: {spent * 1e3 / number:.2f} ms each; descriptors and mounts {before} -> {census()}"
-    )
+    print(f"  {number} create-and-close cycles: {spent * 1e3 / number:.2f} ms each")
+    print(f"    descriptors and mounts went from {before} to {census()}")
 
 
 @contextlib.contextmanager
@@ -212,9 +211,8 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     open_sandbox(backend="namespace").close()  # starts the keeper
-    print(
-        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n  {'milliseconds':44} {'median':>9} {'min':>9} {'p90':>9}"
-    )
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(f"  {'milliseconds':44} {'median':>9} {'min':>9} {'p90':>9}")
     ours = bench_namespace(arguments.repeats)
     bench_sizes(arguments.repeats)
     bench_crowd(100)
