@@ -4,6 +4,7 @@ from agentenv.envs.code_repair.cases import Case, matches
 from agentenv.envs.code_repair.commands import describe_call, describe_command
 from agentenv.envs.code_repair.env import CodeRepair, RepairState
 from agentenv.envs.code_repair.grading import Grade, Grader, Submission, collect_submission
+from agentenv.envs.code_repair.harbor import read_harbor
 from agentenv.envs.code_repair.humanevalfix import read_humanevalfix
 from agentenv.envs.code_repair.library import bundled_projects, bundled_tasks, read_case
 from agentenv.envs.code_repair.mutation import KINDS, GeneratedTasks, Mutation, find_mutations
@@ -31,6 +32,7 @@ __all__ = [
     "find_mutations",
     "matches",
     "read_case",
+    "read_harbor",
     "read_humanevalfix",
     "read_tasks",
 ]
