@@ -1,7 +1,7 @@
 """The main job in small, on a CPU, in a few minutes: make a tiny agent, warm it up by imitation, train it with RTMC.
 
 1. A Qwen3 model of about 0.7 million parameters is made on the spot, with a small tokenizer: nothing is downloaded.
-2. It imitates scripted play of arithmetic tasks: first careful play, then sloppy play that mostly reads from left to
+2. It imitates scripted play of arithmetic tasks: first careful play, then sloppy play that often reads from left to
    right, so that it knows the tools and is right about a quarter of the time.
 3. `TreeGRPOTrainer` improves it by reinforcement learning, with RTMC's credit per step on trees that branch in
    mid-episode. The reward is the verifier's verdict, nothing else.
@@ -60,9 +60,9 @@ class DemoSettings:
     """
 
     demonstrations: int = 4096
-    careful_updates: int = 330
-    noisy_updates: int = 130
-    left_to_right: float = 0.75
+    careful_updates: int = 160
+    noisy_updates: int = 120
+    left_to_right: float = 0.35
     steps: int = 60
     tasks_per_step: int = 16
     num_rollouts: int = 6

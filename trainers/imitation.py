@@ -122,9 +122,9 @@ def imitate(
     phases: Sequence[Phase],
     *,
     tools: Sequence[ToolSchema] = (),
-    batch_size: int = 32,
-    matrix_lr: float = 0.02,
-    other_lr: float = 3e-3,
+    batch_size: int = 16,
+    matrix_lr: float = 0.005,
+    other_lr: float = 0.01,
     seed: int = 0,
     progress: bool = True,
 ) -> list[float]:
