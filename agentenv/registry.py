@@ -15,6 +15,7 @@ from agentenv.errors import UnknownEnvError
 __all__ = ["BUNDLED", "env_ids", "make", "register"]
 
 BUNDLED: dict[str, str] = {
+    "agentenv/CodeRepair-v0": "agentenv.envs.code_repair:CodeRepair",
     "agentenv/MathVerifier-v0": "agentenv.envs.math_verifier:MathVerifier",
     "agentenv/SearchQA-v0": "agentenv.envs.search_qa:SearchQA",
 }

@@ -2,7 +2,7 @@
 
 | in the folder | becomes |
 |---|---|
-| `task.toml` | `[metadata] difficulty`, `[environment] docker_image`; our `[agentenv]`: `setup`, `visible`, `editable` |
+| `task.toml` | `[metadata] difficulty`, `[environment] docker_image`; `[agentenv] setup`, `visible`, `editable` |
 | `instruction.md` | the instruction |
 | `environment/` | the workspace, without `Dockerfile` and `docker-compose.yaml` |
 | `tests/cases.txt` | the hidden cases, one assertion per line: `f(1) == 2`, or `f(0) raises ValueError` |
