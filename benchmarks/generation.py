@@ -161,9 +161,8 @@ def main() -> None:
         table.add_row(str(rows), *(f"{value:,.0f}" for value in speed.values()), f"{ratio:.1f}")
     Console().print(table)
     if options.json is not None:
-        options.json.write_text(
-            json.dumps({"parameters": size, "device": options.device, "results": results}, indent=2)
-        )
+        record = {"parameters": size, "device": options.device, "threads": options.threads, "results": results}
+        options.json.write_text(json.dumps(record, indent=2))
 
 
 if __name__ == "__main__":
