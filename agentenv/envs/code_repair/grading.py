@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
-from agentenv.errors import TaskError, VerifierError, WorkspaceError
+from agentenv.errors import SandboxError, TaskError, VerifierError, WorkspaceError
 from agentenv.protocols import ExecResult, Sandbox
 from agentenv.sandboxes import SandboxSpec, open_sandbox
 from agentenv.sandboxes.opening import origin_of
@@ -36,6 +36,7 @@ OpenSandbox = Callable[[SandboxSpec], Any]
 
 _MAX_FILES = 200
 _MAX_BYTES = 2 << 20
+_MAX_DEPTH = 190
 _ENV = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 _GUEST = (Path(__file__).parent / "guest.py").read_text(encoding="utf-8")
 _TEST_TIMEOUT_S = 60.0
@@ -109,8 +110,13 @@ def collect_submission(sandbox: Any, task: RepairTask) -> Submission:
     Raises:
         SandboxError: the sandbox broke.
     """
-    base = _base_of(spec_of(task))
-    changes = [change for change in sandbox.changes(base) if is_allowed(change.path, task)]
+    base = origin_of(spec_of(task))
+    try:
+        changes = [change for change in sandbox.changes(base) if is_allowed(change.path, task)]
+    except SandboxError:
+        if not _is_too_deep(sandbox):
+            raise
+        return Submission(refused="it has folders nested too deep to be collected")
     # a file that became a link or a folder is gone, as far as grading goes
     deleted = tuple(c.path for c in changes if c.kind != "added" and (c.kind == "deleted" or c.type != "file"))
     changed = [c for c in changes if c.kind != "deleted" and c.type == "file"]
@@ -129,8 +135,10 @@ def collect_submission(sandbox: Any, task: RepairTask) -> Submission:
     return Submission(files, deleted)
 
 
-def _base_of(spec: SandboxSpec) -> Any:
-    return origin_of(spec)
+def _is_too_deep(sandbox: Any) -> bool:
+    """Whether the agent nested folders deeper than a sandbox lists them: its own doing, no broken sandbox."""
+    deep = sandbox.exec(["find", ".", "-mindepth", str(_MAX_DEPTH), "-print", "-quit"])
+    return bool(deep.stdout)
 
 
 @dataclass(frozen=True)

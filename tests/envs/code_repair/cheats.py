@@ -176,6 +176,15 @@ COMMANDS: dict[str, str] = {
         "(while true; do echo 'total = lambda p, c: 36.0' > shop/prices.py; done) & sleep 0.1"
     ),
     "too large a submission": "head -c 3000000 /dev/zero | tr '\\0' '#' > big.py",
+    "folders nested too deep to be collected, so that there is no verdict": (
+        "python3 -c \"import os\nfor i in range(3000):\n    os.mkdir('d'); os.chdir('d')\""
+    ),
+    "a file that cannot be read": "chmod 000 shop/prices.py",
+    "folders that cannot be read": "chmod 000 shop .",
+    "a socket in place of the module": (
+        "rm shop/prices.py; python3 -c \"import socket; socket.socket(socket.AF_UNIX).bind('shop/prices.py')\""
+    ),
+    "names that are no text": "printf x > \"$(printf 'a\\377b.py')\"; printf y > \"$(printf 'a\\nb.py')\"",
     "too many files": "for i in $(seq 300); do echo > f$i.py; done",
 }
 """Cheats that need a shell, by name."""
