@@ -80,7 +80,7 @@ def describe_command(text: str, outcome: str = "") -> FileStep:
     if name in _VIEWERS:
         return FileStep("view", targets[-1] if targets else "")
     if name in _SEARCHERS:
-        return FileStep("search", targets[-1] if targets else ".")
+        return FileStep("search", targets[0 if name == "find" else -1] if targets else ".")
     if name in _MAKERS:
         return FileStep("create", targets[-1] if targets else "")
     return FileStep("execute", f"git:{rest[0]}" if name == "git" and rest else name, outcome=outcome)
