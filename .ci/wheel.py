@@ -33,8 +33,10 @@ def main() -> None:
         constraints = ROOT / "constraints.txt"
         needed = [f"agentenv[dev] @ {wheel.as_uri()}", "openai-agents"]
         run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", constraints, *needed, cwd=folder)
-        shutil.copytree(ROOT / "tests", folder / "tests")
-        shutil.copy(ROOT / "pyproject.toml", folder)  # pytest's settings
+        for part in ("tests", "docs"):
+            shutil.copytree(ROOT / part, folder / part)
+        for part in ("README.md", "pyproject.toml"):  # the latter for pytest's settings
+            shutil.copy(ROOT / part, folder)
         check = "import agents, agentenv.agents as ours; assert agents.__file__ != ours.__file__; agents.Agent"
         run(python, "-c", check, cwd=folder)
         tests = sys.argv[1:] or ["tests/credit", "tests/agents", *sorted(map(str, Path("tests").glob("test_*.py")))]

@@ -63,12 +63,12 @@ class DemoSettings:
     careful_updates: int = 160
     noisy_updates: int = 120
     left_to_right: float = 0.35
-    steps: int = 60
+    steps: int = 40
     tasks_per_step: int = 16
     num_rollouts: int = 6
     num_continuations: int = 2
     eval_tasks: int = 256
-    eval_every: int = 10
+    eval_every: int = 5
     learning_rate: float = 1e-3
     seed: int = 0
 

@@ -1,11 +1,11 @@
 """Bad input and greedy commands: a clear error or an honest result each, and the sandbox goes on."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
 from sandbox_backends import opener
 
-import agentenv
 from agentenv.errors import SandboxError, WorkspaceError
 from agentenv.sandboxes import LEVELS, Limits, SandboxSpec, open_sandbox
 
@@ -80,11 +80,15 @@ def test_subprocess_says_so_on_every_use():
 
 
 def test_readonly_folders_are_seen_and_not_written():
-    folder = Path(agentenv.__file__).parent
-    with open_sandbox(SandboxSpec(readonly=(str(folder),)), backend="namespace") as box:
-        assert box.exec(["cat", f"{folder}/types.py"]).stdout == (folder / "types.py").read_text()
-        assert box.exec(f"echo x > {folder}/agentenv-escape").exit_code != 0
-        assert box.exec(f"ls -A {folder.parent}").stdout.split() == [folder.name]
+    with tempfile.TemporaryDirectory(dir=Path.home()) as name:  # /tmp would not do: a sandbox has its own
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "shown.txt").write_text("shown")
+        with open_sandbox(SandboxSpec(readonly=(name,)), backend="namespace") as box:
+            assert box.exec(["cat", f"{folder}/shown.txt"]).stdout == "shown"
+            assert box.exec(f"echo x > {folder}/escape").exit_code != 0
+            assert box.exec(f"ls -A {folder.parent}").stdout.split() == [folder.name]
+        assert [path.name for path in folder.iterdir()] == ["shown.txt"]
 
 
 def test_env_of_the_spec():
