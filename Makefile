@@ -31,7 +31,7 @@ lint: $(STAMP)
 	$(PY) -m ruff format --check .
 
 types: $(STAMP)
-	$(PY) .ci/types.py
+	$(PY) .ci/check_types.py
 
 layers: $(STAMP)
 	$(VENV)/bin/lint-imports
@@ -40,7 +40,7 @@ budget: $(STAMP)
 	$(PY) benchmarks/import_time.py --budget 0.3
 
 wheel: $(STAMP)
-	$(PY) .ci/wheel.py
+	$(PY) .ci/check_wheel.py
 
 install: $(STAMP)
 

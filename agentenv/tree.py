@@ -257,8 +257,10 @@ class EpisodeTree:
             if action is None:
                 continue
             prompt = self._prompts[self._nodes[i].parent]
-            known = prompt is not None and action.token_ids is not None
-            ids = [*ids[: prompt.kept], *prompt.token_ids, *action.token_ids] if known else []
+            if prompt is None or action.token_ids is None:
+                ids = []
+            else:
+                ids = [*ids[: prompt.kept], *prompt.token_ids, *action.token_ids]
         return tuple(ids)
 
     def prompt_token_ids(self, node: int) -> tuple[int, ...] | None:

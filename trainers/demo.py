@@ -63,13 +63,13 @@ class DemoSettings:
     careful_updates: int = 160
     noisy_updates: int = 120
     left_to_right: float = 0.35
-    steps: int = 40
+    steps: int = 50
     tasks_per_step: int = 16
     num_rollouts: int = 6
     num_continuations: int = 2
     eval_tasks: int = 256
     eval_every: int = 5
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     seed: int = 0
 
 
@@ -209,9 +209,9 @@ def _report(console: Console, folder: Path, trees: Sequence[EpisodeTree], second
         f"[bold]3.[/] success on {count} held-out tasks, one episode each at temperature 1: "
         f"[bold]{before:.2f}[/] before, [bold green]{after:.2f}[/] after (standard error {error:.2f}), {seconds:.0f} s"
     )
-    longest = max(trees, key=len)
+    shown = next((tree for tree in trees if tree.episode_return(tree.leaves()[0])), trees[0])
     console.print("\n   One of those episodes, as it happened:")
-    for message in longest.messages(longest.leaves()[0]):
+    for message in shown.messages(shown.leaves()[0]):
         calls = [f"{c['function']['name']}({c['function']['arguments']})" for c in message.get("tool_calls", [])]
         said = " ".join([message["content"], *calls]).strip()
         printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in said)

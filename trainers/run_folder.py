@@ -134,8 +134,8 @@ def draw_curve(metrics: Iterable[Mapping[str, Any]], path: Path) -> None:
 
 
 def _label_ends(axes: Any, points: Sequence[tuple[int, float]]) -> None:
-    for step, value in (points[0], points[-1]):
-        axes.annotate(f"{value:.2f}", (step, value), textcoords="offset points", xytext=(0, 8), ha="center")
+    for (step, value), place in ((points[0], (10, -4)), (points[-1], (-8, -18))):
+        axes.annotate(f"{value:.2f}", (step, value), textcoords="offset points", xytext=place)
 
 
 def _versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 
-done = subprocess.run([sys.executable, "-m", "pyright", "--outputjson"], capture_output=True, text=True, check=False)  # noqa: S603
+done = subprocess.run([sys.executable, "-m", "pyright", "--outputjson"], capture_output=True, text=True, check=False)
 try:
     report = json.loads(done.stdout)
 except json.JSONDecodeError:
@@ -16,7 +16,7 @@ for item in report["generalDiagnostics"]:
     if item["severity"] == "error":
         line = item["range"]["start"]["line"] + 1 if "range" in item else 0
         sys.stdout.write(f"{item['file']}:{line}: {item['message']} ({item.get('rule', '')})\n")
-listed = subprocess.run(["git", "ls-files", "*.py"], capture_output=True, text=True, check=True).stdout.split()  # noqa: S607
+listed = subprocess.run(["git", "ls-files", "*.py", ":!.ci"], capture_output=True, text=True, check=True).stdout.split()  # noqa: S607
 errors, read = report["summary"]["errorCount"], report["summary"]["filesAnalyzed"]
 sys.stdout.write(f"pyright: {errors} errors in {read} files; the repository has {len(listed)}\n")
 sys.exit(errors > 0 or read < len(listed))
