@@ -59,7 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Time of `import agentenv` in fresh interpreters.")
     parser.add_argument("--repeats", type=int, default=21, help="imports per module (default 21)")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    parser.add_argument("--budget", type=float, help="fail where the import takes more processor seconds than this")
+    parser.add_argument("--budget", type=float, help="fail where even the fastest import takes longer than so many seconds")
     arguments = parser.parse_args()
     if arguments.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {arguments.repeats}")
@@ -84,8 +84,9 @@ def main() -> int:
             "processor_s": processor,
         }
         arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    if arguments.budget is not None and net_processor["agentenv"] > arguments.budget:
-        print(f"over the budget of {arguments.budget} s", file=sys.stderr)
+    fastest = min(wall["agentenv"]) - min(wall[""])  # other programs only ever add to it
+    if arguments.budget is not None and fastest > arguments.budget:
+        print(f"the fastest took {fastest:.3f} s, over the budget of {arguments.budget} s", file=sys.stderr)
         return 1
     return 0
 

@@ -3,6 +3,9 @@
 import contextlib
 import io
 import re
+import shlex
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -46,3 +49,29 @@ def test_links_to_files_stand(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
+
+
+def commands(page: Path) -> list[str]:
+    """The shell commands of a page's bash blocks, without their comments."""
+    lines = [line for language, code in blocks(page) if language == "bash" for line in code.splitlines()]
+    return [line.partition("  #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def test_make_commands_of_the_readme_are_targets():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    named = [line.split()[1] for line in commands(ROOT / "README.md") if line.startswith("make ")]
+    assert named
+    assert set(named) <= set(targets)
+
+
+@pytest.mark.parametrize(
+    "line", [c for c in commands(ROOT / "README.md") if c.startswith("agentenv ")] if PAGES else []
+)
+def test_agentenv_commands_of_the_readme_run(line, tmp_path):
+    """In one folder, in order: later lines read what earlier ones wrote. `play` is given an end of input."""
+    lines = [c for c in commands(ROOT / "README.md") if c.startswith("agentenv ")]
+    before = [c for c in lines[: lines.index(line)] if "--out" in c and line.split()[1] == "trees"]
+    for command in [*before, line]:
+        words = [sys.executable, "-c", "from agentenv.cli import main; main()", *shlex.split(command)[1:]]
+        done = subprocess.run(words, cwd=tmp_path, input="", capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-1000:]}"
