@@ -59,7 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Time of `import agentenv` in fresh interpreters.")
     parser.add_argument("--repeats", type=int, default=21, help="imports per module (default 21)")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    parser.add_argument("--budget", type=float, help="fail where even the fastest import takes longer than so many seconds")
+    parser.add_argument("--budget", type=float, help="fail where even the fastest import takes more seconds")
     arguments = parser.parse_args()
     if arguments.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {arguments.repeats}")

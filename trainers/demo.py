@@ -8,6 +8,8 @@
 4. Success is measured on fixed held-out tasks before, during and after, at temperature 1.
 """
 
+import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -220,10 +222,19 @@ def _report(console: Console, folder: Path, trees: Sequence[EpisodeTree], second
     console.print(f"\n   Run folder: {folder} (config.json, metrics.jsonl, trees/, curve.png, {checkpoint.name}/)")
     option = " ".join(f"--option {name}={value}" for name, value in DEMO_ENV_OPTIONS.items())
     last_trees = max((folder / "trees").glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+    command = _command()
     console.print(
         "\n   Try next:\n"
-        f"     agentenv play agentenv/MathVerifier-v0 {option}\n"
-        f"     agentenv rollout agentenv/MathVerifier-v0 --agent {checkpoint} {option}\n"
-        f"     agentenv trees {last_trees}",
+        f"     {command} play agentenv/MathVerifier-v0 {option}\n"
+        f"     {command} rollout agentenv/MathVerifier-v0 --agent {checkpoint} {option}\n"
+        f"     {command} trees {last_trees}",
         soft_wrap=True,
     )
+
+
+def _command() -> str:
+    """How to call `agentenv` from here: by its path where the environment is not active."""
+    if shutil.which("agentenv"):
+        return "agentenv"
+    script = Path(sys.executable).with_name("agentenv")
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
