@@ -16,7 +16,7 @@ MIB = 1 << 20
     ("fields", "message"),
     [
         ({"network": "host"}, "network must be 'none', got 'host'"),
-        ({"network": ("pypi.org",)}, "network must be 'none'"),
+        ({"network": ("example.org",)}, "network must be 'none'"),
         ({"readonly": ("relative",)}, "absolute paths without .* got 'relative'"),
         ({"readonly": ("/tmp/venv",)}, "cannot show '/tmp/venv': the sandbox has a 'tmp' of its own"),
         ({"readonly": ("/",)}, "cannot show '/'"),
