@@ -79,7 +79,7 @@ def test_the_quick_demo_runs_from_end_to_end(here):
     folder = here / "runs" / "demo"
     assert (folder / "curve.png").stat().st_size > 1000
     assert "success on 8 held-out tasks" in result.stdout
-    commands = [line.strip() for line in result.stdout.splitlines() if line.strip().startswith("agentenv ")]
-    assert len(commands) == 3
-    trees = next(command for command in commands if command.startswith("agentenv trees"))
-    assert run(*trees.split()[1:]).exit_code == 0
+    # The script's path stands before the command where the environment is not active.
+    found = [line.split("agentenv ", 1)[1].split() for line in result.stdout.splitlines() if "agentenv " in line]
+    assert [words[0] for words in found[-3:]] == ["play", "rollout", "trees"]
+    assert run(*found[-1]).exit_code == 0
