@@ -26,12 +26,11 @@ import gymnasium.utils.env_checker
 
 from agentenv.env import Env
 from agentenv.errors import CheckError, EpisodeError, SnapshotError
+from agentenv.probe import Probe, Trace, play
 from agentenv.protocols import Fidelity, Snapshot
 from agentenv.registry import make
 
 __all__ = ["CLAUSES", "Clause", "ClauseResult", "Probe", "check_env", "play", "run_clauses"]
-
-Trace = list[tuple[Any, float, bool, bool]]
 
 
 class _Broken(Exception):
@@ -63,52 +62,6 @@ class ClauseResult:
     detail: str = ""
 
 
-class Probe:
-    """Makes equal environments of one kind and plays the same actions in them.
-
-    Attributes:
-        actions: the actions of every episode.
-        seed: of every episode.
-    """
-
-    def __init__(self, env: Env, *, seed: int, num_steps: int, actions: Sequence[Any] | None) -> None:
-        self._prototype = env
-        self.seed = seed
-        if actions is None:
-            env.action_space.seed(seed)
-            actions = [env.action_space.sample() for _ in range(num_steps)]
-        self.actions = list(actions)
-
-    @contextmanager
-    def episode(self, steps: int = 0) -> Generator[Env]:
-        """Yields a fresh environment, reset and `steps` actions on (fewer if the episode ends); closes it."""
-        with closing(self._prototype.spawn()) as env:
-            env.reset(seed=self.seed)
-            play(env, self.actions[:steps])
-            yield env
-
-    def spawn(self) -> Env:
-        """Returns a fresh environment, not reset."""
-        return self._prototype.spawn()
-
-    def positions(self) -> list[int]:
-        """Returns the numbers of steps after which the clauses take snapshots."""
-        with self.episode() as env:
-            length = len(play(env, self.actions))
-        return sorted({0, length // 2, max(length - 1, 0)})
-
-
-def play(env: Env, actions: Sequence[Any]) -> Trace:
-    """Takes actions until they or the episode end, and returns what came back."""
-    trace: Trace = []
-    for action in actions:
-        observation, reward, terminated, truncated, _ = env.step(action)
-        trace.append((observation, reward, terminated, truncated))
-        if terminated or truncated:
-            break
-    return trace
-
-
 def _same(first: Trace, second: Trace, cause: str, what: str) -> None:
     for i, (a, b) in enumerate(zip(first, second, strict=False)):  # flags differ where one ends before the other
         if a != b:
@@ -123,15 +76,10 @@ _HERE = "the snapshot refers to something in this process: set fidelity = Fideli
 _OVERRIDDEN = "`{name}` is overridden and falls short, or does not call super()"
 
 
-def _changed_attributes(probe: Probe) -> str:
-    """Names the attributes of the env, beside its own, that an episode changes: the usual suspects."""
-    own = {"state", "task", "sandbox", "observation_space", "action_space"}
-    with probe.episode() as env:
-        before = {k: repr(v) for k, v in vars(env).items()}
-        play(env, probe.actions)
-        changed = [k for k, v in vars(env).items() if before.get(k) != repr(v) and k not in own and k[0] != "_"]
-        changed += [k for k in vars(env) if k[0] == "_" and k not in before]
-    return f": here {', '.join(f'`self.{k}`' for k in changed)}" if changed else ""
+def _attributes(env: Env) -> dict[str, str]:
+    """The public attributes of an environment that no snapshot holds."""
+    held = {"state", "task", "sandbox", "observation_space", "action_space"}
+    return {name: repr(value) for name, value in vars(env).items() if name[0] != "_" and name not in held}
 
 
 # ---------------------------------------------------------------------- the clauses
@@ -201,13 +149,18 @@ def _equal(probe: Probe) -> None:
     for position in probe.positions():
         traces: list[Trace] = []
         with probe.episode(position) as env:
-            snapshot = env.snapshot()
+            snapshot, before = env.snapshot(), _attributes(env)
             for _ in range(3):
                 env.restore(snapshot)
                 traces.append(play(env, probe.actions[position:]))
+            env.restore(snapshot)
+            after = _attributes(env)
+        changed = ", ".join(f"`self.{name}`" for name, value in before.items() if after.get(name) != value)
+        cause = f"{_OUTSIDE}: here {changed}" if changed else _OUTSIDE
         for trace in traces[1:]:
-            what = f"equal actions after restoring the snapshot of step {position} again"
-            _same(traces[0], trace, _OUTSIDE + _changed_attributes(probe), what)
+            _same(traces[0], trace, cause, f"equal actions after restoring the snapshot of step {position} again")
+        if changed:
+            raise _Broken(cause, f"restoring the snapshot of step {position} did not bring back {changed}")
 
 
 def _valid(probe: Probe) -> None:
@@ -327,20 +280,18 @@ def _travels(probe: Probe) -> None:
     if isinstance(reply, str):
         if snapshot.fidelity is Fidelity.LOCAL and reply.startswith("SnapshotError"):
             return
-        raise _Broken(_HERE, f"restoring a pickled snapshot in a fresh process raised {reply}")
+        cause = _OUTSIDE if reply.startswith("AttributeError") else _HERE
+        raise _Broken(cause, f"restoring a pickled snapshot in a fresh process raised {reply}")
     _same(expected, reply, _HERE, "equal actions after restoring a pickled snapshot in a fresh process")
 
 
 def _importable(cls: type) -> bool:
     """Whether another process finds the class under its name."""
-    found: Any = sys.modules.get(cls.__module__) if cls.__module__ != "__main__" else None
-    for part in cls.__qualname__.split("."):
-        found = getattr(found, part, None)
-    return found is cls
+    return cls.__module__ != "__main__" and "<locals>" not in cls.__qualname__ and cls.__module__ in sys.modules
 
 
 def _in_fresh_process(job: bytes) -> Trace | str:
-    """Has a new Python process restore a snapshot and play; returns what came back, or the text of the exception."""
+    """Has a new Python process restore and play; returns what came back, or the text of the exception."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     command = [sys.executable, "-m", "agentenv.testing"]
     done = subprocess.run(command, input=job, capture_output=True, env=environment, timeout=120, check=False)  # noqa: S603
@@ -469,6 +420,8 @@ def _try(clause: Clause, probe: Probe) -> ClauseResult:
     except Exception as error:  # noqa: BLE001  a check reports on every law, whatever one of them raises
         where = traceback.extract_tb(error.__traceback__)[-1]
         detail = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+        if isinstance(error, AttributeError) and isinstance(error.obj, Env):
+            detail += f". Likely cause: {_OUTSIDE}: `self.{error.name}` is set during an episode only"
         return ClauseResult(clause.name, clause.law, "failed", detail)
     return ClauseResult(clause.name, clause.law, "passed")
 
@@ -486,7 +439,7 @@ def check_env(
         actions: actions to play instead of random ones; good ones reach further.
 
     Raises:
-        CheckError: laws are broken; the message quotes each, what was seen, and the likely cause.
+        CheckError: laws are broken.
     """
     results = run_clauses(env_or_id, seed=seed, num_steps=num_steps, actions=actions)
     if failed := [result for result in results if result.outcome == "failed"]:
