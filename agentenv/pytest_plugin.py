@@ -37,7 +37,6 @@ def load_env(name: str) -> Any:
         pytest.UsageError: no such id, or the module or the class does not exist, or is no environment.
     """
     from agentenv.env import Env
-    from agentenv.errors import UnknownEnvError
     from agentenv.registry import make
 
     try:
@@ -46,7 +45,7 @@ def load_env(name: str) -> Any:
             return name
         module, _, attribute = name.partition(":")
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, UnknownEnvError) as error:
+    except Exception as error:  # whatever the module raises while it is imported
         msg = f"--agentenv-check {name}: {error}"
         raise pytest.UsageError(msg) from error
     if not (isinstance(found, type) and issubclass(found, Env)):

@@ -30,7 +30,7 @@ from agentenv.probe import Probe, Trace, play
 from agentenv.protocols import Fidelity, Snapshot
 from agentenv.registry import make
 
-__all__ = ["CLAUSES", "Clause", "ClauseResult", "Probe", "check_env", "play", "run_clauses"]
+__all__ = ["CLAUSES", "Clause", "ClauseResult", "check_env", "run_clauses"]
 
 
 class _Broken(Exception):

@@ -68,6 +68,9 @@ class Tool:
         if not (doc := inspect.getdoc(function)):
             msg = f"{where} needs a docstring: it is what the agent reads"
             raise TypeError(msg)
+        if inspect.iscoroutinefunction(function):
+            msg = f"{where} must be an ordinary function, got `async def`: environments step synchronously"
+            raise TypeError(msg)
         description, parameters = _read_docstring(doc)
         hints = get_type_hints(function, include_extras=True)
         fields: dict[str, Any] = {}

@@ -13,7 +13,8 @@ from envs_for_tests import Boxed, Dice, Dynamic, Guess, LocalDice, Notes, guess
 
 import agentenv as ae
 from agentenv.errors import CheckError
-from agentenv.testing import CLAUSES, check_env, play, run_clauses
+from agentenv.probe import play
+from agentenv.testing import CLAUSES, check_env, run_clauses
 
 ALL = {clause.name for clause in CLAUSES}
 NUMBERS = [

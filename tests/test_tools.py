@@ -339,3 +339,15 @@ def test_samples_of_the_action_space_are_calls_that_fit(cls):
             calls += 1
             assert env.step(action)[4]["mistakes"] == [], action
     assert calls > 60
+
+
+def test_async_tools_are_refused_where_they_are_defined():
+    with pytest.raises(TypeError, match=r"tool .*slow must be an ordinary function, got `async def`"):
+
+        class Slow(ae.ToolEnv):
+            @ae.tool
+            async def slow(self) -> str:
+                """Wait."""
+                return ""
+
+        Slow()
