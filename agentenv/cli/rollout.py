@@ -66,7 +66,8 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     choice = choose_env(env_id, option or ())
     actor, given = _actor(choice, agent, tasks, seed, temperature, max_action_tokens)
     path = out or _free_path()
-    with blame("--out", OSError):
+    with blame("--out", OSError, ValueError):
+        _check_replaceable(path)
         write_trees(path, [])
     began = time.monotonic()
     with (
@@ -107,6 +108,17 @@ def _actor(
         refuse("--agent", msg)
     model = load_model_agent("--agent", Path(agent), temperature=temperature, max_new_tokens=max_action_tokens)
     return model, [None] * tasks
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuses to replace a file that is not one of ours."""
+    from agentenv.serialize import FORMAT
+
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            if FORMAT.encode() not in file.readline(200):
+                msg = f"it would replace {str(path)!r}, which is not a trees file; choose another name"
+                raise ValueError(msg)
 
 
 def _free_path() -> Path:

@@ -97,3 +97,24 @@ def test_tasks_of_a_list_come_once_each_and_held_out_ones_never():
 def test_an_environment_with_one_task_gives_it_as_often_as_asked(here):
     tasks = sample_tasks(choose_env("dice_env:Dice"), 4, seed=0)
     assert [task.goal for task in tasks.values()] == [9] * 4
+
+
+def test_a_file_that_is_not_ours_is_not_replaced(tmp_path):
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("my notes\n")
+    result = run("rollout", MATH, "--agent", "random", "--tasks", 1, "--rollouts", 1, "--out", mine)
+    assert result.exit_code == 2
+    assert "'--out'" in result.stderr and "not a trees file" in result.stderr
+    assert mine.read_text() == "my notes\n"
+    assert (
+        run(
+            "rollout", MATH, "--agent", "random", "--tasks", 1, "--rollouts", 1, "--out", tmp_path / "t.jsonl"
+        ).exit_code
+        == 0
+    )
+    assert (
+        run(
+            "rollout", MATH, "--agent", "random", "--tasks", 1, "--rollouts", 1, "--out", tmp_path / "t.jsonl"
+        ).exit_code
+        == 0
+    )
