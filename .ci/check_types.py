@@ -7,7 +7,8 @@ import json
 import subprocess
 import sys
 
-done = subprocess.run([sys.executable, "-m", "pyright", "--outputjson"], capture_output=True, text=True, check=False)
+command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
+done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
 try:
     report = json.loads(done.stdout)
 except json.JSONDecodeError:
