@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import gymnasium
 import numpy as np
@@ -18,7 +18,19 @@ __all__ = ["Actions", "Messages", "Unicode"]
 _SAMPLES = "abc XYZ 019 .,+-*/ äß 漢字 \N{SNOWMAN}\n"
 
 
-class Unicode(gymnasium.Space[str]):
+T = TypeVar("T")
+
+
+class _PlainSpace(gymnasium.Space[T]):
+    """A space of Python objects, which numpy cannot flatten."""
+
+    @property
+    @override
+    def is_np_flattenable(self) -> bool:
+        return False
+
+
+class Unicode(_PlainSpace[str]):
     """All text of at most `max_length` characters.
 
     Args:
@@ -40,11 +52,6 @@ class Unicode(gymnasium.Space[str]):
     def contains(self, x: object) -> bool:
         return isinstance(x, str) and (self.max_length is None or len(x) <= self.max_length)
 
-    @property
-    @override
-    def is_np_flattenable(self) -> bool:
-        return False
-
     @override
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Unicode) and other.max_length == self.max_length
@@ -56,7 +63,7 @@ class Unicode(gymnasium.Space[str]):
         return f"Unicode(max_length={self.max_length})"
 
 
-class Messages(gymnasium.Space[Observation]):
+class Messages(_PlainSpace[Observation]):
     """All tuples of chat messages, the empty one included."""
 
     def __init__(self, seed: int | np.random.Generator | None = None) -> None:
@@ -82,11 +89,6 @@ class Messages(gymnasium.Space[Observation]):
         messages = cast("tuple[object, ...]", x)
         return all(isinstance(m, dict) and _is_message(cast("dict[str, Any]", m)) for m in messages)
 
-    @property
-    @override
-    def is_np_flattenable(self) -> bool:
-        return False
-
     @override
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Messages)
@@ -102,7 +104,7 @@ def _is_message(message: Mapping[str, Any]) -> bool:
     return isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
 
 
-class Actions(gymnasium.Space[Any]):
+class Actions(_PlainSpace[Any]):
     """All that `step` accepts: text, an assistant message, or an `Action`.
 
     Samples are mostly well-formed calls of the tools, so that random play gets somewhere, and sometimes plain text.
@@ -188,11 +190,6 @@ class Actions(gymnasium.Space[Any]):
         except ValueError:
             return False
         return True
-
-    @property
-    @override
-    def is_np_flattenable(self) -> bool:
-        return False
 
     @override
     def __eq__(self, other: object) -> bool:
