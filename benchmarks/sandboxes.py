@@ -168,9 +168,11 @@ def bench_alternatives(repeats: int, ours: dict[str, float]) -> None:
 
 def bench_docker(repeats: int, ours: dict[str, float]) -> None:
     """Times the docker back end, and Docker used directly."""
-    from agentenv.sandboxes.docker import _engine, _host_binds, _skeleton_image  # pyright: ignore[reportPrivateUsage]
+    from agentenv.sandboxes.engines import engine_at
+    from agentenv.sandboxes.skeleton import host_paths
 
-    client = _engine()
+    engine = engine_at()
+    client = engine.client
     opened: list[GuestSandbox] = []
     show("docker back end: create", measure(lambda: opened.append(open_sandbox(backend="docker")), 5))
     guest = show("docker back end: exec true", measure(lambda: opened[0].exec(["true"]), repeats))
@@ -179,9 +181,9 @@ def bench_docker(repeats: int, ours: dict[str, float]) -> None:
     last = opened[0].snapshot()
     show("docker back end: restore", measure(lambda: opened[0].restore(last), repeats))
     show("docker back end: close", measure(lambda: opened.pop().close(), 5))
-    binds = _host_binds(SandboxSpec())
+    binds = [f"{path}:{path}:ro" for path in host_paths(SandboxSpec())]
     start = {"network_mode": "none", "detach": True, "volumes": binds}
-    container = client.containers.run(_skeleton_image(), ["sleep", "600"], **start)
+    container = client.containers.run(engine.skeleton_image, ["sleep", "600"], **start)
     try:
         bare = show("docker exec true", measure(lambda: container.exec_run(["true"]), repeats))
         print(f"    through the guest it is {bare / guest:.1f} times faster")

@@ -8,54 +8,33 @@ When this process ends, however it ends, the stream closes, the guest ends, and 
 """
 
 import contextlib
-import hashlib
-import io
 import itertools
-import os
 import platform
 import socket
-import tarfile
 import weakref
 from functools import cache
-from pathlib import Path
 from typing import Any, Self
 
 from typing_extensions import override
 
-from agentenv.errors import MissingDependencyError, SandboxError
+from agentenv.errors import SandboxError
 from agentenv.protocols import Capabilities
 
 from .base_files import empty_archive
-from .cgroups import owner_lives, owner_tag
+from .cgroups import owner_tag
+from .engines import LABEL, Engine, engine_at
 from .guest.wire import Closed, Late, Wire
 from .guest_process import BOOT, packed_guest
 from .guest_sandbox import GuestSandbox, settings_of
 from .layers import archives
 from .probing import NO_PROCESSES, probe_by_doing
+from .skeleton import host_paths
 from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
 
-__all__ = ["DockerSandbox", "probe", "sweep_containers"]
+__all__ = ["DockerSandbox", "probe"]
 
-_LABEL = "agentenv.owner"
-_SKELETON = "agentenv-skeleton"
-_SOCKETS = ("/var/run/docker.sock", "/run/podman/podman.sock")
 _CAPABILITIES = ["KILL", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
-_SHOWN_ETC = (
-    "alternatives",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "localtime",
-    "mime.types",
-    "perl",
-    "python3*",
-)
-_ETC = {
-    "passwd": "root:x:0:0:root:/:/bin/sh\nagent:x:1000:1000:agent:/tmp:/bin/sh\n",
-    "group": "root:x:0:\nagent:x:1000:\n",
-    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
-}
 _START_S = 60.0
 _PAGE = 4096
 _STDERR = 2
@@ -113,95 +92,6 @@ class _StreamWire(Wire):
         self._link.close()
 
 
-@cache
-def _engine() -> Any:
-    """Returns the client of the first engine that answers.
-
-    Raises:
-        MissingDependencyError: the SDK is not installed.
-        SandboxError: no engine answers.
-    """
-    try:
-        import docker
-        from docker.errors import DockerException
-    except ImportError as error:
-        msg = "the docker back end needs the Docker SDK: pip install 'agentenv[docker]'"
-        raise MissingDependencyError(msg) from error
-    given = os.environ.get("DOCKER_HOST")
-    urls = [given] if given else [f"unix://{path}" for path in _SOCKETS if Path(path).exists()]
-    reasons: list[str] = []
-    for url in urls:
-        try:
-            client: Any = docker.DockerClient(base_url=url, timeout=120)
-            client.ping()
-        except DockerException as error:
-            reasons.append(f"{url}: {error}")
-        else:
-            _sweep(client)
-            return client
-    msg = (
-        f"no container engine answers ({'; '.join(reasons) or 'no socket was found'}): start dockerd or "
-        "`podman system service`, and set DOCKER_HOST where its socket is not at a usual place"
-    )
-    raise SandboxError(msg)
-
-
-@cache
-def _is_podman() -> bool:
-    parts: list[dict[str, str]] = _engine().version().get("Components") or []
-    return any("podman" in part.get("Name", "").lower() for part in parts)
-
-
-@cache
-def _skeleton_image() -> str:
-    """Returns the id of an image with nothing but folders, links and three files; made unless it exists."""
-    client = _engine()
-    links = {
-        name: str(Path(f"/{name}").readlink())
-        for name in ("bin", "sbin", "lib", "lib32", "lib64")
-        if Path(f"/{name}").is_symlink()
-    }
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name in ("usr", "etc", "proc", "dev", "sys", "tmp", "run", "var", "workspace"):
-            _add_to(tar, name, tarfile.DIRTYPE)
-        for name, target in {**links, "var/tmp": "/tmp"}.items():
-            _add_to(tar, name, tarfile.SYMTYPE, link=target)
-        for name, text in _ETC.items():
-            _add_to(tar, f"etc/{name}", tarfile.REGTYPE, content=text.encode())
-    data = out.getvalue()
-    repository = f"{_SKELETON}-{hashlib.sha256(data).hexdigest()[:12]}"  # podman's interface drops a tag
-    name = f"{repository}:latest"
-    found = _find_image(name)
-    if not found:
-        client.api.import_image_from_data(data, repository=repository, tag="latest")
-        found = _find_image(name)
-    return found
-
-
-def _find_image(name: str) -> str:
-    """Returns the id of an image, whatever the engine put before its name; `""` where there is none."""
-    for image in _engine().api.images():
-        if any(tag.rpartition("/")[2] == name for tag in image["RepoTags"] or ()):
-            return str(image["Id"])
-    return ""
-
-
-def _add_to(tar: tarfile.TarFile, name: str, kind: bytes, *, link: str = "", content: bytes = b"") -> None:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.size = kind, link, len(content)
-    info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
-    tar.addfile(info, io.BytesIO(content))
-
-
-def _host_binds(spec: SandboxSpec) -> list[str]:
-    paths = [
-        path for name in ("usr", "bin", "sbin", "lib", "lib32", "lib64") if not (path := Path(f"/{name}")).is_symlink()
-    ]
-    paths += [path for pattern in _SHOWN_ETC for path in Path("/etc").glob(pattern)]
-    return [f"{path}:{path}:ro" for path in (*paths, *spec.readonly) if Path(path).exists()]
-
-
 class DockerSandbox(GuestSandbox):
     """A container; see the module.
 
@@ -215,11 +105,15 @@ class DockerSandbox(GuestSandbox):
         super().__init__(spec, origin)
         self._base_bytes = _bytes_of(origin) if base_bytes is None else base_bytes
         self._container = ""
-        from docker.errors import APIError, DockerException
+        self._engine: Engine = engine_at(spec.engine)
+        from docker.errors import APIError, DockerException, ImageNotFound
 
         try:
             self._start()
             self._put(origin)
+        except ImageNotFound as error:
+            msg = f"the engine has no image {spec.image!r}: docker pull {spec.image}"
+            raise SandboxError(msg) from error
         except (APIError, DockerException) as error:
             self._remove()
             msg = f"the container engine refused a sandbox: {error}"
@@ -229,8 +123,8 @@ class DockerSandbox(GuestSandbox):
             raise
 
     def _start(self) -> None:
-        api = _engine().api
-        image = self.spec.image or _skeleton_image()
+        api = self._engine.api
+        image = self.spec.image or self._engine.skeleton_image
         settings = settings_of(self.spec)
         settings["filtered"] = self.spec.runtime != "runsc" and platform.machine() in {"x86_64", "aarch64"}
         python = "/usr/bin/python3" if self.spec.image is None else "python3"
@@ -243,11 +137,11 @@ class DockerSandbox(GuestSandbox):
             stdin_open=True,
             working_dir="/",
             network_disabled=True,
-            labels={_LABEL: owner_tag()},
+            labels={LABEL: owner_tag()},
             host_config=self._host_config(api),
         )
         self._container = created["Id"]
-        self._finalizer = weakref.finalize(self, _remove_container, self._container)
+        self._finalizer = weakref.finalize(self, self._engine.remove, self._container)
         link = api.attach_socket(self._container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
         wire = _StreamWire(link)
         try:
@@ -270,12 +164,13 @@ class DockerSandbox(GuestSandbox):
         limits = self.spec.limits
         guest_kernel = self.spec.runtime == "runsc"  # its own memory and threads are counted, too
         memory = limits.memory + limits.disk + self._base_bytes + (_KERNEL_MEMORY if guest_kernel else 0)
-        inodes = "" if _is_podman() else f",nr_inodes={limits.files + len(self._origin.entries) + 8}"
+        inodes = "" if self._engine.is_podman else f",nr_inodes={limits.files + len(self._origin.entries) + 8}"
         tmpfs = f"rw,exec,nosuid,nodev,size={limits.disk + self._base_bytes}{inodes}"
+        shown = host_paths(self.spec) if self.spec.image is None else self.spec.readonly
         return api.create_host_config(
             network_mode="none",
             auto_remove=True,
-            binds=_host_binds(self.spec) if self.spec.image is None else [f"{p}:{p}:ro" for p in self.spec.readonly],
+            binds=[f"{path}:{path}:ro" for path in shown],
             cap_drop=["ALL"],
             cap_add=_CAPABILITIES,
             security_opt=["no-new-privileges"],
@@ -298,7 +193,7 @@ class DockerSandbox(GuestSandbox):
     @override
     def isolation(self) -> Capabilities:
         """What is really enforced here."""
-        return probe(self.spec.runtime)
+        return probe(self.spec.runtime, self.spec.engine)
 
     @override
     def _open(self, origin: WorkspaceSnapshot) -> Self:
@@ -310,7 +205,7 @@ class DockerSandbox(GuestSandbox):
 
     def _remove(self) -> None:
         if self._container:
-            _remove_container(self._container)
+            self._engine.remove(self._container)
             self._container = ""
 
 
@@ -318,43 +213,13 @@ def _bytes_of(snapshot: WorkspaceSnapshot) -> int:
     return sum(-(-entry.size // _PAGE) * _PAGE for entry in snapshot.layers[0].entries()) if snapshot.layers else 0
 
 
-def _remove_container(name: str) -> None:
-    from docker.errors import APIError
-
-    api = _engine().api
-    if _is_podman():  # it would wait ten seconds for the guest to end by itself
-        with contextlib.suppress(APIError, OSError):
-            api.kill(name)
-    with contextlib.suppress(APIError, OSError):
-        api.remove_container(name, force=True)
-
-
-def sweep_containers() -> list[str]:
-    """Removes containers whose owner no longer lives; returns their names. None where no engine answers."""
-    try:
-        return _sweep(_engine())
-    except (SandboxError, ImportError):
-        return []
-
-
-def _sweep(client: Any) -> list[str]:
-    from docker.errors import APIError
-
-    removed: list[str] = []
-    for container in client.containers.list(all=True, filters={"label": _LABEL}, ignore_removed=True):
-        if not owner_lives(container.labels[_LABEL]):
-            with contextlib.suppress(APIError, OSError):
-                container.remove(force=True)
-                removed.append(f"container {container.name}")
-    return removed
-
-
 @cache
-def probe(runtime: str | None = None) -> Capabilities:
+def probe(runtime: str | None = None, engine: str | None = None) -> Capabilities:
     """Returns what holds on this machine, found by attacking a container.
 
     Args:
         runtime: of the container, the engine's default without one.
+        engine: its URL, see `engine_at`.
 
     Raises:
         SandboxError: no engine answers, or its containers do not run.
@@ -363,11 +228,11 @@ def probe(runtime: str | None = None) -> Capabilities:
         "constant_snapshot": "a snapshot copies the workspace out of the container",
         "process_snapshot": NO_PROCESSES,
     }
-    if _is_podman():
+    if engine_at(engine).is_podman:
         given["inodes"] = "podman's interface takes no limit on inodes"
 
     def make(spec: SandboxSpec) -> DockerSandbox:
-        spec = SandboxSpec(limits=spec.limits, runtime=runtime)
+        spec = SandboxSpec(limits=spec.limits, runtime=runtime, engine=engine)
         return DockerSandbox(spec, WorkspaceSnapshot((archives.add(empty_archive()),)))
 
     return probe_by_doing("kernel" if runtime == "runsc" else "container", "docker", make, given)

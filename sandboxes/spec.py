@@ -59,6 +59,7 @@ class SandboxSpec:
         network: `"none"`. No back end offers a network.
         image: the container image of the docker back end; a skeleton around the host's `/usr` without one.
         runtime: the container runtime of the docker back end, e.g. `"runsc"`.
+        engine: the URL of the docker back end's engine; `DOCKER_HOST`, or a socket at a usual place, without one.
     """
 
     base: str | os.PathLike[str] | Mapping[str, bytes | str] | WorkspaceSnapshot | None = None
@@ -68,6 +69,7 @@ class SandboxSpec:
     network: str = "none"
     image: str | None = None
     runtime: str | None = None
+    engine: str | None = None
 
     def __post_init__(self) -> None:
         if self.network != "none":

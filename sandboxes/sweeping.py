@@ -1,7 +1,7 @@
 """Removing what killed owners left behind. Every back end also does it for itself when it is first used."""
 
 from .cgroups import sweep_cgroups
-from .docker import sweep_containers
+from .engines import sweep_containers
 from .folder import sweep_folders
 
 __all__ = ["collect_garbage"]

@@ -1,8 +1,8 @@
-"""The sandbox back ends that tests run on."""
+"""Where sandboxes are tried: the back ends, and the docker back end on podman and on gVisor's runtime."""
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -10,27 +10,43 @@ import pytest
 from agentenv.errors import SandboxError
 from agentenv.sandboxes import SandboxSpec, open_sandbox
 from agentenv.sandboxes.guest_sandbox import GuestSandbox
+from agentenv.sandboxes.opening import BACKENDS
 
 Open = Callable[..., GuestSandbox]
-ENGINES = ("docker", "gvisor")
+
+PLACES: Mapping[str, tuple[str, dict[str, Any]]] = {
+    **{backend: (backend, {}) for backend in BACKENDS},
+    "podman": ("docker", {"engine": os.environ.get("CONTAINER_HOST", "unix:///run/podman/podman.sock")}),
+    "runsc": ("docker", {"runtime": "runsc"}),
+}
+"""Back end and fields of `SandboxSpec`, by name."""
+
+WITH_ENGINES = ("docker", "podman", "runsc", "gvisor")
+"""Those that need a program which the SDK does not bring."""
 
 
-def opener(backend: str) -> Open:
-    """Returns a function that opens a sandbox of this back end, given fields of `SandboxSpec`."""
+def opener(place: str) -> Open:
+    """Returns a function that opens a sandbox there, given fields of `SandboxSpec`."""
+    backend, settings = PLACES[place]
 
     def make(**fields: Any) -> GuestSandbox:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return open_sandbox(SandboxSpec(**fields), backend=backend, require="none")
+            return open_sandbox(SandboxSpec(**settings, **fields), backend=backend, require="none")
 
     return make
 
 
-def skip_without(backend: str) -> None:
-    """Skips where the engine of a back end is missing, unless REQUIRE_DOCKER=1, where that is a failure."""
-    if backend not in ENGINES or os.environ.get("REQUIRE_DOCKER") == "1":
+def marks(place: str) -> list[pytest.MarkDecorator]:
+    """Returns the marks of a test there."""
+    return [pytest.mark.docker] if place in WITH_ENGINES else []
+
+
+def skip_without(place: str) -> None:
+    """Skips where an engine is missing, unless REQUIRE_DOCKER=1, where that is a failure."""
+    if place not in WITH_ENGINES or os.environ.get("REQUIRE_DOCKER") == "1":
         return
     try:
-        opener(backend)().close()
+        opener(place)().close()
     except (SandboxError, ImportError) as error:
-        pytest.skip(f"no engine for the {backend} back end: {error}")
+        pytest.skip(f"{place} does not answer: {error}")

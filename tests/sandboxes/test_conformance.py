@@ -8,12 +8,12 @@ import time
 from dataclasses import replace
 
 import pytest
-from sandbox_backends import ENGINES, opener, skip_without
+from sandbox_backends import PLACES, marks, opener, skip_without
 
 from agentenv.errors import CheckError, WorkspaceError
 from agentenv.protocols import Capabilities
 from agentenv.sandboxes import SandboxSpec
-from agentenv.sandboxes.opening import BACKENDS, origin_of
+from agentenv.sandboxes.opening import origin_of
 from agentenv.sandboxes.snapshots import WorkspaceSnapshot
 from agentenv.sandboxes.subprocess import SubprocessSandbox
 from agentenv.testing_sandbox import SANDBOX_CLAUSES, check_sandbox, run_sandbox_clauses
@@ -21,16 +21,16 @@ from agentenv.testing_sandbox import SANDBOX_CLAUSES, check_sandbox, run_sandbox
 pytestmark = pytest.mark.filterwarnings("ignore::agentenv.sandboxes.subprocess.NoIsolationWarning")
 
 CASES = [
-    pytest.param(backend, clause, id=f"{backend}-{clause.name}", marks=[pytest.mark.docker] * (backend in ENGINES))
-    for backend in BACKENDS
+    pytest.param(place, clause, id=f"{place}-{clause.name}", marks=marks(place))
+    for place in PLACES
     for clause in SANDBOX_CLAUSES
 ]
 
 
-@pytest.mark.parametrize(("backend", "clause"), CASES)
-def test_back_end_keeps_the_law(backend, clause):
-    skip_without(backend)
-    (verdict,) = run_sandbox_clauses(opener(backend), clauses=[clause])
+@pytest.mark.parametrize(("place", "clause"), CASES)
+def test_back_end_keeps_the_law(place, clause):
+    skip_without(place)
+    (verdict,) = run_sandbox_clauses(opener(place), clauses=[clause])
     assert verdict.outcome == "passed", verdict.detail
 
 
