@@ -1,14 +1,12 @@
 """The keeper: holds the layers of all namespace sandboxes of one parent, in mounts that nobody else can see.
 
 It lives in user and mount namespaces of its own. Every layer is a tmpfs there; when the keeper ends, however it ends,
-the kernel frees them all. It builds the root that sandboxes share (read-only binds of the host), starts the spawner,
-and then serves its parent: make a layer, lay an overlay over layers, freeze what was written, merge, pack, scan, drop.
+the kernel frees them all. It builds the root that sandboxes share, starts the spawner, and then serves its parent: make
+a layer, lay an overlay over layers, freeze what was written, merge, pack, scan, drop.
 """
 
 from __future__ import annotations
 
-import errno
-import glob
 import json
 import os
 import select
@@ -19,99 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from . import linux, trees
 from .agent import close_on_exec
+from .root import ROOT, STAGE, add_kernel_files, build_root, seal_root
 from .spawner import serve_spawns
 from .wire import Closed, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 __all__ = ["Keeper", "main"]
 
-_STAGE = "/sys"  # exists everywhere, and nobody in here needs it
-_ROOT = _STAGE + "/root"
-_LAYERS = _STAGE + "/layers"
+_LAYERS = STAGE + "/layers"
 _VIEW = _LAYERS + "/view"
 _SUBORDINATE = 1_900_000_000  # above what distributions, subuid and systemd hand out
 _SUBORDINATE_COUNT = 65536
-_SHOWN = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_SHOWN_ETC = (
-    "alternatives",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "localtime",
-    "mime.types",
-    "protocols",
-    "services",
-    "ssl/openssl.cnf",
-    "python3*",
-    "perl",
-)
-_DEVICES = ("null", "zero", "full", "random", "urandom")
-_DEVICE_LINKS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
-_WRITTEN_ETC = {
-    "passwd": "root:x:0:0:root:/:/bin/sh\nagent:x:1000:1000:agent:/tmp:/bin/sh\n"
-    "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
-    "group": "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n",
-    "hosts": "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 sandbox\n",
-    "hostname": "sandbox\n",
-    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
-}
-
-
-# ---------------------------------------------------------------------- the root that sandboxes share
-
-
-def build_root(readonly: Sequence[str]) -> None:
-    """Builds the root at `_ROOT`: allow-listed parts of the host, read-only, and empty places for the rest."""
-    linux.mount("tmpfs", _STAGE, "tmpfs", linux.NOSUID | linux.NODEV, "mode=755,size=1m")
-    os.mkdir(_ROOT)
-    os.mkdir(_LAYERS)
-    linux.mount("tmpfs", _ROOT, "tmpfs", linux.NOSUID | linux.NODEV, "mode=755,size=4m")
-    for name in ("proc", "dev", "tmp", "run", "var", "workspace", "etc"):
-        os.mkdir(f"{_ROOT}/{name}")
-    os.symlink("/tmp", f"{_ROOT}/var/tmp")
-    for name, text in _WRITTEN_ETC.items():
-        with open(f"{_ROOT}/etc/{name}", "w") as file:
-            file.write(text)
-    etc = [path[1:] for pattern in _SHOWN_ETC for path in glob.glob("/etc/" + pattern)]
-    for path in (*_SHOWN, *etc, *(path.strip("/") for path in readonly)):
-        _show("/" + path)
-    _make_devices()
-    linux.bind("/proc", f"{_ROOT}/proc")  # a sandbox may mount its own only while it sees a whole one
-    linux.set_attributes(_ROOT, linux.MOUNT_RDONLY, recursive=False)
-
-
-def _show(path: str) -> None:
-    """Shows a file or folder of the host, read-only; a link is copied as a link."""
-    target = _ROOT + path
-    if os.path.lexists(target) or not os.path.lexists(path):
-        return
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    if not os.path.realpath(os.path.dirname(target)).startswith(_ROOT):
-        raise OSError(errno.EXDEV, "a link leads out of the sandbox's root", path)
-    if os.path.islink(path):
-        os.symlink(os.readlink(path), target)
-        return
-    if os.path.isdir(path):
-        os.mkdir(target)
-    else:
-        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
-    linux.bind(path, target)
-    linux.set_attributes(target, linux.MOUNT_RDONLY | linux.MOUNT_NOSUID | linux.MOUNT_NODEV)
-
-
-def _make_devices() -> None:
-    folder = _ROOT + "/dev"
-    linux.mount("tmpfs", folder, "tmpfs", linux.NOSUID | linux.NOEXEC, "mode=755,size=64k")
-    for name in _DEVICES:
-        os.close(os.open(f"{folder}/{name}", os.O_CREAT | os.O_WRONLY, 0o644))
-        linux.bind(f"/dev/{name}", f"{folder}/{name}")
-        linux.set_attributes(f"{folder}/{name}", linux.MOUNT_NOSUID | linux.MOUNT_NOEXEC)
-    for name, tail in _DEVICE_LINKS.items():
-        os.symlink("/proc/self/fd" + tail, f"{folder}/{name}")
-    os.mkdir(folder + "/shm")
-    linux.set_attributes(folder, linux.MOUNT_RDONLY, recursive=False)
 
 
 # ---------------------------------------------------------------------- layers
@@ -364,6 +282,9 @@ def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> int:
     linux.unshare(linux.NEWNS)
     linux.make_private()
     build_root(settings["readonly"])
+    add_kernel_files()
+    seal_root()
+    os.mkdir(_LAYERS)
     if uid == 0:
         linux.unshare(linux.NEWUSER)
         wire.send({"map": f"0 {_SUBORDINATE} {_SUBORDINATE_COUNT}", "pid": os.getpid()})
@@ -412,8 +333,8 @@ def _fork_spawner(link: int) -> None:
         os.setsid()
         linux.unshare(linux.NEWNS | linux.NEWUTS)
         socket.sethostname("sandbox")
-        linux.bind(_ROOT, _ROOT)
-        linux.pivot_into(_ROOT)
+        linux.bind(ROOT, ROOT)
+        linux.pivot_into(ROOT)
         serve_spawns(link)
     finally:
         os._exit(0)

@@ -1,0 +1,104 @@
+"""The root that sandboxes without an image share: allow-listed parts of the host, read-only, and empty places.
+
+Built in a mount namespace of one's own, which nobody else sees.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+from typing import TYPE_CHECKING
+
+from . import linux
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ROOT", "STAGE", "add_kernel_files", "build_root", "seal_root"]
+
+STAGE = "/sys"  # exists everywhere, and nobody in here needs it
+ROOT = STAGE + "/root"
+_SHOWN = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_SHOWN_ETC = (
+    "alternatives",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "protocols",
+    "services",
+    "ssl/openssl.cnf",
+    "python3*",
+    "perl",
+)
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_DEVICE_LINKS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
+_WRITTEN_ETC = {
+    "passwd": "root:x:0:0:root:/:/bin/sh\nagent:x:1000:1000:agent:/tmp:/bin/sh\n"
+    "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+    "group": "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n",
+    "hosts": "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 sandbox\n",
+    "hostname": "sandbox\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+}
+
+
+def build_root(readonly: Sequence[str]) -> None:
+    """Builds the root at `ROOT`, on a new file system at `STAGE` that has room for mount points.
+
+    Args:
+        readonly: more folders and files of the host to show.
+    """
+    linux.mount("tmpfs", STAGE, "tmpfs", linux.NOSUID | linux.NODEV, "mode=755,size=1m")
+    os.mkdir(ROOT)
+    linux.mount("tmpfs", ROOT, "tmpfs", linux.NOSUID | linux.NODEV, "mode=755,size=4m")
+    for name in ("proc", "dev", "tmp", "run", "var", "workspace", "etc"):
+        os.mkdir(f"{ROOT}/{name}")
+    os.symlink("/tmp", f"{ROOT}/var/tmp")
+    for name, text in _WRITTEN_ETC.items():
+        with open(f"{ROOT}/etc/{name}", "w") as file:
+            file.write(text)
+    etc = [path[1:] for pattern in _SHOWN_ETC for path in glob.glob("/etc/" + pattern)]
+    for path in (*_SHOWN, *etc, *(path.strip("/") for path in readonly)):
+        _show("/" + path)
+
+
+def _show(path: str) -> None:
+    """Shows a file or folder of the host, read-only; a link is copied as a link."""
+    target = ROOT + path
+    if os.path.lexists(target) or not os.path.lexists(path):
+        return
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if not os.path.realpath(os.path.dirname(target)).startswith(ROOT):
+        raise OSError(errno.EXDEV, "a link leads out of the sandbox's root", path)
+    if os.path.islink(path):
+        os.symlink(os.readlink(path), target)
+        return
+    if os.path.isdir(path):
+        os.mkdir(target)
+    else:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    linux.bind(path, target)
+    linux.set_attributes(target, linux.MOUNT_RDONLY | linux.MOUNT_NOSUID | linux.MOUNT_NODEV)
+
+
+def seal_root() -> None:
+    """Makes the root read-only."""
+    linux.set_attributes(ROOT, linux.MOUNT_RDONLY, recursive=False)
+
+
+def add_kernel_files() -> None:
+    """Adds devices and `/proc`, for sandboxes that share the kernel."""
+    linux.bind("/proc", f"{ROOT}/proc")  # a sandbox may mount its own only while it sees a whole one
+    folder = ROOT + "/dev"
+    linux.mount("tmpfs", folder, "tmpfs", linux.NOSUID | linux.NOEXEC, "mode=755,size=64k")
+    for name in _DEVICES:
+        os.close(os.open(f"{folder}/{name}", os.O_CREAT | os.O_WRONLY, 0o644))
+        linux.bind(f"/dev/{name}", f"{folder}/{name}")
+        linux.set_attributes(f"{folder}/{name}", linux.MOUNT_NOSUID | linux.MOUNT_NOEXEC)
+    for name, tail in _DEVICE_LINKS.items():
+        os.symlink("/proc/self/fd" + tail, f"{folder}/{name}")
+    os.mkdir(folder + "/shm")
+    linux.set_attributes(folder, linux.MOUNT_RDONLY, recursive=False)
