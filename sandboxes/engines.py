@@ -18,6 +18,7 @@ LABEL = "agentenv.owner"
 """The label by which a container names the process it belongs to."""
 
 _SKELETON = "agentenv-skeleton"
+_POOLS = 4096  # the SDK has one for each address it asks; closing one that is in use would break that request
 _SOCKETS = ("/var/run/docker.sock", "/run/podman/podman.sock")
 
 
@@ -103,7 +104,8 @@ def engine_at(url: str | None = None) -> Engine:
     reasons: list[str] = []
     for address in urls:
         try:
-            client: Any = docker.DockerClient(base_url=address, timeout=120)
+            client: Any = docker.DockerClient(base_url=address, timeout=120, num_pools=_POOLS)
+            client.api.headers["Connection"] = "close"  # or an idle connection stays for each container there was
             client.ping()
         except DockerException as error:
             reasons.append(f"{address}: {error}")

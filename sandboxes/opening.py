@@ -3,7 +3,7 @@
 import importlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentenv.errors import SandboxError
@@ -54,6 +54,7 @@ class Report:
 BACKENDS: Mapping[str, Backend] = {
     "namespace": Backend("namespace", "NamespaceSandbox", "namespace"),
     "docker": Backend("docker", "DockerSandbox", "container"),
+    "gvisor": Backend("gvisor", "GvisorSandbox", "kernel"),
     "process": Backend("process", "ProcessSandbox", "process"),
     "subprocess": Backend("subprocess", "SubprocessSandbox", "none"),
 }
@@ -62,17 +63,21 @@ BACKENDS: Mapping[str, Backend] = {
 _ADVICE = "`agentenv sandbox probe` shows what is missing; a weaker level has to be asked for with require="
 
 
-def open_sandbox(spec: SandboxSpec | None = None, *, backend: str = "auto", require: str = "namespace") -> GuestSandbox:
+def open_sandbox(
+    spec: SandboxSpec | None = None, *, backend: str = "auto", require: str = "namespace", **fields: Any
+) -> GuestSandbox:
     """Opens a sandbox.
 
     Args:
         spec: what it shall be; an empty workspace with the default limits without one.
         backend: a name of `BACKENDS`, or `"auto"` for the first that works and promises enough.
         require: the weakest isolation level to accept, one of `LEVELS`.
+        **fields: of `SandboxSpec`, in place of the spec's: `open_sandbox(backend="docker", runtime="runsc")`.
 
     Raises:
         SandboxError: no back end that works promises this much; the message has the table of what was found.
         ValueError: an unknown back end or level.
+        TypeError: an unknown field.
     """
     if backend != "auto" and backend not in BACKENDS:
         msg = f"backend must be 'auto' or one of {', '.join(map(repr, BACKENDS))}, got {backend!r}"
@@ -80,7 +85,7 @@ def open_sandbox(spec: SandboxSpec | None = None, *, backend: str = "auto", requ
     if require not in LEVELS:
         msg = f"require must be one of {', '.join(map(repr, LEVELS))}, got {require!r}"
         raise ValueError(msg)
-    spec = spec or SandboxSpec()
+    spec = replace(spec or SandboxSpec(), **fields)
     origin = origin_of(spec)
     names = BACKENDS if backend == "auto" else (backend,)
     refused: list[str] = []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentenv.errors import SandboxError
-from agentenv.sandboxes import SandboxSpec, open_sandbox
+from agentenv.sandboxes import open_sandbox
 from agentenv.sandboxes.guest_sandbox import GuestSandbox
 from agentenv.sandboxes.opening import BACKENDS
 
@@ -32,7 +32,7 @@ def opener(place: str) -> Open:
     def make(**fields: Any) -> GuestSandbox:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return open_sandbox(SandboxSpec(**settings, **fields), backend=backend, require="none")
+            return open_sandbox(backend=backend, require="none", **settings, **fields)
 
     return make
 

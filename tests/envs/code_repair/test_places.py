@@ -1,0 +1,57 @@
+"""A whole repair keeps every law of the contract wherever it runs: on each engine, and for an ordinary user."""
+
+import functools
+from contextlib import closing
+
+import pytest
+from sandbox_backends import PLACES, WITH_ENGINES, skip_without
+
+from agentenv.envs.code_repair import CodeRepair, RepairTask, read_case
+from agentenv.sandboxes import open_sandbox
+from agentenv.testing import check_env
+
+TASK = RepairTask(
+    id="add",
+    instruction="add() subtracts. Repair it.",
+    files={"m.py": "def add(a, b):\n    return a - b\n"},
+    setup="from m import add",
+    visible=(read_case("add(1, 2) == 3"),),
+    hidden=(read_case("add(2, 5) == 7"),),
+)
+CALLS = (
+    ("run", {"command": "echo noise > scratch; python3 -c 'import m; print(m.add(1, 2))'"}),
+    ("edit_file", {"path": "m.py", "old": "a - b", "new": "a + b"}),
+    ("submit", {}),
+)
+REPAIR = [
+    {"role": "assistant", "tool_calls": [{"function": {"name": name, "arguments": arguments}}]}
+    for name, arguments in CALLS
+]
+
+
+def open_at(place):
+    """Returns what opens sandboxes there; it can be pickled, as a law asks."""
+    backend, settings = PLACES[place]
+    return functools.partial(open_sandbox, backend=backend, **settings)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("place", [place for place in WITH_ENGINES if place in PLACES])
+def test_laws_hold_on_an_engine(place):
+    skip_without(place)
+    with closing(CodeRepair(tasks=[TASK], sandbox=open_at(place))) as env:
+        check_env(env, actions=REPAIR)
+        env.reset(seed=0)
+        assert [env.step(action)[1] for action in REPAIR] == [0.0, 0.0, 1.0]
+
+
+def test_laws_hold_for_an_ordinary_user(ordinary_user):
+    code = (
+        "from agentenv.envs.code_repair import CodeRepair, RepairTask\n"
+        "from agentenv.testing import check_env\n"
+        f"env = CodeRepair(tasks=[RepairTask.model_validate_json({TASK.model_dump_json()!r})])\n"
+        f"check_env(env, actions={REPAIR!r})\n"
+        f"env.reset(seed=0); print([env.step(action)[1] for action in {REPAIR!r}], env.sandbox.isolation.backend)\n"
+    )
+    result = ordinary_user(code)
+    assert (result.stdout, result.stderr) == ("[0.0, 0.0, 1.0] namespace\n", "")
