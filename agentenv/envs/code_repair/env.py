@@ -19,9 +19,10 @@ from agentenv.tools import tool
 from agentenv.types import Action, Message
 
 from .commands import describe_call
-from .grading import Grader, OpenSandbox, collect_submission, spec_of
+from .grading import Grader
 from .library import bundled_tasks
 from .reading import read_tasks
+from .submissions import OpenSandbox, collect_submission, spec_of
 from .tasks import RepairTask
 
 __all__ = ["CodeRepair", "RepairState"]

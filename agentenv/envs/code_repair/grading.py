@@ -6,61 +6,33 @@
 3. Each hidden case runs there in a process of its own, in that same state, and gets one input. What it answers is
    compared outside, by type and value.
 
-Hidden test programs run in another fresh sandbox, which never holds the submission. A missing, late, doubled,
+Hidden test programs run in another fresh sandbox, which never holds the submission. Hidden suites share an interpreter
+with the submission, and are graded by `suite_grading.py`. A missing, late, doubled,
 truncated or unauthenticated answer is a failed case. A sandbox that breaks raises `SandboxError`: no verdict.
 """
 
 import functools
-import hashlib
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from agentenv.errors import SandboxError, TaskError, VerifierError, WorkspaceError
+from agentenv.errors import TaskError, VerifierError
 from agentenv.protocols import ExecResult, Sandbox
 from agentenv.sandboxes import SandboxSpec, open_sandbox
-from agentenv.sandboxes.opening import origin_of
 
 from .cases import Case, matches
-from .tasks import PROTECTED, RepairTask, TestProgram
+from .submissions import ENV, OpenSandbox, Submission, lay_over, spec_of
+from .suite_grading import SuiteGrader
+from .tasks import RepairTask, TestProgram
 
-__all__ = ["Grade", "Grader", "OpenSandbox", "Submission", "collect_submission", "is_allowed", "spec_of"]
+__all__ = ["Grade", "Grader"]
 
-OpenSandbox = Callable[[SandboxSpec], Any]
-"""Opens a `Sandbox`."""
-
-_MAX_FILES = 200
-_MAX_BYTES = 2 << 20
-_MAX_DEPTH = 190
-_ENV = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 _GUEST = (Path(__file__).parent / "guest.py").read_text(encoding="utf-8")
 _TEST_TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What an agent hands in.
-
-    Attributes:
-        files: contents by path; only what differs from the task's files.
-        deleted: files of the task that it removed.
-        refused: why it cannot be graded and so fails; empty where it can.
-    """
-
-    files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
-    deleted: tuple[str, ...] = ()
-    refused: str = ""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of what is graded."""
-        content = sorted((path, hashlib.sha256(data).hexdigest()) for path, data in self.files.items())
-        return hashlib.sha256(json.dumps([content, sorted(self.deleted)]).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +44,14 @@ class Grade:
         total: cases there are; where grading stopped at the first failure, the rest counts as failed.
         reasons: why cases failed, in words that give nothing hidden away.
         digest: of the submission that was graded.
+        tampered: it made a test pass that must fail; nothing else of it counts.
     """
 
     passed: int
     total: int
     reasons: tuple[str, ...] = ()
     digest: str = ""
+    tampered: bool = False
 
     @property
     def solved(self) -> bool:
@@ -90,57 +64,6 @@ class Grade:
         return self.passed / self.total if self.total else 0.0
 
 
-def spec_of(task: RepairTask) -> SandboxSpec:
-    """Returns the sandbox that a task starts in."""
-    return SandboxSpec(base=task.workspace(), env=_ENV, image=task.image)
-
-
-def is_allowed(path: str, task: RepairTask) -> bool:
-    """Whether a file may be part of a submission."""
-    return any(fnmatchcase(path, pattern) for pattern in task.editable) and not any(
-        fnmatchcase(path, pattern) for pattern in PROTECTED
-    )
-
-
-def collect_submission(sandbox: Any, task: RepairTask) -> Submission:
-    """Returns what the agent changed, of what it may hand in.
-
-    Links, pipes and files in folders that became links are left out, as are all files that it may not change.
-
-    Raises:
-        SandboxError: the sandbox broke.
-    """
-    base = origin_of(spec_of(task))
-    try:
-        changes = [change for change in sandbox.changes(base) if is_allowed(change.path, task)]
-    except SandboxError:
-        if not _is_too_deep(sandbox):
-            raise
-        return Submission(refused="it has folders nested too deep to be collected")
-    # a file that became a link or a folder is gone, as far as grading goes
-    deleted = tuple(c.path for c in changes if c.kind != "added" and (c.kind == "deleted" or c.type != "file"))
-    changed = [c for c in changes if c.kind != "deleted" and c.type == "file"]
-    size = sum(change.size for change in changed)
-    if len(changed) > _MAX_FILES or size > _MAX_BYTES:
-        return Submission(
-            refused=f"it has {len(changed)} changed files of {size} bytes together; "
-            f"at most {_MAX_FILES} files and {_MAX_BYTES} bytes are graded"
-        )
-    files: dict[str, bytes] = {}
-    for change in changed:
-        try:
-            files[change.path] = sandbox.read(change.path)
-        except WorkspaceError as error:
-            return Submission(refused=f"{change.path} cannot be read: {error.strerror}")
-    return Submission(files, deleted)
-
-
-def _is_too_deep(sandbox: Any) -> bool:
-    """Whether the agent nested folders deeper than a sandbox lists them: its own doing, no broken sandbox."""
-    deep = sandbox.exec(["find", ".", "-mindepth", str(_MAX_DEPTH), "-print", "-quit"])
-    return bool(deep.stdout)
-
-
 @dataclass(frozen=True)
 class Grader:
     """Grades submissions in sandboxes of its own.
@@ -148,13 +71,17 @@ class Grader:
     Attributes:
         open: opens a sandbox.
         case_timeout_s: seconds on the clock for one case.
+        rounds: runs of a hidden suite's deciding tests, see `suite_grading.py`.
+        secret: what is drawn for a suite depends on it; it must not be known to an agent.
     """
 
     open: OpenSandbox = open_sandbox
     case_timeout_s: float = 10.0
+    rounds: int = 3
+    secret: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
     def grade(self, task: RepairTask, submission: Submission, *, stop_early: bool = True) -> Grade:
-        """Returns the verdict of the hidden cases and the hidden test program.
+        """Returns the verdict of the hidden cases, the hidden test program and the hidden suite.
 
         Args:
             task: the task.
@@ -163,11 +90,20 @@ class Grader:
 
         Raises:
             SandboxError: a sandbox broke; there is no verdict.
-            TaskError: the task's test program fails on its own reference.
+            TaskError: the task's test program or suite fails on its own reference.
             VerifierError: the test program gave no answer.
         """
         noted = _record(self.open, task.program.model_dump_json()) if task.program else ()
-        return self._grade(task, submission, task.hidden, noted, stop_early=stop_early)
+        grade = self._grade(task, submission, task.hidden, noted, stop_early=stop_early)
+        if task.suite is None:
+            return grade
+        total = grade.total + len(task.suite.fail_to_pass) + len(task.suite.pass_to_pass)
+        if submission.refused or (stop_early and grade.passed < grade.total):
+            return replace(grade, total=total)
+        grader = SuiteGrader(self.open, rounds=self.rounds, secret=self.secret)
+        suite = grader.grade(task, task.suite, submission, stop_early=stop_early)
+        passed = 0 if suite.tampered else grade.passed + suite.passed
+        return Grade(passed, total, (*grade.reasons, *suite.reasons), submission.digest, suite.tampered)
 
     def grade_visible(self, task: RepairTask, submission: Submission) -> Grade:
         """Returns the verdict of the visible cases, run as the hidden ones are."""
@@ -185,9 +121,11 @@ class Grader:
         total = len(cases) + len(noted)
         if submission.refused:
             return Grade(0, total, (submission.refused,))
+        if not total:
+            return Grade(0, 0, (), submission.digest)
         passed, reasons = 0, list[str]()
         with closing(self.open(spec_of(task))) as sandbox:
-            if problem := _lay_over(sandbox, task, submission):
+            if problem := lay_over(sandbox, task, submission):
                 return Grade(0, total, (problem,), submission.digest)
             flags = () if task.image else ("-S",)  # an image may bring packages
             runner = _Runner(sandbox, sandbox.snapshot(), task.setup, self.case_timeout_s, flags)
@@ -287,20 +225,6 @@ def _run_guest(
     )
 
 
-def _lay_over(sandbox: Sandbox, task: RepairTask, submission: Submission) -> str:
-    """Puts the submission over the task's files; returns why that cannot be."""
-    for path in (*submission.files, *submission.deleted):
-        if not is_allowed(path, task):
-            return f"{path} cannot be part of a submission"
-    try:
-        if submission.deleted:
-            sandbox.exec(["rm", "-rf", "--", *submission.deleted])
-        sandbox.upload(submission.files)
-    except (WorkspaceError, ValueError) as error:
-        return f"it cannot be laid over the task's files: {error}"
-    return ""
-
-
 def _reason(answer: dict[str, Any]) -> str:
     if "nothing" in answer:
         return str(answer["nothing"])
@@ -333,6 +257,6 @@ def _record(open_: OpenSandbox, program_json: str) -> tuple[Any, ...]:
 
 def _run_program(open_: OpenSandbox, program: TestProgram, answers: list[Any] | None) -> dict[str, Any]:
     nonce = secrets.token_hex(16)
-    with closing(open_(SandboxSpec(env=_ENV))) as sandbox:
+    with closing(open_(SandboxSpec(env=ENV))) as sandbox:
         request = {"nonce": nonce, "answers": answers, **program.model_dump()}
         return read_answer(_run_guest(sandbox, "test", request, _TEST_TIMEOUT_S), nonce)

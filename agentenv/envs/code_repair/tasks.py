@@ -7,6 +7,7 @@ import pydantic
 from agentenv.tasks import Task
 
 from .cases import Case, parse_python
+from .suites import TestSuite, check_path
 
 __all__ = ["PROTECTED", "RepairTask", "TestProgram"]
 
@@ -59,7 +60,9 @@ class RepairTask(Task):
         visible: cases that the agent can see and run; they become `tests/test_visible.py` unless `files` has it.
         hidden: cases that decide.
         program: a hidden test program that decides, besides or instead of `hidden`.
-        solution: files that repair it, by path; not needed for grading.
+        suite: a hidden test suite that decides, besides or instead of `hidden`.
+        solution: files that repair it, by path; not needed for grading, but a `suite` is checked with it.
+        removed: files that the solution removes.
         editable: shell patterns of the files that a submission may hold; `*` also matches `/`.
         test_command: what `run_tests` runs.
         kind: the kind of bug.
@@ -73,7 +76,9 @@ class RepairTask(Task):
     visible: tuple[Case, ...] = ()
     hidden: tuple[Case, ...] = ()
     program: TestProgram | None = None
+    suite: TestSuite | None = None
     solution: dict[str, str] = pydantic.Field(default_factory=dict[str, str])
+    removed: tuple[str, ...] = ()
     editable: tuple[str, ...] = ("*.py",)
     test_command: str = "python3 -B -m unittest discover -s tests"
     kind: str = ""
@@ -82,13 +87,11 @@ class RepairTask(Task):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "RepairTask":
-        if not self.hidden and self.program is None:
-            msg = "a task needs 'hidden' cases or a 'program' that decides"
+        if not self.hidden and self.program is None and self.suite is None:
+            msg = "a task needs 'hidden' cases, a 'program' or a 'suite' that decides"
             raise ValueError(msg)
-        for path in (*self.files, *self.solution):
-            if not path or path.startswith("/") or "\0" in path or {"..", ".", ""} & set(path.split("/")):
-                msg = f"paths must be relative and plain, got {path!r}"
-                raise ValueError(msg)
+        for path in (*self.files, *self.solution, *self.removed):
+            check_path(path)
         parse_python(self.setup, "setup")
         return self
 
@@ -98,6 +101,14 @@ class RepairTask(Task):
         if self.visible:
             files.setdefault(VISIBLE_TESTS, write_visible_tests(self))
         return files
+
+    def read(self, path: str) -> bytes:
+        """Returns a file of the workspace at the start.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self.workspace()[path].encode()
 
 
 def write_visible_tests(task: RepairTask) -> str:

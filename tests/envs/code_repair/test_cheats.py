@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentenv.envs.code_repair import CodeRepair, Grader, collect_submission
-from agentenv.envs.code_repair.grading import spec_of
+from agentenv.envs.code_repair.submissions import spec_of
 from agentenv.sandboxes import open_sandbox
 
 _SPEC = importlib.util.spec_from_file_location("code_repair_cheats", Path(__file__).parent / "cheats.py")

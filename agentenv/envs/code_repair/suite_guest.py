@@ -1,0 +1,134 @@
+"""What runs inside grading sandboxes for a hidden test suite: pytest, and a recorder that reports to the outside.
+
+This file is read as text and run with `python3 -I -B -c`. It gets one request on standard input. The code under test
+shares this interpreter, so nothing in here is a secret from code that looks for it; that some of the tests it runs must
+fail, and which, only the outside knows (see `twins.py`).
+
+Each line of the answer is `seal number word name`: `seal` is a keyed digest of the rest, `number` counts lines, `name`
+is hexadecimal. A test is reported once, after its teardown.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Generator
+from typing import Any
+
+__all__ = ["main"]
+
+
+def sealed_writer(out: int, key: bytes) -> Any:
+    """Returns a function that writes sealed lines; only the process that made it can use it.
+
+    It uses nothing that can be replaced from outside: no attribute of a module, no global name.
+    """
+    keyed = hashlib.blake2b(key=key, digest_size=16)
+    write, pid, getpid, number = os.write, os.getpid(), os.getpid, 0
+
+    def send(word: str, name: str = "") -> None:
+        nonlocal number
+        if getpid() != pid:  # a process that the code under test forked
+            return
+        text = f"{number} {word} {name.encode('utf-8', 'surrogatepass').hex()}"
+        seal = keyed.copy()
+        seal.update(text.encode())
+        number += 1
+        data = f"{seal.hexdigest()} {text}\n".encode()
+        while data:
+            data = data[write(out, data) :]
+
+    return send
+
+
+def make_recorder(send: Any, enter: Any) -> Any:
+    """Returns the pytest plugin that reports what became of every test."""
+    import pytest
+
+    class Recorder:
+        def __init__(self) -> None:
+            self.phases: dict[str, list[tuple[str, str]]] = {}
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_load_initial_conftests(self) -> None:
+            enter()  # pytest and its plugins are loaded by now
+
+        @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+        def pytest_runtest_makereport(self, item: Any, call: Any) -> Generator[None, Any, None]:
+            result: Any = yield
+            report: Any = result.get_result()
+            word = "failed" if report.outcome == "failed" else "skipped"
+            if call.excinfo is None and report.outcome == "passed" and not hasattr(report, "wasxfail"):
+                word = "passed"
+            phases = self.phases.setdefault(item.nodeid, [])
+            phases.append((call.when, word))
+            if call.when == "teardown":
+                send(verdict(phases), item.nodeid)
+
+        def pytest_collectreport(self, report: Any) -> None:
+            if report.outcome != "passed":
+                send("uncollected", f"{report.nodeid}\n{str(report.longrepr)[-400:]}")
+
+        def pytest_collection_finish(self, session: Any) -> None:
+            send("collected", str(len(session.items)))
+
+        def pytest_sessionfinish(self, exitstatus: Any) -> None:
+            send("finished", str(int(exitstatus)))
+
+    return Recorder()
+
+
+def verdict(phases: list[tuple[str, str]]) -> str:
+    """Returns `passed` where setup, call and teardown all did; `failed` where the call failed; else what failed."""
+    words = [word for _, word in phases]
+    if {when for when, _ in phases} == {"setup", "call", "teardown"} and set(words) == {"passed"}:
+        return "passed"
+    if ("call", "failed") in phases:
+        return "failed"
+    return "error" if "failed" in words else "skipped"
+
+
+def run_suite(request: dict[str, Any], send: Any) -> int:
+    """Runs pytest on `request["ids"]` in the current folder; returns its exit status."""
+    here = os.getcwd()  # noqa: PTH109
+    home = f"{os.environ['TMPDIR']}/{request['folder']}"
+    os.makedirs(home, exist_ok=True)  # noqa: PTH103
+    ini = f"{home}/pytest.ini"
+    with open(ini, "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(request["ini"])
+    sys.path.append(home)
+    import pytest
+
+    def enter() -> None:
+        """Lets the workspace be imported from: after the standard library, before installed packages."""
+        installed = (n for n, path in enumerate(sys.path) if path == home or path.endswith("-packages"))
+        position = next(installed, len(sys.path))
+        sys.path[position:position] = [here if folder == "." else f"{here}/{folder}" for folder in request["source"]]
+
+    arguments = [
+        *("-c", ini, "--rootdir", here, "--confcutdir", here, "--import-mode=append"),
+        *("--assert=plain", "-p", "no:cacheprovider", "-q", "--tb=no", "--color=no"),
+        *(word for plugin in request["plugins"] for word in ("-p", plugin)),
+        *request["ids"],
+    ]
+    return int(pytest.main(arguments, plugins=[make_recorder(send, enter)]))
+
+
+def main() -> None:
+    """Reads the request, runs the suite, and ends the process before any code of the submission can run again."""
+    end = os._exit
+    request = json.loads(sys.stdin.buffer.read())
+    out = os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    send = sealed_writer(out, bytes.fromhex(request.pop("key")))
+    send("begun")
+    status = run_suite(request, send)
+    send("ended", str(status))
+    end(status)
+
+
+if __name__ == "__main__":
+    main()

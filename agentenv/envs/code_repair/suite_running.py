@@ -1,0 +1,186 @@
+"""One run of a hidden test suite on a submission: what is sent into the sandbox, and what counts as an answer."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agentenv.protocols import ExecResult, Sandbox
+
+from .pytest_files import FOLDER, install_pytest, pytest_archive
+from .submissions import OpenSandbox, spec_of
+from .suites import TestSuite, read_id
+from .tasks import RepairTask
+from .twins import Site, apply_edits
+
+__all__ = ["Report", "Run", "function_of", "open_suite", "read_lines", "run_suite"]
+
+_GUEST = (Path(__file__).parent / "suite_guest.py").read_text(encoding="utf-8")
+_OUTPUT = 32 << 20
+_TESTS_FAILED = 1  # pytest's exit status; there is always one test that must fail
+_WORDS = frozenset({"passed", "failed", "error", "skipped"})
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run shall be.
+
+    Attributes:
+        functions: the test functions that run, by node id without parameters.
+        twins: those of them that a twin replaces, with the place that is made wrong.
+    """
+
+    functions: tuple[str, ...]
+    twins: Mapping[str, Site] = field(default_factory=dict[str, Site])
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run gave.
+
+    Attributes:
+        outcomes: by node id, `"passed"`, `"failed"`, `"error"` or `"skipped"`; empty where there is a problem.
+        problem: why it counts as no report.
+        detail: more on that, for whoever wrote the task; it may give away what is hidden.
+    """
+
+    outcomes: Mapping[str, str] = field(default_factory=dict[str, str])
+    problem: str = ""
+    detail: str = ""
+
+
+def function_of(name: str) -> str:
+    """Returns a node id without its parameters."""
+    return read_id(name).function
+
+
+def open_suite(open_: OpenSandbox, task: RepairTask, suite: TestSuite) -> Any:
+    """Opens a sandbox with the task's files, and with pytest.
+
+    Raises:
+        SandboxError: none could be opened, or pytest does not run in it.
+    """
+    spec = spec_of(task)
+    archive = pytest_archive(open_, task.image, suite.python)
+    sandbox = open_(replace(spec, limits=replace(spec.limits, output=_OUTPUT)))
+    try:
+        install_pytest(sandbox, archive, suite.python)
+    except BaseException:
+        sandbox.close()
+        raise
+    return sandbox
+
+
+def run_suite(
+    sandbox: Sandbox, state: Any, task: RepairTask, suite: TestSuite, run: Run, generator: np.random.Generator
+) -> Report:
+    """Runs tests on the code in a sandbox.
+
+    Args:
+        sandbox: where.
+        state: its state with the code and pytest; the run starts from it.
+        task: says what else its files hold.
+        suite: the tests.
+        run: which of them, and which are replaced.
+        generator: draws how a twin is wrong, and the tests that show whether tests are run at all.
+    """
+    sandbox.restore(state)
+    files = _test_files(task, suite, run, generator)
+    prefix = suite.options.get("python_functions", "test").split()[0].strip("*").rstrip("_") or "test"
+    controls, path, source = _controls(generator, prefix)
+    sandbox.upload({**files, path: source})
+    if suite.deleted:
+        sandbox.exec(["rm", "-rf", "--", *suite.deleted])
+    if suite.executable:
+        sandbox.exec(["chmod", "+x", "--", *suite.executable])
+    key = secrets.token_bytes(32)
+    ids = [*run.functions, path]
+    request = {
+        "key": key.hex(),
+        "folder": FOLDER,
+        "ini": "".join(("[pytest]\n", *(f"{name} = {value}\n" for name, value in suite.options.items()))),
+        "ids": ids,
+        "source": suite.source,
+        "plugins": suite.plugins,
+    }
+    flags = () if task.image else ("-S",)  # an image may bring packages
+    argv = [suite.python, "-I", "-B", *flags, "-c", _GUEST]
+    result = sandbox.exec(argv, stdin=json.dumps(request), timeout_s=suite.timeout_s)
+    report = read_lines(result, key)
+    return report if report.problem else _check(report.outcomes, run, controls)
+
+
+def _test_files(task: RepairTask, suite: TestSuite, run: Run, generator: np.random.Generator) -> dict[str, bytes | str]:
+    """Returns the hidden files, and those of the task that hold tests, with twins in them."""
+    files: dict[str, bytes | str] = {**suite.files}
+    edits: dict[str, list[Any]] = {}
+    for function, site in run.twins.items():
+        edits.setdefault(read_id(function).path, []).extend(site.make(generator))
+    for path, changes in edits.items():
+        files[path] = apply_edits((suite.files.get(path) or task.read(path)).decode(), changes)
+    return files
+
+
+def _controls(generator: np.random.Generator, prefix: str) -> tuple[dict[str, str], str, str]:
+    """Returns a test that must pass and one that must fail, with the path and the source of their file."""
+    syllables = [a + b for a in "bdfklmnprst" for b in "aeiou"]
+    file, *names = ["".join(syllables[i] for i in generator.integers(len(syllables), size=3)) for _ in range(3)]
+    path, outcomes, source = f"test_{file}.py", dict[str, str](), list[str]()
+    wrong = int(generator.integers(2))
+    for number, name in enumerate(names):
+        left, right, more = (int(n) for n in generator.integers(1, 50, size=3))
+        total = left + right + (more if number == wrong else 0)
+        source.append(f"def {prefix}_{name}{number}():\n    assert sum([{left}, {right}]) == {total}\n")
+        outcomes[f"{path}::{prefix}_{name}{number}"] = "failed" if number == wrong else "passed"
+    return outcomes, path, "\n\n".join(source)
+
+
+def read_lines(result: ExecResult, key: bytes) -> Report:
+    """Returns the outcomes that a guest reported, where its lines are authentic, complete and in order."""
+    for ended, problem in (
+        (result.timed_out, "the tests timed out"),
+        (result.oom, "the tests ran out of memory"),
+        (result.truncated, "the tests' report was too long"),
+    ):
+        if ended:
+            return Report(problem=problem)
+    told: list[tuple[str, str]] = []
+    for number, line in enumerate(result.stdout.splitlines()):
+        seal, _, text = line.partition(" ")
+        if not secrets.compare_digest(_seal(key, text).encode(), seal.encode()):
+            return Report(problem="the tests' report was not authentic")
+        found, word, *name = text.split(" ")
+        if int(found) != number:
+            return Report(problem="the tests' report was not in order")
+        told.append((word, bytes.fromhex("".join(name)).decode("utf-8", "surrogatepass")))
+    if failures := [name for word, name in told if word == "uncollected"]:
+        return Report(problem="tests could not be collected", detail=failures[0])
+    status = str(_TESTS_FAILED)
+    frame = [("begun", ""), ("finished", status), ("ended", status)]
+    if len(told) < 4 or [told[0], *told[-2:]] != frame or result.exit_code != _TESTS_FAILED:
+        return Report(problem=f"the tests ended early, with exit code {result.exit_code}", detail=str(told[-1:]))
+    (first, count), *tests = told[1:-2]
+    outcomes = {name: word for word, name in tests}
+    if first != "collected" or len(outcomes) != len(tests) or str(len(tests)) != count or {*outcomes.values()} - _WORDS:
+        return Report(problem="tests are missing from the report, or in it twice")
+    return Report(outcomes)
+
+
+def _seal(key: bytes, text: str) -> str:
+    return hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest()
+
+
+def _check(outcomes: Mapping[str, str], run: Run, controls: Mapping[str, str]) -> Report:
+    """Returns a report without the controls, if they came out as they must and nothing ran that should not."""
+    if any(outcomes.get(name) != word for name, word in controls.items()):
+        return Report(problem="a test did not come out as it must whatever the code: the tests were tampered with")
+    rest = {name: word for name, word in outcomes.items() if name not in controls}
+    unknown = {name for name in rest if name.partition("[")[0] not in run.functions}
+    if unknown:
+        return Report(problem="tests ran that do not belong to the suite", detail=min(unknown))
+    return Report(rest)

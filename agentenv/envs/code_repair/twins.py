@@ -1,0 +1,385 @@
+"""Twins of hidden tests: the same test with one assertion made wrong, so that no right solution passes it.
+
+A submission that shares the interpreter with its tests can make them pass without being right: it can replace what
+reports them, or take the expected value from its caller. It then passes the twin too, and gives itself away. So that it
+cannot tell which is which, a twin stands in the test's place, under the same name, in some of the runs.
+
+What is made wrong, and what each finds:
+
+- an expected literal, also by way of a local name or of a parameter: `f(2) == 4` becomes `f(2) == 7`. A submission that
+  takes the expected value from the caller, or whose values equal everything, passes it.
+- any other expected value: `f(2) == g(3)` becomes `f(2) == (g(3), 7)`. Values that equal everything pass it.
+- any other assertion is turned round: `a in b` becomes `a not in b`, `x` becomes `not (x)`; `pytest.raises` expects an
+  exception that nothing raises. A replaced assertion or report passes it.
+- a test without assertions gets one at its end, which fails.
+"""
+
+import ast
+import builtins
+import collections
+import functools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Edit", "Site", "apply_edits", "find_sites"]
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+_OPPOSITE = {ast.Lt: ">=", ast.LtE: ">", ast.Gt: "<=", ast.GtE: "<", ast.NotEq: "==", ast.In: "not in", ast.NotIn: "in"}
+_OPPOSITE |= {ast.Is: "is not", ast.IsNot: "is", ast.Eq: "!="}
+_OPERATOR = re.compile(rb"==|!=|<=|>=|<|>|\bnot\s+in\b|\bin\b|\bis\s+not\b|\bis\b")
+_PAIRS = (
+    ("assertTrue", "assertFalse"),
+    ("assertIn", "assertNotIn"),
+    ("assertIs", "assertIsNot"),
+    ("assertIsNone", "assertIsNotNone"),
+    ("assertIsInstance", "assertNotIsInstance"),
+    ("assertEqual", "assertNotEqual"),
+    ("assertAlmostEqual", "assertNotAlmostEqual"),
+    ("assertRegex", "assertNotRegex"),
+    ("assertLess", "assertGreaterEqual"),
+    ("assertGreater", "assertLessEqual"),
+)
+_TURNED = {**dict(_PAIRS), **{right: left for left, right in _PAIRS}}
+_RAISES = frozenset({"raises", "assertRaises", "assertRaisesRegex", "expectedException"})
+_COMMON = ("ValueError", "TypeError", "KeyError", "IndexError", "RuntimeError", "AttributeError", "ZeroDivisionError")
+_RARE = ("BufferError", "EOFError", "ReferenceError", "FloatingPointError")
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A piece of a source that is replaced: bytes `start` to `end` by `text`."""
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in a test that can be made wrong.
+
+    Attributes:
+        kind: `"value"`, `"pair"`, `"turned"`, `"raises"` or `"added"`, as in the head of the module.
+        sure: it is reached whenever the test passes, so that a right solution fails the twin for certain.
+        make: returns the edits, given a generator; they differ from draw to draw where there is a choice.
+    """
+
+    kind: str
+    sure: bool
+    make: Callable[[np.random.Generator], tuple[Edit, ...]]
+
+
+def apply_edits(source: str, edits: Sequence[Edit]) -> str:
+    """Returns the source with the edits made."""
+    data = source.encode()
+    for edit in sorted(edits, key=lambda edit: edit.start, reverse=True):
+        data = data[: edit.start] + edit.text.encode() + data[edit.end :]
+    return data.decode()
+
+
+def find_sites(source: str) -> dict[tuple[str, ...], tuple[Site, ...]]:
+    """Returns the places in every function of a module, by the names of its classes and its own.
+
+    Raises:
+        SyntaxError: the source is no Python.
+    """
+    tree = ast.parse(source)
+    text = _Text(source)
+    return {names: tuple(_sites(function, text)) for names, function in _functions(tree.body, ())}
+
+
+def _functions(body: Sequence[ast.stmt], names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Function]]:
+    for statement in body:
+        if isinstance(statement, Function):
+            yield (*names, statement.name), statement
+        elif isinstance(statement, ast.ClassDef):
+            yield from _functions(statement.body, (*names, statement.name))
+
+
+class _Text:
+    """Where nodes are in a source, in bytes."""
+
+    def __init__(self, source: str) -> None:
+        self.data = source.encode()
+        self.starts = [0]
+        for line in self.data.splitlines(keepends=True):
+            self.starts.append(self.starts[-1] + len(line))
+
+    def span(self, node: ast.AST) -> tuple[int, int]:
+        found: Any = node
+        start = self.starts[found.lineno - 1] + found.col_offset
+        return start, self.starts[found.end_lineno - 1] + found.end_col_offset
+
+    def of(self, node: ast.AST) -> str:
+        start, end = self.span(node)
+        return self.data[start:end].decode()
+
+    def replace(self, node: ast.AST, text: str) -> Edit:
+        return Edit(*self.span(node), text)
+
+
+# ------------------------------------------------------------------ finding
+
+
+def _sites(function: Function, text: _Text) -> Iterator[Site]:
+    """Yields the places of one function; without any, the one at its end."""
+    values = _Values(function)
+    found = 0
+    for statement, sure in _statements(function.body, sure=True):
+        for site in _sites_of(statement, sure, values, text):
+            found += 1
+            yield site
+    if not found:
+        returns = any(isinstance(node, ast.Return | ast.Yield | ast.YieldFrom) for node in ast.walk(function))
+        yield Site("added", not returns, functools.partial(_added, function, text))
+
+
+def _statements(body: Sequence[ast.stmt], *, sure: bool) -> Iterator[tuple[ast.stmt, bool]]:
+    """Yields the statements of a function, nested functions apart, with whether each is reached for certain."""
+    for statement in body:
+        if isinstance(statement, Function | ast.ClassDef):
+            continue
+        yield statement, sure
+        inside = sure and isinstance(statement, ast.With | ast.AsyncWith) and not _may_swallow(statement)
+        for name in ("body", "orelse", "finalbody"):
+            yield from _statements(getattr(statement, name, ()), sure=inside)
+        for handler in getattr(statement, "handlers", ()):
+            yield from _statements(handler.body, sure=False)
+        sure = sure and not any(isinstance(node, ast.Return) for node in ast.walk(statement))
+
+
+def _may_swallow(statement: ast.With | ast.AsyncWith) -> bool:
+    names = {_name_of(item.context_expr) for item in statement.items}
+    return bool(names & (_RAISES | {"suppress", "subTest", "assertWarns", "assertLogs"}))
+
+
+def _name_of(node: ast.expr) -> str:
+    """The last name of what is called, or named: `raises` of `pytest.raises(E)`."""
+    called = node.func if isinstance(node, ast.Call) else node
+    return called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+
+
+def _sites_of(statement: ast.stmt, sure: bool, values: "_Values", text: _Text) -> Iterator[Site]:
+    match statement:
+        case ast.Assert(test=test):
+            yield from _of_condition(test, sure, values, text)
+        case ast.Expr(value=ast.Call() as call) | ast.Expr(value=ast.Await(value=ast.Call() as call)):
+            yield from _of_call(call, sure, values, text)
+        case ast.With() | ast.AsyncWith():
+            for item in statement.items:
+                if isinstance(item.context_expr, ast.Call) and _name_of(item.context_expr) in _RAISES:
+                    yield from _of_call(item.context_expr, sure, values, text)
+        case _:
+            pass
+
+
+def _of_condition(test: ast.expr, sure: bool, values: "_Values", text: _Text) -> Iterator[Site]:
+    match test:
+        case ast.BoolOp(op=ast.And()):
+            for operand in test.values:
+                yield from _of_condition(operand, sure, values, text)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            yield _fixed("turned", sure, text.replace(test, f"({text.of(operand)})"))
+        case ast.Compare(left=left, ops=[ast.Eq() | ast.Is() as operator], comparators=[right]):
+            if leaves := values.leaves(right) or values.leaves(left):
+                yield Site("value", sure, functools.partial(_perturbed, leaves, text))
+            elif isinstance(operator, ast.Eq):
+                yield Site("pair", sure, functools.partial(_paired, right, text))
+            else:
+                yield _turned_comparison(test, sure, text)
+        case ast.Compare(ops=[_]):
+            yield _turned_comparison(test, sure, text)
+        case _:
+            yield _fixed("turned", sure, text.replace(test, f"not ({text.of(test)})"))
+
+
+def _of_call(call: ast.Call, sure: bool, values: "_Values", text: _Text) -> Iterator[Site]:
+    name = _name_of(call)
+    if name in _RAISES:
+        if call.args:
+            yield Site("raises", sure, functools.partial(_other_exception, call.args[0], text))
+        return
+    if not name.lower().startswith("assert"):
+        return
+    compared = call.args[:2] if "equal" in name.lower() or "same" in name.lower() else call.args
+    leaves = next((found for node in reversed(compared) if (found := values.leaves(node))), ())
+    if leaves and "Not" not in name and not _is_condition(name):
+        yield Site("value", sure, functools.partial(_perturbed, leaves, text))
+    elif name == "assertEqual" and len(call.args) > 1:
+        yield Site("pair", sure, functools.partial(_paired, call.args[1], text))
+    elif name in _TURNED:
+        _, end = text.span(call.func)
+        yield _fixed("turned", sure, Edit(end - len(name), end, _TURNED[name]))
+
+
+def _is_condition(name: str) -> bool:
+    """Whether a wrong argument need not make the assertion fail: `assertIn(3, [1, 3])`, `assertLess(1, 5)`."""
+    return name in _TURNED and not name.endswith("Equal")
+
+
+class _Values:
+    """The literals that a test expects, directly, by a local name, or by a parameter.
+
+    Args:
+        function: the test.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self.named: dict[str, tuple[tuple[ast.expr, ...], ...]] = {}
+        assigned: dict[str, list[ast.expr | None]] = {}
+        for node in ast.walk(function):
+            if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+                assigned.setdefault(node.targets[0].id, []).append(node.value)
+            elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+                assigned.setdefault(node.id, []).append(None)
+        for name, found in assigned.items():  # each assignment was seen twice: as a statement, and as a name
+            if len(found) == 2 and found[0] is not None and (leaves := _leaves(found[0])):
+                self.named[name] = (leaves,)
+        for decorator in function.decorator_list:
+            self._add_parameters(decorator)
+        loads = collections.Counter(
+            node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+        )
+        # one that is used elsewhere too may be an input: a wrong one would not make the test fail
+        self.named = {name: groups for name, groups in self.named.items() if loads[name] == 1}
+
+    def _add_parameters(self, decorator: ast.expr) -> None:
+        match decorator:
+            case ast.Call(args=[ast.Constant(value=str() as names), ast.List() | ast.Tuple() as rows, *_]) if (
+                _name_of(decorator) == "parametrize"
+            ):
+                columns = [name.strip() for name in names.split(",") if name.strip()]
+                for position, name in enumerate(columns):
+                    found = [_leaves(_cell(row, position, len(columns))) for row in rows.elts]
+                    if found and all(found):
+                        self.named[name] = tuple(found)
+            case _:
+                pass
+
+    def leaves(self, node: ast.expr) -> tuple[tuple[ast.expr, ...], ...]:
+        """Returns the literals of which any one, made wrong, makes the value wrong; a group for each value it takes."""
+        if isinstance(node, ast.Name):
+            return self.named.get(node.id, ())
+        if isinstance(node, ast.Call) and _name_of(node) == "approx" and node.args:
+            return self.leaves(node.args[0])
+        found = _leaves(node)
+        return (found,) if found else ()
+
+
+def _cell(row: ast.expr, position: int, width: int) -> ast.expr:
+    if isinstance(row, ast.Call) and _name_of(row) == "param":
+        return row.args[position] if len(row.args) > position else row
+    if width == 1:
+        return row
+    cells = row.elts if isinstance(row, ast.Tuple | ast.List) else []
+    return cells[position] if len(cells) > position else row
+
+
+def _leaves(node: ast.expr) -> tuple[ast.expr, ...]:
+    """Returns the constants, and the empty containers, that a literal consists of; none where it is no literal."""
+    match node:
+        case ast.Constant(value=value):
+            return () if value is ... else (node,)
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=ast.Constant() as inner):
+            return (inner,)
+        case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts):
+            pass
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            parts = [*(key for key in keys if key is not None), *values]
+            if not all(_leaves(key) for key in keys if key is not None):
+                return ()
+        case _:
+            return ()
+    if not parts:
+        return (node,)
+    found = [_leaves(part) for part in parts]
+    return tuple(leaf for leaves in found for leaf in leaves) if all(found) else ()
+
+
+# ------------------------------------------------------------------ making
+
+
+def _fixed(kind: str, sure: bool, edit: Edit) -> Site:
+    return Site(kind, sure, lambda _: (edit,))
+
+
+def _perturbed(groups: Sequence[Sequence[ast.expr]], text: _Text, generator: np.random.Generator) -> tuple[Edit, ...]:
+    chosen = [leaves[int(generator.integers(len(leaves)))] for leaves in groups]
+    return tuple(text.replace(leaf, _wrong(leaf, generator)) for leaf in chosen)
+
+
+def _wrong(leaf: ast.expr, generator: np.random.Generator) -> str:
+    """Returns another literal of the same kind, written out."""
+    shift = int(generator.integers(1, 9))
+    match leaf:
+        case ast.List():
+            return f"[{shift}]"
+        case ast.Tuple():
+            return f"({shift},)"
+        case ast.Dict():
+            return f"{{{shift}: {shift}}}"
+        case ast.Constant(value=bool() as value):
+            return repr(not value)
+        case ast.Constant(value=int() as value):
+            others = [other for other in range(max(0, value - 8), value + 9) if other != value]
+            return repr(others[int(generator.integers(len(others)))])
+        case ast.Constant(value=float() | complex() as value):
+            return repr(other if (other := value * (1 + shift) + shift) != value else 0.5)
+        case ast.Constant(value=str() as value):
+            return repr(_misspelled(value, generator))
+        case ast.Constant(value=bytes() as value):
+            return repr(_misspelled(value.decode("latin-1"), generator).encode("latin-1"))
+        case _:  # None
+            return "False"
+
+
+def _misspelled(word: str, generator: np.random.Generator) -> str:
+    """Returns the word with one letter or digit replaced by another."""
+    places = [place for place, letter in enumerate(word) if letter.isascii() and letter.isalnum()]
+    if not places:
+        return word + "aeinrst"[int(generator.integers(7))]
+    place = places[int(generator.integers(len(places)))]
+    letter = word[place]
+    kind = "0123456789" if letter.isdigit() else "abcdefghijklmnopqrstuvwxyz"
+    others = [other for other in kind if other != letter.lower()]
+    other = others[int(generator.integers(len(others)))]
+    return word[:place] + (other.upper() if letter.isupper() else other) + word[place + 1 :]
+
+
+def _paired(node: ast.expr, text: _Text, generator: np.random.Generator) -> tuple[Edit, ...]:
+    return (text.replace(node, f"({text.of(node)}, {int(generator.integers(2, 99))})"),)
+
+
+def _turned_comparison(test: ast.Compare, sure: bool, text: _Text) -> Site:
+    start, end = text.span(test.left)[1], text.span(test.comparators[0])[0]
+    between = text.data[start:end]
+    found = _OPERATOR.search(between)
+    if found is None or b"#" in between:
+        return _fixed("turned", sure, text.replace(test, f"not ({text.of(test)})"))
+    place = Edit(start + found.start(), start + found.end(), _OPPOSITE[type(test.ops[0])])
+    return _fixed("turned", sure, place)
+
+
+def _other_exception(expected: ast.expr, text: _Text, generator: np.random.Generator) -> tuple[Edit, ...]:
+    kind = getattr(builtins, expected.id, None) if isinstance(expected, ast.Name) else None
+    names = _RARE
+    if isinstance(kind, type):
+        names = tuple(n for n in _COMMON if not _are_related(getattr(builtins, n), kind)) or _RARE
+    return (text.replace(expected, names[int(generator.integers(len(names)))]),)
+
+
+def _are_related(left: type, right: type) -> bool:
+    return issubclass(left, right) or issubclass(right, left)
+
+
+def _added(function: Function, text: _Text, generator: np.random.Generator) -> tuple[Edit, ...]:
+    last = function.body[-1]
+    start, end = text.span(last)
+    line = text.data.rfind(b"\n", 0, start) + 1
+    indent = text.data[line:start].decode()
+    failing = f"assert {int(generator.integers(2, 50))} == {int(generator.integers(50, 99))}"
+    return (Edit(end, end, f"\n{indent}{failing}" if not indent.strip() else f"; {failing}"),)
