@@ -114,6 +114,10 @@ class Cgroup:
         for folder in self._folders:
             (folder / "cgroup.procs").write_text(str(pid))
 
+    def open_members(self) -> list[int]:
+        """Opens the files by which a process joins: it writes `0` to each. The caller closes them."""
+        return [os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in self._folders]
+
     def count_oom_kills(self) -> int:
         """Returns how many processes were killed for memory so far."""
         if self._memory is None:

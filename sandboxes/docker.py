@@ -29,14 +29,13 @@ from .guest_sandbox import GuestSandbox, settings_of
 from .layers import archives
 from .probing import NO_PROCESSES, probe_by_doing
 from .skeleton import host_paths
-from .snapshots import WorkspaceSnapshot
+from .snapshots import WorkspaceSnapshot, bytes_of_base
 from .spec import SandboxSpec
 
 __all__ = ["DockerSandbox", "probe"]
 
 _CAPABILITIES = ["KILL", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
 _START_S = 60.0
-_PAGE = 4096
 _STDERR = 2
 _KERNEL_MEMORY = 256 << 20
 _KERNEL_THREADS = 256
@@ -103,7 +102,7 @@ class DockerSandbox(GuestSandbox):
 
     def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot, *, base_bytes: int | None = None) -> None:
         super().__init__(spec, origin)
-        self._base_bytes = _bytes_of(origin) if base_bytes is None else base_bytes
+        self._base_bytes = bytes_of_base(origin) if base_bytes is None else base_bytes
         self._container = ""
         self._engine: Engine = engine_at(spec.engine)
         from docker.errors import APIError, DockerException, ImageNotFound
@@ -207,10 +206,6 @@ class DockerSandbox(GuestSandbox):
         if self._container:
             self._engine.remove(self._container)
             self._container = ""
-
-
-def _bytes_of(snapshot: WorkspaceSnapshot) -> int:
-    return sum(-(-entry.size // _PAGE) * _PAGE for entry in snapshot.layers[0].entries()) if snapshot.layers else 0
 
 
 @cache

@@ -17,7 +17,7 @@ from .base_files import archive_of_files
 from .guest.trees import Entry, read_entries
 from .guest.wire import Closed, Late, Wire
 from .layers import archives, flatten
-from .snapshots import WorkspaceSnapshot, compare
+from .snapshots import ProcessSnapshot, WorkspaceSnapshot, compare
 from .spec import SandboxSpec
 
 __all__ = ["BASE_ENV", "GuestSandbox", "GuestShell", "settings_of"]
@@ -54,10 +54,11 @@ class GuestSandbox:
 
     def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot) -> None:
         self.spec = spec
-        self._origin = origin
+        self._origin = self._require_usable(origin)
         self._lock = threading.RLock()
         self._wire: Wire | None = None
         self._shell: GuestShell | None = None
+        self._shell_was_open = False
         self._broken = ""
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
@@ -80,6 +81,19 @@ class GuestSandbox:
     def _put(self, snapshot: WorkspaceSnapshot) -> None:
         """Replaces the state; nothing runs afterwards."""
         self._ask({"op": "unpack"}, self._flat(snapshot))
+
+    def _take_processes(self) -> ProcessSnapshot:
+        """Returns the state as it is, with what runs."""
+        msg = f"{type(self).__name__} cannot take running processes into a snapshot; the gvisor back end can"
+        raise SandboxError(msg)
+
+    def _require_own(self, snapshot: ProcessSnapshot) -> None:
+        """Raises `SnapshotError` unless what runs in a snapshot can be made to run in this sandbox."""
+        msg = (
+            f"{type(self).__name__} cannot restore running processes, which the {snapshot.backend} back end took: "
+            "restore the snapshot's `files`"
+        )
+        raise SnapshotError(msg)
 
     def _free(self) -> None:
         """Frees everything; called once."""
@@ -124,12 +138,16 @@ class GuestSandbox:
         """Starts a bash that stays: variables, the folder and background jobs live on between its commands.
 
         While it is open, `exec` is refused and a snapshot copies the changed files instead of freezing them. Snapshots
-        do not contain the shell; `restore` ends it.
+        do not contain the shell, except those with processes; `restore` ends it. In a sandbox that was restored or
+        forked from a snapshot with processes, the shell that was open there is returned, with all that it started.
 
         Raises:
             SandboxError: one is open already.
         """
         with self._lock:
+            if self._shell is not None and self._shell_was_open:
+                self._shell_was_open = False
+                return self._shell
             self._ask({"op": "shell_open"})
             self._shell = GuestShell(self._run_in_shell, self._end_shell)
             return self._shell
@@ -146,6 +164,13 @@ class GuestSandbox:
         if self._shell is not None:
             self._shell.alive = False
             self._shell = None
+
+    def _find_shell(self, snapshot: WorkspaceSnapshot) -> None:
+        """Forgets the shell that was; after a snapshot with processes there may be another, for `shell` to return."""
+        self._forget_shell()
+        self._shell_was_open = isinstance(snapshot, ProcessSnapshot) and snapshot.shell_open
+        if self._shell_was_open:
+            self._shell = GuestShell(self._run_in_shell, self._end_shell)
 
     # ------------------------------------------------------------------ files
 
@@ -207,36 +232,38 @@ class GuestSandbox:
         """Returns the files of workspace and tmp as they are now; changes nothing.
 
         Args:
-            processes: include what runs.
+            processes: include what runs, to the last bit: processes of every branch go on with the same variables and
+                the same state of their random generators.
 
         Raises:
-            SandboxError: `processes` was asked for; no back end can include them.
+            SandboxError: `processes` was asked for, and this back end cannot include them.
         """
         with self._lock:
             self._require_open()
-            if processes:
-                msg = f"{type(self).__name__} cannot take running processes into a snapshot"
-                raise SandboxError(msg)
-            return self._take()
+            return self._take_processes() if processes else self._take()
 
     def restore(self, snapshot: WorkspaceSnapshot, /) -> None:
-        """Goes back to a snapshot of any sandbox; running processes and an open shell end.
+        """Goes back to a snapshot of any sandbox; what runs ends, an open shell too. `shell` tells what may run then.
 
         Raises:
-            SnapshotError: not a snapshot of a workspace.
+            SnapshotError: not a snapshot of a workspace, or one with processes that this sandbox cannot take over.
         """
         with self._lock:
             self._require_open()
-            self._put(_require_snapshot(snapshot))
-            self._forget_shell()
+            self._put(self._require_usable(snapshot))
+            self._find_shell(snapshot)
 
-    def fork(self, n: int) -> list[Self]:
+    def fork(self, n: int, *, processes: bool = False) -> list[Self]:
         """Returns `n` independent sandboxes in this state; this one goes on. Costs one snapshot and `n` openings.
+
+        Args:
+            n: how many.
+            processes: what runs here goes on in each of them, too, see `snapshot`.
 
         Raises:
             SandboxError: one could not be opened; those that were are closed again.
         """
-        children = self.fork_each(n)
+        children = self.fork_each(n, processes=processes)
         failed = [child for child in children if isinstance(child, SandboxError)]
         if failed:
             for child in children:
@@ -246,12 +273,12 @@ class GuestSandbox:
             raise SandboxError(msg) from failed[0]
         return cast("list[Self]", children)
 
-    def fork_each(self, n: int) -> list[Self | SandboxError]:
+    def fork_each(self, n: int, *, processes: bool = False) -> list[Self | SandboxError]:
         """Returns, for each of `n` forks, the sandbox or the error that prevented it."""
         if n < 0:
             msg = f"n must be at least 0, got {n}"
             raise ValueError(msg)
-        origin = self.snapshot()
+        origin = self.snapshot(processes=processes)
         children: list[Self | SandboxError] = []
         for _ in range(n):
             try:
@@ -332,6 +359,12 @@ class GuestSandbox:
         if "fault" in reply:
             raise SandboxError(reply["message"])
         return reply, content
+
+    def _require_usable(self, value: object) -> WorkspaceSnapshot:
+        snapshot = _require_snapshot(value)
+        if isinstance(snapshot, ProcessSnapshot):
+            self._require_own(snapshot)
+        return snapshot
 
     def _break(self, why: str) -> None:
         self._broken = why

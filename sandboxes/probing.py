@@ -32,7 +32,7 @@ PROMISES: Mapping[str, str] = {
 }
 """What a sandbox can promise, by name."""
 
-NO_PROCESSES = "no back end takes running processes into a snapshot"
+NO_PROCESSES = "only the gvisor back end takes running processes into a snapshot"
 _MIB = 1 << 20
 _LIMITS = Limits(time_s=5, memory=64 * _MIB, processes=24, disk=8 * _MIB, files=200, file_size=2 * _MIB, output=1000)
 _HOG = "import sys\nb = []\nwhile len(b) < 256: b.append(b'x' * (1 << 20))\nprint('unlimited')"

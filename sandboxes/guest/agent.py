@@ -187,11 +187,15 @@ class Guest:
         """Returns an archive of workspace and tmp."""
         live = self.do_stop(b"")[0]["live"]
         try:
-            with _Roots(self.settings) as roots:
-                return {}, b"".join(trees.pack(roots))
+            return {}, self.pack_roots()
         finally:
             if live:
                 self.policy.continue_all()
+
+    def pack_roots(self) -> bytes:
+        """Returns an archive of workspace and tmp, which nothing must write to meanwhile."""
+        with _Roots(self.settings) as roots:
+            return b"".join(trees.pack(roots))
 
     def do_unpack(self, body: bytes) -> tuple[dict[str, Any], bytes]:
         """Ends what runs and replaces workspace and tmp by an archive."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .run import ReapedChildren
 
-__all__ = ["Container", "main"]
+__all__ = ["Container", "main", "serve_container"]
 
 _AGENT = 1000
 _OPEN_FILES = 1024
@@ -87,6 +87,11 @@ class Container(Plain):
 
 def main(settings: dict[str, Any]) -> None:
     """Runs a guest as PID 1 of a container, which must have no other input than its parent's."""
+    serve_container(settings, Container, Guest)
+
+
+def serve_container(settings: dict[str, Any], policy: type[Container], guest: type[Guest]) -> None:
+    """Serves over standard input and output, which become empty, until the parent is gone."""
     reader, writer = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -98,6 +103,6 @@ def main(settings: dict[str, Any]) -> None:
         pass  # gVisor: nobody can look into its processes anyway
     for name in ("workspace", "tmp"):
         os.chown(settings[name], _AGENT, _AGENT)
-    guest = Guest(Wire(reader, writer), settings, Container(settings))
-    guest.wire.send({"ready": True, "uid": os.getuid()})
-    guest.serve()
+    served = guest(Wire(reader, writer), settings, policy(settings))
+    served.wire.send({"ready": True, "uid": os.getuid()})
+    served.serve()

@@ -15,11 +15,20 @@ from agentenv.sandboxes import Limits
 
 SECRET = "secret-3141"
 LIMITS = Limits(time_s=20, memory=256 << 20, processes=64, disk=64 << 20, files=3000, file_size=64 << 20)
+NOT_PROMISED = {  # as `isolation` says
+    ("podman", "use up inodes"),
+    ("gvisor", "use up inodes"),
+}
+HARMLESS = {  # what gVisor's kernel, which is each sandbox's own, answers where Linux refuses
+    # the guest's addresses, its two variables and the numbers of its files; neither its memory nor what they lead to
+    ("gvisor", "read the memory of PID 1"): {f"'/proc/1/{name}'" for name in ("maps", "environ", "auxv", "fd")},
+    ("gvisor", "real-time priority"): {"nice (-5,)"},  # a number that nothing looks at
+}
 CASES = [
     pytest.param(place, attack, id=f"{place}-{attack.name}", marks=marks(place))
-    for place in ("namespace", "docker", "podman")
+    for place in ("namespace", "docker", "podman", "gvisor")
     for attack in ATTACKS
-    if (place, attack.name) != ("podman", "use up inodes")  # podman's interface takes no limit, and it says so
+    if (place, attack.name) not in NOT_PROMISED
 ]
 QUICK = {"never end": 1.0, "ignore every signal": 1.0}
 
@@ -85,7 +94,9 @@ def test_attack_is_refused(place, attack, host, boxes):
     sandbox = boxes[place]
     for _ in range(2 if place == "namespace" else 1):  # the second time shows what the first left behind
         result = run(sandbox, attack, host)
-        assert "BREACH" not in result.stdout + result.stderr
+        breaches = [line for line in (result.stdout + result.stderr).splitlines() if "BREACH" in line]
+        harmless = HARMLESS.get((place, attack.name), ())
+        assert not [line for line in breaches if not any(known in line for known in harmless)]
         died = result.timed_out or result.oom or result.exit_code >= 128
         assert died or "TRIED" in result.stdout + result.stderr, result
     assert sandbox.exec("echo alive; ls late 2>/dev/null").stdout == "alive\n"

@@ -1,0 +1,83 @@
+"""PID 1 of a container whose kernel is gVisor's own (its "sentry"): what that kernel counts itself is limited here."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from .agent import Guest
+from .container import Container, serve_container
+from .policy import set_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Sentry", "SentryGuest", "main"]
+
+_KERNEL_HEAP = 160 << 20  # what pipes, sockets and names of files may take of the kernel's own memory
+_KERNEL_GROWTH = 32 << 20  # what a command may add where it is in use already, up to ...
+_KERNEL_MOST = 288 << 20
+_EXTRA_DEVICES = ("/dev/fuse",)
+
+
+class Sentry(Container):
+    """Limits processes by user, of whom there is one per kernel, and memory by what the kernel counts.
+
+    Args:
+        settings: as for `Container`.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        for path in _EXTRA_DEVICES:
+            if os.path.exists(path):
+                os.unlink(path)
+        self._own_memory = _kilobytes("/proc/meminfo", "AnonPages:")
+        self._kernel_limit = _KERNEL_HEAP
+        self.over_memory = self._is_over_memory
+
+    def prepare(self) -> None:
+        """Runs in the child before the program."""
+        set_limit("RLIMIT_NPROC", self.limits["processes"])  # this user has no processes elsewhere in this kernel
+        super().prepare()
+
+    def after_command(self) -> None:
+        """Empties `/dev/shm`."""
+        super().after_command()
+        self._kernel_limit = min(_KERNEL_MOST, max(_KERNEL_HEAP, _kernel_heap() + _KERNEL_GROWTH))
+
+    def _is_over_memory(self) -> bool:
+        """Whether all processes together, or the kernel for them, hold more than they may."""
+        used = _kilobytes("/proc/meminfo", "AnonPages:") - self._own_memory
+        return used > self.limits["memory"] or _kernel_heap() > self._kernel_limit
+
+
+def _kernel_heap() -> int:
+    return _kilobytes("/proc/sentry-meminfo", "Alloc:")
+
+
+def _kilobytes(path: str, name: str) -> int:
+    """Returns an amount from a file of `/proc`, in bytes; 0 where it is not there."""
+    try:
+        with open(path) as file:
+            for line in file:
+                if line.startswith(name):
+                    return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    return 0
+
+
+class SentryGuest(Guest):
+    """A guest of which images are taken, and which goes on in each of them."""
+
+    def do_hold(self, body: bytes) -> tuple[dict[str, Any], bytes]:
+        """Stops what runs until `continue`; returns an archive of the files, and how much memory an image takes."""
+        live = self.do_stop(b"")[0]["live"]
+        total, free = (_kilobytes("/proc/meminfo", name) for name in ("MemTotal:", "MemFree:"))
+        return {"live": live, "memory": total - free}, self.pack_roots()
+
+
+def main(settings: dict[str, Any]) -> None:
+    """Runs a guest as PID 1 of a container on gVisor."""
+    serve_container(settings, Sentry, SentryGuest)
