@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agentenv.errors import SandboxError
+from agentenv.errors import SandboxError, SnapshotError
 from agentenv.protocols import Capabilities
 
 from .base_files import archive_of_files, archive_of_folder, empty_archive
@@ -76,6 +76,7 @@ def open_sandbox(
 
     Raises:
         SandboxError: no back end that works promises this much; the message has the table of what was found.
+        SnapshotError: the base has running processes, and `backend` is not the one that took them.
         ValueError: an unknown back end or level.
         TypeError: an unknown field.
     """
@@ -95,6 +96,10 @@ def open_sandbox(
             continue
         try:
             return getattr(_module(name), BACKENDS[name].type)(spec, origin)
+        except SnapshotError as error:  # a base with running processes, which another back end took
+            if backend != "auto":
+                raise
+            refused.append(f"  {name}: {error}")
         except (SandboxError, ImportError) as error:
             refused.append(f"  {name}: {error}")
     msg = "\n".join((f"no sandbox that promises {require!r} could be opened:", *refused, _ADVICE))
