@@ -7,7 +7,20 @@ from pathlib import Path
 __all__ = ["BOOT", "guest_argv", "packed_guest"]
 
 _HERE = Path(__file__).resolve().parent
-_PACKED = ("wire", "trees", "files", "run", "policy", "shell", "agent", "linux", "seccomp", "container", "sentry")
+_PACKED = (
+    "wire",
+    "trees",
+    "files",
+    "launch",
+    "run",
+    "policy",
+    "shell",
+    "agent",
+    "linux",
+    "seccomp",
+    "container",
+    "sentry",
+)
 _UNPACK = """
 import sys, types
 package = types.ModuleType("guest")

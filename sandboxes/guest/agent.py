@@ -7,6 +7,7 @@ sandbox is broken or was misused).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -16,8 +17,9 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from . import files, trees
+from .launch import Command, Launcher, PrepareFault
 from .policy import Plain
-from .run import Command, Outcome, PrepareFault, ReapedChildren, run
+from .run import Outcome, ReapedChildren, run
 from .shell import Shell
 from .wire import Closed, Wire
 
@@ -52,6 +54,7 @@ class Guest:
         self.settings = settings
         self.policy = policy
         self.children = ReapedChildren(wire.reader)
+        self.launcher = Launcher(policy.prepare)
         self.shell: Shell | None = None
         self.home: str = settings["workspace"]
 
@@ -60,10 +63,14 @@ class Guest:
         while True:
             try:
                 head, body = self.wire.receive()
+                command_ran = head["op"] == "exec" and self.shell is None
                 reply, content = self._answer(head, body)
                 self.wire.send(reply, content)
             except Closed:
                 return
+            if command_ran:
+                with contextlib.suppress(OSError):  # if it cannot be now, the next command will say so
+                    self.launcher.refill()
 
     def _answer(self, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         op = head.pop("op")
@@ -105,7 +112,7 @@ class Guest:
         outcome = run(
             self.command(request, body),
             self.children,
-            self.policy.prepare,
+            self.launcher,
             lambda: self.policy.kill_all(self.children),
             self.policy.over_memory,
         )
@@ -117,7 +124,8 @@ class Guest:
         if self.shell is not None:
             msg = "a shell is open in this sandbox already"
             raise GuestFault(msg)
-        self.shell = Shell(self.command({"argv": ["bash"], "timeout_s": 0}, b""), self.children, self.policy)
+        command = self.command({"argv": ["bash"], "timeout_s": 0}, b"")
+        self.shell = Shell(command, self.children, self.launcher, self.policy)
         return {}, b""
 
     def do_shell_run(self, body: bytes, timeout_s: float) -> tuple[dict[str, Any], bytes]:

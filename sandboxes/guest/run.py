@@ -8,34 +8,17 @@ import signal
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+from .launch import check_prepared
 
-__all__ = ["Collector", "Command", "Outcome", "PrepareFault", "ReapedChildren", "check_prepared", "run", "spawn"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .launch import Command, Launcher
+
+__all__ = ["Collector", "Outcome", "ReapedChildren", "run"]
 
 _CHUNK = 1 << 16
 _WATCH_S = 0.02
-NOT_FOUND, NOT_EXECUTABLE = 127, 126
-
-
-class Command(NamedTuple):
-    """What to run.
-
-    Attributes:
-        argv: program and arguments.
-        cwd: absolute path of the folder.
-        env: the complete environment.
-        stdin: what the command reads.
-        timeout_s: seconds until it is killed.
-        output: bytes kept of each of its two outputs.
-    """
-
-    argv: Sequence[str]
-    cwd: str
-    env: Mapping[str, str]
-    stdin: bytes
-    timeout_s: float
-    output: int
 
 
 class Outcome(NamedTuple):
@@ -140,77 +123,6 @@ class Collector:
         return bytes(self._parts[fd])
 
 
-class PrepareFault(Exception):
-    """A command could not be given its isolation, so it was not started."""
-
-
-def spawn(command: Command, fds: Sequence[int], prepare: Callable[[], None]) -> tuple[int, int]:
-    """Forks and executes; returns the child's pid, and a pipe that has a message when `prepare` failed.
-
-    A program that cannot be executed ends the child with 126 or 127 and a message, as in a shell.
-
-    Args:
-        command: what to run.
-        fds: what becomes its descriptors 0, 1, 2, ...
-        prepare: called in the child just before the program starts; gives up every privilege.
-    """
-    faults, faults_end = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid:
-        os.close(faults_end)
-        return pid, faults
-    code = NOT_EXECUTABLE
-    try:
-        faults_end = os.dup(faults_end)  # above the numbers that `fds` will take
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        os.setsid()
-        _place(fds)
-        os.chdir(command.cwd)
-        _prepare_or_report(prepare, faults_end)
-        os.execvpe(command.argv[0], list(command.argv), dict(command.env))
-    except FileNotFoundError:
-        code = NOT_FOUND
-        os.write(2, f"{command.argv[0]}: not found\n".encode())
-    except OSError as error:
-        os.write(2, f"{command.argv[0]}: {error.strerror}\n".encode())
-    finally:
-        os._exit(code)
-
-
-def _prepare_or_report(prepare: Callable[[], None], report: int) -> None:
-    try:
-        prepare()
-    except BaseException as error:  # noqa: BLE001  nothing of the guest may run on in this child
-        os.write(report, f"{getattr(error, 'filename', None) or 'isolation'}: {error}".encode())
-        os._exit(NOT_EXECUTABLE)
-
-
-def check_prepared(faults: int) -> None:
-    """Closes the pipe that `spawn` returned.
-
-    Raises:
-        PrepareFault: it has a message. The command must have ended, or have been executed.
-    """
-    os.set_blocking(faults, False)
-    try:
-        text = os.read(faults, 4096)
-    except BlockingIOError:
-        text = b""
-    finally:
-        os.close(faults)
-    if text:
-        raise PrepareFault(text.decode(errors="replace"))
-
-
-def _place(fds: Sequence[int]) -> None:
-    """Makes `fds` the descriptors 0, 1, 2, ..., in whatever order they are now."""
-    high = [os.dup(fd) for fd in fds]  # above 2, which the guest keeps open
-    for number, fd in enumerate(high):
-        os.dup2(fd, number)
-
-
 def stdin_of(content: bytes) -> int:
     """Returns a descriptor from which `content` can be read."""
     if not content:
@@ -226,7 +138,7 @@ def stdin_of(content: bytes) -> int:
 def run(
     command: Command,
     children: ReapedChildren,
-    prepare: Callable[[], None],
+    launcher: Launcher,
     kill_all: Callable[[], int],
     over_memory: Callable[[], bool] | None,
 ) -> Outcome:
@@ -235,7 +147,7 @@ def run(
     Args:
         command: what to run.
         children: reaps.
-        prepare: see `spawn`.
+        launcher: starts it.
         kill_all: kills and reaps every process of the sandbox; returns how many were still running.
         over_memory: asked every 20 ms whether all processes together hold too much; `None` where that is not known.
 
@@ -246,7 +158,7 @@ def run(
     out, out_end = os.pipe2(os.O_CLOEXEC)
     err, err_end = os.pipe2(os.O_CLOEXEC)
     stdin = stdin_of(command.stdin)
-    pid, faults = spawn(command, (stdin, out_end, err_end), prepare)
+    pid, faults = launcher.start(command, (stdin, out_end, err_end))
     for fd in (stdin, out_end, err_end):
         os.close(fd)
     collector = Collector((out, err), command.output)

@@ -14,7 +14,8 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from .run import Collector, Command, Outcome, PrepareFault, ReapedChildren, check_prepared, spawn
+from .launch import Command, Launcher, PrepareFault, check_prepared
+from .run import Collector, Outcome, ReapedChildren
 
 if TYPE_CHECKING:
     from .policy import Plain
@@ -33,13 +34,14 @@ class Shell:
     Args:
         command: its folder, environment and output limit.
         children: reaps.
+        launcher: starts it.
         policy: what holds around it.
 
     Raises:
         PrepareFault: it could not be isolated, or there is no bash.
     """
 
-    def __init__(self, command: Command, children: ReapedChildren, policy: Plain) -> None:
+    def __init__(self, command: Command, children: ReapedChildren, launcher: Launcher, policy: Plain) -> None:
         self._command = command._replace(argv=_ARGV)
         self._children = children
         self._policy = policy
@@ -47,7 +49,7 @@ class Shell:
         self._out, out = os.pipe2(os.O_CLOEXEC)
         self._err, err = os.pipe2(os.O_CLOEXEC)
         self._status, status = os.pipe2(os.O_CLOEXEC)
-        self._pid, self._faults = spawn(self._command, (stdin, out, err, status), policy.prepare)
+        self._pid, self._faults = launcher.start(self._command, (stdin, out, err, status))
         self.alive = True
         for fd in (stdin, out, err, status):
             os.close(fd)

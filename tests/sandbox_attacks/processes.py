@@ -120,7 +120,7 @@ PROCESSES = [
         r"""
         timeout 1 sh -c 'b() { b | b & }
         b' 2>/dev/null
-        sleep 1
+        i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done  # where it explodes, nothing can be forked to wait
         """,
     ),
     Attack(

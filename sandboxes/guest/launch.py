@@ -1,0 +1,173 @@
+"""Starts commands. One process is kept ready to become the next: forked and without privileges before it is needed.
+
+Making it ready takes most of the time that starting a command takes, and falls into the time after an answer.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from .wire import Closed, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["Command", "Launcher", "PrepareFault", "check_prepared"]
+
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+
+
+class Command(NamedTuple):
+    """What to run.
+
+    Attributes:
+        argv: program and arguments.
+        cwd: absolute path of the folder.
+        env: the complete environment.
+        stdin: what the command reads.
+        timeout_s: seconds until it is killed.
+        output: bytes kept of each of its two outputs.
+    """
+
+    argv: Sequence[str]
+    cwd: str
+    env: Mapping[str, str]
+    stdin: bytes
+    timeout_s: float
+    output: int
+
+
+class PrepareFault(Exception):
+    """A command could not be given its isolation, so it was not started."""
+
+
+class _Ready(NamedTuple):
+    """A process that waits for what it shall become.
+
+    Attributes:
+        pid: its number.
+        wire: to it; it ends when this is closed.
+        faults: a pipe that has a message when it could not be prepared.
+    """
+
+    pid: int
+    wire: Wire
+    faults: int
+
+
+class Launcher:
+    """Starts commands.
+
+    Args:
+        prepare: called in the child before the program starts; gives up every privilege.
+    """
+
+    def __init__(self, prepare: Callable[[], None]) -> None:
+        self._prepare = prepare
+        self._ready: _Ready | None = None
+
+    def refill(self) -> None:
+        """Makes a process ready, unless one is."""
+        if self._ready is None:
+            self._ready = _fork(self._prepare)
+
+    def start(self, command: Command, fds: Sequence[int]) -> tuple[int, int]:
+        """Starts a command; returns its pid, and a pipe for `check_prepared`.
+
+        A program that cannot be executed ends with 126 or 127 and a message, as in a shell.
+
+        Args:
+            command: what to run.
+            fds: what becomes its descriptors 0, 1, 2, ...
+        """
+        job = {"argv": list(command.argv), "cwd": command.cwd, "env": dict(command.env)}
+        if self._ready is not None:
+            ready, self._ready = self._ready, None
+            if _hand_over(ready, job, fds):
+                return ready.pid, ready.faults
+            os.close(ready.faults)  # it was killed, together with what ran
+        ready = _fork(self._prepare)
+        _hand_over(ready, job, fds)
+        return ready.pid, ready.faults
+
+
+def _hand_over(ready: _Ready, job: dict[str, Any], fds: Sequence[int]) -> bool:
+    """Tells a ready process what to become; returns whether it was there to hear it."""
+    try:
+        ready.wire.send(job, b"", fds)
+    except Closed:
+        return False
+    finally:
+        ready.wire.close()
+    return True
+
+
+def _fork(prepare: Callable[[], None]) -> _Ready:
+    ours, theirs = socket.socketpair()
+    faults, faults_end = os.pipe2(os.O_CLOEXEC)
+    with theirs:
+        pid = os.fork()
+        if not pid:
+            ours.close()
+            _become(Wire(theirs.fileno(), theirs.fileno()), faults_end, prepare)
+    os.close(faults_end)
+    fd = ours.detach()
+    return _Ready(pid, Wire(fd, fd), faults)
+
+
+def _become(wire: Wire, faults: int, prepare: Callable[[], None]) -> NoReturn:
+    """Prepares this process, waits for the command, and executes it."""
+    code, name = NOT_EXECUTABLE, ""
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        _prepare_or_report(prepare, faults)
+        job, _ = wire.receive()
+        name = job["argv"][0]
+        os.chdir(job["cwd"])
+        _place(job["fds"])
+        os.execvpe(name, job["argv"], job["env"])
+    except FileNotFoundError:
+        code = NOT_FOUND
+        os.write(2, f"{name}: not found\n".encode())
+    except OSError as error:
+        os.write(2, f"{name}: {error.strerror}\n".encode())
+    finally:
+        os._exit(code)
+
+
+def _prepare_or_report(prepare: Callable[[], None], report: int) -> None:
+    try:
+        prepare()
+    except BaseException as error:  # noqa: BLE001  nothing of the guest may run on in this child
+        os.write(report, f"{getattr(error, 'filename', None) or 'isolation'}: {error}".encode())
+        os._exit(NOT_EXECUTABLE)
+
+
+def _place(fds: Sequence[int]) -> None:
+    """Makes `fds` the descriptors 0, 1, 2, ..., in whatever order they are now."""
+    high = [os.dup(fd) for fd in fds]  # above the numbers that they will take
+    for number, fd in enumerate(high):
+        os.dup2(fd, number)
+
+
+def check_prepared(faults: int) -> None:
+    """Closes the pipe that `Launcher.start` returned.
+
+    Raises:
+        PrepareFault: it has a message. The command must have ended, or have been executed.
+    """
+    os.set_blocking(faults, False)
+    try:
+        text = os.read(faults, 4096)
+    except BlockingIOError:
+        text = b""
+    finally:
+        os.close(faults)
+    if text:
+        raise PrepareFault(text.decode(errors="replace"))
