@@ -62,8 +62,9 @@ class Jail(Plain):
         set_limit("RLIMIT_MEMLOCK", 1 << 20)
         if not self._in_cgroup:
             set_limit("RLIMIT_AS", self.limits["memory"] * 4)
+        linux.drop_bounding_set()
         linux.drop_capabilities()
-        linux.no_new_privileges()  # with it, and no way to another user namespace, the bounding set gives nothing
+        linux.no_new_privileges()
         linux.set_seccomp(self._filter)
 
     def kill_all(self, children: ReapedChildren) -> int:
