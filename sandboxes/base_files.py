@@ -1,15 +1,17 @@
 """The files that a sandbox starts with, as an archive."""
 
 import io
-import itertools
 import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from agentenv.errors import SandboxError
 
-from .guest.trees import Entry, TreeFault, assemble, pack, read_entries
+from .guest.content import TreeFault, store
+from .guest.trees import Entry, assemble, inside, pack, read_entries
+from .layers import in_order
 
 __all__ = ["archive_of_files", "archive_of_folder", "empty_archive"]
 
@@ -35,21 +37,23 @@ def archive_of_files(files: Mapping[str, bytes | str]) -> bytes:
             msg = f"a path of the workspace must be relative and plain (no '.', '..'), got {name!r}"
             raise ValueError(msg)
         data = content.encode() if isinstance(content, str) else bytes(content)
-        path = "workspace/" + name
-        for depth in range(2, len(parts) + 1):
-            folder = "/".join(("workspace", *parts[: depth - 1]))
-            entries.setdefault(folder, Entry(folder, "dir", 0o755))
+        folder = "workspace"
+        for depth, part in enumerate(parts[:-1], 1):
+            folder = f"{inside(folder)}/{part}"
+            if entries.setdefault(folder, Entry(folder, "dir", 0o755)).kind != "dir":
+                _refuse_both("/".join(parts[:depth]))
+        path = f"{inside(folder)}/{parts[-1]}"
         if path in entries:
-            msg = f"{name!r} is both a file and a folder"
-            raise ValueError(msg)
+            _refuse_both(name)
         entries[path] = Entry(path, "file", 0o644, 0, len(data))
-        contents[path] = data
-    ordered = sorted(entries.values(), key=lambda entry: entry.path.split("/"))
-    for above, below in itertools.pairwise(ordered):
-        if above.kind == "file" and below.path.startswith(above.path + "/"):
-            msg = f"{above.path.partition('/')[2]!r} is both a file and a folder"
-            raise ValueError(msg)
+        contents[path] = store(data)
+    ordered = list(in_order(entries))
     return assemble(ordered, (contents[entry.path] for entry in ordered if entry.kind == "file"))
+
+
+def _refuse_both(name: str) -> NoReturn:
+    msg = f"{name!r} is both a file and a folder"
+    raise ValueError(msg)
 
 
 def archive_of_folder(path: str | os.PathLike[str]) -> bytes:

@@ -1,8 +1,8 @@
 """What the back ends without namespaces share: a temporary folder, and a guest that is an ordinary process."""
 
+import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -15,6 +15,8 @@ from typing_extensions import override
 from agentenv.errors import SandboxError
 
 from .cgroups import owner_lives, owner_tag
+from .guest.content import TreeFault
+from .guest.place import remove
 from .guest.wire import Closed, Late, Wire
 from .guest_process import guest_argv
 from .guest_sandbox import GuestSandbox, settings_of
@@ -48,7 +50,7 @@ class FolderSandbox(GuestSandbox):
             self._put(origin)
         except BaseException:
             self.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _remove(self._folder)
             raise
 
     def _start(self) -> None:
@@ -91,9 +93,19 @@ def sweep_folders() -> list[str]:
     removed: list[str] = []
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if not owner_lives(folder.name[len(_PREFIX) :].rpartition("-")[0]):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             removed.append(f"folder {folder}")
     return removed
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder as far as that is possible; unlike `shutil.rmtree`, whatever its depth and modes."""
+    with contextlib.suppress(OSError, TreeFault):
+        above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove(above, folder.name)
+        finally:
+            os.close(above)
 
 
 def _end(guest: "subprocess.Popen[bytes]", fd: int | None, folder: Path) -> None:
@@ -104,4 +116,4 @@ def _end(guest: "subprocess.Popen[bytes]", fd: int | None, folder: Path) -> None
     except subprocess.TimeoutExpired:
         guest.kill()
         guest.wait()
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(folder)

@@ -9,6 +9,9 @@ __all__ = ["BOOT", "guest_argv", "packed_guest"]
 _HERE = Path(__file__).resolve().parent
 _PACKED = (
     "wire",
+    "content",
+    "place",
+    "aside",
     "trees",
     "files",
     "launch",

@@ -14,6 +14,7 @@ from agentenv.errors import SandboxError, SandboxTimeout, SnapshotError, Workspa
 from agentenv.protocols import Capabilities, ExecResult, FileChange
 
 from .base_files import archive_of_files
+from .guest.content import expand
 from .guest.trees import Entry, read_entries
 from .guest.wire import Closed, Late, Wire
 from .layers import archives, flatten
@@ -206,15 +207,16 @@ class GuestSandbox:
     def export(self, allow: Sequence[str] = ("*",)) -> dict[str, bytes]:
         """Returns the regular files of the workspace that match one of the shell patterns; `*` also matches `/`.
 
-        Links, pipes, sockets and folders are never followed or returned.
+        Links, pipes, sockets and folders are never followed or returned, nor what is below a folder whose path is
+        longer than 990 characters.
 
         Raises:
-            SandboxError: together they are beyond `Limits.transfer`.
+            WorkspaceError: together they are beyond `Limits.transfer`.
         """
         head = {"op": "export", "allow": list(allow), "limit": self.spec.limits.transfer}
         stream = io.BytesIO(self._ask(head)[1])
         entries = read_entries(stream.read)
-        return {entry.path.partition("/")[2]: stream.read(entry.size) for entry in entries}
+        return {entry.path.partition("/")[2]: expand(stream.read, entry.size) for entry in entries}
 
     def changes(self, since: WorkspaceSnapshot | None = None) -> list[FileChange]:
         """Returns what differs in the workspace from a snapshot, or from the state at opening; sorted by path."""

@@ -11,12 +11,13 @@ import tempfile
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Protocol
 
-from .guest.trees import Entry, TreeFault, assemble, read_entries
+from .guest.content import TreeFault, take_stored
+from .guest.trees import Entry, assemble, inside, read_entries
 
-__all__ = ["Archives", "Layer", "StoredLayer", "archives", "digest_entries", "flatten", "merge_entries"]
+__all__ = ["Archives", "Layer", "StoredLayer", "archives", "digest_entries", "flatten", "in_order", "merge_entries"]
 
 
 class Layer(Protocol):
@@ -58,11 +59,16 @@ class StoredLayer:
 
 def _with_digests(archive: bytes) -> Iterable[Entry]:
     stream = io.BytesIO(archive)
+    digests: dict[str, str] = {}
     for entry in read_entries(stream.read):
-        if entry.kind == "file":
-            yield entry._replace(value=hashlib.sha256(stream.read(entry.size)).hexdigest())
-        else:
+        if entry.kind != "file":
             yield entry
+            continue
+        if entry.value:  # another name of a file that came before
+            digest = digests[entry.value]
+        else:
+            digest = digests[entry.path] = hashlib.sha256(take_stored(stream.read, entry.size)).hexdigest()
+        yield entry._replace(value=digest)
 
 
 class Archives:
@@ -151,9 +157,7 @@ def merge_entries(layers: Iterable[Layer]) -> dict[str, Entry]:
     visible: dict[str, Entry] = {}
     for layer in layers:
         entries = layer.entries()
-        hiding = [entry for entry in entries if entry.kind != "dir" and entry.path in visible]
-        for entry in hiding:
-            _hide(visible, entry.path)
+        _hide(visible, [entry.path for entry in entries if entry.kind != "dir" and entry.path in visible])
         for entry in entries:
             if entry.kind == "fresh":
                 visible[entry.path] = entry._replace(kind="dir")
@@ -162,11 +166,21 @@ def merge_entries(layers: Iterable[Layer]) -> dict[str, Entry]:
     return visible
 
 
-def _hide(visible: dict[str, Entry], path: str) -> None:
-    gone = visible.pop(path, None)
-    if gone is not None and gone.kind == "dir":
-        for below in [name for name in visible if name.startswith(path + "/")]:
-            del visible[below]
+def _hide(visible: dict[str, Entry], paths: list[str]) -> None:
+    """Removes these paths and all below them."""
+    below = _by_folder(visible) if any(visible[path].kind == "dir" for path in paths) else {}
+    while paths:
+        path = paths.pop()
+        visible.pop(path, None)
+        paths += below.get(inside(path), ())
+
+
+def _by_folder(paths: Iterable[str]) -> dict[str, list[str]]:
+    """Returns paths by the folder they are in, as `inside` names it, in order; the roots under `""`."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(paths):
+        found.setdefault(path.rpartition("/")[0], []).append(path)
+    return found
 
 
 def digest_entries(entries: Mapping[str, Entry]) -> str:
@@ -186,14 +200,35 @@ def flatten(layers: tuple[Layer, ...]) -> bytes:
     if len(layers) == 1:
         return layers[0].archive()
     visible = merge_entries(layers)
-    contents: dict[str, bytes] = {}
-    for layer in layers:
+    homes: dict[str, tuple[int, str]] = {}  # of a visible file: its layer, and the path of its content there
+    contents: dict[tuple[int, str], bytes] = {}
+    for number, layer in enumerate(layers):
         stream = io.BytesIO(layer.archive())
-        for entry in read_entries(stream.read):
-            if entry.kind == "file":
-                content = stream.read(entry.size)
-                if entry.path in visible:
-                    contents[entry.path] = content
-    entries = [entry._replace(value="" if entry.kind == "file" else entry.value) for entry in visible.values()]
-    entries.sort(key=lambda entry: entry.path.split("/"))
-    return assemble(entries, (contents[entry.path] for entry in entries if entry.kind == "file"))
+        files = [entry for entry in read_entries(stream.read) if entry.kind == "file"]
+        homes |= {entry.path: (number, entry.value or entry.path) for entry in files if entry.path in visible}
+        for entry in files:
+            if not entry.value:
+                contents[number, entry.path] = take_stored(stream.read, entry.size)
+    entries: list[Entry] = []
+    stored: list[bytes] = []
+    first_paths: dict[tuple[int, str], str] = {}
+    for entry in in_order(visible):
+        if entry.kind != "file":
+            entries.append(entry)
+            continue
+        home = homes[entry.path]
+        first = first_paths.setdefault(home, entry.path)
+        entries.append(entry._replace(value="" if first == entry.path else first))
+        if first == entry.path:
+            stored.append(contents.pop(home))
+    return assemble(entries, stored)
+
+
+def in_order(entries: Mapping[str, Entry]) -> Iterator[Entry]:
+    """Yields entries as an archive has them: what is in a folder follows it at once."""
+    below = _by_folder(entries)
+    todo = below[""][::-1]
+    while todo:
+        path = todo.pop()
+        yield entries[path]
+        todo += below.get(inside(path), ())[::-1]

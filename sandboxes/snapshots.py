@@ -1,6 +1,6 @@
 """Snapshots: stacks of immutable layers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from typing_extensions import override
@@ -8,7 +8,7 @@ from typing_extensions import override
 from agentenv.errors import SnapshotError
 from agentenv.protocols import Fidelity, FileChange
 
-from .guest.trees import Entry
+from .guest.trees import FAR, Entry, inside
 from .layers import Layer, archives, digest_entries, merge_entries
 
 __all__ = ["ProcessSnapshot", "WorkspaceSnapshot", "bytes_of_base", "compare"]
@@ -97,20 +97,38 @@ def bytes_of_base(snapshot: WorkspaceSnapshot) -> int:
 
 
 def compare(old: Mapping[str, Entry], new: Mapping[str, Entry]) -> list[FileChange]:
-    """Returns what differs in the workspace between two states, by path."""
+    """Returns what differs in the workspace between two states, by path.
+
+    What differs below a folder whose path is longer than `FAR` is one change of that folder.
+    """
+    differs = {path for path in old.keys() | new.keys() if not _same(old.get(path), new.get(path))}
+    if any(path.startswith("@") for path in differs):
+        differs = _near(differs, {inside(path): path for path in old.keys() | new.keys() if len(path) >= FAR})
     changes: list[FileChange] = []
-    for path in sorted(old.keys() | new.keys()):
+    for path in sorted(differs):
         root, _, inner = path.partition("/")
         before, after = old.get(path), new.get(path)
-        if root != "workspace" or not inner:
-            continue
         entry = after or before
-        if entry is None or (before is not None and after is not None and _same(before, after)):
-            continue
-        kind = "added" if before is None else "deleted" if after is None else "modified"
-        changes.append(FileChange(inner, kind, _TYPES.get(entry.kind, entry.kind), after.size if after else 0))
+        if root == "workspace" and inner and entry is not None:
+            kind = "added" if before is None else "deleted" if after is None else "modified"
+            changes.append(FileChange(inner, kind, _TYPES.get(entry.kind, entry.kind), after.size if after else 0))
     return changes
 
 
-def _same(before: Entry, after: Entry) -> bool:
-    return before._replace(mtime_ns=0) == after._replace(mtime_ns=0)
+def _near(paths: Iterable[str], folders: Mapping[str, str]) -> set[str]:
+    """Replaces paths that begin with a digest by the folder, among `folders` by digest, far below which they are."""
+    known = dict(folders)
+
+    def above(path: str) -> str:
+        way: list[str] = []
+        while path.startswith("@"):
+            way.append(path.partition("/")[0])
+            path = known[way[-1]]
+        known.update(dict.fromkeys(way, path))
+        return path
+
+    return {above(path) for path in paths}
+
+
+def _same(before: Entry | None, after: Entry | None) -> bool:
+    return before is not None and after is not None and before._replace(mtime_ns=0) == after._replace(mtime_ns=0)

@@ -8,6 +8,7 @@ sandbox is broken or was misused).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -16,7 +17,8 @@ from fnmatch import fnmatchcase
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from . import files, trees
+from . import files, place, trees
+from .content import TreeFault
 from .launch import Command, Launcher, PrepareFault
 from .policy import Plain
 from .run import Outcome, ReapedChildren, run
@@ -24,7 +26,7 @@ from .shell import Shell
 from .wire import Closed, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
 __all__ = ["Guest", "close_on_exec", "main"]
 
@@ -80,7 +82,7 @@ class Guest:
             kind = "file" if op in _FILE_OPS or isinstance(error, PathFault) else "guest"
             text = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
             return {"fault": kind, "message": text, "errno": error.errno}, b""
-        except (trees.TreeFault, GuestFault, PrepareFault) as error:
+        except (TreeFault, GuestFault, PrepareFault) as error:
             return {"fault": "guest", "message": str(error)}, b""
 
     # ------------------------------------------------------------------ commands
@@ -177,25 +179,32 @@ class Guest:
 
     def do_export(self, body: bytes, allow: list[str], limit: int) -> tuple[dict[str, Any], bytes]:
         """Returns an archive of the regular files that match."""
-        with _Folder(self.home) as workspace:
-            found = trees.scan({"workspace": workspace})
-            chosen = {entry.path for entry in found if _allowed(entry, allow)}
-            total = sum(entry.size for entry in found if entry.path in chosen)
+        with self._still(), _Folder(self.home) as workspace:
+            roots = {"workspace": workspace}
+            found = trees.scan(roots, force=True)
+            chosen = [entry._replace(value="") for entry in found if _allowed(entry, allow)]
+            total = sum(entry.size for entry in chosen)
             if total > limit:
                 msg = f"the files to export have {total} bytes, more than the limit of {limit}"
-                raise GuestFault(msg)
-            return {}, b"".join(trees.pack({"workspace": workspace}, choose=lambda entry: entry.path in chosen))
+                raise PathFault(errno.EFBIG, msg)
+            return {}, trees.assemble(chosen, trees.contents(roots, found, {e.path for e in chosen}, force=True))
 
     def do_scan(self, body: bytes) -> tuple[dict[str, Any], bytes]:
         """Returns the entries of workspace and tmp, with digests."""
-        with _Roots(self.settings) as roots:
-            return {}, json.dumps(trees.scan(roots, digests=True)).encode()
+        with self._still(), _Roots(self.settings) as roots:
+            return {}, json.dumps(trees.scan(roots, digests=True, force=True)).encode()
 
     def do_pack(self, body: bytes) -> tuple[dict[str, Any], bytes]:
         """Returns an archive of workspace and tmp."""
+        with self._still():
+            return {}, self.pack_roots()
+
+    @contextlib.contextmanager
+    def _still(self) -> Generator[None]:
+        """Stops what runs meanwhile."""
         live = self.do_stop(b"")[0]["live"]
         try:
-            return {}, self.pack_roots()
+            yield
         finally:
             if live:
                 self.policy.continue_all()
@@ -203,14 +212,14 @@ class Guest:
     def pack_roots(self) -> bytes:
         """Returns an archive of workspace and tmp, which nothing must write to meanwhile."""
         with _Roots(self.settings) as roots:
-            return b"".join(trees.pack(roots))
+            return b"".join(trees.pack(roots, force=True))
 
     def do_unpack(self, body: bytes) -> tuple[dict[str, Any], bytes]:
         """Ends what runs and replaces workspace and tmp by an archive."""
         self.do_shell_close(b"")
         with _Roots(self.settings) as roots:
             for folder in roots.values():
-                trees.clear(folder)
+                place.clear(folder)
             trees.unpack(BytesIO(body).read, roots, owner=self.policy.owner)
         return {}, b""
 
@@ -222,8 +231,8 @@ def _reply(outcome: Outcome) -> tuple[dict[str, Any], bytes]:
 
 
 def _allowed(entry: trees.Entry, allow: list[str]) -> bool:
-    path = entry.path.partition("/")[2]
-    return entry.kind == "file" and any(fnmatchcase(path, pattern) for pattern in allow)
+    root, _, path = entry.path.partition("/")
+    return entry.kind == "file" and root == "workspace" and any(fnmatchcase(path, pattern) for pattern in allow)
 
 
 class _Folder:
@@ -233,11 +242,18 @@ class _Folder:
         self._path = path
 
     def __enter__(self) -> int:
-        self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fd = _open_root(self._path)
         return self._fd
 
     def __exit__(self, *error: object) -> None:
         os.close(self._fd)
+
+
+def _open_root(path: str) -> int:
+    """Opens workspace or tmp; one that a command closed to its owner, this guest, is opened to it for good."""
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        os.chmod(path, 0o700)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 class _Roots:
@@ -247,8 +263,7 @@ class _Roots:
         self._settings = settings
 
     def __enter__(self) -> dict[str, int]:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        self._fds = {name: os.open(self._settings[name], flags) for name in ("tmp", "workspace")}
+        self._fds = {name: _open_root(self._settings[name]) for name in ("tmp", "workspace")}
         return self._fds
 
     def __exit__(self, *error: object) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from . import linux, seccomp, trees
+from . import linux, place, seccomp
 from .agent import Guest, close_on_exec
 from .policy import Plain, kill_namespace, set_limit
 from .wire import Wire
@@ -68,7 +68,7 @@ class Container(Plain):
         """Empties `/dev/shm`."""
         folder = os.open("/dev/shm", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            trees.clear(folder)
+            place.clear(folder)
         finally:
             os.close(folder)
 

@@ -15,7 +15,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import linux, trees
+from . import layering, linux, trees
 from .agent import close_on_exec
 from .root import ROOT, STAGE, add_kernel_files, build_root, seal_root
 from .spawner import serve_spawns
@@ -207,7 +207,7 @@ class Keeper:
             with _Opened(number) as target:
                 for layer in layers:
                     with _Opened(layer, folder) as source:
-                        trees.lay_over(source, target)
+                        layering.lay_over(source, target)
         except BaseException:
             self._drop(number)
             raise

@@ -18,6 +18,7 @@ __all__ = ["Plain", "kill_namespace", "set_limit"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _END_S = 10.0
+_STOP_S = 0.2
 
 
 class Plain:
@@ -71,16 +72,40 @@ class Plain:
         return False
 
     def stop_all(self) -> None:
-        """Stops every process, so that files can be copied in one state."""
+        """Stops every process, so that files can be copied in one state; waits for what is inside the kernel."""
         _signal_all(signal.SIGSTOP)
+        deadline = time.monotonic() + _STOP_S
+        while any(_is_running(pid) for pid in _everything()) and time.monotonic() < deadline:
+            time.sleep(0.0005)
 
     def continue_all(self) -> None:
         """Lets them go on."""
         _signal_all(signal.SIGCONT)
 
 
+def _everything() -> list[int]:
+    """Returns what the guest started: all of the PID namespace where it is PID 1, otherwise its descendants."""
+    if os.getpid() == 1:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+    return _descendants()
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a thread of a process is not stopped; one that waits for a child it has forked by `vfork` never is."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+        return any(_state(f"/proc/{pid}/task/{thread}/stat") not in "TtZX" for thread in threads)
+    except (OSError, IndexError):
+        return False
+
+
+def _state(file: str) -> str:
+    with open(file, "rb") as text:
+        return chr(text.read().rpartition(b")")[2].split()[0][0])
+
+
 def _signal_all(number: int) -> None:
-    """Signals everything the guest started: the PID namespace where it is PID 1, otherwise its descendants."""
+    """Signals everything the guest started."""
     if os.getpid() == 1:
         try:
             os.kill(-1, number)

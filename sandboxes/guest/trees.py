@@ -1,10 +1,11 @@
 """Folders as data: scanned into entries, packed into one archive, unpacked again.
 
-A tree has named roots (`workspace`, `tmp`), each an open folder. Everything is reached by descriptors of folders that
-were opened without following links, so no name inside can lead outside.
+A tree has named roots (`workspace`, `tmp`), each an open folder. No path in it is long, however deep an agent nests:
+see `inside`.
 
-Archive: 8 bytes (little endian) of length, the entries as JSON, then the contents of the files, in order. A layer of an
-overlay also holds `gone` entries (a name that hides one below) and `fresh` folders (which hide all that was below).
+Archive: 8 bytes (little endian) of length, the entries as JSON, then the contents of the files (see `content.py`), in
+order. A layer of an overlay also holds `gone` entries (a name that hides one below) and `fresh` folders (which hide all
+that was below).
 """
 
 from __future__ import annotations
@@ -16,34 +17,49 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from .aside import Aside
+from .content import TreeFault, exactly, read_content, write_content
+from .place import Place, open_file, remove
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
 
-__all__ = ["Entry", "TreeFault", "assemble", "clear", "pack", "read_entries", "scan", "unpack"]
+__all__ = [
+    "FAR",
+    "FOLDERS",
+    "OPAQUE",
+    "Entry",
+    "assemble",
+    "contents",
+    "inside",
+    "is_opaque",
+    "is_whiteout",
+    "pack",
+    "read_entries",
+    "scan",
+    "unpack",
+]
 
-MAX_DEPTH = 200
+FAR = 1000
 FOLDERS = ("dir", "fresh")
-_OPAQUE = "user.overlay.opaque"
-_CHUNK = 1 << 20
+OPAQUE = "user.overlay.opaque"
 _LENGTH = 8
-_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-class TreeFault(Exception):
-    """A tree or an archive that cannot be handled; the message says why."""
+_CHANGED = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL}  # by whoever still runs
 
 
 class Entry(NamedTuple):
     """One name in a tree.
 
     Attributes:
-        path: starts with the name of its root.
+        path: the folder that holds it, as `inside` names it, and its name.
         kind: `dir`, `file`, `link`, `fifo`; in layers also `fresh` and `gone`.
         mode: permission bits.
         mtime_ns: time of the last change.
         size: bytes of a file.
-        value: target of a link; SHA-256 of a file where it was asked for.
+        value: target of a link. Of a file, where digests were asked for, SHA-256 of its stored content; otherwise the
+            path of an earlier name of the same file, if it has one (a hard link).
     """
 
     path: str
@@ -54,118 +70,237 @@ class Entry(NamedTuple):
     value: str = ""
 
 
-def scan(roots: Mapping[str, int], *, digests: bool = False, layer: bool = False) -> list[Entry]:
+def inside(folder: str) -> str:
+    """Returns what the paths of names in a folder begin with: its own path, or its digest where that is `FAR` long.
+
+    Full paths of folders nested 20,000 deep would take gigabytes.
+    """
+    return folder if len(folder) < FAR else "@" + hashlib.sha256(folder.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+# ---------------------------------------------------------------------- reading
+
+
+def scan(roots: Mapping[str, int], *, digests: bool = False, layer: bool = False, force: bool = False) -> list[Entry]:
     """Returns the entries of the open folders in `roots`, parents before children, names in order.
 
-    Sockets and devices are left out. With `layer`, the marks of an overlay are read.
+    Sockets and devices are left out, and what vanishes meanwhile.
+
+    Args:
+        roots: open folders by name.
+        digests: read the files.
+        layer: read the marks of an overlay.
+        force: read what modes close to their owner.
 
     Raises:
-        TreeFault: a folder is nested deeper than `MAX_DEPTH`.
+        TreeFault: a folder was moved meanwhile.
     """
     entries: list[Entry] = []
     for name in sorted(roots):
-        _scan_folder(roots[name], name, 0, entries, digests, layer)
+        _Scan(entries, digests=digests, layer=layer, force=force).read(roots[name], name)
     return entries
 
 
-def _scan_folder(folder: int, path: str, depth: int, out: list[Entry], digests: bool, layer: bool) -> None:
-    if depth > MAX_DEPTH:
-        msg = f"a folder is nested deeper than {MAX_DEPTH}: {path[:80]}..."
-        raise TreeFault(msg)
-    info = os.fstat(folder)
-    kind = "fresh" if layer and _is_opaque(folder) else "dir"
-    out.append(Entry(path, kind, stat.S_IMODE(info.st_mode), info.st_mtime_ns))
-    for name in sorted(os.listdir(folder)):
-        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        below = path + "/" + name
-        if stat.S_ISDIR(info.st_mode):
-            child = os.open(name, _OPEN_FOLDER, dir_fd=folder)
-            try:
-                _scan_folder(child, below, depth + 1, out, digests, layer)
-            finally:
-                os.close(child)
-        else:
-            entry = _scan_name(folder, name, below, info, digests)
-            if entry is not None and (layer or entry.kind != "gone"):
-                out.append(entry)
+class _Scan:
+    """Reads one root."""
+
+    def __init__(self, entries: list[Entry], *, digests: bool, layer: bool, force: bool) -> None:
+        self._entries = entries
+        self._digests = digests
+        self._layer = layer
+        self._force = force
+        self._known: dict[tuple[int, int], str] = {}  # values of files with several names
+
+    def read(self, root: int, name: str) -> None:
+        place = Place(root, force=self._force)
+        try:
+            todo = [self._enter(place, name)]
+            while todo:
+                folder, names = todo[-1]
+                if not names:
+                    todo.pop()
+                    if todo:
+                        place.up()
+                    continue
+                below = names.pop()
+                try:
+                    info = os.stat(below, dir_fd=place.fd, follow_symlinks=False)
+                    if stat.S_ISDIR(info.st_mode):
+                        place.down(below)
+                        todo.append(self._enter(place, f"{folder}/{below}", info))
+                    else:
+                        self._add_name(place.fd, below, f"{folder}/{below}", info)
+                except OSError as error:
+                    if error.errno not in _CHANGED:
+                        raise
+        finally:
+            place.close()
+
+    def _enter(self, place: Place, path: str, info: os.stat_result | None = None) -> tuple[str, list[str]]:
+        """Adds a folder; returns what the paths in it begin with, and its names, the first one last."""
+        info = info or os.fstat(place.fd)
+        kind = "fresh" if self._layer and is_opaque(place.fd) else "dir"
+        self._entries.append(Entry(path, kind, stat.S_IMODE(info.st_mode), info.st_mtime_ns))
+        return inside(path), _names(place.fd)
+
+    def _add_name(self, folder: int, name: str, path: str, info: os.stat_result) -> None:
+        mode, mtime = stat.S_IMODE(info.st_mode), info.st_mtime_ns
+        if stat.S_ISREG(info.st_mode):
+            value = self._value(folder, name, path, info)
+            self._entries.append(Entry(path, "file", mode, mtime, info.st_size, value))
+        elif stat.S_ISLNK(info.st_mode):
+            self._entries.append(Entry(path, "link", 0o777, mtime, 0, os.readlink(name, dir_fd=folder)))
+        elif stat.S_ISFIFO(info.st_mode):
+            self._entries.append(Entry(path, "fifo", mode, mtime))
+        elif self._layer and is_whiteout(info):
+            self._entries.append(Entry(path, "gone"))
+
+    def _value(self, folder: int, name: str, path: str, info: os.stat_result) -> str:
+        identity = (info.st_dev, info.st_ino)
+        known = self._known.get(identity) if info.st_nlink > 1 else None
+        if known is not None:
+            return known
+        value = self._digest(folder, name, info.st_size) if self._digests else ""
+        if info.st_nlink > 1:
+            self._known[identity] = value or path
+        return value
+
+    def _digest(self, folder: int, name: str, size: int) -> str:
+        state = hashlib.sha256()
+        fd = open_file(folder, name, force=self._force)
+        try:
+            for part in read_content(fd, size):
+                state.update(part)
+        finally:
+            os.close(fd)
+        return state.hexdigest()
 
 
-def _scan_name(folder: int, name: str, path: str, info: os.stat_result, digests: bool) -> Entry | None:
-    mode, mtime = stat.S_IMODE(info.st_mode), info.st_mtime_ns
-    if stat.S_ISREG(info.st_mode):
-        return Entry(path, "file", mode, mtime, info.st_size, _digest(folder, name) if digests else "")
-    if stat.S_ISLNK(info.st_mode):
-        return Entry(path, "link", 0o777, mtime, 0, os.readlink(name, dir_fd=folder))
-    if stat.S_ISFIFO(info.st_mode):
-        return Entry(path, "fifo", mode, mtime)
-    if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
-        return Entry(path, "gone")
-    return None
-
-
-def _is_opaque(folder: int) -> bool:
+def _names(folder: int) -> list[str]:
+    """Returns the names in an open folder, the first one last; none where it has been removed."""
     try:
-        return os.getxattr(folder, _OPAQUE) == b"y"
+        return sorted(os.listdir(folder), reverse=True)
+    except FileNotFoundError:
+        return []
+
+
+def is_opaque(folder: int) -> bool:
+    """Whether a folder of a layer hides all that was below."""
+    try:
+        return os.getxattr(folder, OPAQUE) == b"y"
     except OSError:
         return False
 
 
-def _digest(folder: int, name: str) -> str:
-    state = hashlib.sha256()
-    fd = os.open(name, _OPEN_FILE, dir_fd=folder)
-    try:
-        while True:
-            part = os.read(fd, _CHUNK)
-            if not part:
-                return state.hexdigest()
-            state.update(part)
-    finally:
-        os.close(fd)
+def is_whiteout(info: os.stat_result) -> bool:
+    """Whether a name of a layer only hides one below."""
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
 
 
-def pack(
-    roots: Mapping[str, int],
-    *,
-    layer: bool = False,
-    choose: Callable[[Entry], bool] | None = None,
-) -> Iterator[bytes]:
-    """Yields an archive of the open folders in `roots`, piece by piece.
-
-    Args:
-        roots: open folders by name.
-        layer: read the marks of an overlay.
-        choose: which entries to take; all without it.
-    """
-    entries = scan(roots, layer=layer)
-    if choose is not None:
-        entries = [entry for entry in entries if choose(entry)]
+def pack(roots: Mapping[str, int], *, layer: bool = False, force: bool = False) -> Iterator[bytes]:
+    """Yields an archive of the open folders in `roots`, piece by piece; arguments as of `scan`."""
+    entries = scan(roots, layer=layer, force=force)
     yield assemble(entries, ())
-    opened = _Opened(roots)
-    try:
-        for entry in entries:
-            if entry.kind == "file":
-                folder, name = opened.parent(entry.path)
-                yield from _content(folder, name, entry.size)
-    finally:
-        opened.close()
+    first_names = {entry.path for entry in entries if entry.kind == "file" and not entry.value}
+    yield from contents(roots, entries, first_names, force=force)
 
 
-def assemble(entries: Sequence[Entry], contents: Iterable[bytes]) -> bytes:
-    """Returns the archive of these entries, given the contents of the files among them, in order."""
+def assemble(entries: Sequence[Entry], stored: Iterable[bytes]) -> bytes:
+    """Returns the archive of these entries, given the stored contents of the files among them, in order."""
     text = json.dumps(entries).encode()
-    return b"".join((len(text).to_bytes(_LENGTH, "little"), text, *contents))
+    return b"".join((len(text).to_bytes(_LENGTH, "little"), text, *stored))
 
 
-def _content(folder: int, name: str, size: int) -> Iterator[bytes]:
-    """Yields exactly `size` bytes, zeros where the file has become shorter."""
-    fd = os.open(name, _OPEN_FILE, dir_fd=folder)
-    try:
-        while size:
-            part = os.read(fd, min(size, _CHUNK)) or bytes(min(size, _CHUNK))
-            size -= len(part)
-            yield part
-    finally:
-        os.close(fd)
+def contents(
+    roots: Mapping[str, int], entries: Iterable[Entry], chosen: Collection[str], *, force: bool = False
+) -> Iterator[bytes]:
+    """Yields the stored contents of the files whose paths are in `chosen`, among the `entries` that `scan` returned."""
+    with _Way(roots, force=force) as way:
+        for entry in entries:
+            if entry.kind in FOLDERS:
+                way.enter(entry)
+            elif entry.path in chosen:
+                folder, name = way.find(entry)
+                fd = open_file(folder, name, force=force)
+                try:
+                    yield from read_content(fd, entry.size)
+                finally:
+                    os.close(fd)
+
+
+class _Way:
+    """Follows entries through the open folders in `roots`: in their order, it takes one step up or down at a time."""
+
+    def __init__(self, roots: Mapping[str, int], *, force: bool = False) -> None:
+        self._roots = roots
+        self._force = force
+        self._place: Place | None = None
+        self._passed: list[tuple[str, Entry]] = []
+
+    def enter(self, entry: Entry) -> None:
+        """Goes into a folder."""
+        if entry.path in self._roots:
+            self._leave_all()
+            self._place = Place(self._roots[entry.path], force=self._force)
+        else:
+            folder, name = self.find(entry)
+            self.make(folder, name, entry)
+            assert self._place is not None
+            self._place.down(name)
+        self._passed.append((inside(entry.path), entry))
+        self.entered(entry)
+
+    def find(self, entry: Entry) -> tuple[int, str]:
+        """Returns the open folder that holds an entry, and its name there.
+
+        Raises:
+            TreeFault: the folder has not been entered, or was left.
+        """
+        folder, _, name = entry.path.rpartition("/")
+        while self._passed and self._passed[-1][0] != folder:
+            self._leave()
+        if self._place is None or not self._passed:
+            msg = f"{entry.path[:200]!r} is in none of {sorted(self._roots)}, or out of order"
+            raise TreeFault(msg)
+        return self._place.fd, name
+
+    def make(self, folder: int, name: str, entry: Entry) -> None:
+        """Prepares to enter a folder."""
+
+    def entered(self, entry: Entry) -> None:
+        """Has entered a folder."""
+
+    def settle(self, folder: int, entry: Entry) -> None:
+        """Has left a folder."""
+
+    def _leave(self) -> None:
+        _, entry = self._passed.pop()
+        assert self._place is not None
+        if self._passed:
+            self._place.up(lambda folder: self.settle(folder, entry))
+        else:
+            self.settle(self._place.fd, entry)
+
+    def _leave_all(self) -> None:
+        while self._passed:
+            self._leave()
+        if self._place is not None:
+            self._place.close()
+            self._place = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._leave_all()
+        elif self._place is not None:
+            self._place.close()
+
+
+# ---------------------------------------------------------------------- writing
 
 
 def read_entries(read: Callable[[int], bytes]) -> list[Entry]:
@@ -174,7 +309,7 @@ def read_entries(read: Callable[[int], bytes]) -> list[Entry]:
     Raises:
         TreeFault: not an archive, or a path that is not plain.
     """
-    text = _exactly(read, int.from_bytes(_exactly(read, _LENGTH), "little"))
+    text = exactly(read, int.from_bytes(exactly(read, _LENGTH), "little"))
     try:
         entries = [Entry(*fields) for fields in json.loads(text)]
     except (ValueError, TypeError) as error:
@@ -186,17 +321,6 @@ def read_entries(read: Callable[[int], bytes]) -> list[Entry]:
             msg = f"a path in the archive is not plain: {entry.path!r}"
             raise TreeFault(msg)
     return entries
-
-
-def _exactly(read: Callable[[int], bytes], size: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < size:
-        part = read(size - len(parts))
-        if not part:
-            msg = "the archive is cut short"
-            raise TreeFault(msg)
-        parts += part
-    return bytes(parts)
 
 
 def unpack(
@@ -219,245 +343,89 @@ def unpack(
         OSError: the file system refused (no room, for instance).
     """
     entries = read_entries(read)
-    opened = _Opened(roots)
-    try:
+    with _Writer(roots, owner) as writer:
+        writer.expect(entries)
         for entry in entries:
-            _write_entry(opened, entry, read, owner)
-    finally:
-        opened.close()
+            writer.write(entry, read)
     return len(entries)
 
 
-def _write_entry(opened: _Opened, entry: Entry, read: Callable[[int], bytes], owner: tuple[int, int] | None) -> None:
-    if entry.kind in FOLDERS:
-        opened.make(entry, owner)
-        return
-    folder, name = opened.parent(entry.path)
-    _remove_name(folder, name)
-    if entry.kind == "file":
-        _write_file(folder, name, entry, read, owner)
-        return
-    if entry.kind == "link":
-        os.symlink(entry.value, name, dir_fd=folder)
-    elif entry.kind == "fifo":
-        os.mkfifo(name, entry.mode, dir_fd=folder)
-    elif entry.kind == "gone":
-        os.mknod(name, stat.S_IFCHR, 0, dir_fd=folder)
-        return
-    else:
-        msg = f"unknown kind {entry.kind!r} of {entry.path!r}"
-        raise TreeFault(msg)
-    if owner is not None:
-        os.chown(name, *owner, dir_fd=folder, follow_symlinks=False)
-    os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
+class _Writer(_Way):
+    """Writes entries."""
 
+    def __init__(self, roots: Mapping[str, int], owner: tuple[int, int] | None) -> None:
+        super().__init__(roots)
+        self._owner = owner
+        self._aside = {name: Aside(fd) for name, fd in roots.items()}
+        self._root = ""
+        self._more_names: dict[str, int] = {}
 
-def _write_file(
-    folder: int, name: str, entry: Entry, read: Callable[[int], bytes], owner: tuple[int, int] | None
-) -> None:
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
-    try:
-        left = entry.size
-        while left:
-            part = read(min(left, _CHUNK))
-            if not part:
-                msg = f"the archive is cut short in {entry.path!r}"
-                raise TreeFault(msg)
-            left -= len(part)
-            view = memoryview(part)
-            while view:
-                view = view[os.write(fd, view) :]
-        if owner is not None:
-            os.fchown(fd, *owner)
-        os.fchmod(fd, entry.mode & 0o7777)
-        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-    finally:
-        os.close(fd)
+    def expect(self, entries: Iterable[Entry]) -> None:
+        """Notes which files will get more names."""
+        for entry in entries:
+            if entry.kind == "file" and entry.value:
+                self._more_names[entry.value] = self._more_names.get(entry.value, 0) + 1
 
-
-class _Opened:
-    """The open folders on the way to the current entry; entries come parents first, so a stack is enough."""
-
-    def __init__(self, roots: Mapping[str, int]) -> None:
-        self._roots = roots
-        self._stack: list[tuple[str, int, Entry | None]] = []
-
-    def parent(self, path: str) -> tuple[int, str]:
-        """Returns the open folder of `path` and its last name."""
-        folder, _, name = path.rpartition("/")
-        self._pop_to(folder)
-        if not self._stack or self._stack[-1][0] != folder:
-            self._open_way(folder)
-        return self._stack[-1][1], name
-
-    def make(self, entry: Entry, owner: tuple[int, int] | None) -> None:
-        """Makes the folder of `entry` unless it exists; its mode and time are set when it is left."""
-        if entry.path in self._roots:
-            self._pop_to(entry.path)
-            self._stack.append((entry.path, os.dup(self._roots[entry.path]), entry))
+    def write(self, entry: Entry, read: Callable[[int], bytes]) -> None:
+        """Writes one entry."""
+        if entry.kind in FOLDERS:
+            self.enter(entry)
             return
-        folder, name = self.parent(entry.path)
+        folder, name = self.find(entry)
+        remove(folder, name)
+        if entry.kind == "file":
+            self._write_file(folder, name, entry, read)
+        elif entry.kind == "link":
+            os.symlink(entry.value, name, dir_fd=folder)
+        elif entry.kind == "fifo":
+            os.mkfifo(name, entry.mode, dir_fd=folder)
+        elif entry.kind == "gone":
+            os.mknod(name, stat.S_IFCHR, 0, dir_fd=folder)
+        else:
+            msg = f"unknown kind {entry.kind!r} of {entry.path!r}"
+            raise TreeFault(msg)
+        if entry.kind in {"link", "fifo"}:
+            if self._owner is not None:
+                os.chown(name, *self._owner, dir_fd=folder, follow_symlinks=False)
+            os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
+
+    def _write_file(self, folder: int, name: str, entry: Entry, read: Callable[[int], bytes]) -> None:
+        aside = self._aside[self._root]
+        if entry.value:
+            aside.give(entry.value, folder, name)
+            return
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        try:
+            write_content(read, fd, entry.size)
+            if self._owner is not None:
+                os.fchown(fd, *self._owner)
+            os.fchmod(fd, entry.mode & 0o7777)
+            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            os.close(fd)
+        aside.put(entry.path, folder, name, self._more_names.get(entry.path, 0))
+
+    def make(self, folder: int, name: str, entry: Entry) -> None:
+        """Makes a folder unless it exists; its mode and time are set when it is left."""
         try:
             os.mkdir(name, 0o700, dir_fd=folder)
         except FileExistsError:
             if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-                _remove_name(folder, name)
+                remove(folder, name)
                 os.mkdir(name, 0o700, dir_fd=folder)
-        fd = os.open(name, _OPEN_FOLDER, dir_fd=folder)
-        self._stack.append((entry.path, fd, entry))
-        if owner is not None:
-            os.fchown(fd, *owner)
+
+    def entered(self, entry: Entry) -> None:
+        """Marks and hands over a folder."""
+        assert self._place is not None
+        if entry.path in self._roots:
+            self._root = entry.path
+            return
+        if self._owner is not None:
+            os.fchown(self._place.fd, *self._owner)
         if entry.kind == "fresh":
-            os.setxattr(fd, _OPAQUE, b"y")
+            os.setxattr(self._place.fd, OPAQUE, b"y")
 
-    def close(self) -> None:
-        """Closes all, setting what is left to set."""
-        self._pop_to("")
-
-    def _open_way(self, folder: str) -> None:
-        parts = folder.split("/")
-        if parts[0] not in self._roots:
-            msg = f"{folder!r} is in none of {sorted(self._roots)}"
-            raise TreeFault(msg)
-        start = len(self._stack)
-        for end in range(start + 1, len(parts) + 1):
-            path = "/".join(parts[:end])
-            above = self._stack[-1][1] if self._stack else -1
-            fd = os.dup(self._roots[path]) if end == 1 else os.open(parts[end - 1], _OPEN_FOLDER, dir_fd=above)
-            self._stack.append((path, fd, None))
-
-    def _pop_to(self, folder: str) -> None:
-        while self._stack and not (folder + "/").startswith(self._stack[-1][0] + "/"):
-            _, fd, entry = self._stack.pop()
-            if entry is not None:
-                os.fchmod(fd, entry.mode & 0o7777)
-                os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-            os.close(fd)
-
-
-def clear(folder: int) -> None:
-    """Removes everything in an open folder."""
-    for name in os.listdir(folder):
-        _remove_name(folder, name)
-
-
-def _remove_name(folder: int, name: str) -> None:
-    """Removes `name`, and all below it, if it exists."""
-    try:
-        os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno not in {errno.EISDIR, errno.EPERM}:
-            raise
-        _remove_folder(folder, name)
-
-
-def _remove_folder(folder: int, name: str) -> None:
-    """Removes a folder of any depth: climbs with `..`, because an agent may nest deeper than recursion or paths go."""
-    fd = os.open(name, _OPEN_FOLDER, dir_fd=folder)
-    trail = [name]
-    try:
-        while trail:
-            os.fchmod(fd, 0o700)
-            below = _empty_but_one(fd)
-            if below is None:
-                beyond = os.open("..", _OPEN_FOLDER, dir_fd=fd)
-                os.close(fd)
-                fd = beyond
-                os.rmdir(trail.pop(), dir_fd=fd)
-            else:
-                child = os.open(below, _OPEN_FOLDER, dir_fd=fd)
-                os.close(fd)
-                fd = child
-                trail.append(below)
-    finally:
-        os.close(fd)
-
-
-def _empty_but_one(folder: int) -> str | None:
-    """Removes names until a folder is met, which is returned."""
-    for name in os.listdir(folder):
-        try:
-            os.unlink(name, dir_fd=folder)
-        except OSError as error:
-            if error.errno not in {errno.EISDIR, errno.EPERM}:
-                raise
-            return name  # not tried with rmdir, which walks all that the kernel has cached below
-    return None
-
-
-def lay_over(source: int, target: int) -> None:
-    """Copies the content of one layer's folder over another's, as if the overlay had been written to.
-
-    Marks that hide what is below are kept, because there may be more layers below.
-    """
-    for name in os.listdir(source):
-        info = os.stat(name, dir_fd=source, follow_symlinks=False)
-        if stat.S_ISDIR(info.st_mode):
-            _lay_folder(source, target, name, info)
-        else:
-            _remove_name(target, name)
-            _copy_name(source, target, name, info)
-
-
-def _lay_folder(source: int, target: int, name: str, info: os.stat_result) -> None:
-    inner = os.open(name, _OPEN_FOLDER, dir_fd=source)
-    try:
-        fresh = _is_opaque(inner)
-        hides = _replaces(target, name)
-        if fresh or hides == "other":
-            _remove_name(target, name)
-        if fresh or hides != "folder":
-            os.mkdir(name, 0o700, dir_fd=target)
-        outer = os.open(name, _OPEN_FOLDER, dir_fd=target)
-        try:
-            if fresh or hides == "other":
-                os.setxattr(outer, _OPAQUE, b"y")
-            lay_over(inner, outer)
-            os.fchown(outer, info.st_uid, info.st_gid)
-            os.fchmod(outer, stat.S_IMODE(info.st_mode))
-            os.utime(outer, ns=(info.st_atime_ns, info.st_mtime_ns))
-        finally:
-            os.close(outer)
-    finally:
-        os.close(inner)
-
-
-def _replaces(folder: int, name: str) -> str:
-    """What `name` is in an open folder: `nothing`, `folder` or `other`."""
-    try:
-        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return "nothing"
-    return "folder" if stat.S_ISDIR(info.st_mode) else "other"
-
-
-def _copy_name(source: int, target: int, name: str, info: os.stat_result) -> None:
-    if stat.S_ISREG(info.st_mode):
-        _copy_file(source, target, name, info)
-        return
-    if stat.S_ISLNK(info.st_mode):
-        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
-    elif stat.S_ISFIFO(info.st_mode) or (stat.S_ISCHR(info.st_mode) and info.st_rdev == 0):
-        os.mknod(name, info.st_mode, 0, dir_fd=target)
-    else:
-        return
-    os.chown(name, info.st_uid, info.st_gid, dir_fd=target, follow_symlinks=False)
-    os.utime(name, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=target, follow_symlinks=False)
-
-
-def _copy_file(source: int, target: int, name: str, info: os.stat_result) -> None:
-    old = os.open(name, _OPEN_FILE, dir_fd=source)
-    try:
-        new = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
-        try:
-            while os.sendfile(new, old, None, _CHUNK):
-                pass
-            os.fchown(new, info.st_uid, info.st_gid)
-            os.fchmod(new, stat.S_IMODE(info.st_mode))
-            os.utime(new, ns=(info.st_atime_ns, info.st_mtime_ns))
-        finally:
-            os.close(new)
-    finally:
-        os.close(old)
+    def settle(self, folder: int, entry: Entry) -> None:
+        """Gives a folder its mode and time."""
+        os.fchmod(folder, entry.mode & 0o7777)
+        os.utime(folder, ns=(entry.mtime_ns, entry.mtime_ns))

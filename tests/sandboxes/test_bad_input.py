@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from sandbox_backends import opener
 
 from agentenv.errors import SandboxError, WorkspaceError
 from agentenv.sandboxes import LEVELS, Limits, SandboxSpec, open_sandbox
@@ -165,7 +164,7 @@ def test_reading_more_than_may_be_transferred():
             with pytest.raises(WorkspaceError, match="more than the limit of 1000"):
                 box.read(path)
         assert len(box.read("g")) == 600
-        with pytest.raises(SandboxError, match="1200 bytes, more than the limit of 1000"):
+        with pytest.raises(WorkspaceError, match="1200 bytes, more than the limit of 1000"):
             box.export(["g", "h"])
 
 
@@ -178,28 +177,6 @@ def test_binary_and_strange_names(box):
     with child:
         assert child.snapshot().content_id == box.snapshot().content_id
     assert box.exec("printf '\\377'").stdout == "\ufffd"
-
-
-def test_a_very_deep_folder_is_an_error_where_it_must_be_read_and_nowhere_else(box):
-    before = box.snapshot()
-    box.exec(["/usr/bin/python3", "-c", "import os\nfor _ in range(1200):\n    os.mkdir('d')\n    os.chdir('d')"])
-    deep = box.snapshot()
-    (child,) = box.fork(1)
-    with child:
-        assert child.exec("ls").stdout == "d\n"
-    with pytest.raises(SandboxError, match="nested deeper than 200"):
-        deep.content_id  # noqa: B018
-    box.restore(before)
-    assert box.changes(before) == []
-
-
-@pytest.mark.filterwarnings("ignore::agentenv.sandboxes.subprocess.NoIsolationWarning")
-def test_a_very_deep_folder_can_be_undone_without_overlays():
-    with opener("subprocess")() as box:
-        before = box.snapshot()
-        box.exec(["/usr/bin/python3", "-c", "import os\nfor _ in range(1200):\n    os.mkdir('d')\n    os.chdir('d')"])
-        box.restore(before)
-        assert box.exec("ls").stdout == ""
 
 
 def test_an_interrupted_request_leaves_the_sandbox_broken_not_confused(box, monkeypatch):

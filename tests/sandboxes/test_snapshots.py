@@ -19,7 +19,8 @@ from sandbox_backends import opener, skip_without
 from agentenv.errors import SandboxError, SnapshotError
 from agentenv.sandboxes import Limits, SandboxSpec, open_sandbox
 from agentenv.sandboxes.base_files import archive_of_files, empty_archive
-from agentenv.sandboxes.guest.trees import Entry, TreeFault, assemble, read_entries, unpack
+from agentenv.sandboxes.guest.content import TreeFault, store
+from agentenv.sandboxes.guest.trees import Entry, assemble, read_entries, unpack
 from agentenv.sandboxes.keeping import host_for
 from agentenv.sandboxes.layers import Archives, flatten, merge_entries
 from agentenv.sandboxes.namespace import MAX_LAYERS
@@ -219,7 +220,7 @@ def test_layers_of_the_keeper_spill_to_disk_and_come_back(monkeypatch):
 
 @pytest.mark.parametrize("path", ["../x", "/x", "workspace/../x", "a//b", "workspace/./x", "", "workspace/\0"])
 def test_an_archive_with_a_path_that_is_not_plain_is_refused(path):
-    data = assemble([Entry(path, "file", 0o644, 0, 1)], [b"x"])
+    data = assemble([Entry(path, "file", 0o644, 0, 1)], [store(b"x")])
     with pytest.raises(TreeFault, match="not plain"):
         read_entries(io.BytesIO(data).read)
 
@@ -231,8 +232,8 @@ def test_an_archive_cannot_write_through_a_link(tmp_path):
         Entry("workspace/l/agentenv-escape", "file", 0o644, 0, 1),
     ]
     root = os.open(tmp_path, os.O_RDONLY)
-    with pytest.raises(OSError):
-        unpack(io.BytesIO(assemble(entries, [b"x"])).read, {"workspace": root})
+    with pytest.raises(TreeFault, match="out of order"):
+        unpack(io.BytesIO(assemble(entries, [store(b"x")])).read, {"workspace": root})
     os.close(root)
     assert not Path("/tmp/agentenv-escape").exists()
 
