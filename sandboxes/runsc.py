@@ -137,7 +137,11 @@ class Runsc:
     @property
     def alive(self) -> bool:
         """Whether it still runs."""
-        return self._process.poll() is None
+        if self._process.poll() is not None or self._control < 0:
+            return False
+        poller = select.poll()
+        poller.register(self._control, 0)  # hanging up is always reported
+        return not poller.poll(0)
 
     @property
     def held(self) -> int:
