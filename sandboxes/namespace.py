@@ -155,7 +155,7 @@ class NamespaceSandbox(GuestSandbox):
     @override
     def _take(self) -> WorkspaceSnapshot:
         chain = [layer.number for layer in self._held.chain]
-        live = self._ask({"op": "stop"})[0]["live"]
+        live = self._shell is not None and self._ask({"op": "stop"})[0]["live"]
         try:
             reply, _ = self._host.ask({"op": "changed", "upper": self._held.upper, "layers": chain})
             if not reply["changed"]:

@@ -7,19 +7,21 @@ a layer, lay an overlay over layers, freeze what was written, merge, pack, scan,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import signal
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from . import layering, linux, trees
 from .agent import close_on_exec
 from .root import ROOT, STAGE, add_kernel_files, build_root, seal_root
 from .spawner import serve_spawns
-from .wire import Closed, Wire
+from .wire import Closed, Late, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +30,7 @@ __all__ = ["Keeper", "main"]
 
 _LAYERS = STAGE + "/layers"
 _VIEW = _LAYERS + "/view"
+_REST_S = 0.02
 _SUBORDINATE = 1_900_000_000  # above what distributions, subuid and systemd hand out
 _SUBORDINATE_COUNT = 65536
 
@@ -299,7 +302,10 @@ def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> int:
 
 
 def _fork_undertaker() -> Wire:
-    """Starts the process that closes what it is sent, and thereby frees what nobody else refers to."""
+    """Starts the process that closes what it is sent, and thereby frees what nobody else refers to.
+
+    It waits a little, because the kernel holds locks meanwhile that making the next layer needs, too.
+    """
     ours, theirs = socket.socketpair()
     if os.fork():
         theirs.close()
@@ -310,7 +316,12 @@ def _fork_undertaker() -> Wire:
         ours.close()
         wire = Wire(theirs.fileno(), theirs.fileno())
         while True:
-            for fd in wire.receive()[0]["fds"]:
+            fds: list[int] = wire.receive()[0]["fds"]
+            time.sleep(_REST_S)
+            with contextlib.suppress(Late):
+                while True:
+                    fds += wire.receive(0.001)[0]["fds"]
+            for fd in fds:
                 os.close(fd)
     except Closed:
         os._exit(0)
