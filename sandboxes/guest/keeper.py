@@ -7,7 +7,6 @@ a layer, lay an overlay over layers, freeze what was written, merge, pack, scan,
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -21,7 +20,7 @@ from . import layering, linux, trees
 from .agent import close_on_exec
 from .root import ROOT, STAGE, add_kernel_files, build_root, seal_root
 from .spawner import serve_spawns
-from .wire import Closed, Late, Wire
+from .wire import Closed, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -318,9 +317,8 @@ def _fork_undertaker() -> Wire:
         while True:
             fds: list[int] = wire.receive()[0]["fds"]
             time.sleep(_REST_S)
-            with contextlib.suppress(Late):
-                while True:
-                    fds += wire.receive(0.001)[0]["fds"]
+            while select.select([theirs], (), (), 0)[0]:
+                fds += wire.receive()[0]["fds"]
             for fd in fds:
                 os.close(fd)
     except Closed:
