@@ -13,7 +13,7 @@ import pytest
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from agentenv.testing import Clause
+    from agentenv.clauses import Clause
 
 __all__ = ["load_env", "pytest_addoption", "pytest_collection_modifyitems", "pytest_ignore_collect"]
 
@@ -58,7 +58,7 @@ class _ClauseItem(pytest.Item):
     """One law, tried on one environment."""
 
     env: Any
-    clause: "Clause"
+    clause: "Clause[Any]"
 
     @override
     def runtest(self) -> None:

@@ -16,56 +16,38 @@ import tempfile
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium.utils.env_checker
 
+from agentenv.clauses import Broken, Clause, ClauseResult, Skipped, require_kept, try_clauses
 from agentenv.env import Env
-from agentenv.errors import CheckError, EpisodeError, SnapshotError
+from agentenv.errors import EpisodeError, SnapshotError
 from agentenv.probe import Probe, Trace, play
 from agentenv.protocols import Fidelity, Snapshot
 from agentenv.registry import make
+from agentenv.testing_sandbox import SANDBOX_CLAUSES, check_sandbox, run_sandbox_clauses
 
-__all__ = ["CLAUSES", "Clause", "ClauseResult", "check_env", "run_clauses"]
-
-
-class _Broken(Exception):
-    """A law is broken: `_Broken(likely cause, what was seen)`. Never leaves this module."""
-
-    def __str__(self) -> str:
-        cause, seen = self.args
-        return f"{seen}. Likely cause: {cause}."
-
-
-class _Skipped(Exception):
-    """Why a clause could not be tried."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClauseResult:
-    """The verdict on one law.
-
-    Attributes:
-        name: of the clause.
-        law: what the contract says.
-        outcome: `"passed"`, `"failed"`, or `"skipped"`.
-        detail: what was seen and the likely cause, or why it was skipped.
-    """
-
-    name: str
-    law: str
-    outcome: Literal["passed", "failed", "skipped"]
-    detail: str = ""
+__all__ = [
+    "CLAUSES",
+    "SANDBOX_CLAUSES",
+    "Clause",
+    "ClauseResult",
+    "check_env",
+    "check_sandbox",
+    "run_clauses",
+    "run_sandbox_clauses",
+]
 
 
 def _same(first: Trace, second: Trace, cause: str, what: str) -> None:
     for i, (a, b) in enumerate(zip(first, second, strict=False)):  # flags differ where one ends before the other
         if a != b:
-            raise _Broken(cause, f"{what}: step {i + 1} gave {a!r:.300} and then {b!r:.300}")
+            raise Broken(cause, f"{what}: step {i + 1} gave {a!r:.300} and then {b!r:.300}")
 
 
 _OUTSIDE = "something that changes during an episode is kept outside `self.state` and `self.np_random`"
@@ -73,6 +55,7 @@ _RANDOM = "randomness comes from elsewhere than `self.np_random` (random, numpy.
 _SHARED = "they share a mutable object: a class attribute, a constructor argument, a module variable"
 _OWNED = "a snapshot refers to something that the environment owns and changes or frees"
 _HERE = "the snapshot refers to something in this process: set fidelity = Fidelity.LOCAL"
+_RAISES = "{} raises; answer with text, or raise ToolError"
 _OVERRIDDEN = "`{name}` is overridden and falls short, or does not call super()"
 
 
@@ -91,7 +74,7 @@ def _gymnasium(probe: Probe) -> None:
         try:
             gymnasium.utils.env_checker.check_env(env, skip_render_check=True)
         except (AssertionError, Warning, gymnasium.error.Error) as error:
-            raise _Broken(_OVERRIDDEN.format(name="reset` or `step"), f"gymnasium says: {error}") from error
+            raise Broken(_OVERRIDDEN.format(name="reset` or `step"), f"gymnasium says: {error}") from error
 
 
 def _seeded(probe: Probe) -> None:
@@ -111,8 +94,8 @@ def _mistakes(probe: Probe) -> None:
             try:
                 env.step(action)
             except Exception as error:
-                cause = "the tool or `on_text` raises; answer with text, or raise ToolError"
-                raise _Broken(cause, f"step({action!r:.120}) raised {type(error).__name__}: {error}") from error
+                cause = _guess_cause(error) or _RAISES.format("the tool or `on_text`")
+                raise Broken(cause, f"step({action!r:.120}) raised {type(error).__name__}: {error}") from error
 
 
 def _ended(probe: Probe) -> None:
@@ -121,12 +104,12 @@ def _ended(probe: Probe) -> None:
         trace = play(env, [probe.actions[i % len(probe.actions)] for i in range(steps)])
         if not trace or not (trace[-1][2] or trace[-1][3]):
             msg = "these actions do not end an episode: give `actions` that do, or set max_steps"
-            raise _Skipped(msg)
+            raise Skipped(msg)
         try:
             env.step(probe.actions[0])
         except EpisodeError:
             return
-    raise _Broken(_OVERRIDDEN.format(name="step"), "step() after the end gave an answer")
+    raise Broken(_OVERRIDDEN.format(name="step"), "step() after the end gave an answer")
 
 
 def _json(probe: Probe) -> None:
@@ -142,7 +125,7 @@ def _json(probe: Probe) -> None:
             json.dumps(result)
         except (TypeError, ValueError) as error:
             cause = "a numpy value, which int() or float() turns into JSON"
-            raise _Broken(cause, f"observation or info of step {i} is not JSON: {error}") from error
+            raise Broken(cause, f"observation or info of step {i} is not JSON: {error}") from error
 
 
 def _equal(probe: Probe) -> None:
@@ -160,7 +143,7 @@ def _equal(probe: Probe) -> None:
         for trace in traces[1:]:
             _same(traces[0], trace, cause, f"equal actions after restoring the snapshot of step {position} again")
         if changed:
-            raise _Broken(cause, f"restoring the snapshot of step {position} did not bring back {changed}")
+            raise Broken(cause, f"restoring the snapshot of step {position} did not bring back {changed}")
 
 
 def _valid(probe: Probe) -> None:
@@ -183,9 +166,9 @@ def _check_restores(env: Env, snapshot: Snapshot, signature: str, after: str) ->
     try:
         env.restore(snapshot)
     except Exception as error:
-        raise _Broken(_OWNED, f"restoring after {after} raised {type(error).__name__}: {error}") from error
+        raise Broken(_OWNED, f"restoring after {after} raised {type(error).__name__}: {error}") from error
     if env.state_signature() != signature:
-        raise _Broken(_OWNED, f"restoring after {after} gave another state")
+        raise Broken(_OWNED, f"restoring after {after} gave another state")
 
 
 def _pure(probe: Probe) -> None:
@@ -193,7 +176,7 @@ def _pure(probe: Probe) -> None:
         expected = play(plain, probe.actions)
         if play(again, probe.actions) != expected:
             msg = "it compares two episodes with the same seed, and these differ: see the law 'seeded'"
-            raise _Skipped(msg)
+            raise Skipped(msg)
     with probe.episode() as env:
         trace: Trace = []
         for action in probe.actions[: len(expected)]:
@@ -219,10 +202,10 @@ def _undo(probe: Probe) -> None:
             after = state(env)
             for name, value in before.items():
                 if after[name] != value:
-                    raise _Broken(_OVERRIDDEN.format(name="restore"), f"restore did not bring back the {name}")
+                    raise Broken(_OVERRIDDEN.format(name="restore"), f"restore did not bring back the {name}")
             if changed := _listing(Path.cwd()) ^ files:
                 cause = "files are written outside `self.sandbox`"
-                raise _Broken(cause, f"restore did not undo files of the working directory: {sorted(changed)[:5]}")
+                raise Broken(cause, f"restore did not undo files of the working directory: {sorted(changed)[:5]}")
 
 
 def _listing(folder: Path) -> set[tuple[str, int]]:
@@ -238,7 +221,7 @@ def _siblings(probe: Probe) -> None:
             with closing(first), closing(second), closing(third):
                 expected = play(first, rest)
                 if second.state_signature() != signature or env.state_signature() != signature:
-                    raise _Broken(_SHARED, "a step in one sibling changed the state of another, or of the original")
+                    raise Broken(_SHARED, "a step in one sibling changed the state of another, or of the original")
                 _same(expected, play(second, rest), _SHARED, "equal actions in two siblings")
                 _same(expected, play(env, rest), _SHARED, "equal actions in a sibling and in the original")
                 first.close()
@@ -255,10 +238,10 @@ def _foreign(probe: Probe) -> None:
             except SnapshotError as error:
                 if other not in str(error) or env.env_id not in str(error):
                     seen = f"the message must name {other!r} and {env.env_id!r}, got {str(error)!r}"
-                    raise _Broken(_OVERRIDDEN.format(name="restore"), seen) from error
+                    raise Broken(_OVERRIDDEN.format(name="restore"), seen) from error
             else:
                 seen = f"a snapshot of {other!r} was restored into {env.env_id!r}"
-                raise _Broken(_OVERRIDDEN.format(name="restore"), seen)
+                raise Broken(_OVERRIDDEN.format(name="restore"), seen)
 
 
 def _travels(probe: Probe) -> None:
@@ -270,18 +253,18 @@ def _travels(probe: Probe) -> None:
         expected = play(env, rest)
         if not _importable(type(env)):
             msg = f"{type(env).__qualname__} cannot be imported by name in another process; move it to a module"
-            raise _Skipped(msg)
+            raise Skipped(msg)
         try:
             job = pickle.dumps((env, snapshot, rest))
         except Exception as error:
             cause = "the state, the task or a constructor argument holds a handle or a lock"
-            raise _Broken(cause, f"pickling raised {type(error).__name__}: {error}") from error
+            raise Broken(cause, f"pickling raised {type(error).__name__}: {error}") from error
     reply = _in_fresh_process(job)
     if isinstance(reply, str):
         if snapshot.fidelity is Fidelity.LOCAL and reply.startswith("SnapshotError"):
             return
         cause = _OUTSIDE if reply.startswith("AttributeError") else _HERE
-        raise _Broken(cause, f"restoring a pickled snapshot in a fresh process raised {reply}")
+        raise Broken(cause, f"restoring a pickled snapshot in a fresh process raised {reply}")
     _same(expected, reply, _HERE, "equal actions after restoring a pickled snapshot in a fresh process")
 
 
@@ -325,7 +308,7 @@ def _leaks(probe: Probe) -> None:
 
     if not Path("/proc/self/task").exists():
         msg = "needs /proc"
-        raise _Skipped(msg)
+        raise Skipped(msg)
     episode()  # what all environments of a process share may start now, once
     with _private_temporary_folder() as folder:
         before = _resources()
@@ -334,7 +317,7 @@ def _leaks(probe: Probe) -> None:
         after["temporary files"] = {str(path.relative_to(folder)) for path in folder.rglob("*")}
     for kind, things in after.items():
         if left := things - before.get(kind, set()):
-            raise _Broken(_OVERRIDDEN.format(name="close"), f"left after close(): {kind} {sorted(left)[:5]}")
+            raise Broken(_OVERRIDDEN.format(name="close"), f"left after close(): {kind} {sorted(left)[:5]}")
 
 
 def _resources() -> dict[str, set[str]]:
@@ -365,16 +348,7 @@ def _private_temporary_folder() -> Generator[Path]:
             tempfile.tempdir = previous
 
 
-@dataclass(frozen=True, slots=True)
-class Clause:
-    """One law of the contract, and how it is tried."""
-
-    name: str
-    law: str
-    check: Callable[[Probe], None]
-
-
-CLAUSES: tuple[Clause, ...] = (
+CLAUSES: tuple[Clause[Probe], ...] = (
     Clause("gymnasium", "it is a gymnasium.Env: gymnasium.utils.env_checker.check_env passes", _gymnasium),
     Clause("seeded", "the same seed and actions give the same episode", _seeded),
     Clause("mistakes", "an agent's mistake is an observation, never an exception", _mistakes),
@@ -400,30 +374,25 @@ def run_clauses(
     seed: int = 0,
     num_steps: int = 6,
     actions: Sequence[Any] | None = None,
-    clauses: Sequence[Clause] = CLAUSES,
+    clauses: Sequence[Clause[Probe]] = CLAUSES,
 ) -> list[ClauseResult]:
     """Tries every law on an environment and returns the verdicts; see `check_env`."""
     if not isinstance(env_or_id, Env):
         with closing(make(env_or_id) if isinstance(env_or_id, str) else env_or_id()) as env:
             return run_clauses(env, seed=seed, num_steps=num_steps, actions=actions, clauses=clauses)
     probe = Probe(env_or_id, seed=seed, num_steps=num_steps, actions=actions)
-    return [_try(clause, probe) for clause in clauses]
+    return try_clauses(probe, clauses, _guess_cause)
 
 
-def _try(clause: Clause, probe: Probe) -> ClauseResult:
-    try:
-        clause.check(probe)
-    except _Skipped as why:
-        return ClauseResult(clause.name, clause.law, "skipped", str(why))
-    except _Broken as finding:
-        return ClauseResult(clause.name, clause.law, "failed", str(finding))
-    except Exception as error:  # noqa: BLE001  a check reports on every law, whatever one of them raises
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        detail = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
-        if isinstance(error, AttributeError) and isinstance(error.obj, Env):
-            detail += f". Likely cause: {_OUTSIDE}: `self.{error.name}` is set during an episode only"
-        return ClauseResult(clause.name, clause.law, "failed", detail)
-    return ClauseResult(clause.name, clause.law, "passed")
+def _guess_cause(error: Exception) -> str | None:
+    """Names the tool that raised, or the attribute that is missing."""
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        env, name = frame.f_locals.get("self"), frame.f_code.co_name
+        if isinstance(env, Env) and name in (tool["function"]["name"] for tool in env.tools):
+            return _RAISES.format(f"the tool `{name}`")
+    if isinstance(error, AttributeError) and isinstance(error.obj, Env):
+        return f"{_OUTSIDE}: `self.{error.name}` is set during an episode only"
+    return None
 
 
 def check_env(
@@ -441,10 +410,7 @@ def check_env(
     Raises:
         CheckError: laws are broken.
     """
-    results = run_clauses(env_or_id, seed=seed, num_steps=num_steps, actions=actions)
-    if failed := [result for result in results if result.outcome == "failed"]:
-        msg = "\n".join(f"law '{result.name}' is broken: {result.law}\n    {result.detail}" for result in failed)
-        raise CheckError(msg)
+    require_kept(run_clauses(env_or_id, seed=seed, num_steps=num_steps, actions=actions))
 
 
 if __name__ == "__main__":

@@ -11,44 +11,23 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from agentenv.errors import AgentEnvError, CheckError, SandboxError, SnapshotError, WorkspaceError
+from agentenv.clauses import Broken, Clause, ClauseResult, require_kept, try_clauses
+from agentenv.errors import SandboxError, SnapshotError, WorkspaceError
 from agentenv.protocols import Sandbox
 
-__all__ = ["SANDBOX_CLAUSES", "SandboxClause", "SandboxVerdict", "check_sandbox", "run_sandbox_clauses"]
+__all__ = ["SANDBOX_CLAUSES", "check_sandbox", "run_sandbox_clauses"]
 
 Make = Callable[[], Sandbox]
 _LEVELS = ("none", "process", "namespace", "container", "kernel")
 _SECRET = "AGENTENV_CHECK_SECRET"  # noqa: S105  a name, not a password
 
 
-class _Broken(Exception):
-    """What was seen when a law broke."""
-
-
 def _expect(condition: object, seen: str) -> None:
     if not condition:
-        raise _Broken(seen)
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxVerdict:
-    """The verdict on one law.
-
-    Attributes:
-        name: of the clause.
-        law: what the contract says.
-        outcome: `"passed"` or `"failed"`.
-        detail: what was seen.
-    """
-
-    name: str
-    law: str
-    outcome: Literal["passed", "failed"]
-    detail: str = ""
+        raise Broken(None, seen)
 
 
 # ---------------------------------------------------------------------- commands
@@ -368,66 +347,45 @@ def _refuses(error: type[Exception], call: Callable[[], object], what: str) -> N
         return
     except Exception as other:
         seen = f"{what} raised {type(other).__name__}: {other}; it should raise {error.__name__}"
-        raise _Broken(seen) from other
-    raise _Broken(f"{what} returned {value!r:.80}; it should raise {error.__name__}")  # noqa: EM102
+        raise Broken(None, seen) from other
+    raise Broken(None, f"{what} returned {value!r:.80}; it should raise {error.__name__}")
 
 
 # ---------------------------------------------------------------------- the laws
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxClause:
-    """One law of the contract, and how it is tried."""
-
-    name: str
-    law: str
-    check: Callable[[Make], None]
-
-
-SANDBOX_CLAUSES: tuple[SandboxClause, ...] = (
-    SandboxClause("result", "exec returns exit code, stdout and stderr as the command left them", _result),
-    SandboxClause("stdin", "a command reads exactly what stdin holds, and nothing without it", _stdin),
-    SandboxClause(
-        "environment", "nothing of the parent's environment is inherited; what is given arrives", _environment
-    ),
-    SandboxClause("folder", "cwd is a folder of the workspace, or WorkspaceError", _folder),
-    SandboxClause("deadline", "a command is killed at its deadline, whatever it ignores, and says so", _deadline),
-    SandboxClause("output", "output beyond the limit is dropped, and says so; the command goes on", _output),
-    SandboxClause("survivors", "nothing of a command survives it", _survivors),
-    SandboxClause("files", "read and write reach regular files of the workspace and nothing else", _files),
-    SandboxClause("transfer", "upload writes many files; export returns the regular files that match", _transfer),
-    SandboxClause("changes", "changes lists what differs from a snapshot", _changes),
-    SandboxClause("equal", "restore brings back the same files, on every restore", _equal),
-    SandboxClause("valid", "a snapshot stays valid while the sandbox moves on, and after close", _valid),
-    SandboxClause("pure", "snapshot changes nothing", _pure),
-    SandboxClause("undo", "restore undoes everything: files, tmp, processes, shells", _undo),
-    SandboxClause("siblings", "siblings of a fork never see each other", _siblings),
-    SandboxClause("travels", "a pickled snapshot restores to the same files", _travels),
-    SandboxClause("content", "content ids are equal exactly where paths, modes and contents are", _content),
-    SandboxClause("shell", "a shell keeps its state until it is closed, killed or undone", _shell),
-    SandboxClause("honest", "what cannot be done raises, and isolation gives a reason for what is missing", _honest),
-    SandboxClause("threads", "any thread may call any method", _threads),
-    SandboxClause("leaks", "nothing is left after close: no process, no open file", _leaks),
+SANDBOX_CLAUSES: tuple[Clause[Make], ...] = (
+    Clause("result", "exec returns exit code, stdout and stderr as the command left them", _result),
+    Clause("stdin", "a command reads exactly what stdin holds, and nothing without it", _stdin),
+    Clause("environment", "nothing of the parent's environment is inherited; what is given arrives", _environment),
+    Clause("folder", "cwd is a folder of the workspace, or WorkspaceError", _folder),
+    Clause("deadline", "a command is killed at its deadline, whatever it ignores, and says so", _deadline),
+    Clause("output", "output beyond the limit is dropped, and says so; the command goes on", _output),
+    Clause("survivors", "nothing of a command survives it", _survivors),
+    Clause("files", "read and write reach regular files of the workspace and nothing else", _files),
+    Clause("transfer", "upload writes many files; export returns the regular files that match", _transfer),
+    Clause("changes", "changes lists what differs from a snapshot", _changes),
+    Clause("equal", "restore brings back the same files, on every restore", _equal),
+    Clause("valid", "a snapshot stays valid while the sandbox moves on, and after close", _valid),
+    Clause("pure", "snapshot changes nothing", _pure),
+    Clause("undo", "restore undoes everything: files, tmp, processes, shells", _undo),
+    Clause("siblings", "siblings of a fork never see each other", _siblings),
+    Clause("travels", "a pickled snapshot restores to the same files", _travels),
+    Clause("content", "content ids are equal exactly where paths, modes and contents are", _content),
+    Clause("shell", "a shell keeps its state until it is closed, killed or undone", _shell),
+    Clause("honest", "what cannot be done raises, and isolation gives a reason for what is missing", _honest),
+    Clause("threads", "any thread may call any method", _threads),
+    Clause("leaks", "nothing is left after close: no process, no open file", _leaks),
 )
 """The laws that `check_sandbox` tries."""
 
 
-def run_sandbox_clauses(make: Make, *, clauses: Sequence[SandboxClause] = SANDBOX_CLAUSES) -> list[SandboxVerdict]:
+def run_sandbox_clauses(make: Make, *, clauses: Sequence[Clause[Make]] = SANDBOX_CLAUSES) -> list[ClauseResult]:
     """Tries every law and returns the verdicts; see `check_sandbox`."""
-    return [_try(clause, make) for clause in clauses]
+    return try_clauses(make, clauses)
 
 
-def _try(clause: SandboxClause, make: Make) -> SandboxVerdict:
-    try:
-        clause.check(make)
-    except _Broken as finding:
-        return SandboxVerdict(clause.name, clause.law, "failed", str(finding))
-    except (AgentEnvError, OSError, ValueError, TypeError, AttributeError, LookupError) as error:
-        return SandboxVerdict(clause.name, clause.law, "failed", f"{type(error).__name__}: {error}")
-    return SandboxVerdict(clause.name, clause.law, "passed")
-
-
-def check_sandbox(make: Make, *, clauses: Sequence[SandboxClause] = SANDBOX_CLAUSES) -> None:
+def check_sandbox(make: Make, *, clauses: Sequence[Clause[Make]] = SANDBOX_CLAUSES) -> None:
     """Raises unless sandboxes keep every law of the contract (`SANDBOX_CLAUSES`).
 
     Args:
@@ -438,6 +396,4 @@ def check_sandbox(make: Make, *, clauses: Sequence[SandboxClause] = SANDBOX_CLAU
     Raises:
         CheckError: laws are broken; the message quotes each and says what was seen.
     """
-    failed = [verdict for verdict in run_sandbox_clauses(make, clauses=clauses) if verdict.outcome == "failed"]
-    if failed:
-        raise CheckError("\n".join(f"law '{v.name}' is broken: {v.law}\n    {v.detail}" for v in failed))
+    require_kept(run_sandbox_clauses(make, clauses=clauses))

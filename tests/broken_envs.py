@@ -18,7 +18,7 @@ import numpy as np
 import agentenv as ae
 from agentenv.errors import SnapshotError
 
-__all__ = ["BROKEN", "CountsOutside", "KeepsReferences", "NeedsALock", "Sound", "stop_leaks"]
+__all__ = ["BROKEN", "CountsOutside", "FragileTool", "KeepsReferences", "NeedsALock", "Sound", "stop_leaks"]
 
 
 class Sound(ae.ToolEnv):
@@ -68,6 +68,15 @@ class RaisesOnBadText(Sound):
     def on_text(self, text):
         _, found, call = text.partition("<tool_call>")
         return str(json.loads(call)) if found else "Use the tool."
+
+
+class FragileTool(Sound):
+    """Its tool raises on some numbers, in the middle of episodes."""
+
+    @ae.tool
+    def add(self, number: int) -> str:
+        """Add a number."""
+        return str(1 / (number - 4))
 
 
 class NeverEnds(Sound):

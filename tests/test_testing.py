@@ -64,6 +64,14 @@ def test_one_mistake_can_break_several_laws(broken, laws):
     assert failed == laws
 
 
+def test_a_tool_that_raises_is_named_under_every_law_it_breaks():
+    failed = [result for result in run_clauses(broken_envs.FragileTool, actions=NUMBERS) if result.outcome == "failed"]
+    assert {"seeded", "equal", "siblings"} <= {result.name for result in failed}
+    for result in failed:
+        assert "ZeroDivisionError" in result.detail
+        assert "Likely cause: the tool `add` raises; answer with text, or raise ToolError" in result.detail
+
+
 def test_what_does_not_pickle_is_said_to_be_so():
     results = run_clauses(broken_envs.NeedsALock(threading.Lock()), actions=NUMBERS)
     failed = {result.name: result.detail for result in results if result.outcome == "failed"}

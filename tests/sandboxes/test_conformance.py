@@ -17,7 +17,7 @@ from agentenv.sandboxes import SandboxSpec
 from agentenv.sandboxes.opening import origin_of
 from agentenv.sandboxes.snapshots import WorkspaceSnapshot
 from agentenv.sandboxes.subprocess import SubprocessSandbox
-from agentenv.testing_sandbox import SANDBOX_CLAUSES, check_sandbox, run_sandbox_clauses
+from agentenv.testing import SANDBOX_CLAUSES, check_sandbox, run_sandbox_clauses
 
 pytestmark = pytest.mark.filterwarnings("ignore::agentenv.sandboxes.subprocess.NoIsolationWarning")
 
@@ -203,7 +203,7 @@ def test_check_sandbox_quotes_the_law():
 def test_ordinary_user_keeps_every_law(ordinary_user):
     code = (
         "from agentenv.sandboxes import open_sandbox\n"
-        "from agentenv.testing_sandbox import check_sandbox\n"
+        "from agentenv.testing import check_sandbox\n"
         "check_sandbox(lambda: open_sandbox(backend='namespace'))\n"
         "box = open_sandbox(backend='namespace')\n"
         "print(sorted(box.isolation.missing))\n"
