@@ -6,7 +6,7 @@ import io
 import json
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -73,6 +73,14 @@ class GuestSandbox:
     def _open(self, origin: WorkspaceSnapshot) -> Self:
         """Opens another sandbox of the same spec at `origin`."""
         return type(self)(self.spec, origin)
+
+    def _open_each(self, origin: WorkspaceSnapshot, n: int) -> Iterator[Self | SandboxError]:
+        """Opens `n` of them, each or the reason it could not be."""
+        for _ in range(n):
+            try:
+                yield self._open(origin)
+            except SandboxError as error:
+                yield error
 
     def _take(self) -> WorkspaceSnapshot:
         """Returns the state as it is."""
@@ -281,13 +289,7 @@ class GuestSandbox:
             msg = f"n must be at least 0, got {n}"
             raise ValueError(msg)
         origin = self.snapshot(processes=processes)
-        children: list[Self | SandboxError] = []
-        for _ in range(n):
-            try:
-                children.append(self._open(origin))
-            except SandboxError as error:
-                children.append(error)
-        return children
+        return list(self._open_each(origin, n))
 
     def close(self) -> None:
         """Ends everything in it and frees it. May be called twice; snapshots stay valid."""

@@ -7,10 +7,13 @@ shell, its jobs, live interpreters. An image starts any number of sandboxes that
 
 import contextlib
 import json
+import os
 import platform
 import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 from typing_extensions import override
 
@@ -20,7 +23,7 @@ from agentenv.protocols import Capabilities
 from .base_files import empty_archive
 from .cgroups import Cgroup, find_controllers
 from .guest.root import ROOT
-from .guest.wire import Closed, Late, Wire
+from .guest.wire import Closed, Late
 from .guest_process import BOOT, packed_guest
 from .guest_sandbox import GuestSandbox, settings_of
 from .layers import archives
@@ -39,6 +42,9 @@ _SHM = 64 << 20
 _KERNEL_MEMORY = 640 << 20
 _KERNEL_THREADS = 256
 _THREADS_PER_PROCESS = 8
+_AHEAD = max(2, os.cpu_count() or 1)
+
+T = TypeVar("T")
 
 
 class _Resources:
@@ -48,19 +54,20 @@ class _Resources:
         self.running: Running | None = None
         self.cgroup: Cgroup | None = None
 
+    def abort(self) -> None:
+        """Frees it while nobody else has closed the wire."""
+        if self.running is not None:
+            self.running.wire.close()
+        self.free()
+
     def free(self) -> None:
+        """Frees it; the wire has been closed."""
         if self.running is not None:
             self.running.end()
             self.running = None
         if self.cgroup is not None:
             self.cgroup.close()
             self.cgroup = None
-
-
-def _let_go(wires: list[Wire], held: _Resources) -> None:
-    for wire in wires:
-        wire.close()
-    held.free()
 
 
 class GvisorSandbox(GuestSandbox):
@@ -70,42 +77,57 @@ class GvisorSandbox(GuestSandbox):
         spec: what it shall be.
         origin: the state at opening.
         base_bytes: bytes of the files at the very start, which the disk limit does not count; forks inherit it.
+        launched: a container that was started for it already.
     """
 
-    def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot, *, base_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        spec: SandboxSpec,
+        origin: WorkspaceSnapshot,
+        *,
+        base_bytes: int | None = None,
+        launched: "_Resources | None" = None,
+    ) -> None:
         super().__init__(spec, origin)
         self._host = runsc_for(spec.readonly)
         self._base_bytes = bytes_of_base(origin) if base_bytes is None else base_bytes
         self._held = _Resources()
         if isinstance(origin, ProcessSnapshot):
-            self._go_on(origin)
+            self._go_on(origin, launched)
             self._find_shell(origin)
             return
-        self._begin(None)
+        self._adopt(launched or self._launch(None), fresh=True)
         try:
             self._put(origin)
         except BaseException:
             self.close()
             raise
 
-    def _begin(self, image: Image | None) -> None:
-        """Starts another container in place of the one there is; where that fails, the old one stays."""
+    def _launch(self, image: Image | None) -> "_Resources":
+        """Starts a container, which takes its time; `_adopt` waits for it."""
         held = _Resources()
         try:
             if find_controllers():
                 held.cgroup = self._new_cgroup()
             held.running = self._host.start(self._config(), image, held.cgroup)
-            self._await_guest(held.running, fresh=image is None)
         except BaseException:
-            if held.running is not None:
-                held.running.wire.close()
             held.free()
+            raise
+        return held
+
+    def _adopt(self, held: "_Resources", *, fresh: bool) -> None:
+        """Waits for the guest of a container, which then takes the place of the one there is."""
+        assert held.running is not None
+        try:
+            self._await_guest(held.running, fresh=fresh)
+        except BaseException:
+            held.abort()
             raise
         wire, old, self._held = self._wire, self._held, held
         self._wire = held.running.wire
         if self._finalizer is not None:
             self._finalizer.detach()
-        self._finalizer = weakref.finalize(self, _let_go, [self._wire], held)
+        self._finalizer = weakref.finalize(self, held.abort)
         if wire is not None:
             wire.close()
         old.free()
@@ -172,20 +194,39 @@ class GvisorSandbox(GuestSandbox):
         return probe()
 
     @override
-    def _open(self, origin: WorkspaceSnapshot) -> Self:
-        return type(self)(self.spec, origin, base_bytes=self._base_bytes)
+    def _open(self, origin: WorkspaceSnapshot, launched: _Resources | None = None) -> Self:
+        return type(self)(self.spec, origin, base_bytes=self._base_bytes, launched=launched)
 
     @override
     def _put(self, snapshot: WorkspaceSnapshot) -> None:
         if isinstance(snapshot, ProcessSnapshot):
-            self._go_on(snapshot)
+            self._go_on(snapshot, None)
         else:
             super()._put(snapshot)
 
-    def _go_on(self, snapshot: ProcessSnapshot) -> None:
+    def _go_on(self, snapshot: ProcessSnapshot, launched: _Resources | None) -> None:
         frozen = cast("_Frozen", snapshot.image)
+        self._adopt(launched or self._launch(frozen.image), fresh=False)
         self._base_bytes = frozen.base_bytes
-        self._begin(frozen.image)
+
+    @override
+    def _open_each(self, origin: WorkspaceSnapshot, n: int) -> Iterator[Self | SandboxError]:
+        """Starts the containers side by side, no more than there are cores."""
+        image = cast("_Frozen", origin.image).image if isinstance(origin, ProcessSnapshot) else None
+        ahead: deque[_Resources | SandboxError] = deque()
+        try:
+            for left in range(n, 0, -1):
+                while len(ahead) < min(_AHEAD, left):
+                    ahead.append(_or_error(lambda: self._launch(image)))
+                launched = ahead.popleft()
+                if isinstance(launched, SandboxError):
+                    yield launched
+                else:
+                    yield _or_error(lambda held=launched: self._open(origin, held))
+        finally:
+            for held in ahead:
+                if not isinstance(held, SandboxError):
+                    held.abort()
 
     @override
     def _take_processes(self) -> ProcessSnapshot:
@@ -245,6 +286,13 @@ class _Frozen:
         self.image = image
         self.spec = spec
         self.base_bytes = base_bytes
+
+
+def _or_error(make: Callable[[], T]) -> T | SandboxError:
+    try:
+        return make()
+    except SandboxError as error:
+        return error
 
 
 def _mount(target: str, kind: str, source: str = "none", options: list[str] | None = None) -> dict[str, Any]:

@@ -136,6 +136,33 @@ def test_a_shell_and_its_interpreter_go_on_in_each_branch_on_its_own(box):
         assert len(set(drawn)) == 1, "random generators go on from the same state"
 
 
+SERVER = """
+import socketserver
+class Count(socketserver.StreamRequestHandler):
+    count = 0
+    def handle(self):
+        Count.count += 1
+        self.wfile.write(b"%d\\n" % Count.count)
+server = socketserver.TCPServer(("127.0.0.1", 8000), Count)
+open("listening", "w").close()
+server.serve_forever()
+"""
+ASK = "exec 5<>/dev/tcp/127.0.0.1/8000; read -r count <&5; exec 5>&-; echo $count"
+
+
+def test_a_server_goes_on_serving_in_each_branch(box):
+    box.write("server.py", SERVER)
+    shell = box.shell()
+    shell.run("python3 server.py > /dev/null 2>&1 &\nwhile [ ! -e listening ]; do sleep 0.02; done")
+    assert shell.run(ASK).stdout == "1\n"
+    left, right = box.fork(2, processes=True)
+    with left, right:
+        assert "Running" in left.shell().run("jobs").stdout
+        assert [left._shell.run(ASK).stdout for _ in range(3)] == ["2\n", "3\n", "4\n"]
+        assert right.shell().run(ASK).stdout == "2\n"
+        assert shell.run(ASK).stdout == "2\n"
+
+
 def test_a_branch_of_a_branch_of_a_branch():
     generations = [opener("gvisor")()]
     try:
