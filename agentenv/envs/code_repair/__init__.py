@@ -9,7 +9,10 @@ from agentenv.envs.code_repair.humanevalfix import read_humanevalfix
 from agentenv.envs.code_repair.library import bundled_projects, bundled_tasks, read_case
 from agentenv.envs.code_repair.mutation import KINDS, GeneratedTasks, Mutation, find_mutations
 from agentenv.envs.code_repair.reading import read_tasks
+from agentenv.envs.code_repair.repositories import GitTree
 from agentenv.envs.code_repair.submissions import Submission, collect_submission
+from agentenv.envs.code_repair.suites import TestSuite
+from agentenv.envs.code_repair.swebench import read_swebench
 from agentenv.envs.code_repair.tasks import PROTECTED, RepairTask, TestProgram
 
 __all__ = [
@@ -18,6 +21,7 @@ __all__ = [
     "Case",
     "CodeRepair",
     "GeneratedTasks",
+    "GitTree",
     "Grade",
     "Grader",
     "Mutation",
@@ -25,6 +29,7 @@ __all__ = [
     "RepairTask",
     "Submission",
     "TestProgram",
+    "TestSuite",
     "bundled_projects",
     "bundled_tasks",
     "collect_submission",
@@ -35,5 +40,6 @@ __all__ = [
     "read_case",
     "read_harbor",
     "read_humanevalfix",
+    "read_swebench",
     "read_tasks",
 ]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +13,7 @@ from agentenv.credit.signatures import FileStep, action_signature, state_signatu
 from agentenv.env import Reply, ToolEnv
 from agentenv.errors import TaskError, ToolError, WorkspaceError
 from agentenv.protocols import ExecResult, Sandbox, Snapshot
-from agentenv.sandboxes import open_sandbox
+from agentenv.sandboxes import SandboxSpec, open_sandbox
 from agentenv.signatures import digest
 from agentenv.tasks import State
 from agentenv.tools import tool
@@ -21,14 +22,17 @@ from agentenv.types import Action, Message
 from .commands import describe_call
 from .grading import Grader
 from .library import bundled_tasks
+from .pytest_files import FOLDER, install_pytest, pytest_archive
 from .reading import read_tasks
 from .submissions import OpenSandbox, collect_submission, spec_of
+from .suites import TestSuite
 from .tasks import RepairTask
 
 __all__ = ["CodeRepair", "RepairState"]
 
 _MAX_OUTPUT = 6_000
 _MAX_ARGUMENT = 100_000
+_MAX_LISTED = 200
 _DURATION = re.compile(r"\bin \d+(?:\.\d+)?s\b")
 _SYSTEM = (
     "You repair code. The files are in the current folder. Find out what is wrong, change the code, run the tests, and "
@@ -124,7 +128,18 @@ class CodeRepair(ToolEnv):
 
     @override
     def make_sandbox(self) -> Sandbox:
-        return self._open(spec_of(self.task))
+        suite = self.task.suite
+        if suite is None:
+            return self._open(spec_of(self.task))
+        # an image brings what its tests need; elsewhere pytest has to be brought along
+        archive = b"" if self.task.image else pytest_archive(self._open)
+        sandbox = self._open(_testing_spec(self.task, suite))
+        try:
+            install_pytest(sandbox, archive)
+        except BaseException:
+            sandbox.close()
+            raise
+        return sandbox
 
     @override
     def restore(self, snapshot: Snapshot, /) -> None:
@@ -139,7 +154,10 @@ class CodeRepair(ToolEnv):
             raise TaskError(msg)
         if self._progress_reward:
             self.state.progress = self._visible_share()
-        files = "\n".join(sorted(task.workspace()))
+        paths = task.paths()
+        files = "\n".join(paths[:_MAX_LISTED])
+        if len(paths) > _MAX_LISTED:
+            files += f"\n[... and {len(paths) - _MAX_LISTED} more]"
         system: Message = {"role": "system", "content": _SYSTEM}
         question: Message = {"role": "user", "content": f"{task.instruction.strip()}\n\nFiles:\n{files}"}
         return [system, question]
@@ -354,6 +372,14 @@ class CodeRepair(ToolEnv):
         half = self._max_output // 2
         cut = len(text) - 2 * half
         return f"{text[:half]}\n[... {cut} of {len(text)} characters cut ...]\n{text[-half:]}"
+
+
+def _testing_spec(task: RepairTask, suite: TestSuite) -> SandboxSpec:
+    """Returns the spec of a sandbox whose commands can import pytest, and the workspace's packages."""
+    spec = spec_of(task)
+    places = [f"/tmp/{FOLDER}"] if task.image is None else []  # noqa: S108
+    places += ["/workspace" if folder == "." else f"/workspace/{folder}" for folder in suite.source]
+    return replace(spec, env={**spec.env, "PYTHONPATH": ":".join(places)})
 
 
 def _text(value: str, name: str) -> str:

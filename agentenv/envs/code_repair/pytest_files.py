@@ -34,7 +34,7 @@ _UNPACK = (
 
 @functools.lru_cache(maxsize=64)
 def pytest_archive(open_: OpenSandbox, image: str | None = None, python: str = "python3") -> bytes:
-    """Returns pytest and what it imports as a tar archive, compiled for the sandbox; empty where the image has pytest 7.
+    """Returns pytest and what it imports as a tar archive, compiled for the sandbox; empty if the image has pytest.
 
     Raises:
         MissingDependencyError: pytest is needed, and is not installed here either.

@@ -10,15 +10,23 @@ import pydantic
 from agentenv.errors import TaskError
 
 from .humanevalfix import is_humanevalfix, read_humanevalfix
+from .swebench import Repositories, is_swebench, read_swebench
 from .tasks import RepairTask
 
 __all__ = ["read_tasks"]
 
 
-def read_tasks(source: str | Path | Iterable[Mapping[str, Any]]) -> tuple[RepairTask, ...]:
+def read_tasks(
+    source: str | Path | Iterable[Mapping[str, Any]], *, repositories: Repositories | None = None
+) -> tuple[RepairTask, ...]:
     """Reads tasks from a file of JSON lines, or from rows such as those of a `datasets.Dataset`.
 
-    Rows have the fields of `RepairTask`, or those of HumanEvalFix (see `read_humanevalfix`).
+    Rows have the fields of `RepairTask`, those of HumanEvalFix (see `read_humanevalfix`), or those of SWE-bench (see
+    `read_swebench`).
+
+    Args:
+        source: a file, or rows.
+        repositories: clones or mirrors for rows of SWE-bench.
 
     Raises:
         TaskError: a row is no task; the message names the file, the line and the reason.
@@ -36,14 +44,16 @@ def read_tasks(source: str | Path | Iterable[Mapping[str, Any]]) -> tuple[Repair
     if not rows:
         msg = f"there are no rows in {source!r:.200}"
         raise TaskError(msg)
-    return tuple(_read_row(row, where) for where, row in rows)
+    return tuple(_read_row(row, where, repositories) for where, row in rows)
 
 
-def _read_row(row: str | Mapping[str, Any], where: str) -> RepairTask:
+def _read_row(row: str | Mapping[str, Any], where: str, repositories: Repositories | None) -> RepairTask:
     try:
         fields = json.loads(row) if isinstance(row, str) else dict(row)
         if is_humanevalfix(fields):
             return read_humanevalfix(fields)
+        if is_swebench(fields):
+            return read_swebench(fields, repositories=repositories)
         return RepairTask.model_validate(fields)
     except pydantic.ValidationError as error:
         problems = "; ".join(

@@ -12,6 +12,7 @@ from agentenv.protocols import Sandbox
 from agentenv.sandboxes import SandboxSpec
 from agentenv.sandboxes.opening import origin_of
 
+from .repositories import check_out
 from .tasks import PROTECTED, RepairTask
 
 __all__ = ["ENV", "OpenSandbox", "Submission", "collect_submission", "is_allowed", "lay_over", "solution_of", "spec_of"]
@@ -48,7 +49,9 @@ class Submission:
 
 def spec_of(task: RepairTask) -> SandboxSpec:
     """Returns the sandbox that a task starts in."""
-    return SandboxSpec(base=task.workspace(), env=ENV, image=task.image)
+    files = task.workspace()
+    base = check_out(task.base, tuple(sorted(files.items()))) if task.base else files
+    return SandboxSpec(base=base, env=ENV, image=task.image)
 
 
 def is_allowed(path: str, task: RepairTask) -> bool:

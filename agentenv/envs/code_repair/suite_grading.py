@@ -1,8 +1,8 @@
 """Grading by hidden test suites: in some runs, some tests are replaced by their twins.
 
 Which, is drawn for each grading from a secret that never enters a sandbox. A test must pass in every run in which it is
-real; where its twin stands in its place it must fail, and one that passes is proof of tampering: the grade is 0. A
-report that is missing, late, doubled or not authentic fails the suite.
+real; one that passes and whose twin passes too is proof of tampering: the grade is 0. A report that is missing, late,
+doubled or not authentic fails the suite.
 """
 
 import functools
@@ -11,7 +11,7 @@ import json
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from .submissions import OpenSandbox, Submission, lay_over, solution_of
 from .suite_running import Report, Run, function_of, open_suite, run_suite
 from .suites import TestSuite, read_id
 from .tasks import RepairTask
-from .twins import Site, find_sites
+from .twins import Edit, Site, find_sites
 
 __all__ = ["Plan", "SuiteGrader", "SuiteVerdict", "draw_runs", "make_plan"]
 
@@ -91,6 +91,11 @@ class SuiteGrader:
     rounds: int = 3
     secret: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
+    def __post_init__(self) -> None:
+        if self.rounds < 2:
+            msg = f"rounds must be at least 2, for each test is real in one and replaced in one, got {self.rounds}"
+            raise ValueError(msg)
+
     def grade(self, task: RepairTask, suite: TestSuite, submission: Submission, *, stop_early: bool) -> SuiteVerdict:
         """Returns the verdict on a submission.
 
@@ -101,43 +106,43 @@ class SuiteGrader:
         plan = _plan_of(self.open, _Keyed(task, suite))
         names = suite.fail_to_pass + suite.pass_to_pass
         generator = self._generator(task, submission)
-        right, wrong, counts = set[str](), dict[str, str](), dict[str, int]()
+        right, wrong, fooled, counts = set[str](), dict[str, str](), set[str](), dict[str, int]()
         with closing(open_suite(self.open, task, suite)) as sandbox:
             if problem := lay_over(sandbox, task, submission):
                 return SuiteVerdict(0, len(names), (problem,))
             state = sandbox.snapshot()
             for run in draw_runs(plan, self.rounds, generator):
                 report = run_suite(sandbox, state, task, suite, run, generator)
-                problem, tampered = _fault(report, run, counts)
-                if problem:
-                    return SuiteVerdict(0, len(names), (problem,), tampered)
+                if problem := report.problem or _miscounted(report, run, counts):
+                    return SuiteVerdict(0, len(names), (problem,), report.tampered)
+                fooled |= {function_of(name) for name, word in report.outcomes.items() if word == "passed"} & {
+                    *run.twins
+                }
                 for number, name in enumerate(names, 1):
                     if (function := function_of(name)) in run.functions and function not in run.twins:
                         right.add(name)
-                        if (word := report.outcomes.get(name, "missing")) != "passed":
+                        if (word := report.outcome(name)) != "passed":
                             wrong[name] = f"test {number}: {word}"
                 if wrong and stop_early:
-                    break
+                    return SuiteVerdict(len(right - wrong.keys()), len(names), tuple(wrong.values()))
+        # wrong code may pass a twin, but not also the test
+        if fooled - {function_of(name) for name in wrong}:
+            why = "a test passed with a right expectation and with a wrong one: it was tampered with"
+            return SuiteVerdict(0, len(names), (why,), tampered=True)
         return SuiteVerdict(len(right - wrong.keys()), len(names), tuple(wrong.values()))
 
     def _generator(self, task: RepairTask, submission: Submission) -> np.random.Generator:
         text = json.dumps([self.secret, task.id, submission.digest])
-        return np.random.default_rng(list(hashlib.sha256(text.encode()).digest()))
+        return np.random.default_rng([*hashlib.sha256(text.encode()).digest()])
 
 
-def _fault(report: Report, run: Run, counts: dict[str, int]) -> tuple[str, bool]:
-    """Returns why a report fails the whole suite, and whether that is tampering; notes how many tests there were."""
-    if report.problem:
-        return report.problem, "tampered" in report.problem
+def _miscounted(report: Report, run: Run, counts: dict[str, int]) -> str:
+    """Says so where a function did not have as many tests as in earlier runs, which are noted in `counts`."""
     found = dict.fromkeys(run.functions, 0)
-    for name, word in report.outcomes.items():
-        function = function_of(name)
-        found[function] += 1
-        if word == "passed" and function in run.twins:
-            return "a test passed that no right solution passes: the tests were tampered with", True
-    if any(counts.setdefault(function, count) != count for function, count in found.items()):
-        return "a test function had more tests in one run than in another", False
-    return "", False
+    for name in report.outcomes:
+        found[function_of(name)] += 1
+    differ = any(counts.setdefault(function, count) != count for function, count in found.items())
+    return "a test function had more tests in one run than in another" if differ else ""
 
 
 def draw_runs(plan: Plan, rounds: int, generator: np.random.Generator) -> list[Run]:
@@ -158,14 +163,29 @@ def draw_runs(plan: Plan, rounds: int, generator: np.random.Generator) -> list[R
     return [Run(names, twins) for names, twins in zip(functions, replaced, strict=True)]
 
 
+def _settled(site: Site, generator: np.random.Generator) -> Site:
+    """Returns a place that is wrong in one way only, where trying one way does not speak for another."""
+    if site.sure:
+        return site
+    edits = site.make(generator)
+
+    def same(_: np.random.Generator) -> tuple[Edit, ...]:
+        return edits
+
+    return replace(site, make=same)
+
+
 def _draw_pattern(rounds: int, generator: np.random.Generator) -> list[bool]:
     """Returns in which rounds there is a twin: in some, not in all."""
-    number = int(generator.integers(1, 2**rounds - 1))
+    number = int(generator.integers(1, (1 << rounds) - 1))
     return [bool(number >> place & 1) for place in range(rounds)]
 
 
 def _draw_site(sites: tuple[Site, ...], generator: np.random.Generator) -> Site:
-    return sites[int(generator.integers(len(sites)))]
+    """Returns one of the places, more often one where the twin does not look like one."""
+    natural = [site for site in sites if site.kind not in {"turned", "added"}]
+    chosen = natural if natural and generator.integers(4) else sites
+    return chosen[int(generator.integers(len(chosen)))]
 
 
 # ------------------------------------------------------------------ planning
@@ -220,6 +240,7 @@ def make_plan(open_: OpenSandbox, task: RepairTask, suite: TestSuite) -> Plan:
         _require_pass(run(deciding + others, {}), task, suite, deciding + others)
         part = (*deciding, *(name for name in others if name in sites))
         _require_pass(run(part, {}), task, suite, part)
+        sites = {name: tuple(_settled(site, generator) for site in found) for name, found in sites.items()}
         tried = {name: list[Site]() for name in sites}
         for number in range(max(map(len, sites.values()), default=0)):
             twins = {name: found[number] for name, found in sites.items() if number < len(found)}
@@ -234,8 +255,9 @@ def make_plan(open_: OpenSandbox, task: RepairTask, suite: TestSuite) -> Plan:
         sites = {name: tuple(found) for name, found in tried.items()}
         plan = _plan(deciding, others, sites, dropped, together=False)
         together = any(
-            run(one.functions, one.twins).outcomes.get(name) != "passed"
+            report.outcome(name) != "passed"
             for one in draw_runs(plan, 2, generator)
+            for report in (run(one.functions, one.twins),)
             for name in suite.fail_to_pass
             if function_of(name) not in one.twins
         )

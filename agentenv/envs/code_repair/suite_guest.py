@@ -41,8 +41,8 @@ def sealed_writer(out: int, key: bytes) -> Any:
     return send
 
 
-def make_recorder(send: Any, enter: Any) -> Any:
-    """Returns the pytest plugin that reports what became of every test."""
+def make_recorder(send: Any, enter: Any, wanted: set[str]) -> Any:
+    """Returns the pytest plugin that runs the wanted functions and reports what became of every test."""
     import pytest
 
     class Recorder:
@@ -53,15 +53,16 @@ def make_recorder(send: Any, enter: Any) -> Any:
         def pytest_load_initial_conftests(self) -> None:
             enter()  # pytest and its plugins are loaded by now
 
+        @pytest.hookimpl(trylast=True)
+        def pytest_collection_modifyitems(self, items: Any) -> None:
+            items[:] = [item for item in items if item.nodeid.partition("[")[0] in wanted]
+
         @pytest.hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_makereport(self, item: Any, call: Any) -> Generator[None, Any, None]:
             result: Any = yield
             report: Any = result.get_result()
-            word = "failed" if report.outcome == "failed" else "skipped"
-            if call.excinfo is None and report.outcome == "passed" and not hasattr(report, "wasxfail"):
-                word = "passed"
             phases = self.phases.setdefault(item.nodeid, [])
-            phases.append((call.when, word))
+            phases.append((call.when, word_for(report, call)))
             if call.when == "teardown":
                 send(verdict(phases), item.nodeid)
 
@@ -78,6 +79,13 @@ def make_recorder(send: Any, enter: Any) -> Any:
     return Recorder()
 
 
+def word_for(report: Any, call: Any) -> str:
+    """Returns what became of one phase, as the report and what was raised agree on."""
+    if call.excinfo is None and report.outcome == "passed" and not hasattr(report, "wasxfail"):
+        return "passed"
+    return "failed" if report.outcome == "failed" else "skipped"
+
+
 def verdict(phases: list[tuple[str, str]]) -> str:
     """Returns `passed` where setup, call and teardown all did; `failed` where the call failed; else what failed."""
     words = [word for _, word in phases]
@@ -89,7 +97,7 @@ def verdict(phases: list[tuple[str, str]]) -> str:
 
 
 def run_suite(request: dict[str, Any], send: Any) -> int:
-    """Runs pytest on `request["ids"]` in the current folder; returns its exit status."""
+    """Runs pytest in the current folder; returns its exit status."""
     here = os.getcwd()  # noqa: PTH109
     home = f"{os.environ['TMPDIR']}/{request['folder']}"
     os.makedirs(home, exist_ok=True)  # noqa: PTH103
@@ -109,9 +117,9 @@ def run_suite(request: dict[str, Any], send: Any) -> int:
         *("-c", ini, "--rootdir", here, "--confcutdir", here, "--import-mode=append"),
         *("--assert=plain", "-p", "no:cacheprovider", "-q", "--tb=no", "--color=no"),
         *(word for plugin in request["plugins"] for word in ("-p", plugin)),
-        *request["ids"],
+        *dict.fromkeys(name.partition("::")[0] for name in request["functions"]),
     ]
-    return int(pytest.main(arguments, plugins=[make_recorder(send, enter)]))
+    return int(pytest.main(arguments, plugins=[make_recorder(send, enter, set(request["functions"]))]))
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ __all__ = ["Report", "Run", "function_of", "open_suite", "read_lines", "run_suit
 _GUEST = (Path(__file__).parent / "suite_guest.py").read_text(encoding="utf-8")
 _OUTPUT = 32 << 20
 _TESTS_FAILED = 1  # pytest's exit status; there is always one test that must fail
-_WORDS = frozenset({"passed", "failed", "error", "skipped"})
+_ORDER = ("passed", "skipped", "error", "failed")
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,20 @@ class Report:
         outcomes: by node id, `"passed"`, `"failed"`, `"error"` or `"skipped"`; empty where there is a problem.
         problem: why it counts as no report.
         detail: more on that, for whoever wrote the task; it may give away what is hidden.
+        tampered: a test did not come out as it must whatever the code.
     """
 
     outcomes: Mapping[str, str] = field(default_factory=dict[str, str])
     problem: str = ""
     detail: str = ""
+    tampered: bool = False
+
+    def outcome(self, name: str) -> str:
+        """Returns what became of a test; of one without parameters that has some, what became of the worst of them."""
+        if name in self.outcomes:
+            return self.outcomes[name]
+        words = {word for test, word in self.outcomes.items() if test.startswith(f"{name}[")}
+        return max(words, default="missing", key=_ORDER.index)
 
 
 def function_of(name: str) -> str:
@@ -99,12 +108,11 @@ def run_suite(
     if suite.executable:
         sandbox.exec(["chmod", "+x", "--", *suite.executable])
     key = secrets.token_bytes(32)
-    ids = [*run.functions, path]
     request = {
         "key": key.hex(),
         "folder": FOLDER,
         "ini": "".join(("[pytest]\n", *(f"{name} = {value}\n" for name, value in suite.options.items()))),
-        "ids": ids,
+        "functions": [*run.functions, *controls],
         "source": suite.source,
         "plugins": suite.plugins,
     }
@@ -129,7 +137,7 @@ def _test_files(task: RepairTask, suite: TestSuite, run: Run, generator: np.rand
 def _controls(generator: np.random.Generator, prefix: str) -> tuple[dict[str, str], str, str]:
     """Returns a test that must pass and one that must fail, with the path and the source of their file."""
     syllables = [a + b for a in "bdfklmnprst" for b in "aeiou"]
-    file, *names = ["".join(syllables[i] for i in generator.integers(len(syllables), size=3)) for _ in range(3)]
+    file, *names = ["".join(generator.choice(syllables, size=3).tolist()) for _ in range(3)]
     path, outcomes, source = f"test_{file}.py", dict[str, str](), list[str]()
     wrong = int(generator.integers(2))
     for number, name in enumerate(names):
@@ -154,10 +162,10 @@ def read_lines(result: ExecResult, key: bytes) -> Report:
         seal, _, text = line.partition(" ")
         if not secrets.compare_digest(_seal(key, text).encode(), seal.encode()):
             return Report(problem="the tests' report was not authentic")
-        found, word, *name = text.split(" ")
+        found, word, name = text.split(" ")
         if int(found) != number:
             return Report(problem="the tests' report was not in order")
-        told.append((word, bytes.fromhex("".join(name)).decode("utf-8", "surrogatepass")))
+        told.append((word, bytes.fromhex(name).decode("utf-8", "surrogatepass")))
     if failures := [name for word, name in told if word == "uncollected"]:
         return Report(problem="tests could not be collected", detail=failures[0])
     status = str(_TESTS_FAILED)
@@ -166,7 +174,12 @@ def read_lines(result: ExecResult, key: bytes) -> Report:
         return Report(problem=f"the tests ended early, with exit code {result.exit_code}", detail=str(told[-1:]))
     (first, count), *tests = told[1:-2]
     outcomes = {name: word for word, name in tests}
-    if first != "collected" or len(outcomes) != len(tests) or str(len(tests)) != count or {*outcomes.values()} - _WORDS:
+    if (
+        first != "collected"
+        or len(outcomes) != len(tests)
+        or str(len(tests)) != count
+        or {*outcomes.values()} - {*_ORDER}
+    ):
         return Report(problem="tests are missing from the report, or in it twice")
     return Report(outcomes)
 
@@ -178,7 +191,7 @@ def _seal(key: bytes, text: str) -> str:
 def _check(outcomes: Mapping[str, str], run: Run, controls: Mapping[str, str]) -> Report:
     """Returns a report without the controls, if they came out as they must and nothing ran that should not."""
     if any(outcomes.get(name) != word for name, word in controls.items()):
-        return Report(problem="a test did not come out as it must whatever the code: the tests were tampered with")
+        return Report(problem="a test came out otherwise than it must: tests were tampered with", tampered=True)
     rest = {name: word for name, word in outcomes.items() if name not in controls}
     unknown = {name for name in rest if name.partition("[")[0] not in run.functions}
     if unknown:

@@ -7,6 +7,7 @@ import pydantic
 from agentenv.tasks import Task
 
 from .cases import Case, parse_python
+from .repositories import GitTree, list_files, read_file
 from .suites import TestSuite, check_path
 
 __all__ = ["PROTECTED", "RepairTask", "TestProgram"]
@@ -55,7 +56,8 @@ class RepairTask(Task):
 
     Attributes:
         instruction: what the agent reads.
-        files: the workspace at the start, by path.
+        files: the workspace at the start, by path; what lies over `base`, where there is one.
+        base: a commit of a git repository on the host, whose files the workspace starts with.
         setup: Python source that runs before every call, usually imports from the workspace.
         visible: cases that the agent can see and run; they become `tests/test_visible.py` unless `files` has it.
         hidden: cases that decide.
@@ -71,7 +73,8 @@ class RepairTask(Task):
     """
 
     instruction: str = pydantic.Field(min_length=1)
-    files: dict[str, str] = pydantic.Field(min_length=1)
+    files: dict[str, str] = pydantic.Field(default_factory=dict[str, str])
+    base: GitTree | None = None
     setup: str = ""
     visible: tuple[Case, ...] = ()
     hidden: tuple[Case, ...] = ()
@@ -90,17 +93,24 @@ class RepairTask(Task):
         if not self.hidden and self.program is None and self.suite is None:
             msg = "a task needs 'hidden' cases, a 'program' or a 'suite' that decides"
             raise ValueError(msg)
+        if not self.files and self.base is None:
+            msg = "a task needs 'files' or a 'base' to start with"
+            raise ValueError(msg)
         for path in (*self.files, *self.solution, *self.removed):
             check_path(path)
         parse_python(self.setup, "setup")
         return self
 
     def workspace(self) -> dict[str, str]:
-        """Returns the files that the agent finds, the visible tests among them."""
+        """Returns the files that the agent finds, those of `base` apart; the visible tests are among them."""
         files = dict(self.files)
         if self.visible:
             files.setdefault(VISIBLE_TESTS, write_visible_tests(self))
         return files
+
+    def paths(self) -> list[str]:
+        """Returns the paths of all files that the agent finds, in order."""
+        return sorted({*self.workspace(), *(list_files(self.base) if self.base else ())})
 
     def read(self, path: str) -> bytes:
         """Returns a file of the workspace at the start.
@@ -108,7 +118,8 @@ class RepairTask(Task):
         Raises:
             KeyError: there is none.
         """
-        return self.workspace()[path].encode()
+        files = self.workspace()
+        return files[path].encode() if path in files or self.base is None else read_file(self.base, path)
 
 
 def write_visible_tests(task: RepairTask) -> str:

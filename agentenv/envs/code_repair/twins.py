@@ -6,8 +6,9 @@ cannot tell which is which, a twin stands in the test's place, under the same na
 
 What is made wrong, and what each finds:
 
-- an expected literal, also by way of a local name or of a parameter: `f(2) == 4` becomes `f(2) == 7`. A submission that
-  takes the expected value from the caller, or whose values equal everything, passes it.
+- an expected literal, also by way of a local name or of a parameter: `f(2) == 4` becomes `f(2) == 7`, and so do equal
+  ones of the same test. A submission that takes the expected value from the caller, or whose values equal everything,
+  passes it. In the same way `"name" in s` becomes `"nzme" in s`.
 - any other expected value: `f(2) == g(3)` becomes `f(2) == (g(3), 7)`. Values that equal everything pass it.
 - any other assertion is turned round: `a in b` becomes `a not in b`, `x` becomes `not (x)`; `pytest.raises` expects an
   exception that nothing raises. A replaced assertion or report passes it.
@@ -21,15 +22,24 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 __all__ = ["Edit", "Site", "apply_edits", "find_sites"]
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-_OPPOSITE = {ast.Lt: ">=", ast.LtE: ">", ast.Gt: "<=", ast.GtE: "<", ast.NotEq: "==", ast.In: "not in", ast.NotIn: "in"}
-_OPPOSITE |= {ast.Is: "is not", ast.IsNot: "is", ast.Eq: "!="}
+_OPPOSITE: dict[type[ast.cmpop], str] = {
+    ast.Lt: ">=",
+    ast.GtE: "<",
+    ast.Gt: "<=",
+    ast.LtE: ">",
+    ast.Eq: "!=",
+    ast.NotEq: "==",
+    ast.In: "not in",
+    ast.NotIn: "in",
+    ast.Is: "is not",
+    ast.IsNot: "is",
+}
 _OPERATOR = re.compile(rb"==|!=|<=|>=|<|>|\bnot\s+in\b|\bin\b|\bis\s+not\b|\bis\b")
 _PAIRS = (
     ("assertTrue", "assertFalse"),
@@ -109,16 +119,17 @@ class _Text:
         for line in self.data.splitlines(keepends=True):
             self.starts.append(self.starts[-1] + len(line))
 
-    def span(self, node: ast.AST) -> tuple[int, int]:
-        found: Any = node
-        start = self.starts[found.lineno - 1] + found.col_offset
-        return start, self.starts[found.end_lineno - 1] + found.end_col_offset
+    def span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
+        end_line, end_column = node.end_lineno, node.end_col_offset
+        assert end_line is not None
+        assert end_column is not None
+        return self.starts[node.lineno - 1] + node.col_offset, self.starts[end_line - 1] + end_column
 
-    def of(self, node: ast.AST) -> str:
+    def of(self, node: ast.expr) -> str:
         start, end = self.span(node)
         return self.data[start:end].decode()
 
-    def replace(self, node: ast.AST, text: str) -> Edit:
+    def replace(self, node: ast.expr, text: str) -> Edit:
         return Edit(*self.span(node), text)
 
 
@@ -139,17 +150,26 @@ def _sites(function: Function, text: _Text) -> Iterator[Site]:
 
 
 def _statements(body: Sequence[ast.stmt], *, sure: bool) -> Iterator[tuple[ast.stmt, bool]]:
-    """Yields the statements of a function, nested functions apart, with whether each is reached for certain."""
+    """Yields the statements that run whenever the test passes, with whether that is certain.
+
+    It is not in loops, which may have nothing to go over. What depends on a condition or on an exception is left out,
+    for one right solution may come to it and another not.
+    """
     for statement in body:
         if isinstance(statement, Function | ast.ClassDef):
             continue
         yield statement, sure
-        inside = sure and isinstance(statement, ast.With | ast.AsyncWith) and not _may_swallow(statement)
-        for name in ("body", "orelse", "finalbody"):
-            yield from _statements(getattr(statement, name, ()), sure=inside)
-        for handler in getattr(statement, "handlers", ()):
-            yield from _statements(handler.body, sure=False)
-        sure = sure and not any(isinstance(node, ast.Return) for node in ast.walk(statement))
+        match statement:
+            case ast.With() | ast.AsyncWith():
+                yield from _statements(statement.body, sure=sure and not _may_swallow(statement))
+            case ast.For() | ast.AsyncFor():
+                yield from _statements(statement.body, sure=False)
+            case ast.Try(handlers=[], orelse=[]):
+                yield from _statements(statement.body, sure=sure)
+            case _:
+                pass
+        if any(isinstance(node, ast.Return) for node in ast.walk(statement)):
+            return
 
 
 def _may_swallow(statement: ast.With | ast.AsyncWith) -> bool:
@@ -186,15 +206,23 @@ def _of_condition(test: ast.expr, sure: bool, values: "_Values", text: _Text) ->
             yield _fixed("turned", sure, text.replace(test, f"({text.of(operand)})"))
         case ast.Compare(left=left, ops=[ast.Eq() | ast.Is() as operator], comparators=[right]):
             if leaves := values.leaves(right) or values.leaves(left):
-                yield Site("value", sure, functools.partial(_perturbed, leaves, text))
+                yield Site("value", sure, functools.partial(_perturbed, leaves, values, text))
             elif isinstance(operator, ast.Eq):
                 yield Site("pair", sure, functools.partial(_paired, right, text))
             else:
                 yield _turned_comparison(test, sure, text)
-        case ast.Compare(ops=[_]):
+        case ast.Compare(ops=[operator]):
+            yield from _of_word(test.left if isinstance(operator, ast.In) else None, values, text)
             yield _turned_comparison(test, sure, text)
         case _:
+            yield from _of_word(test.args[0] if isinstance(test, ast.Call) and test.args else None, values, text)
             yield _fixed("turned", sure, text.replace(test, f"not ({text.of(test)})"))
+
+
+def _of_word(node: ast.expr | None, values: "_Values", text: _Text) -> Iterator[Site]:
+    """Yields the place of a word that is looked for; misspelled it is hardly found, but that is not certain."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) > 2:
+        yield Site("value", False, functools.partial(_perturbed, ((node,),), values, text))
 
 
 def _of_call(call: ast.Call, sure: bool, values: "_Values", text: _Text) -> Iterator[Site]:
@@ -208,7 +236,7 @@ def _of_call(call: ast.Call, sure: bool, values: "_Values", text: _Text) -> Iter
     compared = call.args[:2] if "equal" in name.lower() or "same" in name.lower() else call.args
     leaves = next((found for node in reversed(compared) if (found := values.leaves(node))), ())
     if leaves and "Not" not in name and not _is_condition(name):
-        yield Site("value", sure, functools.partial(_perturbed, leaves, text))
+        yield Site("value", sure, functools.partial(_perturbed, leaves, values, text))
     elif name == "assertEqual" and len(call.args) > 1:
         yield Site("pair", sure, functools.partial(_paired, call.args[1], text))
     elif name in _TURNED:
@@ -226,9 +254,14 @@ class _Values:
 
     Args:
         function: the test.
+
+    Attributes:
+        seen: all that were found so far.
+        named: by the name of a variable or a parameter, a group of literals for each value it takes.
     """
 
     def __init__(self, function: Function) -> None:
+        self.seen: list[ast.expr] = []
         self.named: dict[str, tuple[tuple[ast.expr, ...], ...]] = {}
         assigned: dict[str, list[ast.expr | None]] = {}
         for node in ast.walk(function):
@@ -249,10 +282,8 @@ class _Values:
 
     def _add_parameters(self, decorator: ast.expr) -> None:
         match decorator:
-            case ast.Call(args=[ast.Constant(value=str() as names), ast.List() | ast.Tuple() as rows, *_]) if (
-                _name_of(decorator) == "parametrize"
-            ):
-                columns = [name.strip() for name in names.split(",") if name.strip()]
+            case ast.Call(args=[names, ast.List() | ast.Tuple() as rows, *_]) if _name_of(decorator) == "parametrize":
+                columns = _columns(names)
                 for position, name in enumerate(columns):
                     found = [_leaves(_cell(row, position, len(columns))) for row in rows.elts]
                     if found and all(found):
@@ -261,13 +292,25 @@ class _Values:
                 pass
 
     def leaves(self, node: ast.expr) -> tuple[tuple[ast.expr, ...], ...]:
-        """Returns the literals of which any one, made wrong, makes the value wrong; a group for each value it takes."""
+        """Returns the literals of which any one, made wrong, makes the value wrong; a group for each value it takes.
+
+        Those asked for are noted in `seen`.
+        """
         if isinstance(node, ast.Name):
-            return self.named.get(node.id, ())
-        if isinstance(node, ast.Call) and _name_of(node) == "approx" and node.args:
+            found = self.named.get(node.id, ())
+        elif isinstance(node, ast.Call) and _name_of(node) == "approx" and node.args:
             return self.leaves(node.args[0])
-        found = _leaves(node)
-        return (found,) if found else ()
+        else:
+            found = (leaves,) if (leaves := _leaves(node)) else ()
+        self.seen += [leaf for leaves in found for leaf in leaves]
+        return found
+
+
+def _columns(names: ast.expr) -> list[str]:
+    """Returns the names that `parametrize` is given, as one text or as a sequence."""
+    parts = names.elts if isinstance(names, ast.List | ast.Tuple) else [names]
+    words = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+    return [name.strip() for word in words for name in word.split(",") if name.strip()]
 
 
 def _cell(row: ast.expr, position: int, width: int) -> ast.expr:
@@ -307,9 +350,18 @@ def _fixed(kind: str, sure: bool, edit: Edit) -> Site:
     return Site(kind, sure, lambda _: (edit,))
 
 
-def _perturbed(groups: Sequence[Sequence[ast.expr]], text: _Text, generator: np.random.Generator) -> tuple[Edit, ...]:
-    chosen = [leaves[int(generator.integers(len(leaves)))] for leaves in groups]
-    return tuple(text.replace(leaf, _wrong(leaf, generator)) for leaf in chosen)
+def _perturbed(
+    groups: Sequence[Sequence[ast.expr]], values: "_Values", text: _Text, generator: np.random.Generator
+) -> tuple[Edit, ...]:
+    """Makes one literal of each group wrong, and equal ones that the test expects elsewhere in the same way."""
+    changed = dict.fromkeys((leaves[int(generator.integers(len(leaves)))] for leaves in groups), "")
+    written: dict[str, str] = {}
+    for leaf in changed:
+        changed[leaf] = written.setdefault(ast.dump(leaf), _wrong(leaf, generator))
+    for leaf in values.seen:
+        if (wrong := written.get(ast.dump(leaf))) is not None:
+            changed[leaf] = wrong
+    return tuple(text.replace(leaf, wrong) for leaf, wrong in changed.items())
 
 
 def _wrong(leaf: ast.expr, generator: np.random.Generator) -> str:

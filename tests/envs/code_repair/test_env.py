@@ -269,10 +269,10 @@ def test_tasks_come_bundled_from_files_and_from_rows(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden": []}, "needs 'hidden' cases or a 'program'"),
+        ({"hidden": []}, "needs 'hidden' cases, a 'program' or a 'suite'"),
         ({"files": {"../x": ""}}, "relative and plain"),
         ({"files": {"/x": ""}}, "relative and plain"),
-        ({"files": {}}, "files"),
+        ({"files": {}}, "needs 'files' or a 'base'"),
         ({"setup": "import ("}, "setup is no Python"),
         ({"hidden": [{"call": "f(", "expected": "1"}]}, "call is no Python"),
         ({"difficulty": 9}, "difficulty"),
