@@ -4,7 +4,6 @@ ENV_ID is a registered id, or `package.module:Class` for an environment that is 
 times. Nothing else changes in a test run that does not use it.
 """
 
-import importlib
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +13,7 @@ from typing_extensions import override
 
 if TYPE_CHECKING:
     from agentenv.clauses import Clause
+    from agentenv.env import Env
 
 __all__ = ["load_env", "pytest_addoption", "pytest_collection_modifyitems", "pytest_ignore_collect"]
 
@@ -30,28 +30,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def load_env(name: str) -> Any:
-    """Returns what `check_env` takes: the id itself, or the class that `package.module:Class` names.
+def load_env(name: str) -> "type[Env]":
+    """Returns the class of an environment, named as for `agentenv.make`.
 
     Raises:
         pytest.UsageError: no such id, or the module or the class does not exist, or is no environment.
     """
-    from agentenv.env import Env
-    from agentenv.registry import make
+    from agentenv.registry import env_class
 
     try:
-        if ":" not in name or "/" in name:
-            make(name).close()
-            return name
-        module, _, attribute = name.partition(":")
-        found = getattr(importlib.import_module(module), attribute)
+        return env_class(name)
     except Exception as error:  # whatever the module raises while it is imported
         msg = f"--agentenv-check {name}: {error}"
         raise pytest.UsageError(msg) from error
-    if not (isinstance(found, type) and issubclass(found, Env)):
-        msg = f"--agentenv-check {name}: it must be a subclass of agentenv.Env, got {found!r}"
-        raise pytest.UsageError(msg)
-    return found
 
 
 class _ClauseItem(pytest.Item):

@@ -4,15 +4,16 @@ Everything is registered with Gymnasium, so `gymnasium.make` finds the same envi
 """
 
 import difflib
+import importlib
 from typing import Any, cast
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec, registry
+from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 
 from agentenv.env import Env
 from agentenv.errors import UnknownEnvError
 
-__all__ = ["BUNDLED", "env_ids", "make", "register"]
+__all__ = ["BUNDLED", "env_class", "env_ids", "make", "register"]
 
 BUNDLED: dict[str, str] = {
     "agentenv/CodeRepair-v0": "agentenv.envs.code_repair:CodeRepair",
@@ -55,18 +56,22 @@ def env_ids() -> list[str]:
 
 
 def make(env_id: str, **options: Any) -> Env:
-    """Makes a registered environment.
+    """Makes an environment.
 
     Args:
-        env_id: a registered id; without its version, the newest one.
+        env_id: a registered id; without its version, the newest one. `"module:id"` imports a module first, which may
+            register it; `"module:Class"` names a class that is not registered.
         options: arguments of the environment's class.
 
     Raises:
-        UnknownEnvError: no such id; the message names the nearest one.
+        UnknownEnvError: no such id or class; the message names the nearest one.
+        ImportError: the module cannot be imported.
         TypeError: the class does not take one of the options.
     """
-    spec = _find(env_id)
-    env = gymnasium.make(spec, **options)
+    found = _find(env_id)
+    if isinstance(found, type):
+        return found(**options)
+    env = gymnasium.make(found, **options)
     inner = env.unwrapped
     if not isinstance(inner, Env):
         msg = f"{env_id!r} is a Gymnasium environment, not an agentenv.Env: it cannot be branched; use gymnasium.make"
@@ -74,7 +79,43 @@ def make(env_id: str, **options: Any) -> Env:
     return inner
 
 
-def _find(env_id: str) -> EnvSpec:
+def env_class(env_id: str) -> type[Env]:
+    """Returns the class of an environment, named as for `make`.
+
+    Raises:
+        UnknownEnvError: no such id or class; the message names the nearest one.
+        ImportError: a module cannot be imported.
+    """
+    found = _find(env_id)
+    if isinstance(found, type):
+        return found
+    entry: Any = load_env_creator(found.entry_point) if isinstance(found.entry_point, str) else found.entry_point
+    if isinstance(entry, type) and issubclass(entry, Env):
+        return entry
+    env = make(env_id)  # its entry point is a function
+    env.close()
+    return type(env)
+
+
+def _find(env_id: str) -> EnvSpec | type[Env]:
+    module, colon, name = env_id.rpartition(":")
+    if not colon:
+        return _find_registered(env_id)
+    imported = importlib.import_module(module)
+    found = getattr(imported, name, None)
+    if isinstance(found, type) and issubclass(found, Env):
+        return found
+    if found is not None:
+        msg = f"no environment {env_id!r}: {name} is no class derived from agentenv.Env in {module}"
+        raise UnknownEnvError(msg)
+    try:
+        return _find_registered(name)
+    except UnknownEnvError as error:
+        msg = f"no environment {env_id!r}: there is no such name in {module}, and {error}"
+        raise UnknownEnvError(msg) from error
+
+
+def _find_registered(env_id: str) -> EnvSpec:
     if env_id in registry:
         return registry[env_id]
     newest = sorted(

@@ -72,8 +72,8 @@ def test_a_registered_id_is_checked(run):
             "no environment *. Did you mean 'agentenv/MathVerifier-v0'*",
         ),
         ("no_such_module:Env", "No module named 'no_such_module'"),
-        ("my_envs:Missing", "module 'my_envs' has no attribute 'Missing'"),
-        ("my_envs:NUMBER", "it must be a subclass of agentenv.Env, got 5"),
+        ("my_envs:Missing", "*there is no such name in my_envs*"),
+        ("my_envs:NUMBER", "*NUMBER is no class derived from agentenv.Env in my_envs"),
     ],
 )
 def test_what_cannot_be_found_is_one_clear_line(run, name, words):

@@ -8,7 +8,7 @@ from envs_for_tests import Guess
 
 import agentenv as ae
 from agentenv.errors import UnknownEnvError
-from agentenv.registry import BUNDLED
+from agentenv.registry import BUNDLED, env_class
 
 
 @pytest.fixture
@@ -90,6 +90,29 @@ def test_an_id_like_no_other_gets_the_list_alone():
 def test_an_environment_of_gymnasium_alone_is_refused():
     with pytest.raises(UnknownEnvError, match=r"'CartPole-v1' is a Gymnasium environment, not an agentenv\.Env"):
         ae.make("CartPole-v1")
+
+
+def test_a_class_that_is_not_registered_and_a_module_that_registers_when_it_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "its_own_module.py").write_text(
+        "import agentenv as ae\nfrom envs_for_tests import Guess\n"
+        "class Own(Guess):\n    name = 'tests/Own'\nae.register('tests/Own-v0', Own)\nNUMBER = 5\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        for name in ("its_own_module:Own", "its_own_module:tests/Own-v0", "its_own_module:tests/Own"):
+            env = ae.make(name, max_steps=3)
+            assert (type(env).__name__, env.env_id, env.max_steps) == ("Own", "tests/Own-v0", 3)
+            assert env_class(name) is type(env)
+        assert type(gymnasium.make("its_own_module:tests/Own-v0")) is type(env)
+    finally:
+        del gymnasium.registry["tests/Own-v0"]
+        ae.registry._registered.remove("tests/Own-v0")  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(UnknownEnvError, match="no such name in its_own_module, and no environment 'Other'"):
+        ae.make("its_own_module:Other")
+    with pytest.raises(UnknownEnvError, match=r"NUMBER is no class derived from agentenv\.Env in its_own_module"):
+        ae.make("its_own_module:NUMBER")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        ae.make("no_such_module:Other")
 
 
 @pytest.mark.parametrize("env_id", ["Guess", "Guess-v", "Guess-vx", "Guess-v1.0"])

@@ -1,25 +1,24 @@
 """Environments as people name them on the command line: a registered id or `module:Class`, and `--option key=value`."""
 
 import difflib
-import importlib
 import inspect
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import gymnasium
 import numpy as np
-from gymnasium.envs.registration import load_env_creator
 
 from agentenv.env import Env
 from agentenv.errors import AgentEnvError, TaskError, UnknownEnvError
-from agentenv.registry import env_ids, make
+from agentenv.registry import env_class
 from agentenv.rollout import derive_seed
 
+from .annotations import fits, in_words
 from .command_line import blame, refuse
 
 __all__ = ["EnvChoice", "choose_env", "constructor_options", "parse_options", "parse_task", "sample_tasks"]
@@ -50,42 +49,21 @@ def choose_env(name: str, options: Sequence[str] = ()) -> EnvChoice:
     """Finds an environment and tries to make it once.
 
     Args:
-        name: a registered id, with or without its version, or `module:Class`; modules of the current folder count.
+        name: as for `agentenv.make`; modules of the current folder count.
         options: `key=value` arguments of the constructor.
 
     Raises:
         typer.BadParameter: there is no such environment, or it does not take the options.
     """
-    cls = _class_by_path(name) if ":" in name else _class_by_id(name)
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    with blame("ENV_ID", UnknownEnvError, ImportError, ValueError):
+        cls = env_class(name)
     parsed = parse_options(options, known=constructor_options(cls), owner=name)
     choice = EnvChoice(name, cls, parsed, (name, *(word for option in options for word in ("--option", option))))
     with blame("--option" if options else "ENV_ID", TypeError, ValueError, AgentEnvError, OSError):
         choice.make().close()
     return choice
-
-
-def _class_by_id(name: str) -> type[Env]:
-    known = [env_id for env_id in env_ids() if name in {env_id, env_id.rpartition("-v")[0]}]
-    with blame("ENV_ID", UnknownEnvError, ImportError):
-        if not known:
-            env = make(name)  # of another package, registered with Gymnasium alone; or an error with the nearest id
-            env.close()
-            return type(env)
-        newest = max(known, key=lambda env_id: int(env_id.rpartition("-v")[2]))
-        entry: Any = gymnasium.spec(newest).entry_point
-        return cast("type[Env]", load_env_creator(entry) if isinstance(entry, str) else entry)
-
-
-def _class_by_path(name: str) -> type[Env]:
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
-    module, _, attribute = name.partition(":")
-    with blame("ENV_ID", ImportError, ValueError):
-        cls: Any = getattr(importlib.import_module(module), attribute, None)
-    if not (isinstance(cls, type) and issubclass(cls, Env)):
-        problem = "there is no such name" if cls is None else f"{attribute} is no class derived from agentenv.Env"
-        refuse("ENV_ID", f"must be a registered id or module:Class, got {name!r}: {problem} in {module}")
-    return cls
 
 
 def constructor_options(cls: type[Env]) -> dict[str, inspect.Parameter]:
@@ -94,7 +72,7 @@ def constructor_options(cls: type[Env]) -> dict[str, inspect.Parameter]:
     for base in cls.__mro__:
         if "__init__" not in vars(base) or base is object:
             continue
-        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        parameters = list(_signature(base.__init__).parameters.values())[1:]
         for parameter in parameters:
             if parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}:
                 found.setdefault(parameter.name, parameter)
@@ -103,29 +81,41 @@ def constructor_options(cls: type[Env]) -> dict[str, inspect.Parameter]:
     return found
 
 
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function, eval_str=True)
+    except NameError:  # a type that is imported for type checkers alone
+        return inspect.signature(function)
+
+
 def parse_options(
-    words: Iterable[str], *, known: Iterable[str], owner: str, argument: str = "--option"
+    words: Iterable[str], *, known: Mapping[str, inspect.Parameter], owner: str, argument: str = "--option"
 ) -> dict[str, Any]:
-    """Reads `key=value` words; values are JSON where they parse as JSON, otherwise text.
+    """Reads `key=value` words; values are JSON where that parses and fits the parameter, otherwise text.
 
     Raises:
-        typer.BadParameter: a word without `=`, or a key that `owner` does not take.
+        typer.BadParameter: a word without `=`, a key that `owner` does not take, or a value of another type.
     """
-    names = sorted(known)
     options: dict[str, Any] = {}
     for word in words:
-        key, equals, value = word.partition("=")
+        key, equals, text = word.partition("=")
         if not equals:
             refuse(argument, f"must be key=value, got {word!r}")
-        if key not in names:
-            close = difflib.get_close_matches(key, names, n=1)
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            refuse(argument, f"{owner} has no option {key!r}; {hint}It takes: {', '.join(names) or 'none'}")
-        try:
-            options[key] = json.loads(value)
-        except json.JSONDecodeError:
-            options[key] = value
+            refuse(argument, f"{owner} has no option {key!r}; {hint}It takes: {', '.join(sorted(known)) or 'none'}")
+        fitting = [value for value in _readings(text) if fits(value, known[key].annotation)]
+        if not fitting:
+            refuse(argument, f"{key} must be {in_words(known[key].annotation)}, got {text!r}")
+        options[key] = fitting[0]
     return options
+
+
+def _readings(text: str) -> Iterator[Any]:
+    with suppress(json.JSONDecodeError):
+        yield json.loads(text)
+    yield text
 
 
 def parse_task(text: str | None) -> Any:

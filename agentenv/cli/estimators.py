@@ -44,8 +44,8 @@ def choose_estimator(name: str, options: Sequence[str] = ()) -> Callable[[TreeAr
         hint = f"Did you mean {close[0]!r}? " if close else ""
         refuse("--credit", f"no estimator {name!r}. {hint}Known: {', '.join(sorted(known))}")
     function = known[plain]
-    names = list(inspect.signature(function).parameters)[1:]
-    given = parse_options(options, known=names, owner=f"{plain}_advantages", argument="--credit-option")
+    known_options = dict(list(inspect.signature(function).parameters.items())[1:])
+    given = parse_options(options, known=known_options, owner=f"{plain}_advantages", argument="--credit-option")
     return functools.partial(function, **given)
 
 

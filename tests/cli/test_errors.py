@@ -22,6 +22,17 @@ MATH = "agentenv/MathVerifier-v0"
         (["envs", MATH, "--option", "difficulty"], ["'--option'", "key=value", "'difficulty'"]),
         (["envs", MATH, "--option", "kind=poetry"], ["'--option'", "kind", "'poetry'", "'arithmetic'"]),
         (["envs", "dice_env:Dice", "--option", "max_steps=0"], ["'--option'", "max_steps", "at least 1", "0"]),
+        (
+            ["envs", MATH, "--option", "max_steps=abc"],
+            ["'--option'", "max_steps must be an integer or null, got 'abc'"],
+        ),
+        (
+            ["envs", MATH, "--option", "max_steps=1.5"],
+            ["'--option'", "max_steps must be an integer or null, got '1.5'"],
+        ),
+        (["envs", MATH, "--option", "attempts=true"], ["'--option'", "attempts must be an integer, got 'true'"]),
+        (["envs", MATH, "--option", "feedback=no"], ["'--option'", "must be 'verdict' or 'direction', got 'no'"]),
+        (["train", MATH, "--model", ".", "--credit-option", "discount=x"], ["'--credit-option'", "a number, got 'x'"]),
         (["play", MATH, "--task", "{"], ["'--task'", "JSON", "'{'"]),
         (["play", MATH, "--task", '{"question": 3}'], ["'--task'", "question"]),
         (["play", MATH, "--task", "7"], ["'--task'", "7"]),
