@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from agentenv.errors import TreeError
 from agentenv.tree import TreeArrays
 
+from .passes import check_arrays
+
 __all__ = ["Matching", "first_visits", "match_steps", "match_transitions", "preorder", "renumber", "state_numbers"]
 
 BoolArray = NDArray[np.bool_]
@@ -97,6 +99,7 @@ def match_steps(tree: TreeArrays, state_ids: ArrayLike | None = None, action_ids
     Raises:
         TreeError: ids of the wrong length or type.
     """
+    check_arrays(tree)
     states = check_ids(tree, state_ids, tree.state_ids, "state_ids")
     actions = check_ids(tree, action_ids, tree.action_ids, "action_ids")
     numbers, num_states = state_numbers(tree, states)

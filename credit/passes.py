@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentenv.errors import TreeError
-from agentenv.tree import NO_PARENT, TreeArrays
+from agentenv.tree import NO_PARENT, EpisodeTree, TreeArrays
 
 from .groups import group_means, group_sums, ratio
 from .result import StepAdvantages
 
 __all__ = [
     "assemble",
+    "check_arrays",
     "check_discount",
     "check_steps",
     "episode_returns",
@@ -32,12 +33,25 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
+def check_arrays(tree: object) -> None:
+    """Refuses what is no `TreeArrays`.
+
+    Raises:
+        TypeError: episode trees were given instead of their arrays, for instance.
+    """
+    if not isinstance(tree, TreeArrays):
+        remedy = "tree.arrays()" if isinstance(tree, EpisodeTree) else "TreeArrays.from_trees([tree, ...])"
+        msg = f"tree must be TreeArrays, got {type(tree).__name__}: {remedy} makes them of episode trees"
+        raise TypeError(msg)
+
+
 def check_steps(tree: TreeArrays) -> None:
-    """Refuses trees without a leaf.
+    """Refuses trees without a leaf, and what `check_arrays` refuses.
 
     Raises:
         TreeError: there is no tree, or one has no step at all.
     """
+    check_arrays(tree)
     steps = np.bincount(tree.tree_ids[~tree.is_root], minlength=tree.num_trees)
     if tree.num_trees == 0 or (steps == 0).any():
         which = int(np.argmin(steps)) if tree.num_trees else 0
@@ -137,6 +151,7 @@ def occupancy_weights(tree: TreeArrays) -> FloatArray:
     Returns:
         `[N]`, roots included.
     """
+    check_arrays(tree)
     live = tree.leaf_counts > 0
     children = np.bincount(tree.parents[live & ~tree.is_root], minlength=len(tree))
     roots = live & tree.is_root
@@ -154,6 +169,7 @@ def episode_returns(tree: TreeArrays) -> FloatArray:
     Returns:
         `[N]`
     """
+    check_arrays(tree)
     return sum_above(tree, tree.rewards)
 
 

@@ -1,0 +1,56 @@
+"""Who gives a function of arrays the episode trees themselves is told how to make the arrays."""
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agentenv import credit
+from agentenv.tree import EpisodeTree, TreeArrays
+from agentenv.types import Action
+
+OTHERS: dict[str, Any] = {
+    "rng": np.random.default_rng(0),
+    "matching": None,
+    "nodes": 1,
+    "discount": 1.0,
+    "predictions": [0.5, 0.5],
+}
+TAKE_TREES = {
+    name: function
+    for name in credit.__all__
+    if inspect.isfunction(function := getattr(credit, name))
+    and next(iter(inspect.signature(function).parameters.values())).annotation is TreeArrays
+    and name != "graph_values"  # it takes what match_steps made of the arrays
+}
+
+
+def episode_tree():
+    tree = EpisodeTree(({"role": "user", "content": "?"},))
+    tree.add(0, Action("!"), reward=1.0, terminated=True)
+    return tree
+
+
+@pytest.mark.parametrize("name", TAKE_TREES)
+def test_episode_trees_are_refused_with_the_remedy(name):
+    function, tree = TAKE_TREES[name], episode_tree()
+    others = {
+        parameter.name: OTHERS[parameter.name]
+        for parameter in list(inspect.signature(function).parameters.values())[1:]
+        if parameter.default is parameter.empty
+    }
+    with pytest.raises(TypeError, match=r"tree must be TreeArrays, got EpisodeTree: tree\.arrays\(\) makes them"):
+        function(tree, **others)
+    with pytest.raises(TypeError, match=r"got list: TreeArrays\.from_trees\(\[tree, \.\.\.\]\) makes them"):
+        function([tree], **others)
+
+
+def test_the_remedies_are_right():
+    tree = episode_tree()
+    for arrays in (tree.arrays(), TreeArrays.from_trees([tree])):
+        assert credit.reinforce_advantages(arrays).counts.tolist() == [0, 1]
+
+
+def test_there_are_many():
+    assert len(TAKE_TREES) >= 20
