@@ -32,9 +32,13 @@ class WorkspaceSnapshot:
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         self.layers = layers
 
-    @cached_property
+    @property
     def content_id(self) -> str:
         """SHA-256 over all paths, kinds, modes and contents: equal exactly where those are. Times do not count."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return digest_entries(self.entries)
 
     @cached_property
