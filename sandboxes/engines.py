@@ -45,7 +45,7 @@ class Engine:
 
     @cached_property
     def skeleton_image(self) -> str:
-        """The id of an image with nothing but folders, links and three files; made unless it exists."""
+        """The id of an image with nothing but folders, links and a few small files; made unless it exists."""
         data = skeleton_archive()
         repository = f"{_SKELETON}-{hashlib.sha256(data).hexdigest()[:12]}"  # podman's interface drops a tag
         name = f"{repository}:latest"

@@ -15,12 +15,12 @@ from . import linux
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ROOT", "STAGE", "add_kernel_files", "build_root", "seal_root"]
+__all__ = ["ROOT", "SHOWN", "SHOWN_ETC", "STAGE", "WRITTEN_ETC", "add_kernel_files", "build_root", "seal_root"]
 
 STAGE = "/sys"  # exists everywhere, and nobody in here needs it
 ROOT = STAGE + "/root"
-_SHOWN = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_SHOWN_ETC = (
+SHOWN = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
+SHOWN_ETC = (
     "alternatives",
     "ld.so.cache",
     "ld.so.conf",
@@ -35,7 +35,7 @@ _SHOWN_ETC = (
 )
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _DEVICE_LINKS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
-_WRITTEN_ETC = {
+WRITTEN_ETC = {
     "passwd": "root:x:0:0:root:/:/bin/sh\nagent:x:1000:1000:agent:/tmp:/bin/sh\n"
     "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
     "group": "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n",
@@ -57,11 +57,11 @@ def build_root(readonly: Sequence[str]) -> None:
     for name in ("proc", "dev", "tmp", "run", "var", "workspace", "etc"):
         os.mkdir(f"{ROOT}/{name}")
     os.symlink("/tmp", f"{ROOT}/var/tmp")
-    for name, text in _WRITTEN_ETC.items():
+    for name, text in WRITTEN_ETC.items():
         with open(f"{ROOT}/etc/{name}", "w") as file:
             file.write(text)
-    etc = [path[1:] for pattern in _SHOWN_ETC for path in glob.glob("/etc/" + pattern)]
-    for path in (*_SHOWN, *etc, *(path.strip("/") for path in readonly)):
+    etc = [path[1:] for pattern in SHOWN_ETC for path in glob.glob("/etc/" + pattern)]
+    for path in (*SHOWN, *etc, *(path.strip("/") for path in readonly)):
         _show("/" + path)
 
 
