@@ -3,8 +3,9 @@
 The names below load on first use, because models need torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from agentenv.lazy import lazy_names
 
 if TYPE_CHECKING:
     from agentenv.agents.huggingface import TransformersAgent
@@ -13,20 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["HumanAgent", "PlayerLeftError", "ScriptedAgent", "TransformersAgent"]
 
-_HOMES = {
-    "HumanAgent": "human",
-    "PlayerLeftError": "human",
-    "ScriptedAgent": "scripted",
-    "TransformersAgent": "huggingface",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        msg = f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}"
-        raise AttributeError(msg)
-    return getattr(import_module(f"agentenv.agents.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return [*__all__]
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "HumanAgent": "human",
+        "PlayerLeftError": "human",
+        "ScriptedAgent": "scripted",
+        "TransformersAgent": "huggingface",
+    },
+)

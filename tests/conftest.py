@@ -74,3 +74,15 @@ def _python_for(prefix: tuple[str, ...], folders: list[str]) -> str:
     if os.environ.get("REQUIRE_DOCKER") == "1":
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture
+def nothing_stays_open() -> Iterator[None]:
+    """Environments that fail do so as often as this test says, and all are closed in the end."""
+    from envs_for_tests import Counted, Flaky, MemorySandbox
+
+    Counted.opened.clear()
+    Flaky.failing_resets = Flaky.failing_restores = 0
+    yield
+    assert not Counted.opened
+    assert not MemorySandbox.opened

@@ -6,15 +6,14 @@ import pytest
 from envs_for_tests import (
     Counted,
     Dice,
-    Flaky,
     Guess,
     GuessingAgent,
-    MemorySandbox,
     Notes,
     SlowGuessingAgent,
     call,
     signature,
 )
+from growing import TASKS, grow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,24 +22,7 @@ from agentenv.errors import TreeError
 from agentenv.protocols import Agent, ConcurrentAgent
 from agentenv.rollout import Anchor, Rollout, derive_seed, rollout_trees
 
-TASKS = [{"goal": 5}, {"goal": 30}, None]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_open():
-    Counted.opened.clear()
-    Flaky.failing_resets = Flaky.failing_restores = 0
-    yield
-    assert not Counted.opened
-    assert not MemorySandbox.opened
-
-
-def grow(agent=None, make_env: Any = Counted, *, tasks=TASKS, num_rollouts=4, extend=(), **options) -> Any:
-    with Rollout(make_env, agent or GuessingAgent(), **options) as rollout:
-        trees = rollout.grow(tasks, num_rollouts)
-        if extend:
-            rollout.extend(trees, extend)
-    return trees, rollout
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
 
 def anchors_of(trees, count=2):

@@ -1,7 +1,6 @@
 """Rollout when something breaks: failures are retried and counted, never zeros; bugs propagate; nothing stays open."""
 
 import time
-from typing import Any
 
 import pytest
 from envs_for_tests import (
@@ -10,30 +9,16 @@ from envs_for_tests import (
     Counted,
     Flaky,
     GuessingAgent,
-    MemorySandbox,
     SlowGuessingAgent,
     signature,
 )
+from growing import grow
 
 import agentenv as ae
 from agentenv.errors import InfrastructureError
 from agentenv.rollout import Rollout
 
-TASKS = [{"goal": 5}, {"goal": 30}, None]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_open():
-    Counted.opened.clear()
-    Flaky.failing_resets = Flaky.failing_restores = 0
-    yield
-    assert not Counted.opened
-    assert not MemorySandbox.opened
-
-
-def grow(agent=None, make_env: Any = Counted, *, tasks=TASKS, num_rollouts=4, **options) -> Any:
-    with Rollout(make_env, agent or GuessingAgent(), **options) as rollout:
-        return rollout.grow(tasks, num_rollouts), rollout
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
 
 def failed_nodes(tree):
