@@ -1,5 +1,6 @@
 """One run of a hidden test suite on a submission: what is sent into the sandbox, and what counts as an answer."""
 
+import functools
 import hashlib
 import json
 import secrets
@@ -59,8 +60,19 @@ class Report:
         """Returns what became of a test; of one without parameters that has some, what became of the worst of them."""
         if name in self.outcomes:
             return self.outcomes[name]
-        words = {word for test, word in self.outcomes.items() if test.startswith(f"{name}[")}
-        return max(words, default="missing", key=_ORDER.index)
+        return max(self.words(name), default="missing", key=_ORDER.index)
+
+    def words(self, function: str) -> tuple[str, ...]:
+        """Returns what became of the tests of one function, in the order in which they ran."""
+        return self._words.get(function, ())
+
+    @functools.cached_property
+    def _words(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for name, word in self.outcomes.items():
+            function = name.partition("[")[0]
+            found[function] = (*found.get(function, ()), word)
+        return found
 
 
 def function_of(name: str) -> str:

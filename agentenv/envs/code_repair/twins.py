@@ -17,6 +17,7 @@ What is made wrong, and what each finds:
 
 import ast
 import builtins
+import cmath
 import collections
 import functools
 import re
@@ -380,7 +381,8 @@ def _wrong(leaf: ast.expr, generator: np.random.Generator) -> str:
             others = [other for other in range(max(0, value - 8), value + 9) if other != value]
             return repr(others[int(generator.integers(len(others)))])
         case ast.Constant(value=float() | complex() as value):
-            return repr(other if (other := value * (1 + shift) + shift) != value else 0.5)
+            other = value * (1 + shift) + shift
+            return repr(other) if other != value and cmath.isfinite(other) else "0.5"
         case ast.Constant(value=str() as value):
             return repr(_misspelled(value, generator))
         case ast.Constant(value=bytes() as value):

@@ -1,4 +1,4 @@
-"""A repair task with a hidden pytest suite, honest repairs of it, and cheats that need a shell. Data, not a test module."""
+"""A repair task with a hidden suite, honest repairs of it, and cheats that need a shell. Data, not a test module."""
 
 from agentenv.envs.code_repair import RepairTask, TestSuite
 

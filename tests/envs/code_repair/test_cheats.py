@@ -5,41 +5,46 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sandbox_backends import marks, open_at, skip_without
 
 from agentenv.envs.code_repair import CodeRepair, Grader, collect_submission
 from agentenv.envs.code_repair.submissions import spec_of
-from agentenv.sandboxes import open_sandbox
 
 _SPEC = importlib.util.spec_from_file_location("code_repair_cheats", Path(__file__).parent / "cheats.py")
 assert _SPEC is not None
 assert _SPEC.loader is not None
 cheats = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(cheats)
-GRADER = Grader(case_timeout_s=3.0)
+PLACES = [pytest.param(place, marks=marks(place)) for place in ("namespace", "docker")]
 
 
-def grade(files, command=""):
+def grade(place, files, command=""):
     """Grades what an agent wrote, or did with a command, in its own sandbox."""
-    with closing(open_sandbox(spec_of(cheats.TASK))) as sandbox:
+    skip_without(place)
+    with closing(open_at(place)(spec_of(cheats.TASK))) as sandbox:
         sandbox.upload(files)
         if command:
             sandbox.exec(command, timeout_s=20)
-        return GRADER.grade(cheats.TASK, collect_submission(sandbox, cheats.TASK))
+        grader = Grader(open_at(place), case_timeout_s=3.0)
+        return grader.grade(cheats.TASK, collect_submission(sandbox, cheats.TASK))
 
 
 @pytest.mark.parametrize("name", cheats.FILES)
-def test_no_cheat_is_accepted(name):
-    assert not grade(cheats.FILES[name]).solved
+@pytest.mark.parametrize("place", PLACES)
+def test_no_cheat_is_accepted(place, name):
+    assert not grade(place, cheats.FILES[name]).solved
 
 
 @pytest.mark.parametrize("name", cheats.COMMANDS)
-def test_no_cheat_by_command_is_accepted(name):
-    assert not grade({}, cheats.COMMANDS[name]).solved
+@pytest.mark.parametrize("place", PLACES)
+def test_no_cheat_by_command_is_accepted(place, name):
+    assert not grade(place, {}, cheats.COMMANDS[name]).solved
 
 
 @pytest.mark.parametrize("name", cheats.HONEST)
-def test_every_honest_repair_is_accepted(name):
-    result = grade(cheats.HONEST[name])
+@pytest.mark.parametrize("place", PLACES)
+def test_every_honest_repair_is_accepted(place, name):
+    result = grade(place, cheats.HONEST[name])
     assert result.solved, result.reasons
 
 
