@@ -23,6 +23,7 @@ from agentenv.protocols import Capabilities
 from .base_files import empty_archive
 from .cgroups import owner_tag
 from .engines import LABEL, Engine, engine_at
+from .guest.sentry import HOST_MEMORY, host_threads
 from .guest.wire import Closed, Late, Wire
 from .guest_process import BOOT, packed_guest
 from .guest_sandbox import GuestSandbox, settings_of
@@ -37,8 +38,6 @@ __all__ = ["DockerSandbox", "probe"]
 _CAPABILITIES = ["KILL", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
 _START_S = 60.0
 _STDERR = 2
-_KERNEL_MEMORY = 256 << 20
-_KERNEL_THREADS = 256
 _COMPLAINTS = 4096
 _numbers = itertools.count()
 
@@ -125,7 +124,7 @@ class DockerSandbox(GuestSandbox):
         api = self._engine.api
         image = self.spec.image or self._engine.skeleton_image
         settings = settings_of(self.spec)
-        settings["filtered"] = self.spec.runtime != "runsc" and platform.machine() in {"x86_64", "aarch64"}
+        settings["filtered"] = platform.machine() in {"x86_64", "aarch64"}
         python = "/usr/bin/python3" if self.spec.image is None else "python3"
         created = api.create_container(
             image,
@@ -145,7 +144,7 @@ class DockerSandbox(GuestSandbox):
         wire = _StreamWire(link)
         try:
             api.start(self._container)
-            wire.write(packed_guest("container", settings))
+            wire.write(packed_guest("sentry" if self._has_own_kernel else "container", settings))
             wire.receive(_START_S)
         except (Closed, Late) as error:
             wire.close()
@@ -157,12 +156,16 @@ class DockerSandbox(GuestSandbox):
             raise
         self._wire = wire
 
+    @property
+    def _has_own_kernel(self) -> bool:
+        """Whether it runs on gVisor, which limits memory and processes itself, before the machine would."""
+        return self.spec.runtime == "runsc"
+
     def _host_config(self, api: Any) -> Any:
         from docker.types import LogConfig, Ulimit
 
         limits = self.spec.limits
-        guest_kernel = self.spec.runtime == "runsc"  # its own memory and threads are counted, too
-        memory = limits.memory + limits.disk + self._base_bytes + (_KERNEL_MEMORY if guest_kernel else 0)
+        memory = limits.memory + limits.disk + self._base_bytes + (HOST_MEMORY if self._has_own_kernel else 0)
         inodes = "" if self._engine.is_podman else f",nr_inodes={limits.files + len(self._origin.entries) + 8}"
         tmpfs = f"rw,exec,nosuid,nodev,size={limits.disk + self._base_bytes}{inodes}"
         shown = host_paths(self.spec) if self.spec.image is None else self.spec.readonly
@@ -180,7 +183,7 @@ class DockerSandbox(GuestSandbox):
             },
             mem_limit=memory,
             memswap_limit=memory,
-            pids_limit=limits.processes + (_KERNEL_THREADS if guest_kernel else 1),
+            pids_limit=host_threads(limits.processes) if self._has_own_kernel else limits.processes + 1,
             shm_size=64 << 20,
             ulimits=[Ulimit(name="nofile", soft=1024, hard=1024), Ulimit(name="nproc", soft=4096, hard=4096)],
             ipc_mode="private",

@@ -23,6 +23,7 @@ from agentenv.protocols import Capabilities
 from .base_files import empty_archive
 from .cgroups import Cgroup, find_controllers
 from .guest.root import ROOT
+from .guest.sentry import HOST_MEMORY, host_threads
 from .guest.wire import Closed, Late
 from .guest_process import BOOT, packed_guest
 from .guest_sandbox import GuestSandbox, settings_of
@@ -39,9 +40,6 @@ _CAPABILITIES = ("KILL", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE",
 _NAMESPACES = ("pid", "network", "ipc", "uts", "mount")
 _START_S = 60.0
 _SHM = 64 << 20
-_KERNEL_MEMORY = 640 << 20
-_KERNEL_THREADS = 256
-_THREADS_PER_PROCESS = 8
 _AHEAD = max(2, os.cpu_count() or 1)
 
 T = TypeVar("T")
@@ -150,8 +148,8 @@ class GvisorSandbox(GuestSandbox):
     def _new_cgroup(self) -> Cgroup:
         """Returns a group with room for the guest kernel; the limits themselves are kept inside, before it is full."""
         limits = self.spec.limits
-        memory = limits.memory + 2 * (limits.disk + self._base_bytes) + _SHM + _KERNEL_MEMORY
-        return Cgroup(memory=memory, processes=limits.processes * _THREADS_PER_PROCESS + _KERNEL_THREADS)
+        memory = limits.memory + 2 * (limits.disk + self._base_bytes) + _SHM + HOST_MEMORY
+        return Cgroup(memory=memory, processes=host_threads(limits.processes))
 
     def _config(self) -> bytes:
         """Returns the container's configuration, as OCI has it."""

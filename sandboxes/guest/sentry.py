@@ -12,12 +12,20 @@ from .policy import set_limit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Sentry", "SentryGuest", "main"]
+__all__ = ["HOST_MEMORY", "Sentry", "SentryGuest", "host_threads", "main"]
+
+HOST_MEMORY = 640 << 20
+"""What gVisor itself may take beyond what is counted here, for the machine to allow."""
 
 _KERNEL_HEAP = 160 << 20  # what pipes, sockets and names of files may take of the kernel's own memory
 _KERNEL_GROWTH = 32 << 20  # what a command may add where it is in use already, up to ...
 _KERNEL_MOST = 288 << 20
 _EXTRA_DEVICES = ("/dev/fuse",)
+
+
+def host_threads(processes: int) -> int:
+    """Returns how many threads of the machine it takes to run so many; gVisor ends when it gets no more."""
+    return processes * 8 + 256
 
 
 class Sentry(Container):
