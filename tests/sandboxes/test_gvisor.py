@@ -21,6 +21,8 @@ from agentenv.errors import SandboxError, SnapshotError, WorkspaceError
 from agentenv.protocols import Fidelity
 from agentenv.sandboxes import Limits, SandboxSpec, collect_garbage, open_sandbox
 from agentenv.sandboxes.cgroups import find_controllers, owner_tag
+from agentenv.sandboxes.guest.root import ROOT
+from agentenv.sandboxes.guest.warden import IMAGES
 from agentenv.sandboxes.keeping import pid_of
 from agentenv.sandboxes.runsc import runsc_for
 from agentenv.sandboxes.snapshots import ProcessSnapshot
@@ -86,7 +88,7 @@ def census():
         len(list(Path("/proc/self/fd").iterdir())),
         sum("runsc" in line or "[exe]" in line for line in children_of(os.getpid()).values()),
         len(groups()),
-        Path("/proc/self/mounts").read_text().count("\n"),
+        [line for line in Path("/proc/self/mounts").read_text().splitlines() if ROOT in line or IMAGES in line],
         Path(f"/proc/{warden()}/mounts").read_text().count("\n"),
         list(Path(f"/proc/self/fd/{host._folder}").iterdir()),
         host.held,
