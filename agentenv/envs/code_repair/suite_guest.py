@@ -17,6 +17,8 @@ from typing import Any
 
 __all__ = ["main"]
 
+_BROKEN = 70
+
 
 def sealed_writer(out: int, key: bytes) -> Any:
     """Returns a function that writes sealed lines; only the process that made it can use it.
@@ -133,7 +135,11 @@ def main() -> None:
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     send = sealed_writer(out, bytes.fromhex(request.pop("key")))
     send("begun")
-    status = run_suite(request, send)
+    try:
+        status = run_suite(request, send)
+    except BaseException as error:  # noqa: BLE001  whatever it is, it is said
+        send("broken", f"{type(error).__name__}: {error}"[:400])
+        end(_BROKEN)
     send("ended", str(status))
     end(status)
 

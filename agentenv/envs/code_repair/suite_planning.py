@@ -147,7 +147,7 @@ class _Trial:
         return {name: tuple(found) for name, found in kept.items()}
 
     def stand_together(self, names: tuple[str, ...], sites: Mapping[str, tuple[Site, ...]], real: Report) -> bool:
-        """Whether no test fails because another one is replaced. Every two are tried, each replaced beside the other."""
+        """Whether no test fails because another is replaced. Every two are tried, each replaced beside the other."""
         able = [name for name in names if sites.get(name)]
         for bit in range((len(able) - 1).bit_length() if able else 0):
             for value in (0, 1):

@@ -183,7 +183,10 @@ def read_lines(result: ExecResult, key: bytes) -> Report:
     status = str(_TESTS_FAILED)
     frame = [("begun", ""), ("finished", status), ("ended", status)]
     if len(told) < 4 or [told[0], *told[-2:]] != frame or result.exit_code != _TESTS_FAILED:
-        return Report(problem=f"the tests ended early, with exit code {result.exit_code}", detail=str(told[-1:]))
+        return Report(
+            problem=f"the tests ended early, with exit code {result.exit_code}",
+            detail=" ".join(told[-1]) if told else "",
+        )
     (first, count), *tests = told[1:-2]
     outcomes = {name: word for word, name in tests}
     if (

@@ -81,6 +81,61 @@ def test_a_folder_in_harbors_layout(folder):
     assert not Grader().grade(task, Submission()).solved
 
 
+HARBOR_TESTS = """import pathlib
+import unittest
+
+import pytest
+
+from lib.m import f
+
+
+@pytest.mark.parametrize("x", [1, 5])
+def test_f(x):
+    assert f(x) == x + 1
+
+
+class TestMore:
+    def test_text(self):
+        with pytest.raises(TypeError):
+            f("a")
+
+
+class Data(unittest.TestCase):
+    def test_data(self):
+        text = (pathlib.Path(__file__).parent / "data" / "n.txt").read_text()
+        self.assertEqual(f(int(text)), 8)
+"""
+
+
+def test_pytest_files_become_a_hidden_suite(folder):
+    (folder / "tests" / "cases.txt").unlink()
+    (folder / "tests" / "test.sh").write_text("pytest && echo 1 > /logs/verifier/reward.txt\n")
+    (folder / "tests" / "test_outputs.py").write_text(HARBOR_TESTS)
+    (folder / "tests" / "data").mkdir()
+    (folder / "tests" / "data" / "n.txt").write_text("7")
+    task = read_harbor(folder)
+    assert task.suite is not None
+    assert task.suite.fail_to_pass == tuple(
+        f"tests/test_outputs.py::{name}" for name in ("test_f", "TestMore::test_text", "Data::test_data")
+    )
+    assert set(task.suite.files) == {"tests/test_outputs.py", "tests/data/n.txt"}
+    assert set(task.workspace()) == {"lib/m.py", "tests/test_visible.py"}
+    right = Submission({path: content.encode() for path, content in task.solution.items()})
+    solved = [Grader().grade(task, one).solved for one in (right, Submission(), Submission({"lib/m.py": b""}))]
+    assert solved == [True, False, False]
+
+
+def test_pytest_files_and_cases_both_decide(folder):
+    (folder / "tests" / "test_outputs.py").write_text("from lib.m import f\n\n\ndef test_f():\n    assert f(1) == 2\n")
+    task = read_harbor(folder)
+    right = Submission({path: content.encode() for path, content in task.solution.items()})
+    grade = Grader().grade(task, right)
+    assert (grade.passed, grade.total) == (3, 3)
+    (folder / "tests" / "test_outputs.py").write_text("x = 1\n")
+    with pytest.raises(TaskError, match=r"no test function in test_outputs\.py"):
+        read_harbor(folder)
+
+
 def test_a_folder_that_is_no_task_is_an_error(folder):
     (folder / "tests" / "cases.txt").rename(folder / "tests" / "test.sh")
     with pytest.raises(TaskError, match=r"only test\.sh"):

@@ -1,10 +1,15 @@
 """Rows of SWE-bench, from real git repositories made here, with a future that must not be seen."""
 
 import functools
+import importlib.util
+import io
 import json
 import os
+import re
 import subprocess
+import tarfile
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from sandbox_backends import skip_without
@@ -296,3 +301,82 @@ def test_on_docker(task):
     skip_without("docker")
     opener = functools.partial(open_sandbox, backend="docker")
     assert verdicts(task, opener) == [True, False, False]
+
+
+def source_of(name):
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    return Path(str(spec.origin))
+
+
+def rootfs(plugin):
+    """Returns a small system as a tar archive: Python with pytest and a plugin, and the few commands that are used."""
+    version = subprocess.run(
+        ["/usr/bin/python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    library = Path(f"/usr/lib/python{version}")
+    programs = [Path("/usr/bin") / name for name in ("sh", "rm", "chmod", "cat", f"python{version}")]
+    linked = subprocess.run(
+        ["ldd", *programs, *library.glob("lib-dynload/*.so")], capture_output=True, text=True, check=False
+    )
+    named = {Path(path) for path in re.findall(r"(/\S+\.so[.\d]*) \(0x", linked.stdout)}
+    needed = {path.parent.resolve() / path.name for path in named}
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for path in (*programs, *needed):
+            tar.add(path.resolve(), str(path).removeprefix("/"), recursive=False)
+        skipped = ("test", "__pycache__", "idlelib", "config-", "lib2to3")
+        tar.add(library, str(library)[1:], filter=lambda m: None if Path(m.name).name.startswith(skipped) else m)
+        for name in ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments"):
+            place = f"usr/lib/python3/dist-packages/{name}"
+            tar.add(source_of(name).parent, place, filter=lambda m: None if "__pycache__" in m.name else m)
+        links = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64", "usr/bin/python3": f"python{version}"}
+        for name, target in links.items():
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            tar.addfile(link)
+        for name in ("tmp", "proc", "dev", "sys", "workspace"):
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder)
+        for name, data in (("wordy.py", plugin.encode()), ("py.py", source_of("py").read_bytes())):
+            info = tarfile.TarInfo(f"usr/lib/python3/dist-packages/{name}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+@pytest.mark.docker
+def test_in_an_image_with_its_own_pytest(repository):
+    """The image's pytest and plugin are used, and the workspace's code, not what the image has installed."""
+    skip_without("docker")
+    import docker
+
+    client = docker.from_env()
+    plugin = "import pytest\n\n\n@pytest.fixture\ndef word():\n    return 'A B'\n"
+    client.api.import_image_from_data(rootfs(plugin), repository="agentenv-test-suites", tag="1")
+    tests = "from words import slug\n\n\ndef test_word(word):\n    assert slug(word) == 'a-b'\n"
+    row = repository.row(
+        image_name="agentenv-test-suites:1",
+        test_cmd="pytest -p wordy -q",
+        FAIL_TO_PASS=["tests/test_word.py::test_word"],
+        PASS_TO_PASS=[],
+        test_patch="diff --git a/tests/test_word.py b/tests/test_word.py\nnew file mode 100644\n--- /dev/null\n"
+        f"+++ b/tests/test_word.py\n@@ -0,0 +1,{tests.count(chr(10))} @@\n"
+        + "".join(f"+{line}\n" for line in tests.splitlines()),
+    )
+    task = read_swebench(row, repositories=repository.folder.parent)
+    opener = functools.partial(open_sandbox, backend="docker", require="container")
+    try:
+        assert verdicts(task, opener) == [True, False, False]
+        with closing(opener(spec_of(task))) as sandbox:
+            assert "pytest" not in sandbox.exec("cat /tmp/* 2>&1; echo $PATH").stdout
+            assert sandbox.exec("python3 -c 'import pytest; print(pytest.__file__)'").stdout.startswith(
+                "/usr/lib/python3/"
+            )
+    finally:
+        client.images.remove("agentenv-test-suites:1", force=True)
+        client.close()
