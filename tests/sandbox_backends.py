@@ -1,5 +1,6 @@
 """Where sandboxes are tried: the back ends, and the docker back end on podman and on gVisor's runtime."""
 
+import functools
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -25,14 +26,20 @@ WITH_ENGINES = ("docker", "podman", "runsc", "gvisor")
 """Those that need a program which the SDK does not bring."""
 
 
-def opener(place: str) -> Open:
-    """Returns a function that opens a sandbox there, given fields of `SandboxSpec`."""
+def open_at(place: str) -> Open:
+    """Returns what opens sandboxes there, given a spec; it can be pickled."""
     backend, settings = PLACES[place]
+    return functools.partial(open_sandbox, backend=backend, require="none", **settings)
+
+
+def opener(place: str) -> Open:
+    """Returns what opens sandboxes there without a warning, given fields of `SandboxSpec`."""
+    open_there = open_at(place)
 
     def make(**fields: Any) -> GuestSandbox:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return open_sandbox(backend=backend, require="none", **settings, **fields)
+            return open_there(**fields)
 
     return make
 
