@@ -146,10 +146,10 @@ class GuestSandbox:
     def shell(self) -> "GuestShell":
         """Starts a bash that stays: variables, the folder and background jobs live on between its commands.
 
-        While it is open, `exec` is refused: what a command leaves running has to end with it, and could not be told from
-        what the shell started. A snapshot copies the changed files instead of freezing them. Snapshots do not contain
-        the shell, except those with processes; `restore` ends it. In a sandbox that was restored or forked from a
-        snapshot with processes, the shell that was open there is returned, with all that it started.
+        While it is open, `exec` is refused: what a command leaves running has to end with it, and could not be told
+        from what the shell started. A snapshot copies the changed files instead of freezing them. Snapshots do not
+        contain the shell, except those with processes; `restore` ends it. In a sandbox that was restored or forked from
+        a snapshot with processes, the shell that was open there is returned, with all that it started.
 
         Raises:
             SandboxError: one is open already.
