@@ -1,20 +1,59 @@
 """CodeRepair: does every task have a right verdict, and how long does grading take?
 
 python benchmarks/code_repair.py bundled
+python benchmarks/code_repair.py suites --count 59
 AGENTENV_DATA=... python benchmarks/code_repair.py humanevalfix
 python benchmarks/code_repair.py generated --count 20
 """
 
 import argparse
+import ast
 import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from agentenv.envs.code_repair import GeneratedTasks, Grader, RepairTask, Submission, bundled_tasks, read_tasks
+from agentenv.envs.code_repair import (
+    Case,
+    GeneratedTasks,
+    Grader,
+    RepairTask,
+    Submission,
+    TestSuite,
+    bundled_tasks,
+    read_tasks,
+)
 
 
-def measure(tasks: Iterable[RepairTask]) -> None:
+def suite_of(task: RepairTask) -> RepairTask:
+    """Returns a task whose hidden cases have become a hidden pytest suite, a test function for each."""
+    grade = Grader().grade(task, Submission(), stop_early=False)
+    failing = {int(reason.split()[1].rstrip(":")) for reason in grade.reasons}
+    tests = ["import pytest", task.setup]
+    names: dict[bool, list[str]] = {True: [], False: []}
+    for number, case in enumerate(task.hidden, 1):
+        tests.append(f"def test_{number}():\n" + "".join(f"    {line}\n" for line in body_of(case)))
+        names[number in failing].append(f"tests/test_hidden.py::test_{number}")
+    source = "\n\n\n".join(tests)
+    suite = TestSuite(
+        fail_to_pass=tuple(names[True]),
+        pass_to_pass=tuple(names[False]),
+        files={"tests/test_hidden.py": source.encode()},
+    )
+    return task.model_copy(update={"hidden": (), "suite": suite})
+
+
+def body_of(case: Case) -> list[str]:
+    """Returns the lines of a test function that asserts what a case wants."""
+    *before, last = [ast.unparse(statement) for statement in ast.parse(case.call).body]
+    lines = [line for statement in before for line in statement.splitlines()]
+    if case.raises:
+        return [*lines, f"with pytest.raises({case.raises if '.' not in case.raises else 'Exception'}):", f"    {last}"]
+    expected = f"pytest.approx({case.expected}, {case.tolerance})" if case.tolerance else case.expected
+    return [*lines, f"assert ({last}) == {expected}"]
+
+
+def measure(tasks: Iterable[RepairTask], *, repeat: int = 1) -> None:
     """Grades the solution, the untouched code and an empty submission of every task, and prints what came out."""
     grader = Grader()
     counts = {"solution": 0, "untouched": 0, "empty": 0}
@@ -27,13 +66,15 @@ def measure(tasks: Iterable[RepairTask]) -> None:
             "empty": Submission({path: b"" for path in task.files if path.endswith(".py") and "tests/" not in path}),
         }
         for name, submission in submissions.items():
+            for _ in range(repeat - 1):  # a suite is tried on its solution once
+                grader.grade(task, submission)
             started = time.perf_counter()
             grade = grader.grade(task, submission)
             seconds[name] += time.perf_counter() - started
             counts[name] += grade.solved
             cases += grade.total if name == "solution" else 0
         total += 1
-    print(f"{total} tasks, {cases} hidden cases")
+    print(f"{total} tasks, {cases} hidden cases or tests")
     for name, solved in counts.items():
         print(f"{name}: {solved} solved, {seconds[name] / max(total, 1):.2f} s per task")
 
@@ -41,11 +82,13 @@ def measure(tasks: Iterable[RepairTask]) -> None:
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", choices=("bundled", "humanevalfix", "generated"))
+    parser.add_argument("tasks", choices=("bundled", "suites", "humanevalfix", "generated"))
     parser.add_argument("--count", type=int, default=20)
     arguments = parser.parse_args()
     if arguments.tasks == "bundled":
         measure(bundled_tasks())
+    elif arguments.tasks == "suites":
+        measure(map(suite_of, bundled_tasks()[: arguments.count]), repeat=2)
     elif arguments.tasks == "generated":
         tasks = GeneratedTasks(seed=0, size=arguments.count)
         measure(tasks[i] for i in range(arguments.count))

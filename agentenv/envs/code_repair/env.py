@@ -64,6 +64,7 @@ class CodeRepair(ToolEnv):
 
     Args:
         tasks: tasks to draw from: a JSON-lines file, `RepairTask`s, or rows of HumanEvalFix; the bundled ones without.
+            Rows of SWE-bench come from `read_tasks(..., repositories=...)`.
         sandbox: opens sandboxes, for the agent and for grading; `agentenv.sandboxes.open_sandbox` by default.
         reward: `"all"`: 1 for all hidden cases; `"fraction"`: the share of hidden cases that are right.
         progress_reward: what `run_tests` adds in total as more visible cases get right: this times the gain of the
@@ -125,17 +126,18 @@ class CodeRepair(ToolEnv):
         self._style: Literal["exact", "paper", "coarse"] = signatures
         self._timeout_s = command_timeout_s
         self._max_output = max_output
+        self._is_restoring = False
 
     @override
     def make_sandbox(self) -> Sandbox:
         suite = self.task.suite
         if suite is None:
             return self._open(spec_of(self.task))
-        # an image brings what its tests need; elsewhere pytest has to be brought along
-        archive = b"" if self.task.image else pytest_archive(self._open)
         sandbox = self._open(_testing_spec(self.task, suite))
+        if self.task.image or self._is_restoring:  # an image brings what its tests need; so does a snapshot
+            return sandbox
         try:
-            install_pytest(sandbox, archive)
+            install_pytest(sandbox, pytest_archive(self._open))
         except BaseException:
             sandbox.close()
             raise
@@ -143,9 +145,14 @@ class CodeRepair(ToolEnv):
 
     @override
     def restore(self, snapshot: Snapshot, /) -> None:
-        if self.sandbox is not None and getattr(snapshot.task, "image", None) != self.task.image:
-            self._drop_sandbox()  # it has another image
-        super().restore(snapshot)
+        other = snapshot.task
+        if self.sandbox is not None and isinstance(other, RepairTask) and _setting(other) != _setting(self.task):
+            self._drop_sandbox()  # it has another image, or other variables
+        self._is_restoring = True
+        try:
+            super().restore(snapshot)
+        finally:
+            self._is_restoring = False
 
     @override
     def start(self, task: RepairTask) -> Reply:
@@ -372,6 +379,11 @@ class CodeRepair(ToolEnv):
         half = self._max_output // 2
         cut = len(text) - 2 * half
         return f"{text[:half]}\n[... {cut} of {len(text)} characters cut ...]\n{text[-half:]}"
+
+
+def _setting(task: RepairTask) -> tuple[object, ...]:
+    """What of a task's sandbox is no file, and so in no snapshot of it."""
+    return task.image, task.suite and task.suite.source
 
 
 def _testing_spec(task: RepairTask, suite: TestSuite) -> SandboxSpec:

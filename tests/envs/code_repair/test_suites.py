@@ -5,12 +5,13 @@ import functools
 import hashlib
 import json
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agentenv.envs.code_repair import Grader, RepairTask, Submission, TestSuite, suite_guest
+from agentenv.envs.code_repair import CodeRepair, Grader, RepairTask, Submission, TestSuite, suite_guest
 from agentenv.envs.code_repair.submissions import is_allowed, solution_of
 from agentenv.envs.code_repair.suite_grading import SuiteGrader
 from agentenv.envs.code_repair.suite_planning import Plan, draw_runs, make_plan
@@ -20,6 +21,7 @@ from agentenv.envs.code_repair.twins import Site
 from agentenv.errors import TaskError
 from agentenv.protocols import ExecResult
 from agentenv.sandboxes import open_sandbox
+from agentenv.testing import check_env
 
 CODE = "def half(x):\n    return x // 2 + 1\n\n\ndef name():\n    return 'half'\n"
 RIGHT = CODE.replace(" + 1", "")
@@ -263,6 +265,41 @@ def test_a_twin_that_the_solution_passes_is_dropped_and_said():
     assert not plan.sites
     assert plan.dropped == ("tests/test_h.py::test_a: twin 1, value: it passes on the solution",)
     assert Grader().grade(task, solution_of(task)).solved
+
+
+# ------------------------------------------------------------------ episodes
+
+
+def call(name, **arguments):
+    return {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": name, "arguments": arguments}}]}
+
+
+def test_a_repair_keeps_the_contract():
+    with closing(CodeRepair(tasks=[TASK])) as env:
+        check_env(env, actions=[call("run", command="echo x > x"), call("run_tests"), call("read_file", path="x")])
+
+
+def test_an_agent_has_pytest_and_the_sources_but_no_hidden_test():
+    first = RepairTask(
+        instruction="x",
+        files={"src/halves.py": CODE, "tests/test_a.py": "from halves import half\n\n\ndef test_a():\n    half(1)\n"},
+        suite=SUITE.model_copy(update={"source": ("src",)}),
+        solution={"src/halves.py": RIGHT},
+        test_command="python3 -m pytest -q",
+    )
+    with closing(CodeRepair(tasks=[first, TASK])) as env:
+        env.reset(seed=0, options={"task": 0})
+        assert "1 passed" in env.step(call("run_tests"))[0][0]["content"]
+        assert "test_six" not in env.step(call("run", command="grep -rs test_six . /tmp; ls tests"))[0][0]["content"]
+        kept = env.snapshot()
+        env.reset(seed=0, options={"task": 1})
+        assert (
+            "No module" in env.step(call("run", command="cd tests 2>&1; python3 -c 'import nowhere'"))[0][0]["content"]
+        )
+        env.restore(kept)  # into the sandbox of a task with other sources
+        assert "1 passed" in env.step(call("run_tests"))[0][0]["content"]
+        env.step(call("write_file", path="src/halves.py", content=RIGHT))
+        assert env.step(call("submit"))[1] == 1.0
 
 
 # ------------------------------------------------------------------ what is drawn
