@@ -50,6 +50,7 @@ def _same(first: Trace, second: Trace, cause: str, what: str) -> None:
             raise Broken(cause, f"{what}: step {i + 1} gave {a!r:.300} and then {b!r:.300}")
 
 
+_MAIN = "a function or class of a script or notebook was given, which another process lacks: move it to a module"
 _OUTSIDE = "something that changes during an episode is kept outside `self.state` and `self.np_random`"
 _RANDOM = "randomness comes from elsewhere than `self.np_random` (random, numpy.random, time, the order of a set)"
 _SHARED = "they share a mutable object: a class attribute, a constructor argument, a module variable"
@@ -263,7 +264,8 @@ def _travels(probe: Probe) -> None:
     if isinstance(reply, str):
         if snapshot.fidelity is Fidelity.LOCAL and reply.startswith("SnapshotError"):
             return
-        cause = _OUTSIDE if reply.startswith("AttributeError") else _HERE
+        lost = "Can't get attribute" in reply
+        cause = _MAIN if lost else _OUTSIDE if reply.startswith("AttributeError") else _HERE
         raise Broken(cause, f"restoring a pickled snapshot in a fresh process raised {reply}")
     _same(expected, reply, _HERE, "equal actions after restoring a pickled snapshot in a fresh process")
 
@@ -276,14 +278,16 @@ def _importable(cls: type) -> bool:
 def _in_fresh_process(job: bytes) -> Trace | str:
     """Has a new Python process restore and play; returns what came back, or the text of the exception."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-m", "agentenv.testing"]
+    # not `-m`: names of the caller's `__main__` must not be found in a main module that happens to have them
+    command = [sys.executable, "-c", "import agentenv.testing as testing; testing.play_in_fresh_process()"]
     done = subprocess.run(command, input=job, capture_output=True, env=environment, timeout=120, check=False)  # noqa: S603
     if done.returncode:
         return f"exit code {done.returncode}: {done.stderr.decode(errors='replace')[-500:]}"
     return pickle.loads(base64.b64decode(done.stdout.rpartition(b"\n")[2]))  # noqa: S301  our own bytes
 
 
-def _main_of_fresh_process() -> None:
+def play_in_fresh_process() -> None:
+    """Plays the job on standard input and writes what came of it; see `_in_fresh_process`."""
     try:
         env, snapshot, actions = pickle.load(sys.stdin.buffer)  # noqa: S301  our own bytes
         with closing(env):
@@ -411,7 +415,3 @@ def check_env(
         CheckError: laws are broken.
     """
     require_kept(run_clauses(env_or_id, seed=seed, num_steps=num_steps, actions=actions))
-
-
-if __name__ == "__main__":
-    _main_of_fresh_process()

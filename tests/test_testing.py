@@ -1,7 +1,11 @@
 """`check_env`: good environments pass, and each broken one fails exactly its law."""
 
+import os
 import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import broken_envs
@@ -77,6 +81,24 @@ def test_what_does_not_pickle_is_said_to_be_so():
     failed = {result.name: result.detail for result in results if result.outcome == "failed"}
     assert list(failed) == ["travels"]
     assert re.search("pickling raised TypeError: .*lock.* a constructor argument holds", failed["travels"])
+
+
+def test_a_function_of_a_script_is_told_apart(tmp_path):
+    """Not even one named like something of ours is found in the fresh process."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import functools, broken_envs\n"
+        "from agentenv.testing import run_clauses\n"
+        "def make(): pass\n"
+        "results = run_clauses(functools.partial(broken_envs.NeedsALock, lock=make))\n"
+        "print(*[result.detail for result in results if result.outcome == 'failed'])\n"
+    )
+    folders = {"PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, script], env=os.environ | folders, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("\n") == 1
+    assert "another process lacks: move it to a module" in done.stdout
 
 
 def test_what_cannot_be_tried_without_another_law_is_skipped_and_says_so():
