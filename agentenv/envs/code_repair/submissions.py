@@ -5,9 +5,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
 
-from agentenv.errors import SandboxError, WorkspaceError
+from agentenv.errors import WorkspaceError
 from agentenv.protocols import Sandbox
 from agentenv.sandboxes import SandboxSpec
 from agentenv.sandboxes.opening import origin_of
@@ -17,13 +16,12 @@ from .tasks import PROTECTED, RepairTask
 
 __all__ = ["ENV", "OpenSandbox", "Submission", "collect_submission", "is_allowed", "lay_over", "solution_of", "spec_of"]
 
-OpenSandbox = Callable[[SandboxSpec], Any]
+OpenSandbox = Callable[[SandboxSpec], Sandbox]
 """Opens a `Sandbox`."""
 
 ENV = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 _MAX_FILES = 200
 _MAX_BYTES = 2 << 20
-_MAX_DEPTH = 190
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ def solution_of(task: RepairTask) -> Submission:
     return Submission(files, tuple(path for path in task.removed if is_allowed(path, task)))
 
 
-def collect_submission(sandbox: Any, task: RepairTask) -> Submission:
+def collect_submission(sandbox: Sandbox, task: RepairTask) -> Submission:
     """Returns what the agent changed, of what it may hand in.
 
     Links, pipes and files in folders that became links are left out, as are all files that it may not change.
@@ -78,12 +76,7 @@ def collect_submission(sandbox: Any, task: RepairTask) -> Submission:
         SandboxError: the sandbox broke.
     """
     base = origin_of(spec_of(task))
-    try:
-        changes = [change for change in sandbox.changes(base) if is_allowed(change.path, task)]
-    except SandboxError:
-        if not _is_too_deep(sandbox):
-            raise
-        return Submission(refused="it has folders nested too deep to be collected")
+    changes = [change for change in sandbox.changes(base) if is_allowed(change.path, task)]
     # a file that became a link or a folder is gone, as far as grading goes
     deleted = tuple(c.path for c in changes if c.kind != "added" and (c.kind == "deleted" or c.type != "file"))
     changed = [c for c in changes if c.kind != "deleted" and c.type == "file"]
@@ -100,12 +93,6 @@ def collect_submission(sandbox: Any, task: RepairTask) -> Submission:
         except WorkspaceError as error:
             return Submission(refused=f"{change.path} cannot be read: {error.strerror}")
     return Submission(files, deleted)
-
-
-def _is_too_deep(sandbox: Any) -> bool:
-    """Whether the agent nested folders deeper than a sandbox lists them: its own doing, no broken sandbox."""
-    deep = sandbox.exec(["find", ".", "-mindepth", str(_MAX_DEPTH), "-print", "-quit"])
-    return bool(deep.stdout)
 
 
 def lay_over(sandbox: Sandbox, task: RepairTask, submission: Submission) -> str:
