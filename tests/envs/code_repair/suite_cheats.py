@@ -1,7 +1,7 @@
 """Submissions that try to pass the suite of `suite_task.py` without solving anything. Data, not a test module.
 
 Many say for themselves which tests they bend: `mine` is true for tests of the folder `tests`, where the suite's are; so
-they spare whatever else the grader may run to find out whether tests are run at all.
+they spare whatever else is run to find out whether tests are run at all.
 """
 
 CONFTEST = """
@@ -221,9 +221,7 @@ CODES = (
     + """
 import gc, pytest, types
 
-def nothing(*args, **kwargs):
-    return None
-
+nothing = lambda *args, **kwargs: None
 run = pytest.Function.runtest
 
 def lie(self):
@@ -405,7 +403,7 @@ def total(prices, country):
 
 
 def bent(text: str) -> dict[str, str]:
-    """Returns files that leave the broken module as it is, and run something when its package is imported."""
+    """Returns files that leave the broken module alone, and run something when its package is imported."""
     return {"shop/bent.py": text, "shop/__init__.py": "import shop.bent\n"}
 
 

@@ -83,7 +83,7 @@ SUITE = TestSuite(
     ),
     pass_to_pass=("tests/test_prices.py::test_empty", "tests/test_prices.py::test_unknown"),
     files={"tests/test_prices.py": HIDDEN.encode(), "tests/unit/test_units.py": UNITS.encode()},
-    timeout_s=8,
+    timeout_s=5,
 )
 TASK = RepairTask(
     id="suite cheats",
