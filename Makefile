@@ -10,6 +10,9 @@ VENV := $(or $(VIRTUAL_ENV),$(CURDIR)/.venv)
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.agentenv-installed
 
+# How many tests run at a time: most wait for sandboxes most of the time. Each worker may hold a model: 1.5 GB.
+WORKERS ?= 2
+
 # Idle OpenMP threads sleep instead of spinning: on a busy machine that is many times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 export PYTHONSAFEPATH := 1
@@ -22,7 +25,7 @@ demo: $(STAMP)
 	$(VENV)/bin/agentenv demo
 
 test: $(STAMP)
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 check: lint types layers budget
 
