@@ -179,6 +179,7 @@ def test_at_a_terminal_going_back_works_and_ctrl_c_leaves_cleanly(here, terminal
     terminal.type(":tree")
     drawing = terminal.wait_for("node 2> ")
     assert "├── " in drawing and "└── " in drawing and "\x1b[36mcalculate" in drawing
+    time.sleep(0.5)  # until it waits for a line: readline misses a signal that comes between the prompt and that
     os.killpg(terminal.process.pid, signal.SIGINT)
     terminal.wait_for("Interrupted.")
     assert terminal.process.wait(30) == 130
