@@ -109,13 +109,11 @@ class Cgroup:
             self.close()
             raise
 
-    def add(self, pid: int) -> None:
-        """Moves a process in; its children will be born there."""
-        for folder in self._folders:
-            (folder / "cgroup.procs").write_text(str(pid))
-
     def open_members(self) -> list[int]:
-        """Opens the files by which a process joins: it writes `0` to each. The caller closes them."""
+        """Opens the files by which a process joins: it writes `0` to each; its children will be born there.
+
+        The caller closes them.
+        """
         return [os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in self._folders]
 
     def count_oom_kills(self) -> int:

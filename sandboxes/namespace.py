@@ -24,7 +24,7 @@ from .cgroups import Cgroup, find_controllers
 from .guest.trees import Entry
 from .guest.wire import Closed, Late, Wire
 from .guest_sandbox import GuestSandbox, settings_of
-from .keeping import Host, KeptLayer, host_for, pid_of, wait_for_end
+from .keeping import Host, KeptLayer, host_for, wait_for_end
 from .layers import archives
 from .probing import NO_PROCESSES, probe_by_doing
 from .snapshots import WorkspaceSnapshot
@@ -114,22 +114,23 @@ class NamespaceSandbox(GuestSandbox):
         theirs, ours = socket.socketpair()
         fd = ours.detach()
         wire = Wire(fd, fd)
+        groups: list[int] = []
         try:
-            with theirs:
-                self._held.pidfd = self._host.spawn(settings, (theirs.fileno(), *mounts))
             if controllers:
                 # files in memory are charged to whoever writes them: they must not eat up the processes' share
                 memory = limits.memory + limits.disk + _HEADROOM
                 self._held.cgroup = Cgroup(memory=memory, processes=limits.processes + 1)
-                self._held.cgroup.add(pid_of(self._held.pidfd))
+                groups = self._held.cgroup.open_members()
+            with theirs:
+                self._held.pidfd = self._host.spawn(settings, (theirs.fileno(), *mounts, *groups))
             reply, _ = wire.receive(_START_S)
         except (Closed, Late, OSError) as error:
             wire.close()
             msg = f"a namespace sandbox did not start: {error}"
             raise SandboxError(msg) from error
         finally:
-            for mount in mounts:
-                os.close(mount)
+            for given in (*mounts, *groups):
+                os.close(given)
         if "fault" in reply:
             wire.close()
             msg = f"a namespace sandbox did not start: {reply['message']}"

@@ -13,7 +13,7 @@ __all__ = ["serve_spawns"]
 
 
 def serve_spawns(link: int) -> None:
-    """Answers requests `{"settings"}` with a wire and two mounts attached, until the parent is gone.
+    """Answers requests `{"settings"}`, each with a wire, two mounts and open control groups, until the parent is gone.
 
     An answer brings a descriptor of the sandbox's first process.
     """
@@ -52,8 +52,8 @@ def _be_sandbox(settings: dict[str, Any], fds: list[int], others: tuple[int, ...
     try:
         for fd in others:
             os.close(fd)
-        talk, *mounts = fds
-        jail.enter(Wire(talk, talk), settings, mounts)
+        talk, *given = fds
+        jail.enter(Wire(talk, talk), settings, given[:2], given[2:])
     finally:
         os._exit(0)
 
