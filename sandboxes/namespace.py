@@ -116,12 +116,12 @@ class NamespaceSandbox(GuestSandbox):
         wire = Wire(fd, fd)
         groups: list[int] = []
         try:
-            if controllers:
-                # files in memory are charged to whoever writes them: they must not eat up the processes' share
-                memory = limits.memory + limits.disk + _HEADROOM
-                self._held.cgroup = Cgroup(memory=memory, processes=limits.processes + 1)
-                groups = self._held.cgroup.open_members()
             with theirs:
+                if controllers:
+                    # files in memory are charged to whoever writes them: they must not eat up the processes' share
+                    memory = limits.memory + limits.disk + _HEADROOM
+                    self._held.cgroup = Cgroup(memory=memory, processes=limits.processes + 1)
+                    groups = self._held.cgroup.open_members()
                 self._held.pidfd = self._host.spawn(settings, (theirs.fileno(), *mounts, *groups))
             reply, _ = wire.receive(_START_S)
         except (Closed, Late, OSError) as error:
