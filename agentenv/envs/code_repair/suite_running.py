@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ _GUEST = (Path(__file__).parent / "suite_guest.py").read_text(encoding="utf-8")
 _OUTPUT = 32 << 20
 _TESTS_FAILED = 1  # pytest's exit status; there is always one test that must fail
 _ORDER = ("passed", "skipped", "error", "failed")
+_LINE = re.compile(r"(\d+) ([a-z]+) ([0-9a-f]*)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -171,13 +173,12 @@ def read_lines(result: ExecResult, key: bytes) -> Report:
             return Report(problem=problem)
     told: list[tuple[str, str]] = []
     for number, line in enumerate(result.stdout.splitlines()):
-        seal, _, text = line.partition(" ")
-        if not secrets.compare_digest(_seal(key, text).encode(), seal.encode()):
+        if (entry := _open_line(line, key)) is None:
             return Report(problem="the tests' report was not authentic")
-        found, word, name = text.split(" ")
-        if int(found) != number:
+        found, word, name = entry
+        if found != str(number):
             return Report(problem="the tests' report was not in order")
-        told.append((word, bytes.fromhex(name).decode("utf-8", "surrogatepass")))
+        told.append((word, name))
     if failures := [name for word, name in told if word == "uncollected"]:
         return Report(problem="tests could not be collected", detail=failures[0])
     status = str(_TESTS_FAILED)
@@ -199,8 +200,21 @@ def read_lines(result: ExecResult, key: bytes) -> Report:
     return Report(outcomes)
 
 
+def _open_line(line: str, key: bytes) -> tuple[str, str, str] | None:
+    """Returns number, word and name of a sealed line; None where the seal or the form is wrong."""
+    seal, _, text = line.partition(" ")
+    if not secrets.compare_digest(_seal(key, text).encode(), seal.encode(errors="replace")):
+        return None
+    if (found := _LINE.fullmatch(text)) is None:  # code under test may find the writer, and have it seal anything
+        return None
+    try:
+        return found[1], found[2], bytes.fromhex(found[3]).decode("utf-8", "surrogatepass")
+    except ValueError:
+        return None
+
+
 def _seal(key: bytes, text: str) -> str:
-    return hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest()
+    return hashlib.blake2b(text.encode(errors="replace"), key=key, digest_size=16).hexdigest()
 
 
 def _check(outcomes: Mapping[str, str], run: Run, controls: Mapping[str, str]) -> Report:

@@ -357,12 +357,14 @@ LINES = (
 )
 
 
+def seal(text, key=KEY):
+    return f"{hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest()} {text}\n"
+
+
 def said(lines, *, key=KEY, start=0):
-    out = ""
-    for number, (word, name) in enumerate(lines, start):
-        text = f"{number} {word} {name.encode().hex()}"
-        out += f"{hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest()} {text}\n"
-    return out
+    return "".join(
+        seal(f"{number} {word} {name.encode().hex()}", key) for number, (word, name) in enumerate(lines, start)
+    )
 
 
 def test_a_whole_report_counts():
@@ -398,6 +400,23 @@ def test_missing_late_doubled_or_unauthenticated_reports_are_none(result):
     report = read_lines(result, KEY)
     assert report.problem
     assert not report.outcomes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "0", "0 begun", "0 a b c", "0 x begun ", "x begun ", "0x begun ", "-0 begun ", "0 begun f", "0 begun zz"),
+        *("0 begun ff", "0 begun  ", "0 Begun ", "\u0660 begun ", "0 b\u00e9gun ", f"{'9' * 5000} begun 00 "),
+    ],
+)
+def test_a_sealed_line_of_another_form_is_not_authentic(text):
+    """Code that finds the sealed writer can have it seal any text; that is no error of the grader's."""
+    assert read_lines(ExecResult(1, seal(text)), KEY).problem == "the tests' report was not authentic"
+    assert read_lines(ExecResult(1, said(LINES) + seal(text)), KEY).problem == "the tests' report was not authentic"
+
+
+def test_a_line_that_is_no_text_is_not_authentic():
+    assert read_lines(ExecResult(1, "\udcff 0 begun \udcff\n"), KEY).problem == "the tests' report was not authentic"
 
 
 def test_the_guest_needs_only_the_standard_library_and_pytest():
