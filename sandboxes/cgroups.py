@@ -13,6 +13,8 @@ import time
 from functools import cache
 from pathlib import Path
 
+from .once import once
+
 __all__ = ["Cgroup", "find_controllers", "owner_lives", "owner_tag", "sweep_cgroups"]
 
 _MOUNTS = Path("/proc/self/mounts")
@@ -46,7 +48,7 @@ def owner_lives(tag: str) -> bool:
     return place != _place() or (pid.isdigit() and owner_tag(int(pid)) == tag)
 
 
-@cache
+@once
 def find_controllers() -> dict[str, Path]:
     """Returns the folders in which groups can be made, by controller (`memory`, `pids`); found by making one."""
     found: dict[str, Path] = {}
@@ -72,7 +74,7 @@ def _read(path: Path) -> str:
 
 
 def _can_make(folder: Path) -> bool:
-    trial = folder / f"{_PREFIX}{owner_tag()}-probe"
+    trial = folder / f"{_PREFIX}{owner_tag()}-probe{next(_numbers)}"
     try:
         trial.mkdir()
         trial.rmdir()

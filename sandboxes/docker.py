@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import platform
 import socket
-import weakref
 from functools import cache
 from typing import Any, Self
 
@@ -28,6 +27,7 @@ from .guest.wire import Closed, Late, Wire
 from .guest_process import BOOT, packed_guest
 from .guest_sandbox import GuestSandbox, settings_of
 from .layers import archives
+from .once import finalize_here
 from .probing import NO_PROCESSES, probe_by_doing
 from .skeleton import host_paths
 from .snapshots import WorkspaceSnapshot, bytes_of_base
@@ -139,7 +139,7 @@ class DockerSandbox(GuestSandbox):
             host_config=self._host_config(api),
         )
         self._container = created["Id"]
-        self._finalizer = weakref.finalize(self, self._engine.remove, self._container)
+        self._finalizer = finalize_here(self, self._engine.remove, self._container)
         link = api.attach_socket(self._container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
         wire = _StreamWire(link)
         try:

@@ -3,13 +3,14 @@
 import contextlib
 import hashlib
 import os
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from agentenv.errors import MissingDependencyError, SandboxError
 
 from .cgroups import owner_lives
+from .once import once
 from .skeleton import skeleton_archive
 
 __all__ = ["LABEL", "Engine", "engine_at", "sweep_containers"]
@@ -85,7 +86,7 @@ class Engine:
         return removed
 
 
-@cache
+@once
 def engine_at(url: str | None = None) -> Engine:
     """Returns the engine at `url`; without one, at `DOCKER_HOST`, or else the first that answers at a usual place.
 

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import tempfile
-import weakref
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +19,7 @@ from .guest.place import remove
 from .guest.wire import Closed, Late, Wire
 from .guest_process import guest_argv
 from .guest_sandbox import GuestSandbox, settings_of
+from .once import finalize_here
 from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
 
@@ -68,7 +68,7 @@ class FolderSandbox(GuestSandbox):
             )
         fd = ours.detach()
         self._wire = Wire(fd, fd)
-        self._finalizer = weakref.finalize(self, _end, self._guest, fd, self._folder)
+        self._finalizer = finalize_here(self, _end, self._guest, fd, self._folder)
         try:
             reply, _ = self._wire.receive(_START_S)
         except (Closed, Late) as error:

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import platform
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -28,6 +27,7 @@ from .guest.wire import Closed, Late
 from .guest_process import BOOT, packed_guest
 from .guest_sandbox import GuestSandbox, settings_of
 from .layers import archives
+from .once import finalize_here
 from .probing import probe_by_doing
 from .runsc import Image, Running, runsc_for
 from .snapshots import ProcessSnapshot, WorkspaceSnapshot, bytes_of_base
@@ -125,7 +125,7 @@ class GvisorSandbox(GuestSandbox):
         self._wire = held.running.wire
         if self._finalizer is not None:
             self._finalizer.detach()
-        self._finalizer = weakref.finalize(self, held.abort)
+        self._finalizer = finalize_here(self, held.abort)
         if wire is not None:
             wire.close()
         old.free()

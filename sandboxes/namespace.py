@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import socket
-import weakref
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -26,6 +25,7 @@ from .guest.wire import Closed, Late, Wire
 from .guest_sandbox import GuestSandbox, settings_of
 from .keeping import Host, KeptLayer, host_for, wait_for_end
 from .layers import archives
+from .once import finalize_here
 from .probing import NO_PROCESSES, probe_by_doing
 from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
@@ -78,7 +78,7 @@ class NamespaceSandbox(GuestSandbox):
         super().__init__(spec, origin)
         self._host = host_for(spec.readonly)
         self._held = _Resources(self._host)
-        self._finalizer = weakref.finalize(self, self._held.free)
+        self._finalizer = finalize_here(self, self._held.free)
         self._oom_kills = 0
         try:
             mounts = self._compose(origin)
@@ -128,6 +128,9 @@ class NamespaceSandbox(GuestSandbox):
             wire.close()
             msg = f"a namespace sandbox did not start: {error}"
             raise SandboxError(msg) from error
+        except BaseException:
+            wire.close()
+            raise
         finally:
             for given in (*mounts, *groups):
                 os.close(given)

@@ -25,6 +25,7 @@ from .guest.warden import IMAGES
 from .guest.wire import Closed, Late, Wire
 from .guest_process import guest_argv
 from .keeping import wait_for_end
+from .once import finalize_here
 
 __all__ = ["Image", "Running", "Runsc", "runsc_for"]
 
@@ -39,6 +40,9 @@ _REMEDY = (
     "gVisor's runsc of 2024 or later has to be in PATH, e.g. on Debian 12: "
     "apt-get install -t bookworm-backports --no-install-recommends runsc"
 )
+
+
+_numbers = itertools.count()
 
 
 class Image:
@@ -58,7 +62,7 @@ class Image:
         self.path = path
         self.size = sum(file.stat().st_blocks * 512 for file in path.iterdir())
         self.in_memory = in_memory
-        weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
+        finalize_here(self, _remove_image, host if in_memory else None, path)
 
 
 class Running:
@@ -104,7 +108,6 @@ class Runsc:
 
     def __init__(self, readonly: tuple[str, ...]) -> None:
         self._lock = threading.Lock()
-        self._numbers = itertools.count()
         self._images: weakref.WeakSet[Image] = weakref.WeakSet()
         self.budget = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _SHARE
         settings = {"readonly": readonly, "runsc": _find_runsc(), "flags": FLAGS}
@@ -186,7 +189,7 @@ class Runsc:
         """
         in_memory = self.held + memory <= self.budget
         if in_memory:
-            name = str(next(self._numbers))
+            name = str(next(_numbers))
             folder, path = f"{IMAGES}/{name}", Path(f"/proc/self/fd/{self._folder}/{name}")
             path.mkdir()
         else:
@@ -252,6 +255,12 @@ class Runsc:
             with contextlib.suppress(OSError):
                 os.close(fd)
         self._control = self._folder = -1
+
+
+def _remove_image(host: Runsc | None, path: Path) -> None:
+    """Removes an image, unless it was in the memory of a warden that has ended, and went with it."""
+    if host is None or host.alive:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _find_runsc() -> str:

@@ -180,9 +180,14 @@ def enter(wire: Wire, settings: dict[str, Any], mounts: list[int], groups: list[
         wire.send({"fault": "guest", "message": f"{error.filename or 'setup'}: {error.strerror}"})
         return
     wire.send({"ready": True})
-    for group in groups:  # now, because the kernel may take 20 ms for it; no command runs before
-        os.write(group, b"0")  # whoever writes it
-        os.close(group)
+    try:
+        for group in groups:  # now, because the kernel may take 20 ms for it; no command runs before
+            os.write(group, b"0")  # whoever writes it
+            os.close(group)
+    except OSError as error:
+        wire.receive()
+        wire.send({"fault": "guest", "message": f"it could not join its control groups: {error.strerror}"})
+        return
     guest.serve()
 
 

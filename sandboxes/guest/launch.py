@@ -108,14 +108,19 @@ def _hand_over(ready: _Ready, job: dict[str, Any], fds: Sequence[int]) -> bool:
 def _fork(prepare: Callable[[], None]) -> _Ready:
     ours, theirs = socket.socketpair()
     faults, faults_end = os.pipe2(os.O_CLOEXEC)
-    with theirs:
+    try:
         pid = os.fork()
-        if not pid:
-            ours.close()
-            _become(Wire(theirs.fileno(), theirs.fileno()), faults_end, prepare)
+    except OSError:
+        for fd in (ours.detach(), theirs.detach(), faults, faults_end):
+            os.close(fd)
+        raise
+    if not pid:
+        ours.close()
+        _become(Wire(theirs.fileno(), theirs.fileno()), faults_end, prepare)
+    theirs.close()
     os.close(faults_end)
-    fd = ours.detach()
-    return _Ready(pid, Wire(fd, fd), faults)
+    talk = ours.detach()
+    return _Ready(pid, Wire(talk, talk), faults)
 
 
 def _become(wire: Wire, faults: int, prepare: Callable[[], None]) -> NoReturn:
@@ -137,6 +142,8 @@ def _become(wire: Wire, faults: int, prepare: Callable[[], None]) -> NoReturn:
         os.write(2, f"{name}: not found\n".encode())
     except OSError as error:
         os.write(2, f"{name}: {error.strerror}\n".encode())
+    except (TypeError, ValueError) as error:
+        os.write(2, f"{name!r} cannot be executed: {error}\n".encode())
     finally:
         os._exit(code)
 

@@ -158,9 +158,15 @@ def run(
     out, out_end = os.pipe2(os.O_CLOEXEC)
     err, err_end = os.pipe2(os.O_CLOEXEC)
     stdin = stdin_of(command.stdin)
-    pid, faults = launcher.start(command, (stdin, out_end, err_end))
-    for fd in (stdin, out_end, err_end):
-        os.close(fd)
+    try:
+        pid, faults = launcher.start(command, (stdin, out_end, err_end))
+    except BaseException:
+        os.close(out)
+        os.close(err)
+        raise
+    finally:
+        for fd in (stdin, out_end, err_end):
+            os.close(fd)
     collector = Collector((out, err), command.output)
     deadline = started + command.timeout_s
     code, stopped = wait(pid, children, collector, (out, err), deadline, over_memory)
