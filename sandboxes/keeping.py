@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -52,7 +53,7 @@ class Host:
         self.budget = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _SHARE
         control, self._control = _socket_pair()
         spawns, self._spawns = _socket_pair()
-        own = os.pidfd_open(os.getpid())
+        own = _above_standard(os.pidfd_open(os.getpid()))
         fds = (control, spawns, own)
         try:
             argv = [*guest_argv("keeper"), *map(str, fds), json.dumps({"readonly": readonly})]
@@ -279,7 +280,16 @@ class KeptLayer:
 
 def _socket_pair() -> tuple[int, int]:
     theirs, ours = socket.socketpair()
-    return theirs.detach(), ours.detach()
+    return _above_standard(theirs.detach()), ours.detach()
+
+
+def _above_standard(fd: int) -> int:
+    """Moves a descriptor for a child out of the way of its standard ones, which may be closed here."""
+    if fd > 2:
+        return fd
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return moved
 
 
 def _write_all(fd: int, data: bytes) -> None:

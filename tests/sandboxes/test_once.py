@@ -3,6 +3,8 @@
 import gc
 import inspect
 import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -78,3 +80,12 @@ def test_a_sandbox_that_cannot_join_its_control_groups_runs_nothing(monkeypatch)
     monkeypatch.setattr(cgroups.Cgroup, "open_members", lambda self: [os.open("/dev/full", os.O_WRONLY)])
     with open_sandbox(backend="namespace") as sandbox, pytest.raises(SandboxError, match="could not join its control"):
         sandbox.exec("true")
+
+
+def test_a_process_without_standard_descriptors_opens_sandboxes():
+    code = (
+        "import sys; from agentenv.sandboxes import open_sandbox\n"
+        "with open_sandbox(backend='namespace') as box: sys.stderr.write(box.exec('echo here').stdout)\n"
+    )
+    argv = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-c", code]
+    assert subprocess.run(argv, stderr=subprocess.PIPE, check=False).stderr == b"here\n"
