@@ -37,6 +37,8 @@ __all__ = ["DockerSandbox", "probe"]
 
 _CAPABILITIES = ["KILL", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
 _START_S = 60.0
+_STALL_S = 60.0
+_CHUNK = 1 << 18
 _STDERR = 2
 _COMPLAINTS = 4096
 _numbers = itertools.count()
@@ -80,7 +82,14 @@ class _StreamWire(Wire):
 
     @override
     def write(self, data: bytes) -> None:
-        self._link.sendall(data)
+        """Writes all of `data`; a guest that takes nothing for a minute, which a dead one may look like, is gone."""
+        view = memoryview(data)
+        self._link.settimeout(_STALL_S)
+        try:
+            for start in range(0, len(view), _CHUNK):
+                self._link.sendall(view[start : start + _CHUNK])
+        finally:
+            self._link.settimeout(None)
 
     @override
     def close(self) -> None:

@@ -13,6 +13,16 @@ from typing import Any, Self, cast
 from agentenv.errors import SandboxError, SandboxTimeout, SnapshotError, WorkspaceError
 from agentenv.protocols import Capabilities, ExecResult, FileChange
 
+from .arguments import (
+    as_bytes,
+    can_be_a_name,
+    checked_env,
+    checked_mode,
+    checked_path,
+    checked_patterns,
+    checked_timeout,
+    checked_words,
+)
 from .base_files import archive_of_files
 from .guest.content import expand
 from .guest.trees import Entry, read_entries
@@ -29,6 +39,7 @@ BASE_ENV = {
     "TMPDIR": "/tmp",
     "LANG": "C.UTF-8",
 }
+_CLOSED = "it is closed"
 _GRACE_S = 30.0
 _REQUEST_S = 120.0
 
@@ -133,15 +144,19 @@ class GuestSandbox:
         Raises:
             SandboxError: the sandbox is closed or broken, or a shell is open in it.
             WorkspaceError: `cwd` is no folder of the workspace.
-            ValueError: an empty command, or a timeout that is not positive.
+            ValueError: an empty command, a word or variable that cannot be, a timeout that is not positive or longer
+                than a week, or a `stdin` beyond `Limits.transfer`.
+            TypeError: an argument of the wrong type. After this and `ValueError` nothing was sent.
         """
-        words = ["sh", "-c", argv] if isinstance(argv, str) else list(argv)
-        if not words or any("\0" in word for word in words):
-            msg = f"argv needs at least a program, and no NUL in any word, got {argv!r}"
-            raise ValueError(msg)
         timeout = self._timeout(timeout_s)
-        request = {"op": "exec", "argv": words, "cwd": cwd, "env": dict(env or {}), "timeout_s": timeout}
-        return self._run(request, stdin.encode() if isinstance(stdin, str) else bytes(stdin), timeout)[0]
+        request = {
+            "op": "exec",
+            "argv": checked_words(argv),
+            "cwd": self._path("cwd", cwd),
+            "env": checked_env("env", {} if env is None else env),
+            "timeout_s": timeout,
+        }
+        return self._run(request, self._input("stdin", stdin), timeout)[0]
 
     def shell(self) -> "GuestShell":
         """Starts a bash that stays: variables, the folder and background jobs live on between its commands.
@@ -164,7 +179,8 @@ class GuestSandbox:
 
     def _run_in_shell(self, command: str, timeout_s: float | None) -> tuple[ExecResult, bool]:
         timeout = self._timeout(timeout_s)
-        result, reply = self._run({"op": "shell_run", "timeout_s": timeout}, command.encode(), timeout)
+        body = self._input("command", checked_path("command", command))
+        result, reply = self._run({"op": "shell_run", "timeout_s": timeout}, body, timeout)
         return result, bool(reply["alive"])
 
     def _end_shell(self) -> None:
@@ -190,27 +206,40 @@ class GuestSandbox:
         Raises:
             WorkspaceError: it is missing, no regular file, outside of the workspace, or beyond `Limits.transfer`.
         """
-        return self._ask({"op": "read", "path": path, "limit": self.spec.limits.transfer})[1]
+        return self._ask({"op": "read", "path": self._path("path", path), "limit": self.spec.limits.transfer})[1]
 
     def write(self, path: str, content: bytes | str, *, mode: int | None = None) -> None:
-        """Writes a file of the workspace, making its folders.
+        """Writes a file of the workspace, making its folders. If it cannot be written, what was there before stays.
 
         Raises:
-            WorkspaceError: it is no regular file, outside of the workspace, or there is no room.
+            WorkspaceError: it is no regular file, outside of the workspace, there is no room, or it is beyond
+                `Limits.transfer` or `Limits.file_size`.
+            TypeError: an argument of the wrong type; nothing was sent.
         """
-        data = content.encode() if isinstance(content, str) else bytes(content)
-        self._ask({"op": "write", "path": path, "mode": mode}, data)
+        head = {"op": "write", "path": self._path("path", path), "mode": checked_mode(mode)}
+        data = as_bytes("content", content)
+        self._require_small(path, len(data))
+        self._ask(head, data)
 
     def upload(self, files: Mapping[str, bytes | str]) -> None:
         """Writes many files of the workspace.
 
         Raises:
-            WorkspaceError: as `write`; files before the one that failed are written.
+            WorkspaceError: as `write`; files before the one that failed are written, but none where one is beyond a
+                limit or all together are beyond `Limits.transfer`.
             ValueError: a path is not relative and plain.
+            TypeError: no mapping from paths to contents.
         """
-        archive_of_files(files)  # checks every path before the first write
+        if not isinstance(files, Mapping):
+            msg = f"files must be a mapping from paths to contents, got {type(files).__name__}"
+            raise TypeError(msg)
+        contents = {self._path("a path", path): as_bytes(f"files[{path!r}]", files[path]) for path in files}
+        for path, content in contents.items():
+            self._require_small(path, len(content))
+        self._require_small(f"{len(contents)} files", sum(map(len, contents.values())), ("transfer",))
+        archive_of_files(contents)  # checks every path before the first write
         with self._lock:
-            for path, content in files.items():
+            for path, content in contents.items():
                 self.write(path, content)
 
     def export(self, allow: Sequence[str] = ("*",)) -> dict[str, bytes]:
@@ -222,7 +251,7 @@ class GuestSandbox:
         Raises:
             WorkspaceError: together they are beyond `Limits.transfer`.
         """
-        head = {"op": "export", "allow": list(allow), "limit": self.spec.limits.transfer}
+        head = {"op": "export", "allow": checked_patterns(allow), "limit": self.spec.limits.transfer}
         stream = io.BytesIO(self._ask(head)[1])
         entries = read_entries(stream.read)
         return {entry.path.partition("/")[2]: expand(stream.read, entry.size) for entry in entries}
@@ -297,7 +326,7 @@ class GuestSandbox:
         with self._lock:
             wire, self._wire = self._wire, None
             self._forget_shell()
-            self._broken = self._broken or "it is closed"
+            self._broken = self._broken or _CLOSED
             if self._finalizer is not None:
                 self._finalizer.detach()
                 self._finalizer = None
@@ -313,14 +342,35 @@ class GuestSandbox:
     ) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        why = "" if self._broken == _CLOSED else f": {self._broken or 'it was never opened'}"
+        return f"<{type(self).__name__} {'open' if self._wire is not None else 'closed' + why}>"
+
     # ------------------------------------------------------------------ inside
 
     def _timeout(self, timeout_s: float | None) -> float:
-        value = self.spec.limits.time_s if timeout_s is None else timeout_s
-        if not value > 0:
-            msg = f"timeout_s must be positive, got {timeout_s!r}"
+        return self.spec.limits.time_s if timeout_s is None else checked_timeout("timeout_s", timeout_s)
+
+    def _path(self, name: str, path: str) -> str:
+        """Returns a path that the guest can be asked for."""
+        if not can_be_a_name(checked_path(name, path)):
+            raise WorkspaceError(errno.EILSEQ, f"{path!r}: {name} has a lone surrogate, which no name of a file has")
+        return path
+
+    def _input(self, name: str, value: bytes | str) -> bytes:
+        """Returns what a command is given to read."""
+        data = as_bytes(name, value)
+        if len(data) > self.spec.limits.transfer:
+            msg = f"{name} has {len(data)} bytes, more than Limits.transfer of {self.spec.limits.transfer}"
             raise ValueError(msg)
-        return value
+        return data
+
+    def _require_small(self, what: str, size: int, names: Sequence[str] = ("transfer", "file_size")) -> None:
+        """Raises `WorkspaceError` where a content is beyond one of the limits."""
+        for name in names:
+            limit = getattr(self.spec.limits, name)
+            if size > limit:
+                raise WorkspaceError(errno.EFBIG, f"{what}: {size} bytes are more than Limits.{name} of {limit}")
 
     def _run(self, request: dict[str, Any], body: bytes, timeout_s: float) -> tuple[ExecResult, dict[str, Any]]:
         reply, output = self._ask(request, body, timeout_s + _GRACE_S)

@@ -131,27 +131,62 @@ def write_file(
 ) -> None:
     """Writes a regular file, making missing folders; a file that exists keeps its mode unless one is given.
 
+    Where there is no room, a file that exists keeps its content, and a new one is removed again.
+
     Raises:
         OSError: it is no regular file, or outside, or there is no room.
     """
     folder, name = locate(workspace, path, home, make=True, owner=owner)
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = _open(name, flags, folder, path)
+        fd, is_new = _open_to_write(name, folder, path)
+        try:
+            _fill(fd, content, path)
+            if mode is not None:
+                os.fchmod(fd, mode)
+            if owner is not None:
+                os.fchown(fd, *owner)
+        except OSError:
+            if is_new:
+                os.unlink(name, dir_fd=folder)
+            raise
+        finally:
+            os.close(fd)
     finally:
         os.close(folder)
+
+
+def _open_to_write(name: str, folder: int, path: str) -> tuple[int, bool]:
+    """Opens a file, and says whether it was made."""
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_CREAT
     try:
-        _require_regular(os.fstat(fd), path)
-        os.ftruncate(fd, 0)
+        return _open(name, flags | os.O_EXCL, folder, path), True
+    except FileExistsError:
+        return _open(name, flags, folder, path), False
+
+
+def _fill(fd: int, content: bytes, path: str) -> None:
+    """Replaces the content of a file, after finding room for all of it."""
+    info = os.fstat(fd)
+    _require_regular(info, path)
+    try:
+        if content:
+            _reserve(fd, len(content))
         view = memoryview(content)
         while view:
             view = view[os.write(fd, view) :]
-        if mode is not None:
-            os.fchmod(fd, mode)
-        if owner is not None:
-            os.fchown(fd, *owner)
-    finally:
-        os.close(fd)
+    except OSError as error:
+        os.ftruncate(fd, info.st_size)
+        raise OSError(error.errno, os.strerror(error.errno or 0), path) from error
+    os.ftruncate(fd, len(content))
+
+
+def _reserve(fd: int, size: int) -> None:
+    """Takes the room that a file needs, where that can be done."""
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except (AttributeError, OSError) as error:  # not on every system, not in every file system
+        if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise
 
 
 def _open(name: str, flags: int, folder: int, path: str) -> int:

@@ -23,6 +23,7 @@ __all__ = ["Closed", "Late", "Wire"]
 _LENGTHS = struct.Struct("<IQ")
 _MAX_HEAD = 64 << 20
 _CHUNK = 1 << 18
+_LONGEST_S = 86_400  # `poll` takes milliseconds of 32 bits
 
 
 class Closed(Exception):
@@ -134,7 +135,8 @@ class Wire:
             return
         poller = select.poll()
         poller.register(self.reader, select.POLLIN)
-        left = deadline - time.monotonic()
-        if left <= 0 or not poller.poll(left * 1000):
-            msg = "no answer in time"
-            raise Late(msg)
+        while (left := deadline - time.monotonic()) > 0:
+            if poller.poll(min(left, _LONGEST_S) * 1000):
+                return
+        msg = "no answer in time"
+        raise Late(msg)

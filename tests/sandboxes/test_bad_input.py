@@ -1,12 +1,20 @@
+# pyright: reportArgumentType=false, reportCallIssue=false
 """Bad input and greedy commands: a clear error or an honest result each, and the sandbox goes on."""
 
+import errno
+import socket
 import tempfile
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from sandbox_backends import PLACES, WITH_ENGINES, marks, opener, skip_without
 
 from agentenv.errors import SandboxError, WorkspaceError
 from agentenv.sandboxes import LEVELS, Limits, SandboxSpec, open_sandbox
+from agentenv.sandboxes.guest.wire import Wire
+from agentenv.sandboxes.guest_sandbox import GuestSandbox
 
 MIB = 1 << 20
 
@@ -151,10 +159,123 @@ def test_a_full_workspace_can_be_branched_and_undone():
         assert box.snapshot().content_id == full.content_id
 
 
-def test_writing_more_than_there_is_room_for(box):
-    with pytest.raises(WorkspaceError, match="No space"):
-        box.write("big", bytes(box.spec.limits.disk + MIB))
+@pytest.mark.parametrize(
+    "place", [pytest.param(place, marks=marks(place)) for place in PLACES if place != "subprocess"]
+)
+def test_a_write_beyond_a_limit_sends_nothing(place):
+    skip_without(place)
+    with opener(place)(limits=Limits(transfer=2 * MIB, file_size=MIB)) as box:
+        with pytest.raises(
+            WorkspaceError, match=r"big: 1048577 bytes are more than Limits\.file_size of 1048576"
+        ) as found:
+            box.write("big", bytes(MIB + 1))
+        assert found.value.errno == errno.EFBIG
+        with pytest.raises(WorkspaceError, match=r"Limits\.transfer of 2097152"):
+            box.write("big", bytes(1000 * MIB))
+        with pytest.raises(WorkspaceError, match=r"3 files: 3145728 bytes are more than Limits\.transfer of 2097152"):
+            box.upload({"a": bytes(MIB), "b": bytes(MIB), "c": bytes(MIB)})
+        with pytest.raises(ValueError, match=r"stdin has 2097153 bytes, more than Limits\.transfer of 2097152"):
+            box.exec("cat", stdin=bytes(2 * MIB + 1))
+        assert box.exec("ls -A; wc -c", stdin=bytes(2 * MIB)).stdout.strip() == str(2 * MIB)
+        box.write("full", bytes(MIB))
+        assert len(box.read("full")) == MIB
+
+
+@pytest.mark.parametrize("place", [pytest.param(place, marks=marks(place)) for place in ("namespace", *WITH_ENGINES)])
+def test_writing_more_than_there_is_room_for(place):
+    skip_without(place)
+    with opener(place)(limits=Limits(disk=4 * MIB)) as box:
+        box.write("kept", "old")
+        for path in ("big", "kept"):
+            with pytest.raises(WorkspaceError, match="No space"):
+                box.write(path, bytes(5 * MIB))
+        assert box.exec("ls -A; cat kept").stdout == "kept\nold"
+        box.write("kept", bytes(3 * MIB))
+        box.write("kept", "new")
+        assert box.read("kept") == b"new"
+
+
+BAD_CALLS: Mapping[str, tuple[Callable[[GuestSandbox], object], type[Exception], str]] = {
+    "read a number": (lambda box: box.read(3), TypeError, "path must be str, got 3"),
+    "read a Path": (lambda box: box.read(Path("a")), TypeError, r"path must be str, .*use str\("),
+    "read a lone surrogate": (lambda box: box.read("\ud800"), WorkspaceError, "lone surrogate"),
+    "write zeros": (lambda box: box.write("a", 3), TypeError, "content must be bytes or str, got int"),
+    "write a list": (lambda box: box.write("a", [1]), TypeError, "content must be bytes or str, got list"),
+    "write to a number": (lambda box: box.write(3, "a"), TypeError, "path must be str, got 3"),
+    "write a lone surrogate": (lambda box: box.write("a", "x\ud800"), ValueError, "content has a lone surrogate at 1"),
+    "mode of text": (
+        lambda box: box.write("a", "", mode="755"),
+        TypeError,
+        "mode must be an int like 0o755, got '755'",
+    ),
+    "mode out of range": (
+        lambda box: box.write("a", "", mode=0o100644),
+        ValueError,
+        "between 0 and 0o7777, got 0o100644",
+    ),
+    "upload a path": (lambda box: box.upload("/x"), TypeError, "files must be a mapping .* got str"),
+    "upload a number": (lambda box: box.upload({"a": 3}), TypeError, r"files\['a'\] must be bytes or str, got int"),
+    "export a text": (lambda box: box.export("*.py"), TypeError, r"allow must be a sequence .* got '\*\.py'"),
+    "export a number": (lambda box: box.export([3]), TypeError, "allow must be a sequence"),
+    "exec nothing": (lambda box: box.exec([]), ValueError, "argv needs at least a program"),
+    "exec a number": (lambda box: box.exec(3), TypeError, "argv must be a list of str, or str for sh, got int"),
+    "exec bytes": (lambda box: box.exec(b"ls"), TypeError, "argv must be a list of str, or str for sh, got bytes"),
+    "a word that is a number": (lambda box: box.exec(["echo", 3]), TypeError, r"argv\[1\] must be str, got 3 \(int\)"),
+    "a word with NUL": (lambda box: box.exec("a\0b"), ValueError, "no NUL or lone surrogate"),
+    "a word with a lone surrogate": (lambda box: box.exec(["echo", "\ud800"]), ValueError, "no NUL or lone surrogate"),
+    "env of numbers": (lambda box: box.exec("true", env={"A": 1}), TypeError, "env must map str to str, got 'A': 1"),
+    "env of names": (lambda box: box.exec("true", env=["A"]), TypeError, "env must be a mapping .* got list"),
+    "env name with =": (lambda box: box.exec("true", env={"A=B": ""}), ValueError, "a variable that cannot be: 'A=B'"),
+    "env name with NUL": (lambda box: box.exec("true", env={"A\0": ""}), ValueError, "a variable that cannot be"),
+    "env value with NUL": (lambda box: box.exec("true", env={"A": "\0"}), ValueError, "a variable that cannot be: 'A'"),
+    "cwd of a number": (lambda box: box.exec("true", cwd=3), TypeError, "cwd must be str, got 3"),
+    "cwd with NUL": (lambda box: box.exec("true", cwd="\0"), WorkspaceError, "NUL"),
+    "stdin of a number": (lambda box: box.exec("cat", stdin=3), TypeError, "stdin must be bytes or str, got int"),
+    "timeout of text": (
+        lambda box: box.exec("true", timeout_s="1"),
+        TypeError,
+        "timeout_s must be a number .* got '1'",
+    ),
+    "no timeout": (lambda box: box.exec("true", timeout_s=0), ValueError, "timeout_s must be positive, got 0"),
+    "timeout of no number": (
+        lambda box: box.exec("true", timeout_s=float("nan")),
+        ValueError,
+        "must be positive, got nan",
+    ),
+    "timeout of years": (
+        lambda box: box.exec("true", timeout_s=1e9),
+        ValueError,
+        "at most 604800 seconds .* got 1000000000",
+    ),
+}
+
+
+def test_arguments_that_cannot_be_leave_the_sandbox_alive(box):
+    for name, (call, kind, message) in BAD_CALLS.items():
+        with pytest.raises(kind, match=message):
+            call(box)
+        assert box.exec("echo alive; ls -A").stdout == "alive\n", name
+
+
+def test_the_longest_timeout_and_bytes_that_are_no_text(box):
+    assert box.exec(["printf", "\udcff"], timeout_s=7 * 86_400, env={"A": "\udcfe"}).stdout == "\ufffd"
+    with box.shell() as shell, pytest.raises(TypeError, match="command must be str, got 3"):
+        shell.run(3)
     assert box.exec("echo fine").stdout == "fine\n"
+
+
+def test_waiting_longer_than_poll_can():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.send(b"x")
+        Wire(ours.fileno(), ours.fileno()).wait(time.monotonic() + 1e9)
+
+
+def test_repr_says_whether_it_can_be_used():
+    box = open_sandbox(backend="namespace")
+    assert repr(box) == "<NamespaceSandbox open>"
+    box.close()
+    assert repr(box) == "<NamespaceSandbox closed>"
 
 
 def test_reading_more_than_may_be_transferred():
