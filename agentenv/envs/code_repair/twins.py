@@ -20,6 +20,7 @@ import builtins
 import cmath
 import collections
 import functools
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ _PAIRS = (
 )
 _TURNED = {**dict(_PAIRS), **{right: left for left, right in _PAIRS}}
 _RAISES = frozenset({"raises", "assertRaises", "assertRaisesRegex", "expectedException"})
+_LOOSE = re.compile("almost|approx|close|near", re.IGNORECASE)
+_TOLERANT = {"approx": 1, "assertAlmostEqual": 2, "assert_allclose": 2, "assert_almost_equal": 2}
 _COMMON = ("ValueError", "TypeError", "KeyError", "IndexError", "RuntimeError", "AttributeError", "ZeroDivisionError")
 _RARE = ("BufferError", "EOFError", "ReferenceError", "FloatingPointError")
 
@@ -207,7 +210,8 @@ def _of_condition(test: ast.expr, sure: bool, values: "_Values", text: _Text) ->
             yield _fixed("turned", sure, text.replace(test, f"({text.of(operand)})"))
         case ast.Compare(left=left, ops=[ast.Eq() | ast.Is() as operator], comparators=[right]):
             if leaves := values.leaves(right) or values.leaves(left):
-                yield Site("value", sure, functools.partial(_perturbed, leaves, values, text))
+                certain = sure and not (_is_loose(left) or _is_loose(right))
+                yield Site("value", certain, functools.partial(_perturbed, leaves, values, text))
             elif isinstance(operator, ast.Eq):
                 yield Site("pair", sure, functools.partial(_paired, right, text))
             else:
@@ -237,12 +241,20 @@ def _of_call(call: ast.Call, sure: bool, values: "_Values", text: _Text) -> Iter
     compared = call.args[:2] if "equal" in name.lower() or "same" in name.lower() else call.args
     leaves = next((found for node in reversed(compared) if (found := values.leaves(node))), ())
     if leaves and "Not" not in name and not _is_condition(name):
-        yield Site("value", sure, functools.partial(_perturbed, leaves, values, text))
+        yield Site("value", sure and not _is_loose(call), functools.partial(_perturbed, leaves, values, text))
     elif name == "assertEqual" and len(call.args) > 1:
         yield Site("pair", sure, functools.partial(_paired, call.args[1], text))
     elif name in _TURNED:
         _, end = text.span(call.func)
         yield _fixed("turned", sure, Edit(end - len(name), end, _TURNED[name]))
+
+
+def _is_loose(node: ast.expr) -> bool:
+    """Whether something compares with a tolerance that may be large, so that a near value may pass."""
+    if not isinstance(node, ast.Call) or not _LOOSE.search(name := _name_of(node)):
+        return False
+    usual = _TOLERANT.get(name, -1)
+    return len(node.args) > usual or bool(node.keywords)
 
 
 def _is_condition(name: str) -> bool:
@@ -358,15 +370,18 @@ def _perturbed(
     changed = dict.fromkeys((leaves[int(generator.integers(len(leaves)))] for leaves in groups), "")
     written: dict[str, str] = {}
     for leaf in changed:
-        changed[leaf] = written.setdefault(ast.dump(leaf), _wrong(leaf, generator))
+        changed[leaf] = written.setdefault(ast.dump(leaf), _wrong(leaf, text.of(leaf), generator))
     for leaf in values.seen:
         if (wrong := written.get(ast.dump(leaf))) is not None:
             changed[leaf] = wrong
     return tuple(text.replace(leaf, wrong) for leaf, wrong in changed.items())
 
 
-def _wrong(leaf: ast.expr, generator: np.random.Generator) -> str:
-    """Returns another literal of the same kind, written out."""
+def _wrong(leaf: ast.expr, written: str, generator: np.random.Generator) -> str:
+    """Returns another literal of the same kind, written out as this one is.
+
+    A number stays near enough to be plausible, and far enough from the right one for the usual tolerances.
+    """
     shift = int(generator.integers(1, 9))
     match leaf:
         case ast.List():
@@ -378,9 +393,10 @@ def _wrong(leaf: ast.expr, generator: np.random.Generator) -> str:
         case ast.Constant(value=bool() as value):
             return repr(not value)
         case ast.Constant(value=int() as value):
-            others = [other for other in range(max(0, value - 8), value + 9) if other != value]
-            return repr(others[int(generator.integers(len(others)))])
-        case ast.Constant(value=float() | complex() as value):
+            return repr(_beside(value, 1 + value // 10_000, max(8, value // 5), generator))
+        case ast.Constant(value=float() as value):
+            return _near(value, written, generator)
+        case ast.Constant(value=complex() as value):
             other = value * (1 + shift) + shift
             return repr(other) if other != value and cmath.isfinite(other) else "0.5"
         case ast.Constant(value=str() as value):
@@ -389,6 +405,25 @@ def _wrong(leaf: ast.expr, generator: np.random.Generator) -> str:
             return repr(_misspelled(value.decode("latin-1"), generator).encode("latin-1"))
         case _:  # None
             return "False"
+
+
+def _beside(value: int, least: int, most: int, generator: np.random.Generator) -> int:
+    """Returns a number that is `least` to `most` above or below another, and not negative."""
+    distance = least + ((most - least + 1) * int(generator.integers(1 << 30)) >> 30)
+    return value - distance if distance <= value and generator.integers(2) else value + distance
+
+
+def _near(value: float, written: str, generator: np.random.Generator) -> str:
+    """Returns a float with as many decimals, 2 to 40 percent away and at least three units of the last decimal."""
+    mantissa, mark, exponent = written.replace("_", "").lower().partition("e")
+    whole, point, decimals = mantissa.partition(".")
+    units = int(whole + decimals or "0")
+    other = _beside(units, max(3, -(-units // 50)), max(8, 2 * units // 5), generator)
+    digits = str(other or 3).rjust(len(decimals) + 1, "0")
+    split = len(digits) - len(decimals)
+    text = f"{digits[:split]}{point}{digits[split:]}{mark}{exponent}"
+    apart = abs(float(text) - value)
+    return text if max(1e-2 * value, 1e-5) < apart < math.inf else "0.5"
 
 
 def _misspelled(word: str, generator: np.random.Generator) -> str:

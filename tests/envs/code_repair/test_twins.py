@@ -237,6 +237,51 @@ def test_what_cheats_pass():
             space[name]()
 
 
+def wrong_values(literal, draws=200):
+    """Returns the texts that take the place of an expected literal."""
+    (site,) = find_sites(f"def test():\n    assert f() == {literal}\n")[("test",)]
+    generator = np.random.default_rng(2)
+    return [site.make(generator)[0].text for _ in range(draws)]
+
+
+@pytest.mark.parametrize("literal", ["36.0", "0.19", "119.00", "1.2", "59.5", "1_234.56", "2.5e-3", "6.02e+23"])
+def test_a_wrong_float_is_near_on_either_side_and_written_alike(literal):
+    right, found = float(literal), wrong_values(literal)
+    decimals = len(literal.lower().partition("e")[0].partition(".")[2])
+    assert all(len(text.lower().partition("e")[0].partition(".")[2]) == decimals for text in found)
+    unit = float(f"1e{-decimals}") * float(f"1e{literal.lower().partition('e')[2] or 0}")
+    for value in map(float, found):
+        assert max(0.02 * right, 2.9 * unit) <= abs(value - right) <= max(0.4 * right, 8.1 * unit) * 1.001
+        assert value != pytest.approx(right, rel=1e-2)
+    assert min(map(float, found)) < right < max(map(float, found))
+
+
+def test_a_wrong_zero_is_small():
+    assert {0 < float(text) <= 0.8 for text in wrong_values("0.0")} == {True}
+
+
+@pytest.mark.parametrize(("literal", "reach"), [(3, 8), (30, 8), (1000, 200), (10**40, 2 * 10**39)])
+def test_a_wrong_integer_scales(literal, reach):
+    found = [int(text) for text in wrong_values(literal)]
+    assert all(0 < abs(value - literal) <= reach and value >= 0 for value in found)
+    assert min(found) < literal < max(found)
+    assert max(found) - literal > reach // 2
+
+
+def test_a_value_with_a_tolerance_of_its_own_is_not_certain():
+    for text, sure in {
+        "assert f() == pytest.approx(36.0)": True,
+        "assert f() == pytest.approx(36.0, abs=5)": False,
+        "assert f() == pytest.approx(36.0, 0.2)": False,
+        "self.assertAlmostEqual(f(), 36.0)": True,
+        "self.assertAlmostEqual(f(), 36.0, delta=9)": False,
+        "self.assertAlmostEqual(f(), 36.0, 0)": False,
+        "assert_close_enough(f(), 36.0)": False,
+    }.items():
+        (site,) = find_sites(f"def test(self):\n    {text}\n")[("test",)]
+        assert (site.kind, site.sure) == ("value", sure), text
+
+
 @given(
     st.one_of(
         st.integers(),
