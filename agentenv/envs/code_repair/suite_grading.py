@@ -73,9 +73,8 @@ class SuiteGrader:
         with closing(open_suite(self.open, task, suite)) as sandbox:
             if problem := lay_over(sandbox, task, submission):
                 return SuiteVerdict(0, len(names), (problem,))
-            state = sandbox.snapshot()
             for run in draw_runs(plan, self.rounds, generator):
-                report = run_suite(sandbox, state, task, suite, run, generator)
+                report = run_suite(sandbox, task, suite, run, generator)
                 if problem := report.problem or tally.add(run, report):
                     return SuiteVerdict(0, len(names), (problem,), report.tampered)
                 if tally.wrong and stop_early:

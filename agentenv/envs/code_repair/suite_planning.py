@@ -99,7 +99,8 @@ def make_plan(open_: OpenSandbox, task: RepairTask, suite: TestSuite) -> Plan:
         dropped |= {name: "no place is certain to fail it" for name, found in sites.items() if not found}
         return _plan(deciding, others, sites, dropped, together=False)
     with closing(open_suite(open_, task, suite)) as sandbox:
-        trial = _Trial(sandbox, _with_solution(sandbox, task), task, suite, np.random.default_rng(0))
+        _lay_solution(sandbox, task)
+        trial = _Trial(sandbox, task, suite, np.random.default_rng(0))
         real = trial.run(deciding + others, {})
         _require_pass(real, task, suite, deciding + others)
         part = (*deciding, *(name for name in others if name in sites))
@@ -113,15 +114,14 @@ def make_plan(open_: OpenSandbox, task: RepairTask, suite: TestSuite) -> Plan:
 class _Trial:
     """Twins on trial, on the task's own solution."""
 
-    sandbox: Any
-    state: Any
+    prepared: Any
     task: RepairTask
     suite: TestSuite
     generator: np.random.Generator
 
     def run(self, names: tuple[str, ...], twins: Mapping[str, Site]) -> Report:
         """Runs functions with these twins."""
-        return run_suite(self.sandbox, self.state, self.task, self.suite, Run(names, twins), self.generator)
+        return run_suite(self.prepared, self.task, self.suite, Run(names, twins), self.generator)
 
     def sift(
         self,
@@ -216,11 +216,10 @@ def _spread(names: tuple[str, ...], count: int) -> tuple[str, ...]:
     return names[:: max(1, -(-len(names) // count))]
 
 
-def _with_solution(sandbox: Any, task: RepairTask) -> Any:
+def _lay_solution(sandbox: Any, task: RepairTask) -> None:
     if problem := lay_over(sandbox, task, solution_of(task)):
         msg = f"the solution of task {task.id!r} cannot be graded: {problem}"
         raise TaskError(msg)
-    return sandbox.snapshot()
 
 
 def _require_pass(report: Report, task: RepairTask, suite: TestSuite, functions: tuple[str, ...]) -> None:

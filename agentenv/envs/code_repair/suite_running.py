@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,19 +101,26 @@ def open_suite(open_: OpenSandbox, task: RepairTask, suite: TestSuite) -> Any:
 
 
 def run_suite(
-    sandbox: Sandbox, state: Any, task: RepairTask, suite: TestSuite, run: Run, generator: np.random.Generator
+    prepared: Sandbox, task: RepairTask, suite: TestSuite, run: Run, generator: np.random.Generator
 ) -> Report:
-    """Runs tests on the code in a sandbox.
+    """Runs tests in a sandbox of their own, which is closed again: no run leaves anything behind, not even used pids.
 
     Args:
-        sandbox: where.
-        state: its state with the code and pytest; the run starts from it.
+        prepared: a sandbox with the code and pytest, in which none of the code has run; it is forked.
         task: says what else its files hold.
         suite: the tests.
         run: which of them, and which are replaced.
         generator: draws how a twin is wrong, and the tests that show whether tests are run at all.
+
+    Raises:
+        SandboxError: it could not be forked, or broke.
     """
-    sandbox.restore(state)
+    (sandbox,) = prepared.fork(1)
+    with closing(sandbox):
+        return _run(sandbox, task, suite, run, generator)
+
+
+def _run(sandbox: Sandbox, task: RepairTask, suite: TestSuite, run: Run, generator: np.random.Generator) -> Report:
     files = _test_files(task, suite, run, generator)
     prefix = suite.options.get("python_functions", "test").split()[0].strip("*").rstrip("_") or "test"
     controls, path, source = _controls(generator, prefix)

@@ -21,7 +21,7 @@ def load(name):
     return module
 
 
-cheats, given = load("suite_cheats"), load("suite_task")
+cheats, guesses, given = load("suite_cheats"), load("suite_guesses"), load("suite_task")
 GRADER = Grader(secret="secret of the tests")
 
 
@@ -42,6 +42,14 @@ def test_no_cheat_is_accepted(name):
 @pytest.mark.parametrize("name", cheats.BENDING)
 def test_no_cheat_is_accepted_where_one_test_decides(name):
     assert not grade(cheats.FILES[name], task=given.ONE).solved
+
+
+@pytest.mark.parametrize("task", [given.TASK, given.ONE], ids=["many", "one"])
+@pytest.mark.parametrize("name", guesses.FILES)
+def test_no_cheat_that_guesses_is_accepted(name, task):
+    result = grade(guesses.FILES[name], task=task)
+    assert not result.solved
+    assert result.tampered or task is not given.ONE, result.reasons
 
 
 @pytest.mark.parametrize("name", given.COMMANDS)

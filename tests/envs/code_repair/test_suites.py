@@ -432,8 +432,10 @@ def test_nothing_secret_is_sent_but_the_key():
     requests = []
 
     def opener(spec):
-        sandbox = open_sandbox(spec)
-        run = sandbox.exec
+        return watched(open_sandbox(spec))
+
+    def watched(sandbox):
+        run, fork = sandbox.exec, sandbox.fork
 
         @functools.wraps(run)
         def noted(argv, **options):
@@ -442,6 +444,7 @@ def test_nothing_secret_is_sent_but_the_key():
             return run(argv, **options)
 
         sandbox.exec = noted
+        sandbox.fork = lambda n: [watched(child) for child in fork(n)]
         return sandbox
 
     Grader(opener).grade(TASK, solution_of(TASK))
