@@ -1,7 +1,7 @@
 """Checks of what callers give to a sandbox, before anything is sent: a wrong argument must never reach the guest."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 __all__ = [
     "MAX_TIMEOUT_S",
@@ -44,19 +44,20 @@ def as_bytes(name: str, value: object) -> bytes:
     raise TypeError(msg)
 
 
-def checked_words(argv: object) -> list[str]:
+def checked_words(argv: Any) -> list[str]:
     """Returns the words of a command; text becomes one for `sh -c`.
 
     Raises:
         TypeError: no sequence of texts.
         ValueError: no word at all, or one that no program can be given.
     """
+    words: list[Any]
     if isinstance(argv, str):
         words = ["sh", "-c", argv]
     elif isinstance(argv, Iterable) and not isinstance(argv, _BYTES):
-        words = list(cast("Iterable[str]", argv))
+        words = list(cast("Iterable[Any]", argv))
     else:
-        msg = f"argv must be a list of str, or str for sh, got {type(argv).__name__}"
+        msg = f"argv must be a list of str, or str for sh, got {type(cast('object', argv)).__name__}"
         raise TypeError(msg)
     for index, word in enumerate(words):
         if not isinstance(word, str):

@@ -70,15 +70,16 @@ def open_sandbox(
 
     Args:
         spec: what it shall be; an empty workspace with the default limits without one.
-        backend: a name of `BACKENDS`, or `"auto"` for the first that works and promises enough.
+        backend: a name of `BACKENDS`, or `"auto"` for the first that works and promises enough; with `image`, `runtime`
+            or `engine` that can only be docker.
         require: the weakest isolation level to accept, one of `LEVELS`.
         **fields: of `SandboxSpec`, in place of the spec's: `open_sandbox(backend="docker", runtime="runsc")`.
 
     Raises:
         SandboxError: no back end that works promises this much; the message has the table of what was found.
         SnapshotError: the base has running processes, and `backend` is not the one that took them.
-        ValueError: an unknown back end or level.
-        TypeError: an unknown field.
+        ValueError: an unknown back end or level, or a field that this back end would ignore.
+        TypeError: an unknown field, or a spec that is none.
     """
     if backend != "auto" and backend not in BACKENDS:
         msg = f"backend must be 'auto' or one of {', '.join(map(repr, BACKENDS))}, got {backend!r}"
@@ -86,24 +87,53 @@ def open_sandbox(
     if require not in LEVELS:
         msg = f"require must be one of {', '.join(map(repr, LEVELS))}, got {require!r}"
         raise ValueError(msg)
+    if not isinstance(spec, SandboxSpec | None):
+        msg = f"spec must be a SandboxSpec, got {type(spec).__name__}: for files, open_sandbox(base={{path: content}})"
+        raise TypeError(msg)
     spec = replace(spec or SandboxSpec(), **fields)
+    only_docker = _needs_docker(spec)
+    if backend != "auto":
+        if only_docker and backend != "docker":
+            msg = f"{only_docker}, got {backend!r}"
+            raise ValueError(msg)
+        return _open_one(backend, require, spec)
     origin = origin_of(spec)
-    names = BACKENDS if backend == "auto" else (backend,)
     refused: list[str] = []
-    for name in names:
-        if LEVELS.index(BACKENDS[name].level) < LEVELS.index(require):
-            refused.append(f"  {name}: promises only {BACKENDS[name].level!r}")
+    for name in BACKENDS:
+        if only_docker and name != "docker":
+            refused.append(f"  {name}: {only_docker}")
             continue
         try:
-            return getattr(_module(name), BACKENDS[name].type)(spec, origin)
-        except SnapshotError as error:  # a base with running processes, which another back end took
-            if backend != "auto":
-                raise
-            refused.append(f"  {name}: {error}")
-        except (SandboxError, ImportError) as error:
+            return _open_at(name, require, spec, origin)
+        except (SnapshotError, SandboxError, ImportError) as error:  # SnapshotError: another back end's processes
             refused.append(f"  {name}: {error}")
     msg = "\n".join((f"no sandbox that promises {require!r} could be opened:", *refused, _ADVICE))
     raise SandboxError(msg)
+
+
+def _open_one(backend: str, require: str, spec: SandboxSpec) -> GuestSandbox:
+    """Opens a sandbox of a back end that was asked for by name."""
+    origin = origin_of(spec)
+    try:
+        return _open_at(backend, require, spec, origin)
+    except (SandboxError, ImportError) as error:
+        msg = f"the {backend} back end cannot open this sandbox: {error}\n{_ADVICE}"
+        raise SandboxError(msg) from error
+
+
+def _open_at(backend: str, require: str, spec: SandboxSpec, origin: WorkspaceSnapshot) -> GuestSandbox:
+    level = BACKENDS[backend].level
+    if LEVELS.index(level) < LEVELS.index(require):
+        msg = f"promises only {level!r}, less than require={require!r}"
+        raise SandboxError(msg)
+    return getattr(_module(backend), BACKENDS[backend].type)(spec, origin)
+
+
+def _needs_docker(spec: SandboxSpec) -> str:
+    """Returns why only the docker back end can be meant; empty where any can."""
+    fields = {"image": spec.image, "runtime": spec.runtime, "engine": spec.engine}
+    name, value = next(((name, value) for name, value in fields.items() if value is not None), ("", None))
+    return f"{name}={value!r} needs backend='docker'" if name else ""
 
 
 def origin_of(spec: SandboxSpec) -> WorkspaceSnapshot:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .arguments import checked_env, checked_timeout
 from .snapshots import WorkspaceSnapshot
 
 __all__ = ["LEVELS", "Limits", "SandboxSpec"]
@@ -28,7 +29,7 @@ class Limits:
         files: files and folders on top of those at the start.
         file_size: bytes of one file.
         output: bytes kept of each of a command's two outputs.
-        transfer: bytes that `read` and `export` return at most.
+        transfer: bytes that one `read` or `export` returns at most, and that one `write`, `upload` or `stdin` takes.
     """
 
     time_s: float = 60.0
@@ -41,9 +42,14 @@ class Limits:
     transfer: int = 64 * _MIB
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if not getattr(self, name) > 0:
-                msg = f"Limits.{name} must be positive, got {getattr(self, name)!r}"
+        checked_timeout("Limits.time_s", self.time_s)
+        for name in list(self.__slots__)[1:]:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                msg = f"Limits.{name} must be an int, got {value!r} ({type(value).__name__})"
+                raise TypeError(msg)
+            if not value > 0:
+                msg = f"Limits.{name} must be positive, got {value!r}"
                 raise ValueError(msg)
 
 
@@ -75,6 +81,18 @@ class SandboxSpec:
         if self.network != "none":
             msg = f"SandboxSpec.network must be 'none', got {self.network!r}: no back end offers a network"
             raise ValueError(msg)
+        if not isinstance(self.limits, Limits):
+            msg = f"SandboxSpec.limits must be Limits, e.g. Limits(time_s=1), got {self.limits!r}"
+            raise TypeError(msg)
+        self._check_base()
+        checked_env("SandboxSpec.env", self.env)
+        for name in ("image", "runtime", "engine"):
+            if not isinstance(getattr(self, name), str | None):
+                msg = f"SandboxSpec.{name} must be str, got {getattr(self, name)!r}"
+                raise TypeError(msg)
+        if not isinstance(self.readonly, tuple | list):
+            msg = f"SandboxSpec.readonly must be a tuple of paths, got {self.readonly!r}"
+            raise TypeError(msg)
         for path in self.readonly:
             parts = Path(path).parts
             if parts[:1] != ("/",) or ".." in parts:
@@ -83,7 +101,16 @@ class SandboxSpec:
             if parts[1:2] in _OWN or parts[1:3] == ("var", "tmp"):
                 msg = f"SandboxSpec.readonly cannot show {path!r}: the sandbox has a {path.split('/')[1]!r} of its own"
                 raise ValueError(msg)
-        for name, value in self.env.items():
-            if not name or "=" in name or "\0" in name + value:
-                msg = f"SandboxSpec.env has a variable that cannot be: {name!r}={value!r}"
-                raise ValueError(msg)
+
+    def _check_base(self) -> None:
+        if isinstance(self.base, Mapping):
+            for path, content in self.base.items():
+                if not isinstance(path, str) or not isinstance(content, str | bytes | bytearray | memoryview):
+                    msg = f"SandboxSpec.base must map str to bytes or str, got {path!r}: {content!r:.80}"
+                    raise TypeError(msg)
+        elif not isinstance(self.base, str | os.PathLike | WorkspaceSnapshot | None):
+            msg = (
+                "SandboxSpec.base must be a folder, a mapping from paths to contents or a snapshot, "
+                f"got {type(self.base).__name__}"
+            )
+            raise TypeError(msg)

@@ -35,6 +35,60 @@ def test_specs_that_cannot_be(fields, message):
         SandboxSpec(**fields)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: open_sandbox({"a.py": "x"}), r"spec must be a SandboxSpec, got dict: for files, open_sandbox\(base="),
+        (lambda: SandboxSpec(base=3), "SandboxSpec.base must be a folder, a mapping .* got int"),
+        (lambda: SandboxSpec(base={"a": 3}), "SandboxSpec.base must map str to bytes or str, got 'a': 3"),
+        (
+            lambda: SandboxSpec(limits={"time_s": 1}),
+            r"SandboxSpec.limits must be Limits, e.g. Limits\(time_s=1\), got {",
+        ),
+        (lambda: SandboxSpec(env={"A": 1}), r"SandboxSpec.env must map str to str, got 'A': 1: use str\("),
+        (lambda: SandboxSpec(env="A=1"), "SandboxSpec.env must be a mapping from str to str, got str"),
+        (lambda: SandboxSpec(readonly="/opt"), "SandboxSpec.readonly must be a tuple of paths, got '/opt'"),
+        (lambda: SandboxSpec(image=3), "SandboxSpec.image must be str, got 3"),
+        (lambda: Limits(time_s="10"), "Limits.time_s must be a number of seconds, got '10'"),
+        (lambda: Limits(memory=1e9), "Limits.memory must be an int, got 1000000000.0"),
+    ],
+)
+def test_specs_of_wrong_types(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_a_command_may_run_for_a_week_at_most():
+    with pytest.raises(ValueError, match=r"Limits\.time_s must be at most 604800 seconds \(a week\), got 1000000000"):
+        Limits(time_s=1e9)
+
+
+@pytest.mark.parametrize("backend", ["namespace", "gvisor", "process", "subprocess"])
+@pytest.mark.parametrize("field", ["image", "runtime", "engine"])
+def test_what_only_docker_knows_is_not_ignored(backend, field):
+    with pytest.raises(ValueError, match=f"^{field}='x:1' needs backend='docker', got '{backend}'$"):
+        open_sandbox(backend=backend, require="none", **{field: "x:1"})
+
+
+def test_what_only_docker_knows_makes_auto_try_docker_alone():
+    with pytest.raises(SandboxError) as found:
+        open_sandbox(engine="nowhere://x")
+    lines = str(found.value).splitlines()
+    assert lines[0] == "no sandbox that promises 'namespace' could be opened:"
+    assert lines[1] == "  namespace: engine='nowhere://x' needs backend='docker'"
+    assert lines[2].startswith("  docker: ")
+    assert "needs backend" not in lines[2]
+    with pytest.raises(SandboxError, match=r"^the docker back end cannot open this sandbox: "):
+        open_sandbox(backend="docker", engine="nowhere://x")
+
+
+@pytest.mark.docker
+def test_auto_opens_docker_where_only_docker_will_do():
+    skip_without("runsc")
+    with open_sandbox(runtime="runsc") as box:
+        assert repr(box) == "<DockerSandbox open>"
+
+
 @pytest.mark.parametrize("name", Limits.__slots__)
 def test_limits_are_positive(name):
     with pytest.raises(ValueError, match=rf"Limits\.{name} must be positive, got 0"):
@@ -73,8 +127,13 @@ def test_unknown_back_end_and_level():
 
 
 def test_less_than_required_is_refused():
-    with pytest.raises(SandboxError, match=r"no sandbox that promises 'namespace'.*\n.*promises only 'none'"):
+    message = r"the subprocess back end cannot open this sandbox: promises only 'none', less than require='namespace'"
+    with pytest.raises(SandboxError, match=message):
         open_sandbox(backend="subprocess")
+    with pytest.raises(
+        SandboxError, match=r"no sandbox that promises 'kernel' .*\n.*\n  docker: promises only 'container'"
+    ):
+        open_sandbox(require="kernel", image="x:1")
     assert LEVELS.index("namespace") < LEVELS.index("container")
 
 
