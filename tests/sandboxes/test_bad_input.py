@@ -12,8 +12,8 @@ import pytest
 from sandbox_backends import PLACES, WITH_ENGINES, marks, opener, skip_without
 
 from agentenv.errors import SandboxError, WorkspaceError
-from agentenv.sandboxes import LEVELS, Limits, SandboxSpec, open_sandbox
-from agentenv.sandboxes.guest.wire import Wire
+from agentenv.sandboxes import LEVELS, Limits, SandboxSpec, docker, open_sandbox
+from agentenv.sandboxes.guest.wire import Closed, Wire
 from agentenv.sandboxes.guest_sandbox import GuestSandbox
 
 MIB = 1 << 20
@@ -328,6 +328,16 @@ def test_waiting_longer_than_poll_can():
     with ours, theirs:
         theirs.send(b"x")
         Wire(ours.fileno(), ours.fileno()).wait(time.monotonic() + 1e9)
+
+
+def test_an_engine_that_takes_nothing_does_not_keep_us_for_ever(monkeypatch):
+    monkeypatch.setattr(docker, "_STALL_S", 0.2)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire = docker._StreamWire(ours)
+        with pytest.raises(Closed, match="timed out"):
+            wire.send({"op": "write"}, bytes(64 * MIB))
+        assert ours.gettimeout() is None
 
 
 def test_repr_says_whether_it_can_be_used():
