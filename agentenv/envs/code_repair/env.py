@@ -1,10 +1,10 @@
 """`CodeRepair`: a workspace with broken code, tools to repair it, and hidden cases that decide."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import pydantic
 from typing_extensions import override
@@ -26,6 +26,7 @@ from .pytest_files import FOLDER, install_pytest, pytest_archive
 from .reading import read_tasks
 from .submissions import OpenSandbox, collect_submission, spec_of
 from .suites import TestSuite
+from .swebench import is_swebench, read_swebench
 from .tasks import RepairTask
 
 __all__ = ["CodeRepair", "RepairState"]
@@ -118,6 +119,7 @@ class CodeRepair(ToolEnv):
         if not len(tasks):
             msg = "tasks must hold at least one task, got none; there are no rows"
             raise TaskError(msg)
+        _refuse_swebench(tasks)
         super().__init__(tasks=tasks, **kwargs)
         self._open = sandbox
         self._grader = Grader(sandbox, case_timeout_s)
@@ -384,6 +386,13 @@ class CodeRepair(ToolEnv):
 def _setting(task: RepairTask) -> tuple[object, ...]:
     """What of a task's sandbox is no file, and so in no snapshot of it."""
     return task.image, task.suite and task.suite.source
+
+
+def _refuse_swebench(rows: Sequence[Any]) -> None:
+    """Raises for a row of SWE-bench, which lacks a column, or the repositories that only `read_tasks` takes."""
+    for row in rows if isinstance(rows, list | tuple) else ():
+        if isinstance(row, Mapping) and is_swebench(cast("Mapping[str, Any]", row)):
+            read_swebench(cast("Mapping[str, Any]", row))
 
 
 def _testing_spec(task: RepairTask, suite: TestSuite) -> SandboxSpec:

@@ -80,7 +80,12 @@ def resolve_commit(repository: str | os.PathLike[str], commit: str) -> str:
     if not commit or commit.startswith("-"):
         msg = f"base_commit must be a commit, got {commit!r}"
         raise TaskError(msg)
-    return _git(repository, "rev-parse", "--verify", "--end-of-options", name).decode().split()[-1]
+    _git(repository, "rev-parse", "--git-dir")
+    try:
+        return _git(repository, "rev-parse", "--verify", "--end-of-options", name).decode().split()[-1]
+    except TaskError:
+        msg = f"base_commit {commit!r} is not in {repository}; get it: git -C {repository} fetch --all --tags"
+        raise TaskError(msg) from None
 
 
 @functools.lru_cache(maxsize=64)

@@ -43,8 +43,8 @@ _TEST_COMMAND = "python3 -m pytest -q"
 
 
 def is_swebench(row: Mapping[str, Any]) -> bool:
-    """Whether a row has the columns of SWE-bench."""
-    return all(column in row for column in _COLUMNS)
+    """Whether a row has most of the columns that SWE-bench's rows must have."""
+    return sum(column in row for column in _COLUMNS) > len(_COLUMNS) // 2
 
 
 def read_swebench(row: Mapping[str, Any], *, repositories: Repositories | None = None) -> RepairTask:
@@ -56,10 +56,14 @@ def read_swebench(row: Mapping[str, Any], *, repositories: Repositories | None =
             `owner__name` or `name`, each perhaps with `.git` at its end.
 
     Raises:
-        TaskError: the repository, the commit or a file is missing, a patch does not apply, or the tests are not
-            pytest's; the message names the row, the rule and the remedy.
+        TaskError: a column, the repository, the commit or a file is missing, a patch does not apply, or the tests
+            are not pytest's; the message names the row, the rule and the remedy.
     """
     name = str(row.get("instance_id") or "?")
+    for column in _COLUMNS:
+        if column not in row:
+            msg = f"row {name!r}: SWE-bench column {column!r} is missing; there must be {', '.join(_COLUMNS)}"
+            raise TaskError(msg)
     try:
         return _read(row, _find_repository(str(row["repo"]), repositories))
     except (TaskError, ValueError) as error:

@@ -248,7 +248,7 @@ def test_a_repository_with_hooks_runs_none(repository, tmp_path):
     ("change", "message"),
     [
         ({"repo": "someone/else"}, r"no 'someone/else' in .*git clone --mirror"),
-        ({"base_commit": "0" * 40}, "rev-parse failed"),
+        ({"base_commit": "0" * 40}, r"base_commit '0{40}' is not in .*git -C .* fetch"),
         ({"base_commit": "--all"}, "must be a commit"),
         ({"test_patch": "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n"}, "test_patch does not apply"),
         ({"patch": "nonsense"}, "patch does not apply"),
@@ -275,6 +275,24 @@ def test_a_row_that_cannot_be_used_is_an_error(repository, tmp_path, change, mes
 def test_a_row_without_repositories_says_what_to_give(repository):
     with pytest.raises(TaskError, match=r"row 0: row 'words-1': .*repositories=FOLDER"):
         read_tasks([repository.row()])
+
+
+@pytest.mark.parametrize("column", ["instance_id", "repo", "base_commit", "test_patch", "FAIL_TO_PASS"])
+def test_a_row_without_a_column_says_which(repository, column):
+    row = repository.row()
+    del row[column]
+    message = rf"row '(words-1|\?)': SWE-bench column '{column}' is missing"
+    with pytest.raises(TaskError, match=message):
+        read_tasks([row], repositories=repository.folder.parent)
+    with pytest.raises(TaskError, match=message):
+        read_swebench(row, repositories=repository.folder.parent)
+    with pytest.raises(TaskError, match=message):
+        CodeRepair(tasks=[row])
+
+
+def test_an_environment_refuses_rows_without_repositories_at_once(repository):
+    with pytest.raises(TaskError, match=r"row 'words-1': .*repositories=FOLDER"):
+        CodeRepair(tasks=[repository.row()])
 
 
 def test_a_solution_that_does_not_pass_is_an_error(repository):
