@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -52,6 +53,7 @@ def _same(first: Trace, second: Trace, cause: str, what: str) -> None:
 
 _MAIN = "a function or class of a script or notebook was given, which another process lacks: move it to a module"
 _LEAK_TRIALS = 3
+_LEAK_WAIT_S = 2.0
 _OUTSIDE = "something that changes during an episode is kept outside `self.state` and `self.np_random`"
 _RANDOM = "randomness comes from elsewhere than `self.np_random` (random, numpy.random, time, the order of a set)"
 _SHARED = "they share a mutable object: a class attribute, a constructor argument, a module variable"
@@ -324,16 +326,18 @@ def _leaks(probe: Probe) -> None:
 
 
 def _left_by(episode: Callable[[], None]) -> str:
-    """Plays an episode; returns what is left of it, in words."""
+    """Plays an episode; returns what is left of it, in words. What goes away by itself soon is not left."""
     with _private_temporary_folder() as folder:
         before = _resources()
         episode()
-        after = _resources()
-        after["temporary files"] = {str(path.relative_to(folder)) for path in folder.rglob("*")}
-    for kind, things in after.items():
-        if left := things - before.get(kind, set()):
-            return f"{kind} {sorted(left)[:5]}"
-    return ""
+        left = {kind: things - before[kind] for kind, things in _resources().items()}
+        if files := sorted(str(path.relative_to(folder)) for path in folder.rglob("*")):
+            return f"temporary files {files[:5]}"
+    deadline = time.monotonic() + _LEAK_WAIT_S
+    while any(left.values()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        left = {kind: left[kind] & things for kind, things in _resources().items()}
+    return next((f"{kind} {sorted(things)[:5]}" for kind, things in left.items() if things), "")
 
 
 def _resources() -> dict[str, set[str]]:
