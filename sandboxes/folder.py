@@ -1,7 +1,6 @@
 """What the back ends without namespaces share: a temporary folder, and a guest that is an ordinary process."""
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -17,7 +16,7 @@ from .cgroups import owner_lives, owner_tag
 from .guest.content import TreeFault
 from .guest.place import remove
 from .guest.wire import Closed, Late, Wire
-from .guest_process import guest_argv
+from .guest_process import start_guest
 from .guest_sandbox import GuestSandbox, settings_of
 from .once import finalize_here
 from .snapshots import WorkspaceSnapshot
@@ -62,10 +61,7 @@ class FolderSandbox(GuestSandbox):
             settings["env"]["PATH"] = os.environ.get("PATH") or settings["env"]["PATH"]
         ours, theirs = socket.socketpair()
         with theirs:
-            argv = [*guest_argv(self.guest), str(theirs.fileno()), json.dumps(settings)]
-            self._guest = subprocess.Popen(
-                argv, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True
-            )
+            self._guest = start_guest(self.guest, (theirs.fileno(),), settings)
         fd = ours.detach()
         self._wire = Wire(fd, fd)
         self._finalizer = finalize_here(self, _end, self._guest, fd, self._folder)

@@ -1,10 +1,15 @@
 """How a module of `guest` is started as a process of its own, without the SDK around it."""
 
+import fcntl
+import json
+import os
+import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-__all__ = ["BOOT", "guest_argv", "packed_guest"]
+__all__ = ["BOOT", "guest_argv", "packed_guest", "start_guest"]
 
 _HERE = Path(__file__).resolve().parent
 _PACKED = (
@@ -50,6 +55,23 @@ def guest_argv(module: str) -> list[str]:
     """
     code = f"import sys; sys.path.append({str(_HERE)!r}); from guest.{module} import main; main()"
     return [sys.executable, "-I", "-S", "-c", code]
+
+
+def start_guest(module: str, fds: Sequence[int], settings: Mapping[str, object]) -> "subprocess.Popen[bytes]":
+    """Starts a module of `guest` as a process, whose arguments are the numbers of descriptors, and the settings.
+
+    Args:
+        module: its name.
+        fds: what it gets; they stay open here.
+        settings: it gets them as JSON.
+    """
+    given = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in fds]  # the standard ones may be closed here
+    try:
+        argv = [*guest_argv(module), *map(str, given), json.dumps(settings)]
+        return subprocess.Popen(argv, pass_fds=given, stdin=subprocess.DEVNULL, start_new_session=True)
+    finally:
+        for fd in given:
+            os.close(fd)
 
 
 @cache

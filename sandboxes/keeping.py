@@ -1,8 +1,6 @@
 """The parent's side of the keeper and the spawner: one pair per process and set of extra read-only folders."""
 
-import atexit
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -21,8 +19,9 @@ from agentenv.errors import SandboxError
 from .cgroups import sweep_cgroups
 from .guest.trees import Entry
 from .guest.wire import Closed, Late, Wire
-from .guest_process import guest_argv
+from .guest_process import start_guest
 from .layers import Layer, StoredLayer, archives
+from .once import Helpers
 
 __all__ = ["Host", "KeptLayer", "host_for"]
 
@@ -53,11 +52,10 @@ class Host:
         self.budget = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _SHARE
         control, self._control = _socket_pair()
         spawns, self._spawns = _socket_pair()
-        own = _above_standard(os.pidfd_open(os.getpid()))
+        own = os.pidfd_open(os.getpid())
         fds = (control, spawns, own)
         try:
-            argv = [*guest_argv("keeper"), *map(str, fds), json.dumps({"readonly": readonly})]
-            self._process = subprocess.Popen(argv, pass_fds=fds, stdin=subprocess.DEVNULL, start_new_session=True)
+            self._process = start_guest("keeper", fds, {"readonly": readonly})
         finally:
             for fd in fds:
                 os.close(fd)
@@ -280,16 +278,7 @@ class KeptLayer:
 
 def _socket_pair() -> tuple[int, int]:
     theirs, ours = socket.socketpair()
-    return _above_standard(theirs.detach()), ours.detach()
-
-
-def _above_standard(fd: int) -> int:
-    """Moves a descriptor for a child out of the way of its standard ones, which may be closed here."""
-    if fd > 2:
-        return fd
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(fd)
-    return moved
+    return theirs.detach(), ours.detach()
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -299,35 +288,12 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 _births = itertools.count()
-_hosts: dict[tuple[str, ...], Host] = {}
-_hosts_lock = threading.Lock()
+_hosts = Helpers(Host)
 
 
 def host_for(readonly: tuple[str, ...]) -> Host:
     """Returns this process's keeper for a set of extra folders, starting it unless it runs."""
-    with _hosts_lock:
-        host = _hosts.get(readonly)
-        if host is None or not host.alive:
-            host = _hosts[readonly] = Host(readonly)
-        return host
-
-
-@atexit.register
-def _close_hosts() -> None:
-    for host in _hosts.values():
-        host.close()
-    _hosts.clear()
-
-
-def _abandon_hosts() -> None:
-    for host in _hosts.values():
-        host.abandon()
-    _hosts.clear()
-    global _hosts_lock  # noqa: PLW0603  another thread of the parent may have held it
-    _hosts_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_abandon_hosts)
+    return _hosts.get(readonly)
 
 
 def pid_of(pidfd: int) -> int:

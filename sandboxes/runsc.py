@@ -1,10 +1,8 @@
 """The parent's side of the warden: one per process and set of extra read-only folders, see `guest/warden.py`."""
 
-import atexit
 import contextlib
 import fcntl
 import itertools
-import json
 import os
 import select
 import shutil
@@ -23,9 +21,9 @@ from .cgroups import Cgroup, sweep_cgroups
 from .folder import new_folder, sweep_folders
 from .guest.warden import IMAGES
 from .guest.wire import Closed, Late, Wire
-from .guest_process import guest_argv
+from .guest_process import start_guest
 from .keeping import wait_for_end
-from .once import finalize_here
+from .once import Helpers, finalize_here
 
 __all__ = ["Image", "Running", "Runsc", "runsc_for"]
 
@@ -119,9 +117,7 @@ class Runsc:
         own = os.pidfd_open(os.getpid())
         try:
             with theirs:
-                fds = (theirs.fileno(), own)
-                argv = [*guest_argv("warden"), *map(str, fds), json.dumps(settings)]
-                self._process = subprocess.Popen(argv, pass_fds=fds, stdin=subprocess.DEVNULL, start_new_session=True)
+                self._process = start_guest("warden", (theirs.fileno(), own), settings)
         finally:
             os.close(own)
         self._wire = Wire(self._control, self._control)
@@ -288,32 +284,9 @@ def _read_all(fd: int, timeout_s: float) -> str:
     return parts.decode(errors="replace")
 
 
-_hosts: dict[tuple[str, ...], Runsc] = {}
-_hosts_lock = threading.Lock()
+_hosts = Helpers(Runsc)
 
 
 def runsc_for(readonly: tuple[str, ...]) -> Runsc:
     """Returns this process's warden for a set of extra folders, starting it unless it runs."""
-    with _hosts_lock:
-        host = _hosts.get(readonly)
-        if host is None or not host.alive:
-            host = _hosts[readonly] = Runsc(readonly)
-        return host
-
-
-@atexit.register
-def _close_hosts() -> None:
-    for host in _hosts.values():
-        host.close()
-    _hosts.clear()
-
-
-def _abandon_hosts() -> None:
-    for host in _hosts.values():
-        host.abandon()
-    _hosts.clear()
-    global _hosts_lock  # noqa: PLW0603  another thread of the parent may have held it
-    _hosts_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_abandon_hosts)
+    return _hosts.get(readonly)
