@@ -230,7 +230,7 @@ def bench_docker(table: Table, repeats: int) -> None:
     from agentenv.sandboxes.engines import engine_at
     from agentenv.sandboxes.skeleton import host_paths
 
-    engine = engine_at()
+    engine = engine_at(None)
     client = engine.client
     opened: list[GuestSandbox] = []
     table.row("docker back end: create", measure(lambda: opened.append(open_sandbox(backend="docker")), 5))

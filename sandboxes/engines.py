@@ -87,8 +87,8 @@ class Engine:
 
 
 @once
-def engine_at(url: str | None = None) -> Engine:
-    """Returns the engine at `url`; without one, at `DOCKER_HOST`, or else the first that answers at a usual place.
+def engine_at(url: str | None) -> Engine:
+    """Returns the engine at `url`; for `None`, at `DOCKER_HOST`, or else the first that answers at a usual place.
 
     Raises:
         MissingDependencyError: the SDK is not installed.
@@ -124,6 +124,6 @@ def engine_at(url: str | None = None) -> Engine:
 def sweep_containers() -> list[str]:
     """Removes containers whose owner no longer lives; returns their names. None where no engine answers."""
     try:
-        return engine_at().sweep()
+        return engine_at(None).sweep()
     except (SandboxError, ImportError):
         return []
