@@ -63,7 +63,7 @@ def test_importing_the_package_loads_nothing_heavy_and_says_and_changes_nothing(
     ("module", "allowed"),
     [
         ("agentenv.rollout, agentenv.serialize, agentenv.testing, agentenv.wrappers", set()),
-        ("agentenv.pytest_plugin", set()),
+        ("agentenv.testing.pytest_plugin", set()),
         ("agentenv.credit", {"scipy"}),
         ("agentenv.sandboxes", set()),
         ("agentenv.agents", set()),
@@ -88,4 +88,4 @@ assert not {{"torch", "transformers", "trl"}} & set(sys.modules)
 
 def test_the_modules_that_this_measures_are_there():
     names = {name for _, name, _ in pkgutil.iter_modules([str(Path(ae.__file__).parent)])}
-    assert {"agents", "credit", "envs", "sandboxes", "trainers", "env", "rollout", "pytest_plugin"} <= names
+    assert {"agents", "credit", "envs", "sandboxes", "trainers", "env", "rollout", "testing"} <= names

@@ -17,8 +17,8 @@ from envs_for_tests import Boxed, Dice, Dynamic, Guess, LocalDice, Notes, guess
 
 import agentenv as ae
 from agentenv.errors import CheckError
-from agentenv.probe import play
 from agentenv.testing import CLAUSES, check_env, run_clauses
+from agentenv.testing.probe import play
 
 ALL = {clause.name for clause in CLAUSES}
 NUMBERS = [

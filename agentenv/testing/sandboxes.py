@@ -14,9 +14,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agentenv.clauses import Broken, Clause, ClauseResult, require_kept, try_clauses
 from agentenv.errors import SandboxError, SnapshotError, WorkspaceError
 from agentenv.protocols import Sandbox
+from agentenv.testing.clauses import Broken, Clause, ClauseResult, require_kept, try_clauses
 
 __all__ = ["SANDBOX_CLAUSES", "check_sandbox", "run_sandbox_clauses"]
 
