@@ -5,7 +5,7 @@ from typing import Any
 
 import agentenv as ae
 from agentenv.errors import VerifierError
-from agentenv.trainers import TreeGRPOConfig, TreeGRPOTrainer
+from agentenv.trainers import TreeConfig, TreeTrainer
 
 TASKS = [{"id": f"t{i}", "question": f"Compute {i % 9 + 1} + {i % 7 + 1} * 2."} for i in range(32)]
 
@@ -43,7 +43,7 @@ class Flaky(Digits):
         return super().respond(action)
 
 
-def config(folder: Path, **options: Any) -> TreeGRPOConfig:
+def config(folder: Path, **options: Any) -> TreeConfig:
     settings: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": 2,
@@ -61,10 +61,10 @@ def config(folder: Path, **options: Any) -> TreeGRPOConfig:
         "save_strategy": "no",
         "disable_tqdm": True,
     }
-    return TreeGRPOConfig(**settings | options)
+    return TreeConfig(**settings | options)
 
 
 def trainer(model: Any, tokenizer: Any, folder: Path, *, env: Any = Digits, tasks: Any = None, **options: Any) -> Any:
     extra = {k: options.pop(k) for k in ("allocator", "estimator", "eval_tasks", "peft_config") if k in options}
     args = config(folder, **options)
-    return TreeGRPOTrainer(model, args, env=env, train_tasks=tasks or TASKS, processing_class=tokenizer, **extra)
+    return TreeTrainer(model, args, env=env, train_tasks=tasks or TASKS, processing_class=tokenizer, **extra)

@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING
 from agentenv.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from agentenv.trainers.config import TreeGRPOConfig
+    from agentenv.trainers.config import TreeConfig
     from agentenv.trainers.evaluate import Evaluation, evaluate_agent
-    from agentenv.trainers.tree_grpo import TreeGRPOTrainer
+    from agentenv.trainers.tree_trainer import TreeTrainer
 
-__all__ = ["Evaluation", "TreeGRPOConfig", "TreeGRPOTrainer", "evaluate_agent"]
+__all__ = ["Evaluation", "TreeConfig", "TreeTrainer", "evaluate_agent"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Evaluation": "evaluate",
-        "TreeGRPOConfig": "config",
-        "TreeGRPOTrainer": "tree_grpo",
+        "TreeConfig": "config",
+        "TreeTrainer": "tree_trainer",
         "evaluate_agent": "evaluate",
     },
 )

@@ -1,14 +1,14 @@
-"""Settings of `TreeGRPOTrainer`: TRL's, and the shape of the trees."""
+"""Settings of `TreeTrainer`: TRL's, and the shape of the trees."""
 
 from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
-__all__ = ["TreeGRPOConfig"]
+__all__ = ["TreeConfig"]
 
 
 @dataclass
-class TreeGRPOConfig(GRPOConfig):
+class TreeConfig(GRPOConfig):
     """TRL's `GRPOConfig` with trees instead of independent completions.
 
     One row of TRL's batch is one task, and so one tree: `per_device_train_batch_size * steps_per_generation` tasks are
@@ -47,7 +47,7 @@ class TreeGRPOConfig(GRPOConfig):
             )
             raise ValueError(msg)
         if self.use_vllm:
-            msg = "use_vllm must be False, got True: TreeGRPOTrainer samples with the training model itself"
+            msg = "use_vllm must be False, got True: TreeTrainer samples with the training model itself"
             raise ValueError(msg)
         # TRL refuses a single generation, in this method only; the trainer itself is built for it.
         self.num_generations = self._tasks_per_generation()

@@ -3,7 +3,7 @@
 1. A Qwen3 model of about 0.7 million parameters is made on the spot, with a small tokenizer: nothing is downloaded.
 2. It imitates scripted play of arithmetic tasks: first careful play, then sloppy play that often reads from left to
    right, so that it knows the tools and is right about a quarter of the time.
-3. `TreeGRPOTrainer` improves it by reinforcement learning, with RTMC's credit per step on trees that branch in
+3. `TreeTrainer` improves it by reinforcement learning, with RTMC's credit per step on trees that branch in
    mid-episode. The reward is the verifier's verdict, nothing else.
 4. Success is measured on fixed held-out tasks before, during and after, at temperature 1.
 """
@@ -29,12 +29,12 @@ from agentenv.envs.math_verifier.problems import arithmetic
 from agentenv.tree import EpisodeTree
 from agentenv.types import Action, Message
 
-from .config import TreeGRPOConfig
+from .config import TreeConfig
 from .imitation import Phase, imitate, play_script
 from .progress import TrainingBar
 from .run_folder import read_metrics
 from .tiny import make_tiny_model
-from .tree_grpo import TreeGRPOTrainer
+from .tree_trainer import TreeTrainer
 
 __all__ = ["DEMO_ENV_OPTIONS", "DemoSettings", "demo_tasks", "run_demo", "warm_start"]
 
@@ -162,9 +162,9 @@ def run_demo(folder: str | Path, settings: DemoSettings | None = None, *, consol
 
 def _trainer(
     model: Any, tokenizer: Any, settings: DemoSettings, held_out: Sequence[MathTask], folder: Path
-) -> TreeGRPOTrainer:
+) -> TreeTrainer:
     train_tasks = demo_tasks(4096, seed=settings.seed + 200, exclude=held_out)
-    args = TreeGRPOConfig(
+    args = TreeConfig(
         output_dir=str(folder),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.tasks_per_step // 2,
@@ -194,7 +194,7 @@ def _trainer(
         seed=settings.seed,
     )
     make_env = partial(MathVerifier, **DEMO_ENV_OPTIONS)
-    return TreeGRPOTrainer(
+    return TreeTrainer(
         model, args, env=make_env, train_tasks=train_tasks, eval_tasks=held_out, processing_class=tokenizer
     )
 

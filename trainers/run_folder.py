@@ -20,12 +20,12 @@ from typing_extensions import override
 from agentenv.serialize import write_trees
 from agentenv.tree import EpisodeTree
 
-__all__ = ["RunFolder", "TreeTrainer", "draw_curve", "read_metrics"]
+__all__ = ["GrowsTrees", "RunFolder", "draw_curve", "read_metrics"]
 
 _PACKAGES = ("agentenv", "torch", "transformers", "trl", "accelerate", "gymnasium", "numpy")
 
 
-class TreeTrainer(Protocol):
+class GrowsTrees(Protocol):
     """What a run folder needs of its trainer."""
 
     @property
@@ -39,7 +39,7 @@ class TreeTrainer(Protocol):
 
 
 class RunFolder(TrainerCallback):
-    """Writes the folder of a run while it trains; added by `TreeGRPOTrainer` itself.
+    """Writes the folder of a run while it trains; added by `TreeTrainer` itself.
 
     A run that is resumed goes on in the same files: metrics after the checkpoint's step are written again.
 
@@ -49,7 +49,7 @@ class RunFolder(TrainerCallback):
         save_trees_steps: writes the trees of every so many optimizer steps; 0 for never.
     """
 
-    def __init__(self, trainer: TreeTrainer, description: Mapping[str, Any], *, save_trees_steps: int = 0) -> None:
+    def __init__(self, trainer: GrowsTrees, description: Mapping[str, Any], *, save_trees_steps: int = 0) -> None:
         self._trainer = trainer
         self._save_trees_steps = save_trees_steps
         self._description = dict(description)

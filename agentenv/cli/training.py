@@ -14,7 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from agentenv.credit import StepAdvantages
 from agentenv.errors import TaskError
-from agentenv.trainers import TreeGRPOConfig, TreeGRPOTrainer
+from agentenv.trainers import TreeConfig, TreeTrainer
 from agentenv.trainers.progress import TrainingBar
 from agentenv.trainers.run_folder import read_metrics
 from agentenv.tree import TreeArrays
@@ -86,7 +86,7 @@ def run_training(
         held_out = sample_tasks(plan.choice, plan.eval_tasks, seed=plan.seed + 1)
         most = max(plan.tasks, plan.tasks_per_step)
         tasks = sample_tasks(plan.choice, most, seed=plan.seed, exclude=held_out, least=plan.tasks_per_step)
-    trainer: Any = TreeGRPOTrainer(
+    trainer: Any = TreeTrainer(
         model,
         _config(plan, eval_on_start=plan.eval_tasks > 0 and not resume),
         env=partial(plan.choice.cls, **plan.choice.options),
@@ -109,9 +109,9 @@ def run_training(
     _report(console, plan)
 
 
-def _config(plan: Plan, *, eval_on_start: bool) -> TreeGRPOConfig:
+def _config(plan: Plan, *, eval_on_start: bool) -> TreeConfig:
     cuda = torch.cuda.is_available()
-    return TreeGRPOConfig(
+    return TreeConfig(
         output_dir=str(plan.folder),
         max_steps=plan.steps,
         per_device_train_batch_size=plan.tasks_per_step // plan.micro_batches,

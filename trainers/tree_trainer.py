@@ -1,4 +1,4 @@
-"""`TreeGRPOTrainer`: TRL's GRPO on episode trees, with credit per step.
+"""`TreeTrainer`: TRL's GRPO on episode trees, with credit per step.
 
 It differs from `trl.GRPOTrainer` in four things, all inside one overridden method:
 
@@ -31,11 +31,11 @@ from agentenv.registry import make
 from agentenv.rollout import Anchor, Rollout, derive_seed
 from agentenv.tree import EpisodeTree, TreeArrays
 
-from .config import TreeGRPOConfig
+from .config import TreeConfig
 from .rows import Row, pad_rows, tree_rows
 from .run_folder import RunFolder
 
-__all__ = ["Allocator", "Estimator", "TreeGRPOTrainer", "spread_evenly"]
+__all__ = ["Allocator", "Estimator", "TreeTrainer", "spread_evenly"]
 
 Estimator = Callable[[TreeArrays], StepAdvantages]
 """Turns trees into step advantages, e.g. `functools.partial(rtmc_advantages, discount=1.0)`."""
@@ -62,7 +62,7 @@ def spread_evenly(trees: Sequence[EpisodeTree], budget: int, rng: np.random.Gene
     return anchors
 
 
-class TreeGRPOTrainer(GRPOTrainer):
+class TreeTrainer(GRPOTrainer):
     """Trains a causal language model as an agent in a branching environment.
 
     Args:
@@ -86,12 +86,12 @@ class TreeGRPOTrainer(GRPOTrainer):
         ModelError: the tokenizer has no chat template.
     """
 
-    args: TreeGRPOConfig
+    args: TreeConfig
 
     def __init__(  # noqa: PLR0913  TRL's arguments, and ours
         self,
         model: str | PreTrainedModel,
-        args: TreeGRPOConfig,
+        args: TreeConfig,
         *,
         env: str | Callable[[], Env],
         train_tasks: Sequence[Any],

@@ -1,4 +1,4 @@
-"""TreeGRPOTrainer: exact gradients, repeatable trees, exact resume, and its contract with TRL."""
+"""TreeTrainer: exact gradients, repeatable trees, exact resume, and its contract with TRL."""
 
 import inspect
 import json
@@ -17,7 +17,7 @@ from agentenv import TreeArrays
 from agentenv.credit import allocate_prefixes, grpo_advantages, prefixes_of, rtmc_advantages
 from agentenv.rollout import Anchor
 from agentenv.serialize import read_trees, tree_to_dict
-from agentenv.trainers import TreeGRPOConfig
+from agentenv.trainers import TreeConfig
 from agentenv.trainers.run_folder import read_metrics
 
 pytestmark = pytest.mark.model
@@ -315,5 +315,5 @@ def test_trl_extra_rows_survive_shuffle_and_split_and_the_remainder_is_dropped()
 def test_trl_accepts_one_generation_after_construction(tmp_path):
     args = config(tmp_path)
     assert args.num_generations == args.num_generations_eval == 1
-    assert isinstance(args, TreeGRPOConfig)
+    assert isinstance(args, TreeConfig)
     assert args.generation_batch_size == 4
