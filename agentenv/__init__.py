@@ -5,13 +5,15 @@ Layers, top to bottom: `cli`; `trainers`; `agents` and `envs`; `credit` and `san
 package loads gymnasium, numpy and pydantic, and nothing heavier.
 """
 
-from agentenv.env import Env, ToolEnv
+from agentenv.arrays import TreeArrays
+from agentenv.env import Env
 from agentenv.errors import AgentEnvError, InfrastructureError, SnapshotError, TaskError, ToolError
 from agentenv.protocols import Agent, Context, Sandbox, Snapshot
 from agentenv.registry import env_ids, make, register
 from agentenv.tasks import State, Task
+from agentenv.tool_env import ToolEnv
 from agentenv.tools import tool
-from agentenv.tree import EpisodeTree, TreeArrays
+from agentenv.tree import EpisodeTree
 from agentenv.types import Action, Message, ToolCall
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Environments that branch: `Env`, and `ToolEnv`, which is what people subclass.
+"""Environments that branch: `Env`. Most people subclass `agentenv.ToolEnv`.
 
 An environment is a `gymnasium.Env` whose complete state can be taken (`snapshot`), put back (`restore`) and multiplied
 (`fork`) at any step. It gets that for free by keeping everything that changes during an episode in four places, and
@@ -8,8 +8,7 @@ nowhere else: `self.state` (a pydantic model), `self.np_random`, `self.sandbox`,
 import json
 import pickle
 import uuid
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 import gymnasium
@@ -18,15 +17,14 @@ import pydantic
 from gymnasium.utils import seeding
 from typing_extensions import override
 
-from agentenv.errors import EpisodeError, SnapshotError, TaskError, ToolError
-from agentenv.protocols import Fidelity, Sandbox, Snapshot, StepResult
+from agentenv.errors import EpisodeError, SnapshotError, TaskError
+from agentenv.protocols import Fidelity, Sandbox, Snapshot, StepResult, Transition
 from agentenv.signatures import canonical, digest
 from agentenv.spaces import Actions, Messages
 from agentenv.tasks import State, read_task
-from agentenv.tools import Tool, collect_tools, unknown_tool
-from agentenv.types import Action, Message, Observation, ToolCall, ToolSchema, to_observation
+from agentenv.types import Action, Message, Observation, ToolSchema, to_observation
 
-__all__ = ["Env", "Reply", "ToolEnv"]
+__all__ = ["Env", "Reply"]
 
 Reply = str | Message | Sequence[Message]
 """What an environment answers: text, a message, or several."""
@@ -49,6 +47,7 @@ class Env(gymnasium.Env[Observation, Any]):
         State: the pydantic model of `self.state`.
         Task: the pydantic model of a task; where it is set, tasks are validated into it.
         fidelity: `Fidelity.LOCAL` where a snapshot means nothing in another process.
+        success_threshold: an episode succeeds when its return exceeds it.
 
     Attributes:
         state: the episode's own state, an instance of `State`.
@@ -68,6 +67,7 @@ class Env(gymnasium.Env[Observation, Any]):
     State: ClassVar[type[pydantic.BaseModel]] = State
     Task: ClassVar[type[pydantic.BaseModel] | None] = None
     fidelity: Fidelity = Fidelity.PORTABLE
+    success_threshold: float = 0.5
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012  as gymnasium declares it
 
     state: Any
@@ -283,6 +283,27 @@ class Env(gymnasium.Env[Observation, Any]):
         info = {"step_count": self._step_count, "rewards": self._rewards, "mistakes": self._mistakes}
         return _copy(self._last), float(sum(self._rewards.values())), self._terminated, truncated, info
 
+    def begin(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None, snapshot: bool = True
+    ) -> Transition:
+        """Starts an episode as `reset` does, and returns the state's signature and, where wanted, a snapshot too."""
+        observation, info = self.reset(seed=seed, options=options)
+        taken = self.snapshot() if snapshot else None
+        return Transition(observation, info=info, state_signature=self.state_signature(), snapshot=taken)
+
+    def advance(self, action: Any, /, *, snapshot: bool = False) -> Transition:
+        """Takes one action as `step` does, and returns both signatures and, where wanted, a snapshot too.
+
+        Args:
+            action: as for `step`.
+            snapshot: whether to take a snapshot; none is taken of an episode that has ended.
+        """
+        parsed = Action.parse(action)
+        observation, reward, terminated, truncated, info = self.step(parsed)
+        taken = self.snapshot() if snapshot and not (terminated or truncated) else None
+        signatures = self.state_signature(), self.action_signature(parsed)
+        return Transition(observation, reward, terminated, truncated, info, *signatures, taken)
+
     def snapshot(self) -> Snapshot:
         """Returns the complete state of the episode; changes nothing.
 
@@ -430,58 +451,6 @@ class Env(gymnasium.Env[Observation, Any]):
         if self.sandbox is not None:
             self.sandbox.close()
             self.sandbox = None
-
-
-class ToolEnv(Env):
-    """An environment whose methods are the agent's tools: mark them with `@tool`.
-
-    Type hints and docstrings become JSON schemas, arguments are validated, a wrong call is an observation that the
-    agent can read, `finish` ends the episode, and `max_steps` truncates it.
-    """
-
-    _tools: Mapping[str, Tool] = MappingProxyType({})
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls._tools = collect_tools(cls)
-
-    @property
-    @override
-    def tools(self) -> tuple[ToolSchema, ...]:
-        """The tools an agent may call, in OpenAI's format."""
-        return tuple(entry.schema for entry in self._tools.values())
-
-    @override
-    def respond(self, action: Action) -> Reply:
-        if not action.tool_calls:
-            return self.on_text(action.content)
-        messages: list[Message] = []
-        for call in action.tool_calls:
-            if self._terminated:
-                break
-            answer: Message = {"role": "tool", "content": self._call(call), "name": call.name}
-            if call.id:
-                answer["tool_call_id"] = call.id
-            messages.append(answer)
-        return messages
-
-    def on_text(self, text: str) -> Reply:
-        """Answers an action without tool calls: a reminder of the tools, unless a subclass wants the text."""
-        problem = "the tool call is not valid JSON" if "<tool_call>" in text else "no tool was called"
-        signatures = ", ".join(entry.signature for entry in self._tools.values())
-        return self.note_mistake(f"{problem}. Tools: {signatures}")
-
-    def _call(self, call: ToolCall) -> str:
-        entry = self._tools.get(call.name)
-        if entry is None:
-            return self.note_mistake(unknown_tool(call.name, self._tools))
-        try:
-            answer = getattr(self, call.name)(**entry.validate(call))
-        except ToolError as error:
-            return self.note_mistake(str(error))
-        if isinstance(answer, str):
-            return answer
-        return "" if answer is None else json.dumps(answer, ensure_ascii=False, default=str)
 
 
 def _make(cls: type[EnvType], args: tuple[Any, ...], kwargs: dict[str, Any]) -> EnvType:

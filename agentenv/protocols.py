@@ -1,5 +1,7 @@
 """What the layers ask of each other: an agent that acts, an environment that branches, a sandbox that runs commands."""
 
+import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,9 +11,9 @@ from agentenv.types import Action, Message, Observation, ToolSchema
 
 __all__ = [
     "Agent",
+    "AsyncAgent",
     "BranchingEnv",
     "Capabilities",
-    "ConcurrentAgent",
     "Context",
     "ExecResult",
     "Fidelity",
@@ -20,6 +22,8 @@ __all__ = [
     "SandboxSnapshot",
     "Shell",
     "Snapshot",
+    "SteppableEnv",
+    "Transition",
 ]
 
 
@@ -43,6 +47,7 @@ class Context:
             or when unknown. What a model sampled is never tokenized again.
         covered: how many of `messages` those ids stand for.
         seed: for the randomness of this one action; the same whatever the timing or the batch.
+        max_tokens: most tokens that the action may have; `None` leaves it to the agent.
     """
 
     messages: tuple[Message, ...]
@@ -50,11 +55,15 @@ class Context:
     token_ids: tuple[int, ...] = ()
     covered: int = 0
     seed: int = 0
+    max_tokens: int | None = None
 
 
 @runtime_checkable
 class Agent(Protocol):
-    """Something that acts: a model, a server, a script or a person."""
+    """Something that acts: a model, a server, a script or a person.
+
+    An agent that keeps to `Context.max_tokens` says so by `honors = frozenset({"max_tokens"})`.
+    """
 
     def act(self, contexts: Sequence[Context], /) -> list[Action]:
         """Returns one action per context, in the same order.
@@ -65,11 +74,30 @@ class Agent(Protocol):
         ...
 
 
-@runtime_checkable
-class ConcurrentAgent(Agent, Protocol):
-    """An agent that waits on a server: rollout calls it from `concurrency` threads, one context per call."""
+class AsyncAgent(ABC):
+    """An agent that takes requests at any time, such as one that waits on a server.
 
-    concurrency: int
+    Subclasses write `respond`; `act` follows from it. `agentenv.rollout.Concurrent` lets every episode go on as soon as
+    its own answer is there.
+    """
+
+    honors: frozenset[str] = frozenset()
+
+    @abstractmethod
+    async def respond(self, context: Context, /) -> Action:
+        """Returns the action for one context.
+
+        Raises:
+            AgentError: the model or its server broke; the episode concerned is a failure, not a zero.
+        """
+
+    def act(self, contexts: Sequence[Context], /) -> list[Action]:
+        """Returns one action per context, in the same order, all asked for at once."""
+
+        async def ask() -> list[Action]:
+            return list(await asyncio.gather(*(self.respond(context) for context in contexts)))
+
+        return asyncio.run(ask())
 
 
 class SandboxSnapshot(Protocol):
@@ -248,6 +276,36 @@ class Snapshot:
 StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """All that one step gives, in one answer: an environment in another process costs one round trip a step.
+
+    Attributes:
+        observation: the new messages.
+        reward: of the step; 0 for the begin of an episode.
+        terminated: the task ended the episode.
+        truncated: a limit did.
+        info: as `step` and `reset` return it.
+        state_signature: of the state after the step.
+        action_signature: of the action; `""` for the begin of an episode.
+        snapshot: the state after the step, where it was asked for.
+    """
+
+    observation: Observation
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    info: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    state_signature: str = ""
+    action_signature: str = ""
+    snapshot: Snapshot | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the episode is over."""
+        return self.terminated or self.truncated
+
+
 @runtime_checkable
 class BranchingEnv(Protocol):
     """What rollout needs of an environment."""
@@ -267,6 +325,38 @@ class BranchingEnv(Protocol):
         """The tools an agent may call."""
         ...
 
+    @property
+    def success_threshold(self) -> float:
+        """An episode succeeds when its return exceeds it."""
+        ...
+
+    def begin(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None, snapshot: bool = True
+    ) -> Transition:
+        """Starts an episode: `reset`, with signature and snapshot."""
+        ...
+
+    def advance(self, action: Any, /, *, snapshot: bool = False) -> Transition:
+        """Takes one action: `step`, with signatures, and a snapshot where one is wanted."""
+        ...
+
+    def restore(self, snapshot: Snapshot, /) -> None:
+        """Goes back to a snapshot."""
+        ...
+
+    def reseed(self, seed: int, /) -> None:
+        """Gives the rest of the episode other random numbers."""
+        ...
+
+    def close(self) -> None:
+        """Frees everything."""
+        ...
+
+
+@runtime_checkable
+class SteppableEnv(BranchingEnv, Protocol):
+    """What wrappers and people who step by hand need of an environment, besides."""
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
@@ -281,16 +371,8 @@ class BranchingEnv(Protocol):
         """Returns the complete state."""
         ...
 
-    def restore(self, snapshot: Snapshot, /) -> None:
-        """Goes back to a snapshot."""
-        ...
-
-    def fork(self, n: int) -> Sequence["BranchingEnv"]:
+    def fork(self, n: int) -> Sequence["SteppableEnv"]:
         """Returns independent environments in this state."""
-        ...
-
-    def reseed(self, seed: int, /) -> None:
-        """Gives the rest of the episode other random numbers."""
         ...
 
     def state_signature(self) -> str:
@@ -299,8 +381,4 @@ class BranchingEnv(Protocol):
 
     def action_signature(self, action: Action, /) -> str:
         """Abstraction of an action."""
-        ...
-
-    def close(self) -> None:
-        """Frees everything."""
         ...

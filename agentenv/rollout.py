@@ -7,7 +7,7 @@ Every seed derives from (run, tree, rollout, step), and what each rollout did is
 the same seed gives the same tree whatever the timing. All rollouts of a tree share one reset (and so one root); from
 there on each has random numbers of its own.
 
-Threads live here and nowhere else: a `ConcurrentAgent` is called from `concurrency` threads, one episode each; any
+Threads live here and nowhere else: an `AsyncAgent` is called from 64 threads, one episode each; any
 other agent gets the whole frontier in one call per step.
 """
 
@@ -22,26 +22,11 @@ from typing import Any, Self
 import pydantic_core
 
 from agentenv.errors import AgentError, InfrastructureError, TreeError
-from agentenv.protocols import Agent, BranchingEnv, ConcurrentAgent, Context, Snapshot
-from agentenv.tree import EpisodeTree
+from agentenv.protocols import Agent, AsyncAgent, BranchingEnv, Context, Snapshot
+from agentenv.tree import Anchor, EpisodeTree
 from agentenv.types import Action, Message, Observation, ToolSchema
 
-__all__ = ["Anchor", "Rollout", "derive_seed", "rollout_trees"]
-
-
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """A node chosen to receive continuations.
-
-    Attributes:
-        tree: index into the list of trees.
-        node: the node within it; it must have a snapshot and not have ended.
-        count: how many continuations to sample.
-    """
-
-    tree: int
-    node: int
-    count: int = 1
+__all__ = ["Rollout", "derive_seed", "rollout_trees"]
 
 
 def derive_seed(*parts: object) -> int:
@@ -103,12 +88,14 @@ class _Branch:
     def take(self, action: Action, *, keep_snapshot: bool, max_tokens: int | None) -> None:
         """Steps the environment and records what came back."""
         env = self.env
-        observation, reward, terminated, truncated, info = env.step(action)
+        after = env.advance(action, snapshot=keep_snapshot)
+        observation, terminated, truncated = after.observation, after.terminated, after.truncated
         used = len(action.prompt_token_ids or ()) + len(action.token_ids or ())
         truncated = truncated or (not terminated and max_tokens is not None and used >= max_tokens)
-        signatures = env.state_signature(), env.action_signature(action)
-        snapshot = env.snapshot() if keep_snapshot and not (terminated or truncated) else None
-        self.steps.append(_Step(action, observation, reward, terminated, truncated, *signatures, info, snapshot))
+        snapshot = None if truncated else after.snapshot
+        signatures = after.state_signature, after.action_signature
+        flags = terminated, truncated
+        self.steps.append(_Step(action, observation, after.reward, *flags, *signatures, after.info, snapshot))
         self.messages = (*self.messages, action.to_message(), *observation)
         if action.token_ids is not None and action.prompt_token_ids is not None:
             self.token_ids = (*action.prompt_token_ids, *action.token_ids)
@@ -213,7 +200,7 @@ class Rollout:
         for anchor in anchors:
             _check_anchor(trees, anchor)
         branches = [branch for anchor in anchors for branch in self._branches(trees, anchor)]
-        if isinstance(self.agent, ConcurrentAgent):
+        if isinstance(self.agent, AsyncAgent):
             self._run_concurrently(branches, self.agent)
         else:
             self._run_in_step(branches)
@@ -238,15 +225,16 @@ class Rollout:
 
     def _reset(self, task: Any, seed: int) -> EpisodeTree:
         with self._borrow() as env:
-            observation, info = env.reset(seed=seed, options=None if task is None else {"task": task})
+            start = env.begin(seed=seed, options=None if task is None else {"task": task})
             return EpisodeTree(
-                observation,
-                task_id=str(info.get("task_id", "")),
+                start.observation,
+                task_id=str(start.info.get("task_id", "")),
                 env_id=env.env_id,
                 task=pydantic_core.to_jsonable_python(env.task, fallback=repr),
-                state_signature=env.state_signature(),
+                state_signature=start.state_signature,
                 metadata={"seed": seed, "rollouts": 0},
-                snapshot=env.snapshot(),
+                success_threshold=env.success_threshold,
+                snapshot=start.snapshot,
             )
 
     def _branches(self, trees: Sequence[EpisodeTree], anchor: Anchor) -> Iterator[_Branch]:
@@ -276,7 +264,7 @@ class Rollout:
                     broken = error
                 live = [b for b, action in zip(live, actions, strict=True) if self._advance(b, action, broken)]
 
-    def _run_concurrently(self, branches: Sequence[_Branch], agent: ConcurrentAgent) -> None:
+    def _run_concurrently(self, branches: Sequence[_Branch], agent: AsyncAgent) -> None:
         """Each branch runs in a thread of its own, waiting for the server alone."""
         stop = Event()  # set by the first exception, so that the other branches do not run to their ends
 
@@ -290,7 +278,7 @@ class Rollout:
                         action, broken = None, error
                     going = self._advance(branch, action, broken)
 
-        with ThreadPoolExecutor(agent.concurrency, thread_name_prefix="rollout") as pool:
+        with ThreadPoolExecutor(64, thread_name_prefix="rollout") as pool:
             futures = [pool.submit(run, branch) for branch in branches]
             try:
                 ended, _ = wait(futures, return_when=FIRST_EXCEPTION)

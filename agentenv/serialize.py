@@ -15,8 +15,9 @@ from typing import Any, cast
 
 import pydantic_core
 
+from agentenv.arrays import NO_PARENT
 from agentenv.errors import TreeError, TreeFileError
-from agentenv.tree import NO_PARENT, EpisodeTree, Node, Prompt
+from agentenv.tree import EpisodeTree, Node, Prompt
 from agentenv.types import Action, ToolCall, to_observation
 
 __all__ = ["FORMAT", "VERSION", "iter_trees", "read_trees", "tree_from_dict", "tree_to_dict", "write_trees"]

@@ -1,27 +1,62 @@
-"""Episode trees: all rollouts of one task, merged at shared prefixes, and their frozen numpy view for credit.
+"""Episode trees: all rollouts of one task, merged at shared prefixes.
 
-Letters: `N` nodes, `L` tokens. A node is the state after a step. **Entry `i` of an array belongs to the step INTO
-node `i`; the entry of a root is 0.**
+Letters: `L` tokens. A node is the state after a step.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from agentenv.arrays import NO_PARENT, SUCCESS_THRESHOLD, TreeArrays
 from agentenv.errors import TreeError
 from agentenv.types import Action, Message, Observation
 
-__all__ = ["NO_PARENT", "EpisodeTree", "Node", "Prompt", "TreeArrays", "number_signatures"]
+__all__ = ["Anchor", "Cost", "EpisodeTree", "Node", "Prompt", "relative_prompt"]
 
-NO_PARENT = -1
+TokenIds = tuple[int, ...]
 
-BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A node chosen to receive continuations.
+
+    Attributes:
+        tree: index into the list of trees.
+        node: the node within it; it must have a snapshot and not have ended.
+        count: how many continuations to sample.
+    """
+
+    tree: int
+    node: int
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What something cost; costs add up, from a step to a run.
+
+    Attributes:
+        tokens_sampled: tokens that a model sampled.
+        tokens_read: prompt tokens that a model was given.
+        tokens_cached: those of them that came from a cache.
+        agent_seconds: spent waiting for the agent; an agent that acts for several at once splits its time evenly.
+        env_seconds: spent in the environment.
+        snapshot_seconds: of them, spent taking snapshots where that is known.
+        snapshot_bytes: size of the snapshots kept.
+    """
+
+    tokens_sampled: int = 0
+    tokens_read: int = 0
+    tokens_cached: int = 0
+    agent_seconds: float = 0.0
+    env_seconds: float = 0.0
+    snapshot_seconds: float = 0.0
+    snapshot_bytes: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(*(getattr(self, name) + getattr(other, name) for name in Cost.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +73,9 @@ class Node:
         state_signature: abstraction of the state AT this node.
         action_signature: abstraction of the action INTO this node.
         info: what the environment reported with the step, JSON values only.
+        rollout: number of the rollout that came here first, counted per tree; 0 for a root.
+        attempt: how often infrastructure had broken that rollout before.
+        cost: what the step cost; two nodes that differ in nothing else are equal.
     """
 
     parent: int
@@ -49,6 +87,9 @@ class Node:
     state_signature: str = ""
     action_signature: str = ""
     info: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    rollout: int = 0
+    attempt: int = 0
+    cost: Cost = field(default=Cost(), compare=False)
 
     @property
     def ended(self) -> bool:
@@ -67,7 +108,19 @@ class Prompt:
     """
 
     kept: int
-    token_ids: tuple[int, ...]
+    token_ids: TokenIds
+
+    def __len__(self) -> int:
+        """Number of tokens that the agent saw."""
+        return self.kept + len(self.token_ids)
+
+
+def relative_prompt(before: TokenIds, prompt: TokenIds) -> Prompt:
+    """Returns `prompt` as the longest beginning that it shares with `before`, and what follows that."""
+    kept = min(len(before), len(prompt))
+    if before[:kept] != prompt[:kept]:  # one comparison in C; only a rewritten history is searched
+        kept = next(i for i, (a, b) in enumerate(zip(before, prompt, strict=False)) if a != b)
+    return Prompt(kept, prompt[kept:])
 
 
 class EpisodeTree:
@@ -78,6 +131,7 @@ class EpisodeTree:
         env_id: the environment's id with its version.
         task: the task itself as JSON values, for the record.
         metadata: anything worth keeping (seed, policy version, ...), JSON values only.
+        success_threshold: an episode succeeds when its return exceeds it.
         nodes: the nodes, parents before children; node 0 is the root.
         snapshots: environment snapshots of the nodes that have one, by node; not written to files.
     """
@@ -91,17 +145,21 @@ class EpisodeTree:
         task: Any = None,
         state_signature: str = "",
         metadata: Mapping[str, Any] | None = None,
+        success_threshold: float = SUCCESS_THRESHOLD,
         snapshot: object = None,
     ) -> None:
         self.task_id = task_id
         self.env_id = env_id
         self.task = task
         self.metadata = dict(metadata or {})
+        self.success_threshold = float(success_threshold)
         self.snapshots: dict[int, Any] = {} if snapshot is None else {0: snapshot}
         root = Node(NO_PARENT, None, observation, 0.0, state_signature=state_signature)
         self._nodes = [root]
         self._children: list[list[int]] = [[]]
         self._prompts: list[Prompt | None] = [None]
+        self._lengths: list[int] = [0]
+        self._num_rollouts = 0
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -130,6 +188,8 @@ class EpisodeTree:
     ) -> int:
         """Adds the outcome of one step and returns the new node's index.
 
+        A step from the node that was added last goes on with its rollout; a step from any other begins a new one.
+
         Args:
             parent: the node from which the action was taken.
             action: the action; its `prompt_token_ids`, if any, are stored once, at the parent.
@@ -148,17 +208,11 @@ class EpisodeTree:
         """
         parent = int(parent)  # allocators give numpy integers, which files cannot hold
         self._check_index(parent, "parent")
-        if self._nodes[parent].ended:
-            msg = f"node {parent} has ended (terminated, truncated or failed): nothing can be added below it"
-            raise TreeError(msg)
-        if reward is not None and not np.isfinite(reward):
-            msg = f"reward must be finite, or None where infrastructure failed; got {reward!r}"
-            raise TreeError(msg)
-        if action.prompt_token_ids is not None:
-            self.set_prompt(parent, action.prompt_token_ids)
+        last = len(self) - 1
+        goes_on = 0 < parent == last
         node = Node(
             parent,
-            action.without_prompt(),
+            action,
             observation,
             None if reward is None else float(reward),
             bool(terminated),
@@ -166,12 +220,44 @@ class EpisodeTree:
             state_signature,
             action_signature,
             dict(info or {}),
+            self._nodes[parent].rollout if goes_on else self.num_rollouts,
+            self._nodes[parent].attempt if goes_on else 0,
         )
+        return self.append(node, snapshot=snapshot)
+
+    def append(self, node: Node, *, prompt: Prompt | None = None, snapshot: object = None) -> int:
+        """Adds a complete node, as a rollout and a reader of files do, and returns its index.
+
+        Args:
+            node: the node; its action may still have `prompt_token_ids`.
+            prompt: what the action saw, where its `prompt_token_ids` are not given in full.
+            snapshot: as for `add`.
+
+        Raises:
+            TreeError: as for `add`.
+        """
+        self._check_index(node.parent, "parent")
+        if self._nodes[node.parent].ended:
+            msg = f"node {node.parent} has ended (terminated, truncated or failed): nothing can be added below it"
+            raise TreeError(msg)
+        if node.reward is not None and not np.isfinite(node.reward):
+            msg = f"reward must be finite, or None where infrastructure failed; got {node.reward!r}"
+            raise TreeError(msg)
+        action = node.action
+        if action is None:
+            msg = "action must be an Action, got None: only a root has none"
+            raise TreeError(msg)
+        if prompt is not None:
+            self.restore_prompt(node.parent, prompt)
+        elif action.prompt_token_ids is not None:
+            self.set_prompt(node.parent, action.prompt_token_ids)
         index = len(self._nodes)
-        self._nodes.append(node)
+        self._nodes.append(replace(node, action=action.without_prompt()))
         self._children.append([])
         self._prompts.append(None)
-        self._children[parent].append(index)
+        self._lengths.append(_length(self._prompts[node.parent], action))
+        self._children[node.parent].append(index)
+        self._num_rollouts = max(self._num_rollouts, node.rollout + 1)
         if snapshot is not None:
             self.snapshots[index] = snapshot
         return index
@@ -180,6 +266,11 @@ class EpisodeTree:
         if not 0 <= node < len(self._nodes):
             msg = f"{name} must be a node index in [0, {len(self._nodes)}), got {node}"
             raise TreeError(msg)
+
+    @property
+    def num_rollouts(self) -> int:
+        """One more than the highest number of a rollout; 0 for a root alone."""
+        return self._num_rollouts
 
     def children(self, node: int) -> Sequence[int]:
         """Returns the nodes added below `node`, in order."""
@@ -205,6 +296,11 @@ class EpisodeTree:
             return None
         return float(sum(reward for reward in rewards if reward is not None))
 
+    def succeeded(self, leaf: int) -> bool | None:
+        """Returns whether the return at `leaf` exceeds the threshold; `None` where infrastructure failed."""
+        value = self.episode_return(leaf)
+        return None if value is None else value > self.success_threshold
+
     def messages(self, node: int) -> list[Message]:
         """Returns the conversation from the root up to the observation at `node`."""
         messages: list[Message] = []
@@ -226,263 +322,64 @@ class EpisodeTree:
         Raises:
             TreeError: another action from the same node saw other tokens.
         """
-        prompt = tuple(prompt_token_ids)
-        known = self.prompt_token_ids(node)
-        if known is not None:
-            if known != prompt:
-                msg = f"two actions from node {node} saw different prompts ({len(known)} and {len(prompt)} tokens)"
-                raise TreeError(msg)
-            return
-        before = self.token_ids(node)
-        kept = next((i for i, (a, b) in enumerate(zip(before, prompt, strict=False)) if a != b), None)
-        kept = min(len(before), len(prompt)) if kept is None else kept
-        self._prompts[node] = Prompt(kept, prompt[kept:])
+        self._check_index(node)
+        self.restore_prompt(node, relative_prompt(self.token_ids(node), tuple(prompt_token_ids)))
 
     def restore_prompt(self, node: int, prompt: Prompt) -> None:
-        """Puts back a stored `Prompt`, as a reader of files does."""
+        """Records what an agent saw before acting from `node`, as `relative_prompt` gives it.
+
+        Raises:
+            TreeError: it keeps more tokens than there are, or another action from the same node saw other tokens.
+        """
         self._check_index(node)
-        if not 0 <= prompt.kept <= len(self.token_ids(node)):
-            msg = f"prompt.kept must be in [0, {len(self.token_ids(node))}] at node {node}, got {prompt.kept}"
+        if not 0 <= prompt.kept <= self._lengths[node]:
+            msg = f"prompt.kept must be in [0, {self._lengths[node]}] at node {node}, got {prompt.kept}"
+            raise TreeError(msg)
+        known = self._prompts[node]
+        if known is not None and known != prompt:
+            msg = f"two actions from node {node} saw different prompts ({len(known)} and {len(prompt)} tokens)"
             raise TreeError(msg)
         self._prompts[node] = prompt
+        for child in self._children[node]:
+            self._lengths[child] = _length(prompt, self._nodes[child].action)
 
-    def token_ids(self, node: int) -> tuple[int, ...]:
+    def length(self, node: int) -> int:
+        """Returns the number of tokens from the start to the end of the action INTO `node`; 0 where unknown."""
+        self._check_index(node)
+        return self._lengths[node]
+
+    def token_ids(self, node: int) -> TokenIds:
         """Returns every token from the start to the end of the action INTO `node`.
 
         `()` at the root, and where the tokens of the action or of its prompt are unknown.
         """
-        ids: list[int] = []
-        for i in self.path(node):
-            action = self._nodes[i].action
-            if action is None:
-                continue
-            prompt = self._prompts[self._nodes[i].parent]
-            if prompt is None or action.token_ids is None:
-                ids = []
-            else:
-                ids = [*ids[: prompt.kept], *prompt.token_ids, *action.token_ids]
-        return tuple(ids)
+        wanted = self.length(node)
+        parts: list[TokenIds] = []
+        while wanted:
+            parent, action = self._nodes[node].parent, self._nodes[node].action
+            prompt = self._prompts[parent]
+            if prompt is None or action is None or action.token_ids is None:
+                msg = f"node {node} has no tokens, but a later prompt keeps {wanted} of them"
+                raise TreeError(msg)
+            if wanted > prompt.kept:
+                own = prompt.token_ids + action.token_ids
+                parts.append(own[: wanted - prompt.kept])
+                wanted = prompt.kept
+            node = parent
+        return tuple(token for part in reversed(parts) for token in part)
 
-    def prompt_token_ids(self, node: int) -> tuple[int, ...] | None:
+    def prompt_token_ids(self, node: int) -> TokenIds | None:
         """Returns the full token ids that the actions from `node` saw; `None` when unknown."""
         prompt = self.prompt(node)
-        return None if prompt is None else (*self.token_ids(node)[: prompt.kept], *prompt.token_ids)
+        return None if prompt is None else self.token_ids(node)[: prompt.kept] + prompt.token_ids
 
-    def arrays(self) -> "TreeArrays":
+    def arrays(self) -> TreeArrays:
         """Returns this tree alone as `TreeArrays`."""
         return TreeArrays.from_trees([self])
 
 
-def number_signatures(tree_ids: Sequence[int] | IntArray, signatures: Iterable[Hashable]) -> IntArray:
-    """Numbers signatures 0, 1, ... by first appearance, separately in each tree.
-
-    Args:
-        tree_ids: `[N]` the tree of each entry.
-        signatures: `[N]` any hashable abstraction.
-
-    Returns:
-        `int64 [N]`, equal within a tree exactly where the signatures are equal.
-    """
-    numbers: dict[int, dict[Hashable, int]] = {}
-    out: list[int] = []
-    for tree, signature in zip(tree_ids, signatures, strict=True):
-        seen = numbers.setdefault(int(tree), {})
-        out.append(seen.setdefault(signature, len(seen)))
-    return np.asarray(out, dtype=np.int64)
-
-
-_DTYPES: dict[str, type[np.generic]] = {
-    "parents": np.int64,
-    "rewards": np.float64,
-    "terminated": np.bool_,
-    "truncated": np.bool_,
-    "tree_ids": np.int64,
-    "state_ids": np.int64,
-    "action_ids": np.int64,
-    "valid": np.bool_,
-}
-
-
-@dataclass(frozen=True, eq=False)
-class TreeArrays:
-    """One or many episode trees as arrays: what every estimator reads.
-
-    Parents come before children, so every backup is one pass over `levels`, deepest first. The arrays are read-only.
-    Build them with `TreeArrays.build` (anything array-like) or `TreeArrays.from_trees`.
-    """
-
-    parents: IntArray  # [N] parents[i] < i, NO_PARENT for a root
-    rewards: FloatArray  # [N] reward of the step into node i, finite; 0 for a root and where infrastructure failed
-    terminated: BoolArray  # [N] the task ended the episode at node i
-    truncated: BoolArray  # [N] a limit ended the episode at node i
-    tree_ids: IntArray  # [N] 0, 1, ... in blocks, a tree is one task's rollouts: the group
-    state_ids: IntArray  # [N] signature of the state AT node i, numbered per tree
-    action_ids: IntArray  # [N] signature of the action INTO node i, numbered per tree
-    valid: BoolArray  # [N] False where infrastructure failed
-
-    def __post_init__(self) -> None:
-        for name, dtype in _DTYPES.items():
-            array = np.array(getattr(self, name), dtype=dtype, order="C")
-            if array.ndim != 1 or len(array) != len(self.parents):
-                msg = f"{name} must have shape [N] = [{len(self.parents)}], got {list(array.shape)}"
-                raise TreeError(msg)
-            array.flags.writeable = False
-            object.__setattr__(self, name, array)
-        self._check()
-
-    def _check(self) -> None:
-        index = np.arange(len(self.parents))
-        bad = (self.parents < NO_PARENT) | (self.parents >= index)
-        _refuse(bad, "parents", self.parents, "parents[i] must be in [-1, i): parents come before children")
-        _refuse(~np.isfinite(self.rewards), "rewards", self.rewards, "rewards must be finite")
-        jump = np.diff(self.tree_ids, prepend=-1)
-        bad = (jump < (index == 0)) | (jump > 1) | ((jump == 1) & (self.parents != NO_PARENT))
-        _refuse(
-            bad, "tree_ids", self.tree_ids, "tree_ids must number the trees 0, 1, ... in blocks that start at a root"
-        )
-        inner = self.parents != NO_PARENT
-        above = np.where(inner, self.parents, 0)
-        _refuse(
-            inner & (self.tree_ids[above] != self.tree_ids) if len(above) else inner,
-            "tree_ids",
-            self.tree_ids,
-            "a node must be in its parent's tree",
-        )
-        _refuse(~inner & (self.rewards != 0), "rewards", self.rewards, "the entry of a root must be 0")
-        ended = (self.terminated | self.truncated | ~self.valid)[above] & inner if len(above) else inner
-        _refuse(ended, "parents", self.parents, "nothing comes after an ended or failed node")
-
-    @classmethod
-    def build(
-        cls,
-        parents: ArrayLike,
-        rewards: ArrayLike,
-        *,
-        state_ids: ArrayLike | None = None,
-        action_ids: ArrayLike | None = None,
-        tree_ids: ArrayLike | None = None,
-        terminated: ArrayLike | None = None,
-        truncated: ArrayLike | None = None,
-        valid: ArrayLike | None = None,
-    ) -> "TreeArrays":
-        """Builds the arrays from anything array-like, with defaults.
-
-        Args:
-            parents: `[N]` the node before each, -1 for a root.
-            rewards: `[N]` the reward of the step into each node.
-            state_ids: `[N]`; default: every node is a state of its own.
-            action_ids: `[N]`; default: every step is an action of its own.
-            tree_ids: `[N]`; default: one tree.
-            terminated: `[N]`; default: every leaf.
-            truncated: `[N]`; default: nowhere.
-            valid: `[N]`; default: everywhere.
-
-        Raises:
-            TreeError: an array has the wrong length or breaks a rule; the message names array, entry and rule.
-        """
-        above = np.asarray(parents, dtype=np.int64)
-        count = len(above)
-        own = np.arange(count)
-        if terminated is None:
-            leaf = np.ones(count, dtype=np.bool_)
-            leaf[above[(above >= 0) & (above < count)]] = False
-            terminated = leaf & (above != NO_PARENT)
-        return cls(
-            parents=above,
-            rewards=np.asarray(rewards, dtype=np.float64),
-            terminated=np.asarray(terminated, dtype=np.bool_),
-            truncated=np.asarray(_default(truncated, np.zeros(count)), dtype=np.bool_),
-            tree_ids=np.asarray(_default(tree_ids, np.zeros(count)), dtype=np.int64),
-            state_ids=np.asarray(_default(state_ids, own), dtype=np.int64),
-            action_ids=np.asarray(_default(action_ids, own), dtype=np.int64),
-            valid=np.asarray(_default(valid, np.ones(count)), dtype=np.bool_),
-        )
-
-    @classmethod
-    def from_trees(cls, trees: Sequence[EpisodeTree]) -> "TreeArrays":
-        """Concatenates episode trees; signatures are numbered per tree."""
-        nodes = [node for tree in trees for node in tree.nodes]
-        sizes = np.array([len(tree) for tree in trees], dtype=np.int64)
-        tree_ids = np.repeat(np.arange(len(trees)), sizes)
-        starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
-        parents = np.array([node.parent for node in nodes], dtype=np.int64)
-        return cls(
-            parents=np.where(parents == NO_PARENT, NO_PARENT, parents + starts),
-            rewards=np.array([node.reward or 0.0 for node in nodes], dtype=np.float64),
-            terminated=np.array([node.terminated for node in nodes], dtype=np.bool_),
-            truncated=np.array([node.truncated for node in nodes], dtype=np.bool_),
-            tree_ids=tree_ids,
-            state_ids=number_signatures(tree_ids, (node.state_signature for node in nodes)),
-            action_ids=number_signatures(tree_ids, (node.action_signature for node in nodes)),
-            valid=np.array([node.reward is not None for node in nodes], dtype=np.bool_),
-        )
-
-    def __len__(self) -> int:
-        return len(self.parents)
-
-    @property
-    def num_trees(self) -> int:
-        """How many trees are concatenated."""
-        return int(self.tree_ids[-1]) + 1 if len(self) else 0
-
-    @cached_property
-    def is_root(self) -> BoolArray:
-        """`[N]` whether node i is a root."""
-        return self.parents == NO_PARENT
-
-    @cached_property
-    def is_leaf(self) -> BoolArray:
-        """`[N]` whether nothing comes after node i."""
-        leaf = np.ones(len(self), dtype=np.bool_)
-        leaf[self.parents[~self.is_root]] = False
-        return leaf
-
-    @cached_property
-    def depths(self) -> IntArray:
-        """`[N]` number of steps from the root, 0 at a root."""
-        return _depths(self.parents)
-
-    @cached_property
-    def levels(self) -> list[IntArray]:
-        """Node indices by depth: `levels[d]` are the nodes at depth d, in order."""
-        if not len(self):
-            return []
-        deepest = int(self.depths.max())
-        keys = self.depths.astype(np.int16) if deepest < 2**15 else self.depths  # 16 bits: a radix sort, linear
-        order = np.argsort(keys, kind="stable")
-        return np.split(order, np.cumsum(np.bincount(self.depths))[:-1])
-
-    @cached_property
-    def is_trajectory(self) -> BoolArray:
-        """`[N]` whether a trajectory ends at node i: a leaf after at least one step, not broken by infrastructure."""
-        return self.is_leaf & self.valid & ~self.is_root
-
-    @cached_property
-    def leaf_counts(self) -> IntArray:
-        """`[N]` number of trajectories through node i: the valid leaves below it."""
-        counts = self.is_trajectory.astype(np.int64)
-        for level in reversed(self.levels[1:]):
-            np.add.at(counts, self.parents[level], counts[level])
-        return counts
-
-
-def _default(value: ArrayLike | None, default: ArrayLike) -> ArrayLike:
-    return default if value is None else value
-
-
-def _refuse(bad: BoolArray, name: str, values: NDArray[Any], rule: str) -> None:
-    if bad.any():
-        i = int(np.argmax(bad))
-        msg = f"{rule}; {name}[{i}] is {values[i]}"
-        raise TreeError(msg)
-
-
-def _depths(parents: IntArray) -> IntArray:
-    """Depth of every node by pointer doubling: O(N log depth), no Python loop over nodes."""
-    depths = (parents != NO_PARENT).astype(np.int64)
-    jump = parents.copy()
-    while (live := jump != NO_PARENT).any():
-        to = jump[live]
-        depths[live] += depths[to]
-        jump[live] = jump[to]
-    return depths
+def _length(prompt: Prompt | None, action: Action | None) -> int:
+    """Number of tokens up to the end of an action; 0 where its own or its prompt's are unknown."""
+    if prompt is None or action is None or action.token_ids is None:
+        return 0
+    return len(prompt) + len(action.token_ids)

@@ -18,6 +18,7 @@ __all__ = [
     "Observation",
     "ToolCall",
     "ToolSchema",
+    "Usage",
     "parse_tool_calls",
     "to_observation",
 ]
@@ -130,6 +131,21 @@ def _parts(value: object) -> Iterable[object]:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that one action used, as a server counts them.
+
+    Attributes:
+        prompt_tokens: tokens of the prompt, those from a cache included.
+        cached_tokens: tokens of the prompt whose keys and values came from a cache.
+        completion_tokens: sampled tokens, those of the reasoning included.
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """One assistant message, and how a model produced it.
 
@@ -140,6 +156,8 @@ class Action:
         logprobs: `[L]` natural logarithm of the probability with which each was sampled; `None` when unknown.
         prompt_token_ids: the token ids the model saw before the first sampled one; `None` when unknown.
         finish_reason: `"stop"`, `"length"` (the token limit cut it), or `""` when unknown.
+        reasoning: what the model thought before it answered; kept apart from `content`, never searched for calls.
+        usage: tokens used, where they are counted.
     """
 
     content: str = ""
@@ -148,6 +166,8 @@ class Action:
     logprobs: tuple[float, ...] | None = None
     prompt_token_ids: tuple[int, ...] | None = None
     finish_reason: str = ""
+    reasoning: str = ""
+    usage: Usage | None = None
 
     def __post_init__(self) -> None:
         if self.logprobs is not None and len(self.logprobs) != len(self.token_ids or ()):

@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 import pydantic_core
 
 from agentenv.errors import InfrastructureError, SnapshotError, TreeError
-from agentenv.protocols import BranchingEnv, Snapshot, StepResult
+from agentenv.protocols import Snapshot, SteppableEnv, StepResult, Transition
 from agentenv.tree import EpisodeTree
 from agentenv.types import Action, Message, Observation, ToolSchema
 
@@ -25,7 +25,7 @@ class Wrapper:
         env: what to wrap.
     """
 
-    def __init__(self, env: BranchingEnv) -> None:
+    def __init__(self, env: SteppableEnv) -> None:
         self.env = env
 
     @property
@@ -44,7 +44,12 @@ class Wrapper:
         return self.env.tools
 
     @property
-    def unwrapped(self) -> BranchingEnv:
+    def success_threshold(self) -> float:
+        """An episode succeeds when its return exceeds it."""
+        return self.env.success_threshold
+
+    @property
+    def unwrapped(self) -> SteppableEnv:
         """The environment inside all wrappers."""
         return self.env.unwrapped if isinstance(self.env, Wrapper) else self.env
 
@@ -58,6 +63,22 @@ class Wrapper:
         """Takes one action."""
         return self.env.step(action)
 
+    def begin(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None, snapshot: bool = True
+    ) -> Transition:
+        """Starts an episode: `reset`, with signature and snapshot."""
+        observation, info = self.reset(seed=seed, options=options)
+        taken = self.snapshot() if snapshot else None
+        return Transition(observation, info=info, state_signature=self.state_signature(), snapshot=taken)
+
+    def advance(self, action: Any, /, *, snapshot: bool = False) -> Transition:
+        """Takes one action: `step`, with signatures, and a snapshot where one is wanted."""
+        parsed = Action.parse(action)
+        observation, reward, terminated, truncated, info = self.step(parsed)
+        taken = self.snapshot() if snapshot and not (terminated or truncated) else None
+        signatures = self.state_signature(), self.action_signature(parsed)
+        return Transition(observation, reward, terminated, truncated, info, *signatures, taken)
+
     def snapshot(self) -> Snapshot:
         """Returns the complete state."""
         return self.env.snapshot()
@@ -70,7 +91,7 @@ class Wrapper:
         """Returns independent environments in this state, wrapped alike."""
         return [self._rewrap(env) for env in self.env.fork(n)]
 
-    def _rewrap(self, env: BranchingEnv) -> Self:
+    def _rewrap(self, env: SteppableEnv) -> Self:
         clone = object.__new__(type(self))
         clone.__dict__.update(self.__dict__)
         clone.env = env
@@ -101,7 +122,7 @@ class TransformReward(Wrapper):
         transform: returns the new reward from the old one and the step's `info`.
     """
 
-    def __init__(self, env: BranchingEnv, transform: Callable[[float, dict[str, Any]], float]) -> None:
+    def __init__(self, env: SteppableEnv, transform: Callable[[float, dict[str, Any]], float]) -> None:
         super().__init__(env)
         self.transform = transform
 
@@ -119,7 +140,7 @@ class LimitObservation(Wrapper):
         max_chars: characters per message that are kept, at least 1.
     """
 
-    def __init__(self, env: BranchingEnv, max_chars: int) -> None:
+    def __init__(self, env: SteppableEnv, max_chars: int) -> None:
         super().__init__(env)
         if max_chars < 1:
             msg = f"max_chars must be at least 1, got {max_chars}"
@@ -168,7 +189,7 @@ class RecordTree(Wrapper):
     tree: EpisodeTree | None = None
     node: int = 0
 
-    def __init__(self, env: BranchingEnv) -> None:
+    def __init__(self, env: SteppableEnv) -> None:
         super().__init__(env)
         self._taken: list[tuple[Snapshot, int]] = []  # `reseed` makes them differ from those of the tree
 

@@ -20,6 +20,7 @@ from functools import partial
 import numpy as np
 from estimators_loops import LOOPS, SCALARS, Rows
 
+from agentenv.arrays import TreeArrays
 from agentenv.credit import (
     StepAdvantages,
     allocate_prefixes,
@@ -42,7 +43,6 @@ from agentenv.credit import (
     tree_rl_advantages,
     vine_ppo_advantages,
 )
-from agentenv.tree import TreeArrays
 
 Estimator = Callable[[TreeArrays], StepAdvantages]
 

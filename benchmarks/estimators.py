@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agentenv.arrays import TreeArrays
 from agentenv.credit import (
     PROBLEMS,
     Score,
@@ -40,7 +41,6 @@ from agentenv.credit import (
     tree_rl_advantages,
     vine_ppo_advantages,
 )
-from agentenv.tree import TreeArrays
 
 Estimator = Callable[[TreeArrays], StepAdvantages]
 SIZES = (4, 8, 16, 32, 64)

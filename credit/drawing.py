@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from agentenv.tree import EpisodeTree, TreeArrays
+from agentenv.arrays import TreeArrays
+from agentenv.tree import EpisodeTree
 
 from .result import StepAdvantages
 

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agentenv.tree import TreeArrays
+from agentenv.arrays import TreeArrays
 
 from .groups import group_means, group_sums, ratio
 from .matching import check_ids, state_numbers

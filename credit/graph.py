@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array
 from scipy.sparse.linalg import spsolve
 
-from agentenv.tree import TreeArrays
+from agentenv.arrays import TreeArrays
 
 from .groups import group_sums, ratio
 from .matching import Matching

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from agentenv.arrays import TreeArrays
 from agentenv.errors import TreeError
-from agentenv.tree import TreeArrays
 
 from .passes import check_arrays
 

@@ -6,8 +6,9 @@ Letters: `N` nodes, `M` trees. A *trajectory* is a path from a root to a valid l
 import numpy as np
 from numpy.typing import NDArray
 
+from agentenv.arrays import NO_PARENT, TreeArrays
 from agentenv.errors import TreeError
-from agentenv.tree import NO_PARENT, EpisodeTree, TreeArrays
+from agentenv.tree import EpisodeTree
 
 from .groups import group_means, group_sums, ratio
 from .result import StepAdvantages

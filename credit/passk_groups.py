@@ -5,8 +5,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from agentenv.arrays import TreeArrays
 from agentenv.errors import TreeError
-from agentenv.tree import TreeArrays
 
 from .groups import ratio
 from .passes import assemble, check_steps, episode_returns, mean_below, tree_means

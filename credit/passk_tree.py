@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agentenv.tree import TreeArrays
+from agentenv.arrays import TreeArrays
 
 from .groups import group_sums, ratio
 from .matching import check_ids, state_numbers

@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agentenv.tree import EpisodeTree, TreeArrays
+from agentenv.arrays import TreeArrays
+from agentenv.tree import EpisodeTree
 
 from .allocation import check_shares
 from .groups import group_sums

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agentenv.tree import TreeArrays
+from agentenv.arrays import TreeArrays
 
 from .allocation import Allocation
 from .trace import prefixes_of

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from agentenv.tree import TreeArrays
+from agentenv.arrays import TreeArrays
 
 from .matching import check_ids, match_steps, state_numbers
 from .passes import assemble, check_steps, episode_returns

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agentenv.tree import TreeArrays
+from agentenv.arrays import TreeArrays
 
 from .groups import group_means, ratio
 from .passes import assemble, check_discount, check_steps, returns_below

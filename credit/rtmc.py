@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agentenv.tree import TreeArrays
+from agentenv.arrays import TreeArrays
 
 from .graph import graph_values
 from .groups import group_means, group_sums, ratio

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from agentenv.tree import EpisodeTree, Node, TreeArrays, number_signatures
+from agentenv.arrays import TreeArrays, number_signatures
+from agentenv.tree import EpisodeTree, Node
 
 __all__ = ["FileStep", "action_signature", "signature_arrays", "state_signatures"]
 

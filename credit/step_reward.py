@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agentenv.tree import TreeArrays
+from agentenv.arrays import TreeArrays
 
 from .groups import group_means, group_sums, ratio
 from .matching import renumber

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agentenv.tree import NO_PARENT, TreeArrays
+from agentenv.arrays import NO_PARENT, TreeArrays
 
 from .passk_tree import passk_values
 from .reachability import reachable

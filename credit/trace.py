@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agentenv.tree import TreeArrays
+from agentenv.arrays import TreeArrays
 
 from .allocation import Allocation, cap_groups, check_budget, check_shares, fill_greedily, make_allocation
 from .passes import episode_returns, mean_below, tree_means

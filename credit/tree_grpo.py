@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from agentenv.tree import TreeArrays
+from agentenv.arrays import TreeArrays
 
 from .groups import group_means, group_sums, ratio
 from .passes import assemble, check_steps, episode_returns, mean_below

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agentenv.tree import TreeArrays
+from agentenv.arrays import TreeArrays
 
 from .passes import assemble, check_steps, episode_returns, mean_below, tree_means
 from .result import StepAdvantages

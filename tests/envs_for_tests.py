@@ -1,14 +1,14 @@
 """Small environments and agents that several tests of the core use. All of them keep the contract."""
 
+import asyncio
 import random
 import threading
-import time
 import warnings
 from typing import Any, ClassVar
 
 import agentenv as ae
 from agentenv.errors import AgentError, SandboxError, VerifierError
-from agentenv.protocols import Fidelity
+from agentenv.protocols import AsyncAgent, Fidelity
 
 __all__ = [
     "Boxed",
@@ -245,18 +245,22 @@ class GuessingAgent:
         return ae.Action("", (ae.ToolCall(name, arguments, "call_0"),), ids, logprobs, prompt, "stop")
 
 
-class SlowGuessingAgent(GuessingAgent):
-    """The same behind a server with random delays: rollout calls it from threads."""
+class SlowGuessingAgent(AsyncAgent):
+    """The same behind a server with random delays."""
 
-    def __init__(self, concurrency=4):
-        self.concurrency = concurrency
+    def __init__(self):
         self.jitter = random.Random(7)
-        self.threads = set()
+        self.waiting = self.most_waiting = 0
 
-    def act(self, contexts):
-        self.threads.add(threading.get_ident())
-        time.sleep(self.jitter.random() * 0.003)
-        return super().act(contexts)
+    async def respond(self, context):
+        self.waiting += 1
+        self.most_waiting = max(self.most_waiting, self.waiting)
+        await asyncio.sleep(self.jitter.random() * 0.003)
+        self.waiting -= 1
+        return self.choose(context)
+
+    def choose(self, context):
+        return GuessingAgent().choose(context)
 
 
 class BrokenModel(GuessingAgent):

@@ -6,7 +6,7 @@ Letters: `N` nodes.
 import numpy as np
 from hypothesis import strategies as st
 
-from agentenv.tree import TreeArrays
+from agentenv.arrays import TreeArrays
 
 __all__ = ["copies", "drop_invalid", "reorder", "tree_arrays"]
 

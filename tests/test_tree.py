@@ -9,8 +9,9 @@ from episode_trees import episode_trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentenv.arrays import TreeArrays, number_signatures
 from agentenv.errors import TreeError
-from agentenv.tree import EpisodeTree, Prompt, TreeArrays, number_signatures
+from agentenv.tree import EpisodeTree, Prompt
 from agentenv.types import Action, to_observation
 
 ROOT = to_observation("go")

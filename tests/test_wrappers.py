@@ -8,14 +8,14 @@ from envs_for_tests import Counted, Dice, Flaky, Guess, call, guess, texts
 
 import agentenv as ae
 from agentenv.errors import InfrastructureError, SnapshotError, TreeError
-from agentenv.protocols import BranchingEnv
+from agentenv.protocols import SteppableEnv
 from agentenv.wrappers import LimitObservation, RecordTree, TransformReward, Wrapper
 
 
 def test_a_wrapper_passes_everything_on():
     inner = Dice()
     env = Wrapper(Wrapper(inner))
-    assert isinstance(env, BranchingEnv)
+    assert isinstance(env, SteppableEnv)
     observation, info = env.reset(seed=0, options={"task": {"goal": 3}})
     assert (texts(observation), info["step_count"]) == ("Reach 3.", 0)
     assert (env.env_id, env.task, env.tools) == (inner.env_id, inner.task, inner.tools)

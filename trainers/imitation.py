@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentenv.agents.chat import ChatFormat
-from agentenv.protocols import BranchingEnv, Context
+from agentenv.protocols import Context, SteppableEnv
 from agentenv.types import Action, Message, ToolSchema
 
 __all__ = ["Example", "Phase", "encode_conversation", "imitate", "play_script"]
@@ -56,7 +56,7 @@ class Example:
 
 
 def play_script(
-    env: BranchingEnv, actions: Sequence[Action], *, task: Any = None, seed: int | None = None
+    env: SteppableEnv, actions: Sequence[Action], *, task: Any = None, seed: int | None = None
 ) -> list[Message]:
     """Plays a script in an environment and returns the conversation, up to the last action.
 

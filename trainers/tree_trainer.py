@@ -25,11 +25,12 @@ from trl.models import unwrap_model_for_generation
 from typing_extensions import override
 
 from agentenv.agents import TransformersAgent
+from agentenv.arrays import TreeArrays
 from agentenv.credit import StepAdvantages, rtmc_advantages
 from agentenv.env import Env
 from agentenv.registry import make
-from agentenv.rollout import Anchor, Rollout, derive_seed
-from agentenv.tree import EpisodeTree, TreeArrays
+from agentenv.rollout import Rollout, derive_seed
+from agentenv.tree import Anchor, EpisodeTree
 
 from .config import TreeConfig
 from .rows import Row, pad_rows, tree_rows

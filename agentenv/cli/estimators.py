@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from agentenv.arrays import TreeArrays
 from agentenv.credit import StepAdvantages
-from agentenv.tree import TreeArrays
 
 from .command_line import blame, refuse
 from .environments import parse_options

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from agentenv.agents.command_line import describe_tool, read_action
 from agentenv.errors import EpisodeError, InfrastructureError, SnapshotError, TreeError
-from agentenv.protocols import BranchingEnv
+from agentenv.protocols import SteppableEnv
 from agentenv.tree import EpisodeTree
 from agentenv.wrappers import RecordTree
 
@@ -59,7 +59,7 @@ class Player:
         trees: one tree per episode begun, in order.
     """
 
-    def __init__(self, env: BranchingEnv, console: Console, *, task: Any = None, seed: int = 0) -> None:
+    def __init__(self, env: SteppableEnv, console: Console, *, task: Any = None, seed: int = 0) -> None:
         self._console = console
         self._options = None if task is None else {"task": task}
         self._seed = seed

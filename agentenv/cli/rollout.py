@@ -14,8 +14,8 @@ from .command_line import blame, refuse
 
 if TYPE_CHECKING:
     from agentenv.protocols import Agent
-    from agentenv.rollout import Anchor, Rollout
-    from agentenv.tree import EpisodeTree
+    from agentenv.rollout import Rollout
+    from agentenv.tree import Anchor, EpisodeTree
 
     from .environments import EnvChoice
 
@@ -161,7 +161,7 @@ def _anchors(trees: "Sequence[EpisodeTree]", count: int, seed: int) -> "list[Anc
     import numpy as np
 
     from agentenv.credit import allocate_uniform
-    from agentenv.rollout import Anchor
+    from agentenv.tree import Anchor
 
     rng = np.random.default_rng(seed)
     return [

@@ -12,12 +12,12 @@ from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
 
+from agentenv.arrays import TreeArrays
 from agentenv.credit import StepAdvantages
 from agentenv.errors import TaskError
 from agentenv.trainers import TreeConfig, TreeTrainer
 from agentenv.trainers.progress import TrainingBar
 from agentenv.trainers.run_folder import read_metrics
-from agentenv.tree import TreeArrays
 
 from .command_line import blame
 from .console import open_console, print_fields, say_line

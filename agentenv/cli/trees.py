@@ -68,7 +68,7 @@ def _advantages(found: Sequence[Any], credit: str, options: Sequence[str]) -> li
         return [None] * len(found)
     import numpy as np
 
-    from agentenv.tree import TreeArrays
+    from agentenv.arrays import TreeArrays
 
     from .estimators import choose_estimator
 

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
+from agentenv.arrays import TreeArrays
 from agentenv.credit import (
     allocate_prefixes,
     allocate_roots,
@@ -16,7 +17,6 @@ from agentenv.credit import (
     root_contrast,
     success_shares,
 )
-from agentenv.tree import TreeArrays
 
 EIGHT = [0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.95, 0.99]
 

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
+from agentenv.arrays import TreeArrays
 from agentenv.credit import allocate_arpo, allocate_dynamic, allocate_pcl, allocate_random, allocate_vip
-from agentenv.tree import TreeArrays
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from agentenv import credit
-from agentenv.tree import EpisodeTree, TreeArrays
+from agentenv.arrays import TreeArrays
+from agentenv.tree import EpisodeTree
 from agentenv.types import Action
 
 OTHERS: dict[str, Any] = {

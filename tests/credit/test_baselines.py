@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from strategies import copies, tree_arrays
 
+from agentenv.arrays import TreeArrays
 from agentenv.credit import (
     gigpo_advantages,
     grpo_advantages,
@@ -16,7 +17,6 @@ from agentenv.credit import (
     tree_rl_advantages,
     vine_ppo_advantages,
 )
-from agentenv.tree import TreeArrays
 
 # root -> a -> (win | lose), root -> b -> lose
 FORK = TreeArrays.build(

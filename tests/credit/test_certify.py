@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from agentenv.arrays import TreeArrays
 from agentenv.credit import (
     PROBLEMS,
     StepAdvantages,
@@ -17,7 +18,6 @@ from agentenv.credit import (
     step_reward_advantages,
     vine_ppo_advantages,
 )
-from agentenv.tree import TreeArrays
 
 
 def truth_of(problem):

@@ -5,8 +5,9 @@ import xml.etree.ElementTree as ET
 import pytest
 from rich.console import Console
 
+from agentenv.arrays import TreeArrays
 from agentenv.credit import explain, explain_svg, rtmc_advantages
-from agentenv.tree import EpisodeTree, TreeArrays
+from agentenv.tree import EpisodeTree
 from agentenv.types import Action, ToolCall, to_observation
 
 TREE = TreeArrays.build(

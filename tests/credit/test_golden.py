@@ -6,6 +6,7 @@ Each entry names the repository, commit and function that was run, and the conve
 import numpy as np
 import pytest
 
+from agentenv.arrays import TreeArrays, number_signatures
 from agentenv.credit import (
     dr_grpo_advantages,
     gigpo_advantages,
@@ -16,7 +17,6 @@ from agentenv.credit import (
     rtmc_advantages,
     tree_grpo_advantages,
 )
-from agentenv.tree import TreeArrays, number_signatures
 
 # Two groups of one-step trajectories.
 REWARDS = [1.0, 0.0, 0.5, 2.0, 0.0, 1.0]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from agentenv.arrays import TreeArrays
 from agentenv.credit import dr_grpo_advantages, grpo_advantages, rloo_advantages
-from agentenv.tree import TreeArrays
 
 REWARDS = [1.0, 0.0, 0.0, 3.0]
 TWO_GROUPS = TreeArrays.build(

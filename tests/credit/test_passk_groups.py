@@ -5,8 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from agentenv.arrays import TreeArrays
 from agentenv.credit import passk_training_advantages, pkpo_advantages, rloo_advantages
-from agentenv.tree import TreeArrays
 
 
 def group(*groups):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from agentenv.arrays import TreeArrays
 from agentenv.credit import passk_advantages, reachability_advantages, reachable
-from agentenv.tree import TreeArrays
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -6,8 +6,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from agentenv.arrays import TreeArrays, number_signatures
 from agentenv.credit import rtmc_advantages, rtmc_visits
-from agentenv.tree import TreeArrays, number_signatures
 
 
 def chains(rollouts, rewards):

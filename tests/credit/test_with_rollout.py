@@ -5,6 +5,7 @@ import random
 import numpy as np
 
 import agentenv as ae
+from agentenv.arrays import TreeArrays
 from agentenv.credit import (
     HashedPredictor,
     allocate_prefixes,
@@ -16,8 +17,8 @@ from agentenv.credit import (
     rtmc_advantages,
     rtmc_visits,
 )
-from agentenv.rollout import Anchor, Rollout
-from agentenv.tree import TreeArrays
+from agentenv.rollout import Rollout
+from agentenv.tree import Anchor
 from agentenv.types import Action, ToolCall
 
 

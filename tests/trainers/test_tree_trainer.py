@@ -15,10 +15,10 @@ from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from agentenv import TreeArrays
 from agentenv.credit import allocate_prefixes, grpo_advantages, prefixes_of, rtmc_advantages
-from agentenv.rollout import Anchor
 from agentenv.serialize import read_trees, tree_to_dict
 from agentenv.trainers import TreeConfig
 from agentenv.trainers.run_folder import read_metrics
+from agentenv.tree import Anchor
 
 pytestmark = pytest.mark.model
 

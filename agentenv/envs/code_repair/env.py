@@ -10,12 +10,13 @@ import pydantic
 from typing_extensions import override
 
 from agentenv.credit.signatures import FileStep, action_signature, state_signatures
-from agentenv.env import Reply, ToolEnv
+from agentenv.env import Reply
 from agentenv.errors import TaskError, ToolError, WorkspaceError
 from agentenv.protocols import ExecResult, Sandbox, Snapshot
 from agentenv.sandboxes import SandboxSpec, open_sandbox
 from agentenv.signatures import digest
 from agentenv.tasks import State
+from agentenv.tool_env import ToolEnv
 from agentenv.tools import tool
 from agentenv.types import Action, Message
 

@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Literal
 import pydantic
 from typing_extensions import override
 
-from agentenv.env import Reply, ToolEnv
+from agentenv.env import Reply
 from agentenv.errors import ToolError
 from agentenv.protocols import Sandbox
 from agentenv.signatures import digest
 from agentenv.tasks import State
+from agentenv.tool_env import ToolEnv
 from agentenv.tools import tool
 from agentenv.types import Action, Message, ToolCall
 

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 import pydantic
 from typing_extensions import override
 
-from agentenv.env import Reply, ToolEnv
+from agentenv.env import Reply
 from agentenv.errors import ToolError
 from agentenv.protocols import StepResult
 from agentenv.signatures import digest
 from agentenv.tasks import State
+from agentenv.tool_env import ToolEnv
 from agentenv.tools import tool
 from agentenv.types import Action, ToolSchema
 

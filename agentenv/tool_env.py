@@ -1,0 +1,67 @@
+"""`ToolEnv`: an environment whose methods are the agent's tools. This is what people subclass."""
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from typing_extensions import override
+
+from agentenv.env import Env, Reply
+from agentenv.errors import ToolError
+from agentenv.tools import Tool, collect_tools, unknown_tool
+from agentenv.types import Action, Message, ToolCall, ToolSchema
+
+__all__ = ["ToolEnv"]
+
+
+class ToolEnv(Env):
+    """An environment whose methods are the agent's tools: mark them with `@tool`.
+
+    Type hints and docstrings become JSON schemas, arguments are validated, a wrong call is an observation that the
+    agent can read, `finish` ends the episode, and `max_steps` truncates it.
+    """
+
+    _tools: Mapping[str, Tool] = MappingProxyType({})
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._tools = collect_tools(cls)
+
+    @property
+    @override
+    def tools(self) -> tuple[ToolSchema, ...]:
+        """The tools an agent may call, in OpenAI's format."""
+        return tuple(entry.schema for entry in self._tools.values())
+
+    @override
+    def respond(self, action: Action) -> Reply:
+        if not action.tool_calls:
+            return self.on_text(action.content)
+        messages: list[Message] = []
+        for call in action.tool_calls:
+            if self._terminated:
+                break
+            answer: Message = {"role": "tool", "content": self._call(call), "name": call.name}
+            if call.id:
+                answer["tool_call_id"] = call.id
+            messages.append(answer)
+        return messages
+
+    def on_text(self, text: str) -> Reply:
+        """Answers an action without tool calls: a reminder of the tools, unless a subclass wants the text."""
+        problem = "the tool call is not valid JSON" if "<tool_call>" in text else "no tool was called"
+        signatures = ", ".join(entry.signature for entry in self._tools.values())
+        return self.note_mistake(f"{problem}. Tools: {signatures}")
+
+    def _call(self, call: ToolCall) -> str:
+        entry = self._tools.get(call.name)
+        if entry is None:
+            return self.note_mistake(unknown_tool(call.name, self._tools))
+        try:
+            answer = getattr(self, call.name)(**entry.validate(call))
+        except ToolError as error:
+            return self.note_mistake(str(error))
+        if isinstance(answer, str):
+            return answer
+        return "" if answer is None else json.dumps(answer, ensure_ascii=False, default=str)
