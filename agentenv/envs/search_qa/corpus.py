@@ -1,4 +1,4 @@
-"""Passages, and reading them from JSONL files."""
+"""Passages, and reading them from files and tables."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from agentenv.errors import CorpusError
+from agentenv.rows import Source, as_text, read_rows, shorten
 
 __all__ = ["Passage", "check_passages", "parse_passage", "read_corpus", "write_corpus"]
 
@@ -43,22 +44,21 @@ def parse_passage(row: object, *, where: str = "passage") -> Passage:
         CorpusError: a field is missing, of the wrong type, or empty; or a text is not valid Unicode.
     """
     if not isinstance(row, Mapping):
-        msg = f"{where}: a passage must be a JSON object with 'id', 'title' and 'text', got {_short(row)}"
+        msg = f"{where}: a passage must be a JSON object with 'id', 'title' and 'text', got {shorten(row)}"
         raise CorpusError(msg)
     fields = cast("Mapping[str, Any]", row)
-    key = fields.get("id")
-    if isinstance(key, int) and not isinstance(key, bool):
-        key = str(key)
-    title, text = fields.get("title", ""), fields.get("text")
+    key = as_text(fields.get("id"))
+    title, text = as_text(fields.get("title")), as_text(fields.get("text"))
+    title = "" if title is None else title
     if text is None and isinstance(fields.get("contents"), str):
         title, text = _split_contents(fields["contents"])
     for name, value in (("id", key), ("title", title), ("text", text)):
         if not isinstance(value, str):
-            msg = f"{where}: field {name!r} must be text, got {_short(value)}"
+            msg = f"{where}: field {name!r} must be text, got {shorten(value)}"
             raise CorpusError(msg)
     passage = Passage(cast("str", key), cast("str", title).strip(), cast("str", text).strip())
     if not passage.id or not (passage.title or passage.text):
-        msg = f"{where}: a passage needs a non-empty 'id' and a 'title' or a 'text', got {_short(dict(fields))}"
+        msg = f"{where}: a passage needs a non-empty 'id' and a 'title' or a 'text', got {shorten(dict(fields))}"
         raise CorpusError(msg)
     try:
         f"{passage.id}{passage.contents}".encode()
@@ -76,36 +76,18 @@ def _split_contents(contents: str) -> tuple[str, str]:
     return title, text
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:117] + "..."
-
-
-def read_corpus(path: str | Path) -> Iterator[Passage]:
-    """Yields the passages of a JSONL file, one JSON object per line, in order; blank lines are skipped.
+def read_corpus(source: Source) -> Iterator[Passage]:
+    """Yields the passages of a file (JSON lines, JSON, CSV, parquet), of a table or of an iterable, in order.
 
     Raises:
-        CorpusError: the file is missing, is not UTF-8, a line is not JSON, or a passage is malformed. The message
-            names the file and the line.
+        CorpusError: the file is missing or cannot be read, or a passage is malformed. The message names the file and
+            the line, or the row.
     """
-    path = Path(path)
-    if not path.is_file():
-        msg = f"corpus {str(path)!r} is not a file"
+    if isinstance(source, str | Path) and not Path(source).is_file():
+        msg = f"corpus {str(source)!r} is not a file"
         raise CorpusError(msg)
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                row: object = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                msg = f"{where}: not UTF-8 ({error}); convert the file, e.g. with iconv"
-                raise CorpusError(msg) from None
-            except (ValueError, RecursionError) as error:
-                msg = f"{where}: not JSON ({error}), got {_short(line[:100])}"
-                raise CorpusError(msg) from None
-            yield parse_passage(row, where=where)
+    for where, row in read_rows(source, what="a passage", error=CorpusError):
+        yield parse_passage(row, where=where)
 
 
 def check_passages(passages: Iterable[Passage]) -> Iterator[Passage]:

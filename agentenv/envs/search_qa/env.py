@@ -3,8 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import pydantic
 from typing_extensions import override
@@ -12,6 +11,7 @@ from typing_extensions import override
 from agentenv.env import Reply
 from agentenv.errors import ToolError
 from agentenv.protocols import StepResult
+from agentenv.rows import Source
 from agentenv.signatures import digest
 from agentenv.tasks import State
 from agentenv.tool_env import ToolEnv
@@ -25,7 +25,7 @@ from .retrieval import MAX_QUERY_CHARS, Retriever
 from .scoring import normalize_answer, score_answer, supporting_recall
 from .sources import Corpus, open_retriever, world_retriever
 from .string_table import fold
-from .tasks import QaTask, load_tasks, parse_row
+from .tasks import QaTask, load_tasks
 from .tokenizer import STOPWORDS, Tokenizer
 
 __all__ = ["SearchQA"]
@@ -72,7 +72,8 @@ class SearchQA(ToolEnv):
     Without arguments the documents are those of a small fictional world, made on the spot.
 
     Args:
-        tasks: questions: `QaTask`, rows of a known data set, or the path of a file with such rows. They need a corpus.
+        tasks: questions: `QaTask`, rows of a known data set as a list or a table of any library, or the path of a file
+            with such rows. They need a corpus.
         corpus: a retriever, the URL of a retrieval server, an index folder, or a JSONL file of passages.
         world: where there is no corpus, the fictional world to make: a `Fiction` or its fields.
         protocol: `tools` (`search`, `read`, `answer`) or `search_r1` (tags in plain text).
@@ -100,7 +101,7 @@ class SearchQA(ToolEnv):
     def __init__(
         self,
         *,
-        tasks: Sequence[Any] | str | Path | None = None,
+        tasks: Source | None = None,
         corpus: Corpus | None = None,
         world: Fiction | Mapping[str, Any] | None = None,
         protocol: Literal["tools", "search_r1"] = "tools",
@@ -306,13 +307,13 @@ class _Parsed(tuple[QaTask, ...]):
 
 
 def _open(
-    tasks: Sequence[Any] | str | Path | None, corpus: Corpus | None, world: Fiction | Mapping[str, Any] | None
+    tasks: Source | None, corpus: Corpus | None, world: Fiction | Mapping[str, Any] | None
 ) -> tuple[Retriever, _Parsed]:
     if corpus is not None:
         if world is not None:
             msg = "corpus and world exclude each other: pass one of them"
             raise ValueError(msg)
-        return open_retriever(corpus), _read_tasks(tasks or ())
+        return open_retriever(corpus), _read_tasks(() if tasks is None else tasks)
     fiction = Fiction.model_validate(world or {})
     if tasks is not None and world is None:
         msg = "tasks need a corpus: pass corpus=... (a JSONL file, an index folder, a URL or a retriever)"
@@ -326,12 +327,12 @@ def _fiction_tasks(fiction: Fiction) -> _Parsed:
     return _Parsed(fiction.tasks())
 
 
-def _read_tasks(tasks: Sequence[Any] | str | Path) -> _Parsed:
+def _read_tasks(tasks: Source) -> _Parsed:
     if isinstance(tasks, _Parsed):
         return tasks
-    if isinstance(tasks, str | Path):
-        return _Parsed(load_tasks(tasks))
-    return _Parsed(t if isinstance(t, QaTask) else parse_row(t, where=f"tasks[{n}]") for n, t in enumerate(tasks))
+    if isinstance(tasks, list | tuple) and all(isinstance(task, QaTask) for task in cast("list[Any]", tasks)):
+        return _Parsed(cast("list[QaTask]", tasks))
+    return _Parsed(load_tasks(tasks))
 
 
 def _with(kept: tuple[str, ...], *more: str) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ Source = Annotated[str, typer.Argument(help="An index folder, a JSONL corpus, or
 
 @app.command()
 def build(
-    corpus: Annotated[Path, typer.Argument(help="JSONL, one passage a line: id, title, text.")],
+    corpus: Annotated[Path, typer.Argument(help="JSONL, JSON, CSV or parquet, one passage a row: id, title, text.")],
     out: Annotated[
         Path | None, typer.Option(help="The folder to make; by default the corpus's name plus .index.")
     ] = None,
@@ -123,8 +123,8 @@ def _errors() -> Generator[None]:
 
 
 def _count_lines(path: Path) -> int | None:
-    """Returns the number of lines for the progress bar; None where `read_corpus` will refuse the file."""
-    if not path.is_file():
+    """Returns the number of lines for the progress bar; None where lines are not passages."""
+    if not path.is_file() or path.suffix not in {".jsonl", ".csv", ".tsv"}:
         return None
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))

@@ -17,6 +17,8 @@ def test_forms_of_a_row():
     assert parse_passage({"id": "7", "contents": '"Evan Morris"\nEvan L.\nMorris'}) == Passage(
         "7", "Evan Morris", "Evan L.\nMorris"
     )
+    assert parse_passage({"id": 7.0, "title": 1984, "text": None, "contents": "x\ny"}) == Passage("7", "x", "y")
+    assert parse_passage({"id": "7", "title": 1984, "text": 2.5}) == Passage("7", "1984", "2.5")
     assert parse_passage({"id": "7", "text": "no title"}).contents == "no title"
 
 
@@ -27,7 +29,7 @@ def test_forms_of_a_row():
         ({"title": "t", "text": "x"}, "'id' must be text"),
         ({"id": True, "text": "x"}, "'id' must be text"),
         ({"id": "1", "title": "t"}, "'text' must be text"),
-        ({"id": "1", "title": 3, "text": "x"}, "'title' must be text"),
+        ({"id": "1", "title": [3], "text": "x"}, "'title' must be text"),
         ({"id": "", "text": "x"}, "non-empty 'id'"),
         ({"id": "1", "title": "  ", "text": ""}, "'title' or a 'text'"),
         ({"id": "1", "text": "\ud800"}, "lone surrogate"),

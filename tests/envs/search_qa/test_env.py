@@ -343,7 +343,7 @@ def test_infrastructure_failure_is_no_zero():
         ({"corpus": "http://x", "world": {}}, ValueError, "exclude each other"),
         ({"world": {"people": 1}}, ValueError, "people"),
         ({"corpus": "/nowhere/at/all"}, CorpusError, "neither a JSONL file"),
-        ({"corpus": "http://x", "tasks": [{"question": "?"}]}, TaskError, r"tasks\[0\]"),
+        ({"corpus": "http://x", "tasks": [{"question": "?"}]}, TaskError, "row 0: answers"),
         ({"corpus": "http://x", "tasks": "/nowhere.jsonl"}, TaskError, "cannot read"),
     ],
 )

@@ -1,10 +1,14 @@
 import importlib
 import json
+import math
 import os
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from agentenv.envs.search_qa import SearchQA
 from agentenv.envs.search_qa.corpus import Passage
 from agentenv.envs.search_qa.tasks import QaTask, load_tasks, parse_row, row_passages
 from agentenv.errors import TaskError
@@ -85,9 +89,9 @@ def test_our_own_rows_come_back():
         ({"question": "Q?", "answer": {"start": {"x": 1}}}, "answers"),
         ({"question": "Q?", "answer": [{"x": 1}]}, "an answer must be text"),
         ({"question": "Q?", "answer": "x", "answerable": False}, "unanswerable"),
-        ({"question": "Q?", "answer": "x", "supporting_facts": [[]]}, "unknown form"),
-        ({"question": "Q?", "answer": "x", "paragraphs": [1]}, "unknown form"),
-        ({"question": "Q?", "possible_answers": "[oops"}, "unknown form"),
+        ({"question": "Q?", "answer": "x", "supporting_facts": [[]]}, "'supporting_facts' must hold pairs of .*, got"),
+        ({"question": "Q?", "answer": "x", "paragraphs": [1]}, r"'paragraphs' must hold a list of mappings, got \[1\]"),
+        ({"question": "Q?", "possible_answers": "[oops"}, "'possible_answers': .*must be JSON, got .*json.dumps"),
         ({"question": ["Q?"], "answer": "x"}, "question"),
     ],
 )
@@ -129,6 +133,102 @@ def test_bad_files(tmp_path):
             load_tasks(tmp_path / name)
     with pytest.raises(TaskError, match="cannot read"):
         load_tasks(tmp_path / "absent.jsonl")
+
+
+def table(**columns):
+    """One row, whose columns are given as they are in pandas."""
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame({"question": ["Q?"], **{name: [value] for name, value in columns.items()}})
+
+
+@pytest.mark.parametrize(
+    ("columns", "answers", "supporting"),
+    [
+        ({"answer": np.array(["x", "y"])}, ("x", "y"), ()),
+        ({"golden_answers": np.array(["x", "y"], dtype=object), "answer": None}, ("x", "y"), ()),
+        ({"answers": '["x", "y"]'}, ("x", "y"), ()),
+        ({"answers": "{'text': ['x'], 'answer_start': [3]}"}, ("x",), ()),
+        ({"answer": "['14 May 1972', 'May 1972']"}, ("14 May 1972", "May 1972"), ()),
+        ({"answer": '{"value": "Ada", "aliases": ["Lo"]}'}, ("Ada", "Lo"), ()),
+        ({"answer": "[0, 1)"}, ("[0, 1)",), ()),
+        ({"answer": "[sic]"}, ("[sic]",), ()),
+        ({"answer": "x", "answer_aliases": '["y", "x"]'}, ("x", "y"), ()),
+        ({"answer": "x", "answer_aliases": math.nan}, ("x",), ()),
+        ({"answer": math.nan, "answers": ["y"]}, ("y",), ()),
+        ({"answer": 42.0}, ("42",), ()),
+        ({"answer": np.datetime64("1972-05-14")}, ("1972-05-14",), ()),
+        ({"answer": np.bool_(False)}, ("no",), ()),
+        ({"answer": ["x", None, math.nan]}, ("x",), ()),
+        ({"reward_model": '{"ground_truth": {"target": ["x"]}}'}, ("x",), ()),
+        ({"reward_model": {"ground_truth": {"target": np.array(["x", "y"])}}}, ("x", "y"), ()),
+        ({"answer": "x", "supporting_titles": np.array(["A", "B"])}, ("x",), ("A", "B")),
+        ({"answer": "x", "supporting_titles": '["A", "B"]'}, ("x",), ("A", "B")),
+        ({"answer": "x", "supporting_facts": '[["A", 0]]'}, ("x",), ("A",)),
+        ({"answer": "x", "supporting_facts": {"title": np.array(["A"]), "sent_id": np.array([0])}}, ("x",), ("A",)),
+        ({"answer": "x", "paragraphs": '[{"title": "A", "is_supporting": true}]'}, ("x",), ("A",)),
+    ],
+)
+def test_columns_as_libraries_hold_them(columns, answers, supporting):
+    (task,) = load_tasks(table(**columns))
+    assert (task.answers, task.supporting) == (answers, supporting)
+    assert task.hops == len(supporting)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"answer": math.nan}, r"^row 0: answers: .*at least 1 item"),
+        ({"answer": np.datetime64("NaT")}, "answers: .*at least 1 item"),
+        ({"answer": "x", "question": math.nan}, "question is missing or empty"),
+        ({"answers": "[x y]"}, r"column 'answers': a list .* must be JSON, got '\[x y\]'"),
+        ({"answer": {"value": {"x": 1}}}, "column 'answer': an answer must be text or a list of texts, got {'x': 1}"),
+        ({"answer": "x", "supporting_titles": "A"}, "'supporting_titles' must be a list of texts, got 'A'"),
+        ({"answer": "x", "hops": "many"}, "hops: .*integer.*got 'many'"),
+        ({"answer": "x", "answerable": "False"}, "unanswerable"),
+    ],
+)
+def test_columns_that_cannot_be_used(columns, message):
+    with pytest.raises(TaskError, match=message):
+        load_tasks(table(**columns))
+
+
+def test_bad_rows_are_reported_together_or_left_out():
+    bad = [{"question": "Q?", "answer": answer} for answer in ("x", math.nan, {}, "y")]
+    with pytest.raises(TaskError, match=r"(?s)2 of 4 rows cannot be used:.*row 1: answers.*row 2: answers"):
+        load_tasks(bad)
+    with pytest.warns(UserWarning, match="left out: 2 of 4 rows"):
+        tasks = load_tasks(bad, on_bad_row="skip")
+    assert [task.answers for task in tasks] == [("x",), ("y",)]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.jsonl"])
+def test_the_same_questions_and_passages_from_every_format(name, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    data = pandas.DataFrame([MUSIQUE | {"question_decomposition": None}, {"id": "b", "question": "R?", "answer": "7"}])
+    path = tmp_path / name
+    if name == "a.csv":
+        data.to_csv(path)
+    elif name == "a.parquet":
+        data.to_parquet(path)
+    else:
+        data.to_json(path, orient="records", lines=True)
+    first, second = load_tasks(path)
+    assert (first.id, first.answers, first.hops) == (MUSIQUE["id"], ("Paris", "City of Light"), 3)
+    assert first.supporting == ("A", "C")
+    assert (second.id, second.answers, second.supporting) == ("b", ("7",), ())
+    assert row_passages(path) == row_passages([MUSIQUE])
+
+
+def test_an_environment_takes_a_table(tmp_path):
+    passages = table(id=[7], title=[1984], text=["Orwell wrote it."]).drop(columns="question").map(lambda cell: cell[0])
+    passages.to_parquet(tmp_path / "corpus.parquet")
+    env = SearchQA(corpus=tmp_path / "corpus.parquet", tasks=table(answer=np.array(["Orwell"])))
+    child = pickle.loads(pickle.dumps(env))
+    for one in (env, child):
+        one.reset(seed=0)
+        assert one.task.answers == ("Orwell",)
+        assert "[7] 1984: Orwell wrote it." in one.search("Orwell")
+        one.close()
 
 
 def test_hugging_face_data_sets():
