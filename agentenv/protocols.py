@@ -272,6 +272,11 @@ class Snapshot:
     fidelity: Fidelity = Fidelity.PORTABLE
     origin: str = ""
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of its own state, and of the sandbox's where that is known."""
+        return len(self.state) + len(self.random_state) + int(getattr(self.sandbox, "num_bytes", 0))
+
 
 StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
 
@@ -289,6 +294,7 @@ class Transition:
         state_signature: of the state after the step.
         action_signature: of the action; `""` for the begin of an episode.
         snapshot: the state after the step, where it was asked for.
+        snapshot_seconds: spent taking it.
     """
 
     observation: Observation
@@ -299,6 +305,7 @@ class Transition:
     state_signature: str = ""
     action_signature: str = ""
     snapshot: Snapshot | None = None
+    snapshot_seconds: float = 0.0
 
     @property
     def ended(self) -> bool:

@@ -232,6 +232,8 @@ class Dynamic(ae.Env):
 class GuessingAgent:
     """Rolls or holds by the context's seed, and says so in tokens."""
 
+    honors = frozenset({"max_tokens"})
+
     def act(self, contexts):
         return [self.choose(context) for context in contexts]
 
@@ -240,7 +242,7 @@ class GuessingAgent:
         name = "hold" if draw.random() < 0.25 else "roll"
         arguments = {"sides": draw.randint(2, 20)} if name == "roll" else {}
         prompt = (*context.token_ids, *(1000 + len(m["content"]) for m in context.messages[context.covered :]))
-        ids = tuple(draw.randrange(1000) for _ in range(draw.randint(1, 4)))
+        ids = tuple(draw.randrange(1000) for _ in range(min(draw.randint(1, 4), context.max_tokens or 4)))
         logprobs = tuple(-draw.random() for _ in ids)
         return ae.Action("", (ae.ToolCall(name, arguments, "call_0"),), ids, logprobs, prompt, "stop")
 

@@ -39,7 +39,7 @@ def test_a_tree_has_the_task_the_rollouts_and_what_the_environment_answered():
     assert [len(tree.children(0)) for tree in trees] == [4, 4, 4]
     assert rollout.failures == 0
     for tree in trees:
-        assert (tree.env_id, tree.metadata["rollouts"]) == ("Counted-v0", 4)
+        assert (tree.env_id, tree.num_rollouts) == ("Counted-v0", 4)
         assert all(tree.nodes[leaf].ended for leaf in tree.leaves())
         for i, node in enumerate(tree.nodes[1:], 1):
             assert (i in tree.snapshots) == (not node.ended)
@@ -156,7 +156,7 @@ def test_continuations_start_where_the_anchor_was_and_see_what_it_saw():
     assert list(tree.nodes[: len(before)]) == before
     new = [child for child in tree.children(anchor) if child not in old]
     assert len(new) == 3
-    assert tree.metadata["rollouts"] == 7
+    assert tree.num_rollouts == 7
     for context in seen[:3]:
         assert list(context.messages) == tree.messages(anchor)
         assert context.token_ids == tree.token_ids(anchor)

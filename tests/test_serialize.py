@@ -11,9 +11,9 @@ from episode_trees import episode_trees
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentenv.errors import TreeError, TreeFileError
+from agentenv.errors import TreeFileError
 from agentenv.rollout import rollout_trees
-from agentenv.serialize import FORMAT, VERSION, iter_trees, read_trees, tree_from_dict, tree_to_dict, write_trees
+from agentenv.serialize import FORMAT, VERSION, iter_trees, read_trees, write_trees
 from agentenv.tree import EpisodeTree
 from agentenv.types import Action, ToolCall
 
@@ -67,11 +67,31 @@ def test_what_models_write_and_json_hardly_knows_is_kept(tmp_path):
     assert [signature(again) for again in read_trees(tmp_path / "trees.jsonl")] == [signature(tree)] * 2
 
 
-def test_the_file_starts_with_its_format_and_has_a_tree_a_line(tmp_path):
-    write_trees(tmp_path / "trees.jsonl", grown(2))
-    header, *lines = (tmp_path / "trees.jsonl").read_text().splitlines()
-    assert json.loads(header) == {"format": "agentenv.trees", "version": 1} == {"format": FORMAT, "version": VERSION}
-    assert [json.loads(line)["task"]["goal"] for line in lines] == [0, 1]
+def test_the_file_starts_with_its_format_and_has_a_node_a_line(tmp_path):
+    trees = grown(2)
+    write_trees(tmp_path / "trees.jsonl", trees)
+    header, *lines = map(json.loads, (tmp_path / "trees.jsonl").read_text().splitlines())
+    assert header == {"format": "agentenv.trees", "version": 2} == {"format": FORMAT, "version": VERSION}
+    assert [line["task"]["goal"] for line in lines if "task" in line] == [0, 1]
+    keys = [(line["tree"], line["rollout"], line["step"]) for line in lines if "rollout" in line]
+    assert len(set(keys)) == len(keys) == sum(len(tree) - 1 for tree in trees)
+    assert {tuple(line["from"]) for line in lines if "from" in line} == {(0, 0, 0)}
+
+
+def test_the_order_of_lines_changes_nothing(tmp_path):
+    path = tmp_path / "trees.jsonl"
+    trees = grown(2)
+    write_trees(path, trees)
+    header, *lines = path.read_text().splitlines()
+    begins = [line for line in lines if '"task_id"' in line]
+    chains: dict[tuple[int, int], list[str]] = {}
+    for line in lines:
+        if line not in begins:
+            event = json.loads(line)
+            chains.setdefault((event["tree"], event["rollout"]), []).append(line)
+    mixed = [line for key in sorted(chains, reverse=True) for line in chains[key]]
+    path.write_text("\n".join([header, *begins, *mixed]) + "\n")
+    assert [signature(tree) for tree in read_trees(path)] == [signature(tree) for tree in trees]
 
 
 def test_appending_adds_trees_and_writing_replaces_them(tmp_path):
@@ -109,7 +129,11 @@ def test_nothing_is_added_to_another_file_or_to_a_line_that_was_cut(tmp_path, co
 
 def broken(path, change):
     """Writes a good file, changes its lines, and returns the message of the error."""
-    write_trees(path, grown(2))
+    tree = EpisodeTree(())
+    leaf = tree.add(0, Action("a", (), (2,), (-1.0,), (1,)), reward=0.0)
+    tree.add(tree.add(leaf, Action("b"), reward=0.0), Action("c"), reward=1.0, terminated=True)
+    tree.add(0, Action("d"), reward=1.0)
+    write_trees(path, [tree, tree])
     lines = path.read_bytes().split(b"\n")[:-1]
     path.write_bytes(b"\n".join(change(lines)) + b"\n")
     with pytest.raises(TreeFileError) as caught:
@@ -125,16 +149,10 @@ def edit(lines, number, **changes):
     return [*lines[:number], json.dumps(record).encode(), *lines[number + 1 :]]
 
 
-def edit_node(lines, node, **changes):
-    record = json.loads(lines[2])
-    record["nodes"][node].update(changes)
-    return [*lines[:2], json.dumps(record).encode()]
-
-
-def drop(lines, field):
-    record = json.loads(lines[2])
+def drop(lines, number, field):
+    record = json.loads(lines[number])
     del record[field]
-    return [*lines[:2], json.dumps(record).encode()]
+    return [*lines[:number], json.dumps(record).encode(), *lines[number + 1 :]]
 
 
 CASES = {
@@ -143,44 +161,48 @@ CASES = {
     "blank line": (lambda lines: [lines[0], b"", lines[1]], ", line 2: Expecting value"),
     "not utf-8": (lambda lines: [lines[0], b"\xff\xfe"], ", line 2: 'utf-8' codec can't decode"),
     "deep": (lambda lines: [lines[0], b"[" * 100_000], ", line 2: "),
-    "no header": (lambda lines: lines[1:], ", line 1: expected a header {'format': 'agentenv.trees', 'version': 1}"),
+    "no header": (lambda lines: lines[1:], ", line 1: expected a header {'format': 'agentenv.trees', 'version': 2}"),
     "a list": (lambda lines: [b"[]"], ", line 1: expected a header"),
     "wrong version": (
-        lambda lines: edit(lines, 0, version=2),
-        ", line 1: version must be 1, got 2; read it with the release that wrote it",
+        lambda lines: edit(lines, 0, version=3),
+        ", line 1: version must be 1 to 2, got 3; read it with the release that wrote it",
     ),
-    "two headers": (lambda lines: [*lines, lines[0]], ", line 4: missing 'nodes'"),
-    "a number": (lambda lines: [lines[0], b"7"], ", line 2: expected an object with 'nodes', got 7"),
-    "missing task": (lambda lines: drop(lines, "task"), ", line 3: missing 'task'"),
-    "no nodes": (lambda lines: edit(lines, 2, nodes=[]), ", line 3: 'nodes' must be a list that starts with the root"),
-    "root with parent": (lambda lines: edit_node(lines, 0, parent=0), ", line 3: node 0 must be the root"),
+    "version of text": (lambda lines: edit(lines, 0, version="2"), ", line 1: version must be 1 to 2, got '2'"),
+    "two headers": (lambda lines: [lines[0], *lines], ", line 2: missing 'tree'"),
+    "a number": (lambda lines: [lines[0], b"7"], ", line 2: expected an object, got 7"),
+    "missing task": (lambda lines: drop(lines, 1, "task"), ", line 2: missing 'task'"),
+    "no tree": (lambda lines: [lines[0], *lines[2:]], ", line 2: tree 0 has not begun"),
     "parent missing": (
-        lambda lines: edit_node(lines, 1, parent=99),
-        ", line 3: node 1: parent must be a node index in [0, 1), got 99",
+        lambda lines: edit(lines, 2, **{"from": [9, 0, 9]}),
+        ", line 3: there is no node with rollout, attempt and step [9, 0, 9] before it",
     ),
-    "parent of text": (lambda lines: edit_node(lines, 1, parent="zero"), ", line 3: node 1: "),
-    "reward of text": (lambda lines: edit_node(lines, 1, reward="high"), ", line 3: node 1: "),
+    "parent of text": (lambda lines: edit(lines, 2, **{"from": "zero"}), ", line 3: "),
+    "a step left out": (lambda lines: [*lines[:2], *lines[3:]], ", line 3: step 2 of rollout 0 does not follow"),
+    "a step twice": (lambda lines: [*lines[:4], *lines[3:]], ", line 5: step 2 of rollout 0 does not follow"),
+    "step of text": (lambda lines: edit(lines, 2, step="1"), ", line 3: rollout, attempt and step must be integers"),
+    "reward of text": (lambda lines: edit(lines, 2, reward="high"), ", line 3: "),
     "infinite reward": (
-        lambda lines: edit_node(lines, 1, reward=math.inf),
-        ", line 3: node 1: reward must be finite, or None where infrastructure failed; got inf",
+        lambda lines: edit(lines, 2, reward=math.inf),
+        ", line 3: reward must be finite, or None where infrastructure failed; got inf",
     ),
-    "action missing": (lambda lines: edit_node(lines, 1, action=None), ", line 3: node 1: "),
+    "action missing": (lambda lines: edit(lines, 2, action=None), ", line 3: "),
     "action field": (
-        lambda lines: edit_node(lines, 1, action={"tool_calls": [{"nom": "f"}]}),
-        ", line 3: node 1: ToolCall.__init__() got an unexpected keyword argument 'nom'",
+        lambda lines: edit(lines, 2, action={"tool_calls": [{"nom": "f"}]}),
+        ", line 3: ToolCall.__init__() got an unexpected keyword argument 'nom'",
     ),
     "logprobs": (
-        lambda lines: edit_node(lines, 1, action={"token_ids": [1], "logprobs": [-1.0, -2.0]}),
-        ", line 3: node 1: Action.logprobs must have one entry per token: got 2 for 1 token_ids",
+        lambda lines: edit(lines, 2, action={"token_ids": [1], "logprobs": [-1.0, -2.0]}),
+        ", line 3: Action.logprobs must have one entry per token: got 2 for 1 token_ids",
     ),
     "prompt": (
-        lambda lines: edit_node(lines, 0, prompt={"kept": 4, "token_ids": []}),
+        lambda lines: edit(lines, 2, prompt={"kept": 4, "token_ids": []}),
         ", line 3: prompt.kept must be in [0, 0] at node 0, got 4",
     ),
     "observation": (
-        lambda lines: edit_node(lines, 1, observation=[{"role": "user"}]),
-        ", line 3: node 1: an observation's message needs 'role' and 'content'",
+        lambda lines: edit(lines, 2, observation=[{"role": "user"}]),
+        ", line 3: an observation's message needs 'role' and 'content'",
     ),
+    "after the end": (lambda lines: edit(lines, 2, terminated=True), ", line 4: node 1 has ended"),
 }
 
 
@@ -192,25 +214,80 @@ def test_a_broken_file_is_named_with_line_and_reason(tmp_path, name):
     assert len(message) > len(", line 3: "), message
 
 
-def test_a_node_after_the_end_is_named():
-    tree = EpisodeTree(())
-    tree.add(0, Action("a"), reward=1.0)
-    tree.add(1, Action("b"), reward=1.0)
-    record = tree_to_dict(tree)
-    tree_from_dict(record)
-    record["nodes"][1]["terminated"] = True
-    with pytest.raises(TreeError, match="node 2: node 1 has ended"):
-        tree_from_dict(record)
-
-
-def test_trees_before_the_broken_line_are_read(tmp_path):
+def test_a_line_that_was_cut_is_an_error(tmp_path):
     path = tmp_path / "trees.jsonl"
     write_trees(path, grown(2))
+    count = len(path.read_bytes().splitlines())
     path.write_bytes(path.read_bytes()[:-20])
-    trees = iter_trees(path)
-    assert next(trees).task["goal"] == 0
-    with pytest.raises(TreeFileError, match="line 3: "):
-        next(trees)
+    with pytest.raises(TreeFileError, match=rf"line {count}: the last line was cut"):
+        read_trees(path)
+
+
+def test_a_failed_write_leaves_the_file_that_was_there(tmp_path):
+    path = tmp_path / "trees.jsonl"
+    (tree,) = grown(1)
+    write_trees(path, [tree])
+    before = path.read_bytes()
+    tree.metadata["handle"] = object()
+    for append in (False, True):
+        with pytest.raises(TypeError):
+            write_trees(path, [tree], append=append)
+        assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["trees.jsonl"]
+
+
+# ---------------------------------------------------------------------- version 1
+
+
+OLD = (
+    '{"format": "agentenv.trees", "version": 1}\n'
+    '{"task_id": "t", "env_id": "e-v0", "task": {"goal": 3}, "metadata": {"seed": 5}, "nodes": ['
+    '{"parent": -1, "observation": [{"role": "user", "content": "go"}], "reward": 0.0, "state": "s0",'
+    ' "prompt": {"kept": 0, "token_ids": [1, 2]}},'
+    '{"parent": 0, "observation": [], "reward": 0.5, "state": "s1", "action": {"content": "a", "tool_calls": [],'
+    ' "token_ids": [3], "logprobs": [-0.5]}, "action_signature": "a", "prompt": {"kept": 3, "token_ids": [4]}},'
+    '{"parent": 0, "observation": [], "reward": null, "state": "", "action": {"content": "", "tool_calls": []},'
+    ' "action_signature": "", "info": {"failure": "x"}},'
+    '{"parent": 1, "observation": [], "reward": 1.0, "state": "s2", "action": {"content": "b", "tool_calls": [],'
+    ' "token_ids": [5, 6], "logprobs": [-1.0, -2.0]}, "action_signature": "b", "terminated": true}]}\n'
+)
+
+
+def test_the_version_before_is_read(tmp_path):
+    path = tmp_path / "old.jsonl"
+    path.write_text(OLD)
+    (tree,) = read_trees(path)
+    assert (tree.task_id, tree.env_id, tree.task, tree.metadata) == ("t", "e-v0", {"goal": 3}, {"seed": 5})
+    assert [node.parent for node in tree.nodes] == [-1, 0, 0, 1]
+    assert [node.reward for node in tree.nodes] == [0.0, 0.5, None, 1.0]
+    assert tree.token_ids(3) == (1, 2, 3, 4, 5, 6)
+    write_trees(tmp_path / "new.jsonl", [tree])
+    (again,) = read_trees(tmp_path / "new.jsonl")
+    assert signature(again) == signature(tree)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"parent": -1', '"parent": 0', "line 2: node 0 must be the root"),
+        ('"parent": 1', '"parent": 7', r"line 2: node 3: parent must be a node index in \[0, 3\), got 7"),
+        ('"nodes": [', '"nodes": 7, "rest": [', "line 2: 'nodes' must be a list"),
+        ('"env_id": "e-v0", ', "", "line 2: missing 'env_id'"),
+    ],
+)
+def test_what_is_broken_in_the_version_before_is_named(tmp_path, old, new, words):
+    path = tmp_path / "old.jsonl"
+    path.write_text(OLD.replace(old, new))
+    with pytest.raises(TreeFileError, match=words):
+        read_trees(path)
+
+
+def test_nothing_is_added_to_the_version_before(tmp_path):
+    path = tmp_path / "old.jsonl"
+    path.write_text(OLD)
+    with pytest.raises(TreeFileError, match="nothing can be added to a file of version 1"):
+        write_trees(path, grown(1), append=True)
+    assert path.read_text() == OLD
 
 
 def test_an_empty_file_and_a_missing_one(tmp_path):

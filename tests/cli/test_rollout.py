@@ -64,7 +64,7 @@ def test_the_bundled_demonstrator_solves_every_task(here):
 def test_many_episodes_are_grown_in_parts_and_none_is_lost(here):
     summary = run_json("rollout", "dice_env:Dice", "--tasks", 5, "--rollouts", 100, "--out", "many.jsonl")
     trees = read_trees(here / "many.jsonl")
-    assert [tree.metadata["rollouts"] for tree in trees] == [100] * 5
+    assert [tree.num_rollouts for tree in trees] == [100] * 5
     assert len({tree.metadata["seed"] for tree in trees}) == 5
     assert summary["nodes"] == sum(map(len, trees))
 

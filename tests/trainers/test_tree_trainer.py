@@ -15,7 +15,7 @@ from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from agentenv import TreeArrays
 from agentenv.credit import allocate_prefixes, grpo_advantages, prefixes_of, rtmc_advantages
-from agentenv.serialize import read_trees, tree_to_dict
+from agentenv.serialize import read_trees
 from agentenv.trainers import TreeConfig
 from agentenv.trainers.run_folder import read_metrics
 from agentenv.tree import Anchor
@@ -131,7 +131,7 @@ def test_same_seed_same_trees_token_for_token(tmp_path):
         model, tokenizer = random_model()
         run = trainer(model, tokenizer, tmp_path, seed=seed)
         run.train()
-        return [tree_to_dict(tree) for tree in run.last_trees], metrics_of(run, "loss", "reward", "grad_norm")
+        return [list(tree.nodes) for tree in run.last_trees], metrics_of(run, "loss", "reward", "grad_norm")
 
     first, again, other = grown(1), grown(1), grown(2)
     assert first == again

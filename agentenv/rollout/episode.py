@@ -1,0 +1,250 @@
+"""One episode: context, act, advance, until it ends.
+
+`play` is a generator: it yields what the agent sees and is sent what the agent did. Between two questions it only works
+on its environment. Executors differ in who asks the agent, and when; what an episode is stands here alone.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+
+import pydantic_core
+
+from agentenv.errors import InfrastructureError
+from agentenv.protocols import BranchingEnv, Context, Snapshot, Transition
+from agentenv.tree import Cost, EpisodeTree, Node, Prompt, relative_prompt
+from agentenv.types import Action, Message, ToolSchema
+
+__all__ = ["Answer", "Attempt", "Branch", "Limits", "Step", "branch_at", "derive_seed", "play"]
+
+UNPLACED = -2
+"""Parent of a node that has no index in a tree yet."""
+
+
+def derive_seed(*parts: object) -> int:
+    """Returns a 63-bit seed that depends on every part and on their order."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What ends an episode from outside; `None` for no limit.
+
+    Attributes:
+        retries: how often a rollout that infrastructure broke starts again from its anchor.
+        max_tokens: an episode with at least so many tokens, prompts included, is truncated.
+        max_seconds: an episode that has taken so long is truncated after its step.
+        step_seconds: an environment that needs longer for one step has failed.
+        keep_snapshots: keeps a snapshot at every node where an episode can go on.
+    """
+
+    retries: int = 2
+    max_tokens: int | None = None
+    max_seconds: float | None = None
+    step_seconds: float | None = None
+    keep_snapshots: bool = True
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            msg = f"retries must be at least 0, got {self.retries}"
+            raise ValueError(msg)
+        for name in ("max_tokens", "max_seconds", "step_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                msg = f"{name} must be above 0, or None for no limit; got {value}"
+                raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the agent did, and the seconds that its time is counted with."""
+
+    action: Action
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A node that is not in a tree yet.
+
+    Attributes:
+        node: the node, without its parent.
+        prompt: the tokens that its action saw; `None` when unknown.
+        snapshot: the state after the step, where one was kept.
+    """
+
+    node: Node
+    prompt: Prompt | None = None
+    snapshot: Snapshot | None = None
+
+
+@dataclass(slots=True)
+class Branch:
+    """One rollout: where it starts, and what its attempts did.
+
+    Attributes:
+        tree: index of its tree.
+        anchor: the node that it starts from.
+        number: of the rollout, counted per tree.
+        seed: of all that is random in it.
+        start: the state at the anchor.
+        messages: the conversation up to the anchor.
+        token_ids: its exact tokens, up to the end of the agent's last action; `()` when unknown.
+        covered: how many of `messages` those tokens stand for.
+        attempts: what was done, attempt by attempt; only the last may have gone through.
+        recorded: whether it comes from a journal.
+    """
+
+    tree: int
+    anchor: int
+    number: int
+    seed: int
+    start: Snapshot
+    messages: tuple[Message, ...]
+    token_ids: tuple[int, ...]
+    covered: int
+    attempts: "list[Attempt]" = field(default_factory=list["Attempt"])
+    recorded: bool = False
+
+    def next_attempt(self) -> "Attempt":
+        """Begins an attempt: the conversation as it was at the anchor."""
+        attempt = Attempt(self, len(self.attempts), self.messages, self.token_ids, self.covered)
+        self.attempts.append(attempt)
+        return attempt
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at a rollout: what it did so far, and what its agent sees next."""
+
+    branch: Branch
+    number: int
+    messages: tuple[Message, ...]
+    token_ids: tuple[int, ...]
+    covered: int
+    steps: list[Step] = field(default_factory=list[Step])
+    began: float = field(default_factory=time.monotonic)
+    action: Action | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the task or a limit ended it, or infrastructure broke it."""
+        return bool(self.steps) and self.steps[-1].node.ended
+
+    @property
+    def failed(self) -> bool:
+        """Whether infrastructure broke it."""
+        return bool(self.steps) and self.steps[-1].node.reward is None
+
+    def context(self, tools: tuple[ToolSchema, ...], max_tokens: int | None) -> Context:
+        """What the agent sees before its next action."""
+        seed = derive_seed(self.branch.seed, self.number, len(self.steps))
+        room = None if max_tokens is None else max(1, max_tokens - len(self.token_ids))
+        return Context(self.messages, tools, self.token_ids, self.covered, seed, room)
+
+    def take(self, answer: Answer, after: Transition, env_seconds: float, limits: Limits) -> None:
+        """Records one step, and truncates where a limit is reached."""
+        action = answer.action
+        prompt = None if action.prompt_token_ids is None else relative_prompt(self.token_ids, action.prompt_token_ids)
+        late = limits.max_seconds is not None and time.monotonic() - self.began >= limits.max_seconds
+        long = limits.max_tokens is not None and _tokens(action) >= limits.max_tokens
+        node = Node(
+            UNPLACED,
+            action.without_prompt(),
+            after.observation,
+            after.reward,
+            after.terminated,
+            after.truncated or (not after.terminated and (late or long)),
+            after.state_signature,
+            after.action_signature,
+            pydantic_core.to_jsonable_python(after.info, fallback=repr),
+            self.branch.number,
+            self.number,
+            _cost(answer, after, env_seconds),
+        )
+        self.steps.append(Step(node, prompt, None if node.ended else after.snapshot))
+        self.messages = (*self.messages, action.to_message(), *after.observation)
+        if prompt is not None and action.token_ids is not None and action.prompt_token_ids is not None:
+            self.token_ids = action.prompt_token_ids + action.token_ids
+            self.covered = len(self.messages) - len(after.observation)
+        else:
+            self.token_ids, self.covered = (), 0
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the attempt with a step that has no reward."""
+        info = {"failure": f"{type(error).__name__}: {error}"}
+        action = (self.action or Action()).without_prompt()
+        self.steps.append(
+            Step(Node(UNPLACED, action, (), None, info=info, rollout=self.branch.number, attempt=self.number))
+        )
+
+    def given_up(self, error: BaseException) -> "Attempt":
+        """Returns the same attempt, failed; what hangs in it may go on in the other."""
+        failed = replace(self, steps=[*self.steps])
+        failed.fail(error)
+        return failed
+
+
+def play(
+    branch: Branch, lend: Callable[[], AbstractContextManager[BranchingEnv]], limits: Limits
+) -> Generator[Context, Answer]:
+    """Plays one rollout to its end; where infrastructure breaks it, again from its anchor.
+
+    Args:
+        branch: the rollout; its attempts are recorded in it.
+        lend: lends an environment.
+        limits: what ends it from outside.
+
+    Yields:
+        What the agent sees; the answer is sent, or an `InfrastructureError` thrown where the agent broke.
+    """
+    while len(branch.attempts) <= limits.retries:
+        attempt = branch.next_attempt()
+        try:
+            with lend() as env:
+                env.restore(branch.start)
+                env.reseed(derive_seed(branch.seed, attempt.number, "env"))
+                while not attempt.ended:
+                    attempt.action = None
+                    answer = yield attempt.context(env.tools, limits.max_tokens)
+                    attempt.action = answer.action
+                    began = time.perf_counter()
+                    after = env.advance(answer.action, snapshot=limits.keep_snapshots)
+                    attempt.take(answer, after, time.perf_counter() - began, limits)
+        except InfrastructureError as error:
+            attempt.fail(error)
+        else:
+            return
+        if branch.attempts[attempt.number] is not attempt:  # it hung, and was given up meanwhile
+            return
+
+
+def branch_at(tree: EpisodeTree, index: int, node: int, *, number: int, seed: int) -> Branch:
+    """Returns a rollout that starts at a node of a tree, which has a snapshot."""
+    messages, token_ids = tuple(tree.messages(node)), tree.token_ids(node)
+    covered = len(messages) - len(tree.nodes[node].observation) if token_ids else 0
+    return Branch(index, node, number, seed, tree.snapshots[node], messages, token_ids, covered)
+
+
+def _tokens(action: Action) -> int:
+    """Tokens of the episode up to the end of an action, as far as they are counted."""
+    if action.token_ids is not None:
+        return len(action.prompt_token_ids or ()) + len(action.token_ids)
+    return 0 if action.usage is None else action.usage.prompt_tokens + action.usage.completion_tokens
+
+
+def _cost(answer: Answer, after: Transition, env_seconds: float) -> Cost:
+    action, usage = answer.action, answer.action.usage
+    sampled = len(action.token_ids) if action.token_ids is not None else usage.completion_tokens if usage else 0
+    read = len(action.prompt_token_ids) if action.prompt_token_ids is not None else usage.prompt_tokens if usage else 0
+    return Cost(
+        tokens_sampled=sampled,
+        tokens_read=read,
+        tokens_cached=usage.cached_tokens if usage else 0,
+        agent_seconds=answer.seconds,
+        env_seconds=env_seconds,
+        snapshot_seconds=after.snapshot_seconds,
+        snapshot_bytes=after.snapshot.num_bytes if after.snapshot is not None else 0,
+    )

@@ -1,0 +1,80 @@
+"""Takes rollouts as they end: into a journal at once, into their trees in the order of their numbers."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+from agentenv.serialize import Journal, TreeWriter
+from agentenv.serialize.events import Key, key_of
+from agentenv.tree import EpisodeTree
+
+from .episode import Attempt, Branch, Step
+
+__all__ = ["Recorder", "add_branch"]
+
+
+class Recorder:
+    """Keeps what rollouts did.
+
+    Args:
+        writer: the journal; `None` keeps everything in memory alone.
+        journal: what the journal held before, for a run that goes on.
+    """
+
+    def __init__(self, writer: TreeWriter | None = None, journal: Journal | None = None) -> None:
+        self._writer = writer
+        self._journal = journal
+        self._numbers: WeakKeyDictionary[EpisodeTree, int] = WeakKeyDictionary()
+        self._next = 0
+        self._ended: list[Branch] = []
+
+    def begin(self, tree: EpisodeTree) -> None:
+        """Takes the root of a tree."""
+        number, self._next = self._next, self._next + 1
+        self._numbers[tree] = number
+        if self._writer is not None and (self._journal is None or self._journal.root(number) is None):
+            self._writer.begin_tree(tree)
+
+    def holds(self, tree: EpisodeTree, branch: Branch) -> bool:
+        """Whether the journal holds a rollout already; then its attempts are put into the branch."""
+        number = self._numbers.get(tree)
+        found = None if self._journal is None or number is None else self._journal.attempts(number, branch.number)
+        if found is None:
+            return False
+        branch.recorded = True
+        for number, recorded in enumerate(found):
+            steps = [Step(node, prompt) for node, prompt in recorded]
+            branch.attempts.append(Attempt(branch, number, (), (), 0, steps))
+        return True
+
+    def add(self, trees: Sequence[EpisodeTree], branch: Branch, *, known: bool = False) -> None:
+        """Takes a rollout that has ended, and writes it to the journal."""
+        self._ended.append(branch)
+        tree = trees[branch.tree]
+        if self._writer is not None and not known and tree in self._numbers:
+            attempts = [[(step.node, step.prompt) for step in attempt.steps] for attempt in branch.attempts]
+            self._writer.add_rollout(self._numbers[tree], _key(tree, branch.anchor), attempts)
+
+    def settle(self, trees: Sequence[EpisodeTree]) -> int:
+        """Adds what has ended to the trees, by tree and number; returns how many attempts infrastructure broke."""
+        ended, self._ended = sorted(self._ended, key=lambda branch: (branch.tree, branch.number)), []
+        for branch in ended:
+            add_branch(trees[branch.tree], branch)
+        return sum(attempt.failed for branch in ended for attempt in branch.attempts)
+
+    def close(self) -> None:
+        """Closes the journal."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _key(tree: EpisodeTree, node: int) -> Key:
+    return key_of(tree, node, len(tree.path(node)) - 1)
+
+
+def add_branch(tree: EpisodeTree, branch: Branch) -> None:
+    """Adds all attempts of a rollout to its tree."""
+    for attempt in branch.attempts:
+        parent = branch.anchor
+        for step in attempt.steps:
+            parent = tree.append(replace(step.node, parent=parent), prompt=step.prompt, snapshot=step.snapshot)

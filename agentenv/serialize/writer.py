@@ -1,0 +1,178 @@
+"""Writes trees as append-only events."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, Self
+
+from agentenv.errors import TreeFileError
+from agentenv.tree import EpisodeTree, Node, Prompt
+
+from .blobs import pack
+from .events import FORMAT, VERSION, Key, node_event, tree_event, tree_events
+from .reader import number_of_trees
+
+__all__ = ["TreeWriter", "write_trees"]
+
+
+class TreeWriter:
+    """Adds events to a file, each call at once and whole: what was written before a crash stays readable.
+
+    A call that fails, on a full disk for instance, leaves the file as it was before it. Any thread may call.
+
+    Args:
+        path: the file; its folder is made.
+        append: goes on with an existing file instead of replacing it; a last line that a crash cut is dropped.
+        journal: says in every tree that only rollouts that ended shall be read.
+
+    Attributes:
+        path: the file.
+        num_trees: trees in it; the next gets this number.
+
+    Raises:
+        TreeFileError: the file to add to is of another format or version.
+    """
+
+    def __init__(self, path: str | Path, *, append: bool = False, journal: bool = False) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        old = append and self.path.exists() and self.path.stat().st_size > 0
+        self.num_trees = number_of_trees(self.path) if old else 0
+        self._journal = journal
+        self._lock = Lock()
+        self._blobs: set[str] = set()
+        self._prompts: set[tuple[int, Key]] = set()
+        self._file = self.path.open("r+b" if old else "wb", buffering=0)
+        if old:
+            _drop_cut_line(self._file)
+        else:
+            self._write([{"format": FORMAT, "version": VERSION}])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file. May be called twice."""
+        self._file.close()
+
+    def add_tree(self, tree: EpisodeTree) -> int:
+        """Writes a tree with all its nodes, and returns its number."""
+        with self._lock:
+            number = self.num_trees
+            self._write(tree_events(tree, number))
+            self.num_trees = number + 1
+        return number
+
+    def begin_tree(self, tree: EpisodeTree) -> int:
+        """Writes the root of a tree, and returns the tree's number; its rollouts come by `add_rollout`."""
+        with self._lock:
+            number = self.num_trees
+            self._write([tree_event(number, tree, journal=self._journal)])
+            self.num_trees = number + 1
+        return number
+
+    def add_rollout(self, number: int, start: Key, attempts: Iterable[Sequence[tuple[Node, Prompt | None]]]) -> None:
+        """Writes what a rollout did, attempt by attempt.
+
+        Args:
+            number: of the tree.
+            start: key of the node that it starts from.
+            attempts: the nodes in order, each with what its action saw.
+        """
+        events: list[dict[str, Any]] = []
+        seen: list[tuple[int, Key]] = []
+        with self._lock:
+            for attempt in attempts:
+                before = start
+                for step, (node, prompt) in enumerate(attempt, start[2] + 1):
+                    new = prompt is not None and (number, before) not in self._prompts
+                    shown = prompt if new else None
+                    events.append(
+                        node_event(number, step, node, start=start if before == start else None, prompt=shown)
+                    )
+                    seen += [(number, before)] if new else []
+                    before = (node.rollout, node.attempt, step)
+            if events:
+                events[-1]["last"] = True
+            self._write(events)
+            self._prompts.update(seen)
+
+    def _write(self, events: Iterable[dict[str, Any]]) -> None:
+        blobs: dict[str, str] = {}
+        lines = [_dumps(pack(event, blobs.__setitem__)) for event in events]
+        fresh = {name: url for name, url in blobs.items() if name not in self._blobs}
+        data = memoryview(b"".join([*(_dumps({"blob": name, "url": url}) for name, url in fresh.items()), *lines]))
+        where = self._file.tell()
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except BaseException:
+            self._file.seek(where)
+            self._file.truncate()
+            raise
+        self._blobs.update(fresh)
+
+
+def write_trees(path: str | Path, trees: Iterable[EpisodeTree], *, append: bool = False) -> None:
+    """Writes trees to a file that appears complete or, where something fails, not at all.
+
+    Args:
+        path: the file; its folder is made.
+        trees: what to write.
+        append: adds to an existing file instead of replacing it.
+
+    Raises:
+        TreeFileError: the file to add to is of another format or version, or its last line was cut.
+    """
+    path = Path(path)
+    if append and path.exists() and path.stat().st_size > 0:
+        _check_whole(path)
+        with TreeWriter(path, append=True) as writer:
+            for tree in trees:
+                writer.add_tree(tree)
+        return
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with TreeWriter(aside) as writer:
+            for tree in trees:
+                writer.add_tree(tree)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _check_whole(path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            msg = f"{path}: the last line was cut (no newline after it); delete that line before adding to the file"
+            raise TreeFileError(msg)
+
+
+def _drop_cut_line(file: Any) -> None:
+    """Goes to the end of the last whole line, and drops what follows."""
+    end = file.seek(0, os.SEEK_END)
+    size = 1 << 16
+    while end:
+        begin = max(0, end - size)
+        file.seek(begin)
+        where = file.read(end - begin).rfind(b"\n")
+        if where >= 0:
+            end = begin + where + 1
+            break
+        end = begin
+    file.seek(end)
+    file.truncate()
+
+
+def _dumps(value: Any) -> bytes:
+    """Encodes one line. Half a surrogate pair, which models do write, exists in JSON only as an escape."""
+    try:
+        return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(value, separators=(",", ":")) + "\n").encode()
