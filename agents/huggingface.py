@@ -32,6 +32,8 @@ class TransformersAgent:
         chat: how contexts become token ids.
     """
 
+    honors = frozenset({"max_tokens"})
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -133,8 +135,9 @@ class TransformersAgent:
         for start in range(0, len(contexts), size):
             part = contexts[start : start + size]
             known, seeds = [len(context.token_ids) for context in part], [context.seed for context in part]
+            limits = [context.max_tokens for context in part]
             try:
-                samples += self._sampler.sample(prompts[start : start + size], known, seeds)
+                samples += self._sampler.sample(prompts[start : start + size], known, seeds, limits)
             except (RuntimeError, IndexError) as exc:
                 msg = f"the model failed on {len(part)} contexts: {type(exc).__name__}: {exc}"
                 raise AgentError(msg) from exc

@@ -84,7 +84,13 @@ class Sampler:
         self._accepts_all = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters)
 
     @torch.no_grad()
-    def sample(self, prompts: Sequence[TokenIds], known: Sequence[int], seeds: Sequence[int]) -> list[Sample]:
+    def sample(
+        self,
+        prompts: Sequence[TokenIds],
+        known: Sequence[int],
+        seeds: Sequence[int],
+        limits: Sequence[int | None] | None = None,
+    ) -> list[Sample]:
         """Draws one continuation per prompt.
 
         Args:
@@ -92,11 +98,13 @@ class Sampler:
             known: `[B]` how many of them ended an earlier sample (0: unknown), where keys may be kept.
             seeds: `[B]` of the noise; the same prompt, seed and weights give the same tokens in any batch, up to the
                 rounding of floating-point sums.
+            limits: `[B]` tokens per sample, where less than `max_new_tokens`.
 
         Returns:
             `[B]` in the order of the prompts. A prompt that fills the model's window gives an empty sample.
         """
-        room = [self._room(len(prompt)) for prompt in prompts]
+        most = [limit or self.max_new_tokens for limit in limits or [None] * len(prompts)]
+        room = [min(self._room(len(prompt)), limit) for prompt, limit in zip(prompts, most, strict=True)]
         active = [i for i, tokens in enumerate(room) if tokens > 0]
         samples = [Sample((), (), stopped=False)] * len(prompts)
         if not active:
