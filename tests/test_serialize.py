@@ -173,8 +173,12 @@ CASES = {
     "missing task": (lambda lines: drop(lines, 1, "task"), ", line 2: missing 'task'"),
     "no tree": (lambda lines: [lines[0], *lines[2:]], ", line 2: tree 0 has not begun"),
     "parent missing": (
-        lambda lines: edit(lines, 2, **{"from": [9, 0, 9]}),
+        lambda lines: edit(lines, 2, **{"from": [9, 0, 9]}, step=10),
         ", line 3: there is no node with rollout, attempt and step [9, 0, 9] before it",
+    ),
+    "parent elsewhere": (
+        lambda lines: edit(lines, 2, **{"from": [0, 0, 9]}),
+        ", line 3: step 1 of rollout 0 does not follow 'from', which is step 9",
     ),
     "parent of text": (lambda lines: edit(lines, 2, **{"from": "zero"}), ", line 3: "),
     "a step left out": (lambda lines: [*lines[:2], *lines[3:]], ", line 3: step 2 of rollout 0 does not follow"),

@@ -217,7 +217,11 @@ def _start(event: Mapping[str, Any], before: Key) -> Key:
     """Key of the node that an event's action was taken from."""
     if "from" in event:
         rollout, attempt, step = event["from"]
-        return (rollout, attempt, step) if step else ROOT
+        before = (rollout, attempt, step) if step else ROOT
+        if event["step"] != step + 1:
+            msg = f"step {event['step']} of rollout {event['rollout']} does not follow 'from', which is step {step}"
+            raise TreeError(msg)
+        return before
     if read_key(event) != (*before[:2], before[2] + 1):
         msg = f"step {event['step']} of rollout {event['rollout']} does not follow the line before, and has no 'from'"
         raise TreeError(msg)

@@ -82,7 +82,7 @@ def test_the_table_and_its_json(file):
 
 def test_broken_lines_are_named(file):
     broken = file.read_text().splitlines()
-    broken[2] = broken[2].replace('"parent":0', '"parent":9', 1)
+    broken[2] = broken[2].replace('"from":[0,0,0]', '"from":[0,0,9]', 1)
     file.write_text("\n".join(broken) + "\n")
     line = one_line_error(run("trees", file))
     assert "'FILE'" in line and "t.jsonl, line 3" in line and "9" in line
