@@ -173,8 +173,8 @@ CASES = {
     "missing task": (lambda lines: drop(lines, 1, "task"), ", line 2: missing 'task'"),
     "no tree": (lambda lines: [lines[0], *lines[2:]], ", line 2: tree 0 has not begun"),
     "parent missing": (
-        lambda lines: edit(lines, 2, **{"from": [9, 0, 9]}, step=10),
-        ", line 3: there is no node with rollout, attempt and step [9, 0, 9] before it",
+        lambda lines: edit(lines, 4, **{"from": [9, 0, 9]}, step=10),
+        ", line 5: there is no node with rollout, attempt and step [9, 0, 9] before it",
     ),
     "parent elsewhere": (
         lambda lines: edit(lines, 2, **{"from": [0, 0, 9]}),
