@@ -158,6 +158,7 @@ class Action:
         finish_reason: `"stop"`, `"length"` (the token limit cut it), or `""` when unknown.
         reasoning: what the model thought before it answered; kept apart from `content`, never searched for calls.
         usage: tokens used, where they are counted.
+        weight_version: which weights it was sampled from: how often the agent had been told that they changed.
     """
 
     content: str = ""
@@ -168,6 +169,7 @@ class Action:
     finish_reason: str = ""
     reasoning: str = ""
     usage: Usage | None = None
+    weight_version: int | None = None
 
     def __post_init__(self) -> None:
         if self.logprobs is not None and len(self.logprobs) != len(self.token_ids or ()):

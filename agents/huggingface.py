@@ -24,7 +24,7 @@ class TransformersAgent:
     Every action carries the ids it was sampled as, their log-probabilities under the distribution that was sampled from
     (at `temperature`), and the full prompt. The noise of an action comes from `Context.seed`, so it does not depend on
     the batch it was in, up to the rounding of floating-point sums. The model stays live: it may be trained between
-    calls, and what was remembered of the old weights is dropped by itself (`reset` frees the memory at once).
+    calls, and whoever changes its weights says so by `weights_changed`.
 
     Attributes:
         model: the live model.
@@ -143,6 +143,20 @@ class TransformersAgent:
                 raise AgentError(msg) from exc
         return [self._action(prompt, sample) for prompt, sample in zip(prompts, samples, strict=True)]
 
+    @property
+    def weight_version(self) -> int:
+        """How often the weights have changed since the agent was made."""
+        return self._sampler.weight_version
+
+    def weights_changed(self) -> None:
+        """Says that the weights are others now: drops keys and values kept of the old ones, raises `weight_version`.
+
+        To be called after every optimizer step, moving average, weight sync, `load_state_dict`, merged, loaded or
+        switched adapter. Whoever forgets gets a `RuntimeWarning` at the next call of `act`, which compares the model's
+        logits on a few fixed tokens with those before; with `keep_gib=0` nothing is kept, and nothing compared.
+        """
+        self._sampler.weights_changed()
+
     def reset(self) -> None:
         """Frees the keys and values kept from earlier calls."""
         self._sampler.kept.clear()
@@ -161,6 +175,7 @@ class TransformersAgent:
             logprobs=sample.logprobs,
             prompt_token_ids=prompt,
             finish_reason="stop" if sample.stopped else "length",
+            weight_version=self.weight_version,
         )
 
 

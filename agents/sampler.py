@@ -5,6 +5,7 @@ The layout is always `[left padding][tokens]` without gaps, so masks and positio
 keys and values of earlier calls are kept and only the new messages read; finished rows leave the batch.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,11 @@ TokenIds = tuple[int, ...]
 
 _COMPACT_AT = 0.5
 """Share of live rows at which the finished ones leave the batch: moving rows costs about one token's forward."""
+
+_UNTOLD = (
+    "the model's weights changed between two calls of the agent, and nobody said so: kept keys and values were dropped; "
+    "call agent.weights_changed() after every change of the weights, switched adapters included"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +63,11 @@ class Sampler:
     """Draws continuations of prompts from a model's distribution.
 
     Attributes:
-        model: the live model; its weights may change between calls.
+        model: the live model; its weights may change between calls, and whoever changes them calls `weights_changed`.
         max_new_tokens: limit per sample.
         temperature: of the distribution that is sampled from; 0 takes the likeliest token, with log-probability 0.
-        kept: keys and values of earlier calls.
+        kept: keys and values of earlier calls, all of the present weights.
+        weight_version: how often the weights have changed.
     """
 
     def __init__(
@@ -76,12 +83,20 @@ class Sampler:
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
         self.kept = PrefixStore(keep_bytes)
+        self._keeps = keep_bytes > 0
         self._stops = torch.tensor(sorted(stop_token_ids))
         self._window: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self._weights: list[tuple[int, int]] = []
+        self.weight_version = 0
+        self._probed: torch.Tensor | None = None
         parameters = signature(model.forward).parameters.values()
         self._accepts = {parameter.name for parameter in parameters}
         self._accepts_all = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters)
+
+    def weights_changed(self) -> None:
+        """Drops the kept keys and values, which belong to the weights before, and counts."""
+        self.kept.clear()
+        self.weight_version += 1
+        self._probed = None
 
     @torch.no_grad()
     def sample(
@@ -110,7 +125,7 @@ class Sampler:
         if not active:
             return samples
         with _evaluating(self.model):
-            self._forget_if_trained()
+            self._check_weights()
             unique = {prompts[i]: known[i] for i in active}
             number = {prompt: row for row, prompt in enumerate(unique)}
             frontier = self._read(list(unique), list(unique.values()))
@@ -129,12 +144,26 @@ class Sampler:
     def _tensor(self, values: Sequence[int] | Sequence[Sequence[int]]) -> torch.Tensor:
         return torch.tensor(values, device=self.model.device)
 
-    def _forget_if_trained(self) -> None:
-        """Drops the kept keys when a parameter was replaced or written to since the last call."""
-        weights = [(parameter.data_ptr(), parameter._version) for parameter in self.model.parameters()]
-        if weights != self._weights:
-            self.kept.clear()
-            self._weights = weights
+    def _check_weights(self) -> None:
+        """Compares what the model says to a few fixed tokens with what it said before, where keys may be kept.
+
+        A net below `weights_changed`, which people forget to call. It reads no counter of any framework: whatever
+        changes what the model computes changes these logits, be it a fused optimizer, raw memory or an adapter.
+        """
+        if not self._keeps:
+            return
+        probed = self._probe()
+        if self._probed is None:
+            self._keeps = torch.equal(probed, self._probe())  # else it does not repeat itself: no net, nothing kept
+        elif not torch.equal(probed, self._probed):
+            self.weights_changed()
+            warnings.warn(_UNTOLD, RuntimeWarning, stacklevel=2)
+        self._probed = probed
+
+    def _probe(self) -> torch.Tensor:
+        """Returns the logits `[1, 16, V]` after sixteen tokens spread over the vocabulary."""
+        ids = torch.arange(1, 17, device=self.model.device) * self.model.config.get_text_config().vocab_size // 17
+        return self.model(input_ids=ids[None], use_cache=False).logits
 
     def _read(self, prompts: Sequence[TokenIds], known: Sequence[int]) -> _Frontier:
         """Runs the model over prompts, all different, as far as their keys are not kept already.
@@ -248,7 +277,7 @@ class Sampler:
             samples: `[B]`.
             frontier: where decoding began.
         """
-        if not is_plain(frontier.cache):
+        if not self._keeps or not is_plain(frontier.cache):
             return
         for cache, rows in left:
             found: dict[TokenIds, KeptRow] = {}

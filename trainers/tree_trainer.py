@@ -177,6 +177,7 @@ class TreeTrainer(GRPOTrainer):
                 max_new_tokens=self.args.max_action_tokens,
                 temperature=self.args.temperature,
             )
+        self._agent.weights_changed()  # by the optimizer, or by a checkpoint, since the generation before
         if mode not in self._rollouts:
             self._rollouts[mode] = Rollout(
                 self._make_env,

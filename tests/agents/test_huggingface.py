@@ -1,10 +1,12 @@
 """TransformersAgent: exact tokens and log-probabilities, whatever the batch, the cache and the turn."""
 
+import warnings
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny_chat import CONVERSATIONS, answer, random_model, tiny
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
@@ -106,11 +108,23 @@ def test_known_and_unknown_prefixes_in_one_call():
     assert [a.token_ids for a in actions] == [a.token_ids for a in agent_of(keep_gib=0.0).act(mixed)]
 
 
+def watch(monkeypatch, model) -> list[Any]:
+    """Shapes `[B, C]` of what the model reads from now on, but for the fixed tokens that tell whether it changed."""
+    shapes: list[Any] = []
+    forward = model.forward
+
+    def watched(*args, **kwargs):
+        if kwargs.get("use_cache"):
+            shapes.append(kwargs["input_ids"].shape)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", watched)
+    return shapes
+
+
 def test_equal_prompts_are_read_once(monkeypatch):
     agent = agent_of()
-    rows = []
-    forward = agent.model.forward
-    monkeypatch.setattr(agent.model, "forward", lambda *a, **k: rows.append(k["input_ids"].shape) or forward(*a, **k))
+    rows = watch(monkeypatch, agent.model)
     contexts = roots(24, per_task=8)
     actions = agent.act(contexts)
     assert rows[0][0] == 3
@@ -124,29 +138,79 @@ def test_equal_prompts_are_read_once(monkeypatch):
 
 def test_finished_rows_leave_the_batch(monkeypatch):
     agent = agent_of(max_new_tokens=200)
-    rows = []
-    forward = agent.model.forward
-    monkeypatch.setattr(agent.model, "forward", lambda *a, **k: rows.append(len(k["input_ids"])) or forward(*a, **k))
+    rows = watch(monkeypatch, agent.model)
     contexts = roots(64)
     actions = agent.act(contexts)
-    assert rows[-1] <= 32
+    assert rows[-1][0] <= 32
     assert_exact(agent.model, actions)
     assert_exact(agent.model, agent.act(next_turn(contexts, actions)))
 
 
-def test_trained_weights_make_kept_keys_void():
-    model, tokenizer = random_model(seed=3)
-    agent = agent_of((model, tokenizer))
-    contexts = roots(8)
-    contexts = next_turn(contexts, agent.act(contexts))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+def train_step(model, optimizer):
     model.train()
     model(input_ids=torch.tensor([[5, 6, 7, 8]]), labels=torch.tensor([[5, 6, 7, 8]])).loss.backward()
     optimizer.step()
-    actions = agent.act(contexts)
-    assert model.training
+    optimizer.zero_grad()
+
+
+def fused(model):
+    train_step(model, torch.optim.AdamW(model.parameters(), lr=0.01, fused=True))
+
+
+def plain(model):
+    train_step(model, torch.optim.SGD(model.parameters(), lr=0.05))
+
+
+def moving_average(model):
+    for parameter in model.parameters():
+        parameter.data.lerp_(torch.ones_like(parameter), 0.02)
+
+
+def loaded(model):
+    model.load_state_dict({name: value * 1.05 for name, value in model.state_dict().items()})
+
+
+def raw_memory(model):
+    weight = model.model.layers[0].mlp.up_proj.weight
+    weight.detach().numpy()[0, 0] += 0.5
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("change", [fused, plain, moving_average, loaded, raw_memory])
+def test_changed_weights_make_kept_keys_void(change, told):
+    model, tokenizer = random_model(seed=3)
+    agent = agent_of((model, tokenizer))
+    contexts = roots(8)
+    first = agent.act(contexts)
+    contexts = next_turn(contexts, first)
+    change(model)
+    training = model.training
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if told:
+            agent.weights_changed()
+        actions = agent.act(contexts)
+    assert model.training == training
     model.eval()
     assert_exact(model, actions)
+    assert {a.weight_version for a in first} == {0}
+    assert {a.weight_version for a in actions} == {agent.weight_version} == {1}
+    assert ["weights_changed" in str(warning.message) for warning in caught] == [True] * (not told)
+
+
+def test_adapters_switched_off_and_on_are_other_weights():
+    model, tokenizer = random_model(seed=3)
+    adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)).eval()
+    agent = agent_of((adapted, tokenizer))
+    contexts = next_turn(roots(8), agent.act(roots(8)))
+    with adapted.disable_adapter():
+        agent.weights_changed()
+        assert_exact(adapted, agent.act(contexts))
+    with pytest.warns(RuntimeWarning, match="switched adapters"):
+        assert_exact(adapted, agent.act(contexts))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_exact(adapted, agent.act(next_turn(contexts, agent.act(contexts))))
 
 
 def test_reset_frees_and_zero_keeps_nothing():

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import warnings
 from functools import partial
 from typing import Any, cast
 
@@ -124,6 +125,34 @@ def test_sampler_logprobs_are_the_models_own(tmp_path):
     logprobs = torch.log_softmax(logits, -1).gather(2, batch["completion_ids"][..., None])[..., 0]
     trained = batch["tool_mask"].bool()
     assert torch.allclose(logprobs[trained], batch["old_per_token_logps"][trained], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch", "sgd"])
+def test_every_generation_is_sampled_from_the_weights_of_its_step(tmp_path, optim, monkeypatch):
+    """Few tasks, so that prefixes come again: the first log ratios of every step are 0 within rounding."""
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, tmp_path, tasks=TASKS[:4], optim=optim, max_steps=5, temperature=0.5)
+    generate, ratios, versions = run._generate_and_score_completions, [], []
+
+    def compared(inputs):
+        batch = generate(inputs)
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+        width = batch["completion_ids"].size(1)
+        with torch.no_grad():
+            logits = run.model.eval()(input_ids=ids, attention_mask=mask).logits[:, -width - 1 : -1]
+            run.model.train()
+        logprobs = torch.log_softmax(logits / 0.5, -1).gather(2, batch["completion_ids"][..., None])[..., 0]
+        ratios.append(((logprobs - batch["old_per_token_logps"]) * batch["tool_mask"]).abs().max().item())
+        versions.append({n.action.weight_version for tree in run.last_trees for n in tree.nodes[1:] if n.action})
+        return batch
+
+    monkeypatch.setattr(run, "_generate_and_score_completions", compared)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # the agent's own net finds nothing: it was told
+        run.train()
+    assert ratios == pytest.approx([0.0] * 5, abs=2e-4)
+    assert versions == [{number} for number in range(1, 6)]
 
 
 def test_same_seed_same_trees_token_for_token(tmp_path):
