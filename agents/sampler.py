@@ -26,8 +26,8 @@ _COMPACT_AT = 0.5
 """Share of live rows at which the finished ones leave the batch: moving rows costs about one token's forward."""
 
 _UNTOLD = (
-    "the model's weights changed between two calls of the agent, and nobody said so: kept keys and values were dropped; "
-    "call agent.weights_changed() after every change of the weights, switched adapters included"
+    "the model's weights changed between two calls of the agent, and nobody said so; kept keys and values were "
+    "dropped: call agent.weights_changed() after every change of the weights, switched adapters included"
 )
 
 

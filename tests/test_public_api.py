@@ -47,6 +47,7 @@ PARAMETERS = {
         "finish_reason",
         "reasoning",
         "usage",
+        "weight_version",
     ],
     "Action.parse": ["value"],
     "Action.to_message": ["self"],
