@@ -1,10 +1,19 @@
 """Settings of `TreeTrainer`: TRL's, and the shape of the trees."""
 
+import math
 from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
-__all__ = ["TreeConfig"]
+from .options import check_options
+
+__all__ = ["STEP_WEIGHTS", "TreeConfig"]
+
+STEP_WEIGHTS = ("occupancy", "counts", "unique")
+"""How the steps of a tree can weigh in the loss."""
+
+_PER_SEQUENCE = frozenset({"grpo", "sapo", "luspo", "vespo"})
+"""Losses of TRL that normalize, or take the importance ratio of, whole sequences."""
 
 
 @dataclass
@@ -13,15 +22,36 @@ class TreeConfig(GRPOConfig):
 
     One row of TRL's batch is one task, and so one tree: `per_device_train_batch_size * steps_per_generation` tasks are
     sampled at once on each device, and the leaves of their trees are split into `steps_per_generation` micro-batches.
-    `num_generations` is not used (it is 1 per tree): set `num_rollouts` and `num_continuations`.
 
-    The loss is TRL's: `loss_type`, `epsilon`, `epsilon_high`, `beta`, `entropy_coef`, `num_iterations`, ...
+    The loss is TRL's: `loss_type`, `epsilon`, `epsilon_high`, `beta`, `entropy_coef`, `num_iterations`, ... Options of
+    TRL's sampling and scoring, which this trainer does itself, are refused by name (`agentenv.trainers.options`). Four
+    mean something special:
+
+    - `num_generations` must be left out: it is the number of tasks sampled at once, which is the group that TRL checks
+      its batch sizes against. Episodes per task are `num_rollouts` and `num_continuations`.
+    - `max_completion_length` is the constant of `loss_type="dr_grpo"` (512 by default) and refused with other losses.
+      Lengths are limited by `max_action_tokens`, `max_episode_tokens` and the environment's `max_steps`.
+    - `disable_dropout` is true by default: what was sampled without dropout is trained without it.
+    - losses per sequence (`grpo`, `sapo`, `luspo`, `vespo`, `importance_sampling_level="sequence"`) need
+      `num_continuations=0`: a step that several sequences share has no sequence of its own.
     """
 
+    num_generations: int | None = field(default=None, metadata={"help": "Must be left out: see num_rollouts."})
+    max_completion_length: int | None = field(
+        default=None, metadata={"help": 'The constant of loss_type="dr_grpo", 512 by default; refused otherwise.'}
+    )
+    disable_dropout: bool = field(default=True, metadata={"help": "Train without dropout, as is sampled."})
     num_rollouts: int = field(default=8, metadata={"help": "Full episodes sampled from the root of each tree."})
     num_continuations: int = field(
         default=0,
         metadata={"help": "Further episodes per tree, continued in mid-episode from snapshots of earlier ones."},
+    )
+    step_weights: str = field(
+        default="occupancy",
+        metadata={
+            "help": "How steps weigh in the loss: 'occupancy' (as the policy itself would come through them, unbiased "
+            "wherever continuations start), 'counts' (episodes through them) or 'unique' (every step once)."
+        },
     )
     max_action_tokens: int = field(default=256, metadata={"help": "Limit of the tokens of one action."})
     max_episode_tokens: int | None = field(
@@ -31,29 +61,67 @@ class TreeConfig(GRPOConfig):
     rollout_retries: int = field(
         default=2, metadata={"help": "How often a rollout that infrastructure broke starts again."}
     )
+    max_broken_generations: int = field(
+        default=3,
+        metadata={"help": "Training stops with an error after so many generations in a row without a valid episode."},
+    )
     save_trees_steps: int = field(
         default=0, metadata={"help": "Write the episode trees of every so many optimizer steps; 0 for never."}
     )
+    allow_changes: bool = field(
+        default=False, metadata={"help": "Resume a run with other settings than it has; refused by name otherwise."}
+    )
 
     def __post_init__(self) -> None:
-        for name, least in (("num_rollouts", 1), ("num_continuations", 0), ("max_action_tokens", 1)):
-            if getattr(self, name) < least:
-                msg = f"{name} must be at least {least}, got {getattr(self, name)}"
+        least = {
+            "num_rollouts": 1,
+            "num_continuations": 0,
+            "max_action_tokens": 1,
+            "rollout_retries": 0,
+            "max_broken_generations": 1,
+            "save_trees_steps": 0,
+        }
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                msg = f"{name} must be at least {bound}, got {getattr(self, name)}"
                 raise ValueError(msg)
-        if self.top_p != 1.0 or self.top_k not in {0, None, -1} or self.min_p:
+        if self.max_episode_tokens is not None and self.max_episode_tokens < 1:
+            msg = f"max_episode_tokens must be at least 1 or None, got {self.max_episode_tokens}"
+            raise ValueError(msg)
+        if self.step_weights not in STEP_WEIGHTS:
+            msg = f"step_weights must be one of {', '.join(STEP_WEIGHTS)}, got {self.step_weights!r}"
+            raise ValueError(msg)
+        if not 0 < self.temperature < math.inf:
+            msg = f"temperature must be above 0 and finite, got {self.temperature}: greedy play explores nothing"
+            raise ValueError(msg)
+        check_options(self)
+        self._check_loss()
+        tasks = self._tasks_per_generation()
+        for name, group in (("num_generations", tasks), ("num_generations_eval", 1)):
+            if getattr(self, name) not in {None, group}:
+                msg = f"{name} must be left out, got {getattr(self, name)}: episodes per task are num_rollouts"
+                raise ValueError(msg)
+        # TRL's group of rows that belong together: here a row is a task, and a generation belongs together.
+        self.num_generations, self.num_generations_eval = tasks, 1
+        super().__post_init__()
+
+    def _check_loss(self) -> None:
+        if self.loss_type == "dr_grpo":
+            self.max_completion_length = self.max_completion_length or 512
+        elif self.max_completion_length is not None:
             msg = (
-                f"top_p must be 1, top_k 0 and min_p unset, got {self.top_p}, {self.top_k} and {self.min_p}: the loss "
-                "needs the probabilities of the distribution that was sampled from"
+                f"max_completion_length must be left out with loss_type={self.loss_type!r}, got "
+                f"{self.max_completion_length}: set max_action_tokens or max_episode_tokens"
             )
             raise ValueError(msg)
-        if self.use_vllm:
-            msg = "use_vllm must be False, got True: TreeTrainer samples with the training model itself"
+        level = self.importance_sampling_level
+        if self.num_continuations and (self.loss_type in _PER_SEQUENCE or level == "sequence"):
+            msg = (
+                f"num_continuations must be 0 with loss_type={self.loss_type!r} and "
+                f"importance_sampling_level={level!r}, got {self.num_continuations}: a step that several "
+                "sequences share has none of its own; take 'dapo', 'bnpo', 'dr_grpo' or 'cispo' at token level"
+            )
             raise ValueError(msg)
-        # TRL refuses a single generation, in this method only; the trainer itself is built for it.
-        self.num_generations = self._tasks_per_generation()
-        self.num_generations_eval = 1
-        super().__post_init__()
-        self.num_generations = 1
 
     def _tasks_per_generation(self) -> int:
         steps = self.steps_per_generation or self.gradient_accumulation_steps

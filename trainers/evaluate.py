@@ -1,12 +1,12 @@
 """How well an agent does on fixed tasks."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agentenv.protocols import Agent, BranchingEnv
-from agentenv.rollout import rollout_trees
+from agentenv.rollout import derive_seed, rollout_trees
+from agentenv.stats import EpisodeStats, episode_stats
 from agentenv.tree import EpisodeTree
 
 __all__ = ["Evaluation", "evaluate_agent"]
@@ -17,28 +17,46 @@ class Evaluation:
     """The outcome of one episode per task.
 
     Attributes:
-        success: share of the episodes with a positive return.
-        mean_return: mean undiscounted return.
-        mean_steps: mean length in steps.
-        num_episodes: episodes that count.
-        num_failed: tasks that infrastructure broke; they count nowhere.
+        stats: sums over the episodes.
         trees: the episodes, one tree per task.
     """
 
-    success: float
-    mean_return: float
-    mean_steps: float
-    num_episodes: int
-    num_failed: int
+    stats: EpisodeStats
     trees: tuple[EpisodeTree, ...]
+
+    @property
+    def success(self) -> float:
+        """Share of the episodes whose return exceeds their environment's threshold; NaN where none went through."""
+        return self.stats.roots.success
+
+    @property
+    def mean_return(self) -> float:
+        """Mean undiscounted return."""
+        return self.stats.roots.mean_return
+
+    @property
+    def mean_steps(self) -> float:
+        """Mean length in steps."""
+        return self.stats.roots.mean_steps
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes that went through."""
+        return self.stats.roots.episodes
+
+    @property
+    def num_failed(self) -> int:
+        """Tasks that infrastructure broke; they count nowhere else."""
+        return self.stats.roots.failed
 
     @property
     def standard_error(self) -> float:
         """Of `success`: sqrt(p (1 - p) / n)."""
-        return math.sqrt(self.success * (1 - self.success) / self.num_episodes) if self.num_episodes else math.nan
+        return self.stats.roots.standard_error
 
     def __str__(self) -> str:
-        return f"{self.success:.3f} (standard error {self.standard_error:.3f}, {self.num_episodes} tasks)"
+        failed = f", {self.num_failed} failed" if self.num_failed else ""
+        return f"{self.success:.3f} (standard error {self.standard_error:.3f}, {self.num_episodes} tasks{failed})"
 
 
 def evaluate_agent(
@@ -55,26 +73,13 @@ def evaluate_agent(
     Args:
         make_env: returns a new environment.
         agent: what acts.
-        tasks: the tasks.
-        seed: of the episodes; equal seeds give equal random numbers.
+        tasks: the tasks; `None` lets the environment draw one.
+        seed: of the episodes; equal seeds give equal random numbers, every task has its own.
         batch_size: tasks played at once.
         on_end: called with every finished episode.
     """
     trees: list[EpisodeTree] = []
     for start in range(0, len(tasks), batch_size):
         part = tasks[start : start + batch_size]
-        trees += rollout_trees(make_env, agent, part, seed=seed + start, on_end=on_end)
-    # A retried episode leaves its broken attempts in the tree; the last leaf is the one that went through.
-    ends = [(tree, tree.leaves()[-1]) for tree in trees]
-    returns = [
-        (value, len(tree.path(leaf)) - 1) for tree, leaf in ends if (value := tree.episode_return(leaf)) is not None
-    ]
-    count = len(returns)
-    return Evaluation(
-        success=sum(value > 0 for value, _ in returns) / count if count else math.nan,
-        mean_return=sum(value for value, _ in returns) / count if count else math.nan,
-        mean_steps=sum(steps for _, steps in returns) / count if count else math.nan,
-        num_episodes=count,
-        num_failed=len(trees) - count,
-        trees=tuple(trees),
-    )
+        trees += rollout_trees(make_env, agent, part, seed=derive_seed(seed, "eval", start), on_end=on_end)
+    return Evaluation(episode_stats(trees), tuple(trees))

@@ -36,7 +36,7 @@ class TrainingBar(TrainerCallback):
 
     @override
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-        new = {_SHOWN[key]: value for key, value in (logs or {}).items() if key in _SHOWN}
+        new = {_SHOWN[key]: value for key, value in (logs or {}).items() if key in _SHOWN and value is not None}
         if not new:
             return
         self._now |= new

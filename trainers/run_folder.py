@@ -1,28 +1,41 @@
 """The folder of a run: configuration, metrics, episode trees, learning curve, checkpoints.
 
 config.json        settings, environment, estimator, versions
+config_step_10.json  the same where the run was resumed at step 10 with other settings
 metrics.jsonl      one JSON object per log, with its step
 trees/step_10.jsonl  the episode trees of that step
 curve.png          reward and success by step
 checkpoint-N/      model, tokenizer, optimizer: TRL's own
+
+What a crash cut off is left out when it is read; whole files are replaced, never written over.
 """
 
 import json
+import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
 from agentenv.serialize import write_trees
 from agentenv.tree import EpisodeTree
 
-__all__ = ["GrowsTrees", "RunFolder", "draw_curve", "read_metrics"]
+from .config import TreeConfig
+
+__all__ = ["GrowsTrees", "RunFolder", "changed_settings", "draw_curve", "read_metrics", "write_model_card"]
 
 _PACKAGES = ("agentenv", "torch", "transformers", "trl", "accelerate", "gymnasium", "numpy")
+
+_FREE = ("log", "eval", "save", "hub", "push", "dataloader", "trackio", "torch_compile", "gradient_checkpointing",
+         "per_device_eval", "output_dir", "max_steps", "num_train_epochs", "report_to", "run_name", "project",
+         "disable_tqdm", "resume_from", "allow_changes", "max_broken", "rollout_retries", "local_rank", "do_", "ddp",
+         "include", "skip_memory", "metric_for", "greater", "load_best", "use_cpu", "ignore_data",
+         "restore_callback")  # fmt: skip
+"""How settings begin that do not change what is learned: how long, how it is shown, what is kept."""
 
 
 class GrowsTrees(Protocol):
@@ -31,10 +44,6 @@ class GrowsTrees(Protocol):
     @property
     def last_trees(self) -> Sequence[EpisodeTree]:
         """The trees of the last generation, on this process."""
-        ...
-
-    def close(self) -> None:
-        """Closes the environments."""
         ...
 
 
@@ -46,27 +55,38 @@ class RunFolder(TrainerCallback):
     Args:
         trainer: whose run it is.
         description: what the settings do not say: environment, estimator.
-        save_trees_steps: writes the trees of every so many optimizer steps; 0 for never.
     """
 
-    def __init__(self, trainer: GrowsTrees, description: Mapping[str, Any], *, save_trees_steps: int = 0) -> None:
+    def __init__(self, trainer: GrowsTrees, description: Mapping[str, Any]) -> None:
         self._trainer = trainer
-        self._save_trees_steps = save_trees_steps
         self._description = dict(description)
 
     @override
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Writes the configuration, or compares it with that of the run which goes on.
+
+        Raises:
+            ValueError: a run goes on with other settings, without `allow_changes`.
+        """
+        folder = Path(str(args.output_dir))
+        config = {**self._description, "versions": _versions(), "settings": args.to_dict()}
+        config = json.loads(json.dumps(config, default=str))
+        changes = changed_settings(_read_config(folder), config) if state.global_step else {}
+        if changes and not cast("TreeConfig", args).allow_changes:
+            told = "; ".join(f"{name} is {old!r} in the run, {new!r} now" for name, (old, new) in changes.items())
+            msg = f"{str(folder)!r} would go on with other settings: {told}. Set allow_changes (--override) to let it"
+            raise ValueError(msg)
         if not state.is_world_process_zero:
             return
-        folder = Path(str(args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        config = {**self._description, "versions": _versions(), "settings": args.to_dict()}
-        (folder / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n", encoding="utf-8")
+        if not state.global_step or not (folder / "config.json").exists():
+            _replace(folder / "config.json", json.dumps(config, indent=2) + "\n")
+        elif changes:
+            _replace(folder / f"config_step_{state.global_step}.json", json.dumps(config, indent=2) + "\n")
         kept = [m for m in read_metrics(folder) if m["step"] <= state.global_step] if state.global_step else []
-        lines = "".join(json.dumps(metrics) + "\n" for metrics in kept)
-        (folder / "metrics.jsonl").write_text(lines, encoding="utf-8")
+        _replace(folder / "metrics.jsonl", "".join(json.dumps(metrics) + "\n" for metrics in kept))
 
     @override
     def on_log(
@@ -83,7 +103,8 @@ class RunFolder(TrainerCallback):
 
     @override
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._save_trees_steps and state.global_step % self._save_trees_steps == 0:
+        every = cast("TreeConfig", args).save_trees_steps
+        if every and state.global_step % every == 0:
             rank = "" if state.is_world_process_zero else f"_rank_{args.process_index}"
             path = Path(str(args.output_dir)) / "trees" / f"step_{state.global_step}{rank}.jsonl"
             write_trees(path, self._trainer.last_trees)
@@ -92,17 +113,76 @@ class RunFolder(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._trainer.close()
         if state.is_world_process_zero:
             draw_curve(read_metrics(args.output_dir), Path(str(args.output_dir)) / "curve.png")
 
 
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns what differs between the configurations of a run and changes what it learns, as name: (before, now).
+
+    Settings that only one of them knows (another version of a library wrote it) are not compared.
+    """
+    flat = [
+        {name: value for name, value in config.items() if name not in {"versions", "settings"}}
+        | {k: v for k, v in config.get("settings", {}).items() if not k.startswith(_FREE)}
+        for config in (before, now)
+    ]
+    return {
+        name: (flat[0][name], flat[1][name]) for name in flat[0] if flat[0][name] != flat[1].get(name, flat[0][name])
+    }
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The newest configuration of a run; empty where there is none."""
+    paths = sorted(folder.glob("config_step_*.json"), key=lambda path: int(path.stem.rpartition("_")[2]))
+    path = [folder / "config.json", *paths][-1]
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a whole file or, where something breaks, none of it."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
 def read_metrics(folder: str | Path | None) -> list[dict[str, Any]]:
-    """Returns the objects of a run's `metrics.jsonl`, in order; none where there is no such file."""
+    """Returns the objects of a run's `metrics.jsonl`, in order; none where there is no such file.
+
+    A last line that a crash cut off is left out.
+
+    Raises:
+        ValueError: another line cannot be read; the message names it.
+    """
     path = Path(str(folder)) / "metrics.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    metrics: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError as exc:
+            if number == len(lines):
+                break
+            msg = f"{path}, line {number}: not a JSON object ({exc}): remove the line"
+            raise ValueError(msg) from exc
+        metrics.append(entry)
+    return metrics
+
+
+def write_model_card(args: TrainingArguments, model: PreTrainedModel, state: TrainerState) -> None:
+    """Writes a README.md into the run folder that says how its model came about."""
+    base = getattr(model.config, "_name_or_path", "")
+    text = (
+        f"---\nlibrary_name: transformers\ntags: [agentenv, trl]\n---\n\n# {Path(str(args.output_dir)).name}\n\n"
+        f"Trained by reinforcement learning on episode trees (agentenv `TreeTrainer`, on TRL), step {state.global_step}"
+        f"{f', from {base}' if base else ''}. Environment, estimator, settings: config.json. Results: metrics.jsonl.\n"
+    )
+    _replace(Path(str(args.output_dir)) / "README.md", text)
 
 
 def draw_curve(metrics: Iterable[Mapping[str, Any]], path: Path) -> None:
@@ -119,8 +199,9 @@ def draw_curve(metrics: Iterable[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    train = [(m["step"], m["success"]) for m in metrics if "success" in m]
-    held_out = [(m["step"], m["eval_success"]) for m in metrics if "eval_success" in m]
+    train, held_out = (
+        [(m["step"], m[key]) for m in metrics if m.get(key) is not None] for key in ("success", "eval_success")
+    )
     if train:
         axes.plot(*zip(*train, strict=True), color="#9db4c8", linewidth=1.2, label="training episodes")
     if held_out:
@@ -129,8 +210,11 @@ def draw_curve(metrics: Iterable[Mapping[str, Any]], path: Path) -> None:
     axes.set(xlabel="optimizer step", ylabel="success", ylim=(0, 1.03))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False)
-    figure.savefig(path, dpi=150)
+    if train or held_out:
+        axes.legend(loc="lower right", frameon=False)
+    part = path.with_name(path.name + ".part")
+    figure.savefig(part, dpi=150, format="png")
+    part.replace(path)
 
 
 def _label_ends(axes: Any, points: Sequence[tuple[int, float]]) -> None:

@@ -4,42 +4,51 @@ It differs from `trl.GRPOTrainer` in four things, all inside one overridden meth
 
 1. each task grows an episode tree in a branching environment (`num_rollouts` full episodes, `num_continuations` more
    from snapshots taken in mid-episode) instead of a group of independent completions;
-2. an estimator turns the tree into one advantage per step, RTMC by default;
-3. every step's tokens carry their own advantage, `[B, L]` instead of `[B]`;
-4. shared prefixes are trained once.
+2. an estimator turns the trees into one advantage per step, RTMC by default, or the token rows into one per token;
+3. every token carries its own advantage, `[B, L]` instead of `[B]`, and the weight of its step;
+4. shared prefixes are computed once and weigh as `step_weights` says.
 
 Loss, clipping, KL, optimizer, checkpoints, logging and distribution are TRL's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from typing_extensions import override
 
 from agentenv.agents import TransformersAgent
 from agentenv.arrays import TreeArrays
-from agentenv.credit import StepAdvantages, rtmc_advantages
+from agentenv.credit import StepAdvantages, TokenAdvantages, occupancy_weights, rtmc_advantages
 from agentenv.env import Env
+from agentenv.errors import InfrastructureError
 from agentenv.registry import make
 from agentenv.rollout import Rollout, derive_seed
+from agentenv.stats import EpisodeStats, episode_stats
 from agentenv.tree import Anchor, EpisodeTree
 
 from .config import TreeConfig
-from .rows import Row, pad_rows, tree_rows
-from .run_folder import RunFolder
+from .guards import FiniteGradients, LogRatio, log_ratio, remove_noise, token_logprobs
+from .layout import Rows, lay_out
+from .run_folder import RunFolder, write_model_card
 
-__all__ = ["Allocator", "Estimator", "TreeTrainer", "spread_evenly"]
+__all__ = ["Allocator", "Estimator", "TokenEstimator", "TreeTrainer", "spread_evenly"]
 
 Estimator = Callable[[TreeArrays], StepAdvantages]
 """Turns trees into step advantages, e.g. `functools.partial(rtmc_advantages, discount=1.0)`."""
+
+TokenEstimator = Callable[[Rows], TokenAdvantages]
+"""Turns token rows into token advantages of the same shape, e.g. with a critic and `sr_ppo_advantages`."""
 
 Allocator = Callable[[Sequence[EpisodeTree], int, np.random.Generator], list[Anchor]]
 """Chooses where to spend a budget of continuations, given the trees so far; `agentenv.credit` has rules to build on."""
@@ -73,6 +82,7 @@ class TreeTrainer(GRPOTrainer):
         train_tasks: the tasks to train on; whatever `reset(options={"task": ...})` accepts.
         eval_tasks: held-out tasks for `evaluate`; one episode each, always with the same seeds.
         estimator: turns trees into step advantages.
+        token_estimator: turns token rows into token advantages; takes the place of `estimator`.
         allocator: chooses the nodes that receive the `num_continuations` per tree.
         processing_class: the tokenizer, with a chat template; loaded with the model by default.
         callbacks: as for `transformers.Trainer`.
@@ -81,10 +91,14 @@ class TreeTrainer(GRPOTrainer):
 
     Attributes:
         last_trees: the trees of the last generation, on this process.
+        first_log_ratio: how far the first loss was from the policy that sampled; 0 but for rounding.
 
     Raises:
         ValueError: there are fewer tasks than one generation needs.
+        TypeError: `env` makes no environments, or the tasks are no sequence.
         ModelError: the tokenizer has no chat template.
+        InfrastructureError: no episode went through in `max_broken_generations` generations in a row.
+        FloatingPointError: a loss or a gradient is not finite; weights are left as they were.
     """
 
     args: TreeConfig
@@ -98,26 +112,30 @@ class TreeTrainer(GRPOTrainer):
         train_tasks: Sequence[Any],
         eval_tasks: Sequence[Any] | None = None,
         estimator: Estimator = rtmc_advantages,
+        token_estimator: TokenEstimator | None = None,
         allocator: Allocator = spread_evenly,
         processing_class: PreTrainedTokenizerBase | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         peft_config: Any = None,
     ) -> None:
-        needed = cast("int", args.generation_batch_size)
-        if len(train_tasks) < needed:
-            msg = f"train_tasks must hold at least one generation of {needed} tasks, got {len(train_tasks)}"
-            raise ValueError(msg)
+        _check_tasks("train_tasks", train_tasks, least=cast("int", args.generation_batch_size))
+        _check_tasks("eval_tasks", eval_tasks or ())
         if args.beta and peft_config is not None:
             msg = f"beta must be 0 with peft_config, got {args.beta}: no reference model is kept beside an adapter"
             raise ValueError(msg)
         self._tasks = {"train": train_tasks, "eval": eval_tasks or ()}
-        self._make_env = (lambda: make(env)) if isinstance(env, str) else env
+        self._make_env = _maker(env)
         self._estimator = estimator
+        self._token_estimator = token_estimator
         self._allocator = allocator
         self._agent: TransformersAgent | None = None
         self._rollouts: dict[str, Rollout] = {}
+        self._generation = (-1, 0)  # optimizer step, and how many generations it has had
+        self._broken = 0  # generations in a row without a valid episode
+        self._stats: dict[str, dict[object, EpisodeStats]] = {}
         self.last_trees: list[EpisodeTree] = []
+        self.first_log_ratio: LogRatio | None = None
         super().__init__(
             model=model,
             reward_funcs=_environment_reward,
@@ -129,45 +147,108 @@ class TreeTrainer(GRPOTrainer):
             optimizers=optimizers,
             peft_config=peft_config,
         )
+        self.num_generations = self.num_generations_eval = 1  # of TRL's sampler: a row is a task
+        if args.disable_dropout:
+            remove_noise(cast("torch.nn.Module", self.model))
         description = {
             "env": _name(env),
-            "estimator": _name(estimator),
+            "estimator": _name(token_estimator or estimator),
             "allocator": _name(allocator),
             "train_tasks": len(train_tasks),
         }
-        self.add_callback(RunFolder(self, description, save_trees_steps=args.save_trees_steps))
+        self.add_callback(FiniteGradients())
+        self.add_callback(RunFolder(self, description))
+
+    @override
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Trains until `max_steps` steps have been made in all, those before a resumption included.
+
+        Args:
+            resume_from_checkpoint: a checkpoint, or `True` for the last one of `output_dir`.
+            **kwargs: as for `transformers.Trainer.train`.
+        """
+        given = resume_from_checkpoint
+        checkpoint = get_last_checkpoint(str(self.args.output_dir)) if given is True else given
+        self.first_log_ratio, self._generation, self._broken = None, (-1, 0), 0
+        try:
+            if checkpoint and (done := self._finished(Path(checkpoint))):
+                return done
+            return super().train(resume_from_checkpoint=given, **kwargs)
+        finally:
+            self.close()
+
+    def _finished(self, checkpoint: Path) -> TrainOutput | None:
+        """Loads a checkpoint after which nothing is left to do; transformers would make one more step."""
+        path = checkpoint / "trainer_state.json"
+        if not path.is_file() or self.args.max_steps <= 0:
+            return None
+        state = TrainerState.load_from_json(str(path))
+        if state.global_step < self.args.max_steps:
+            return None
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = state
+        return TrainOutput(state.global_step, 0.0, {})
+
+    @override
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Computes TRL's loss.
+
+        Raises:
+            FloatingPointError: it is not finite.
+        """
+        if self.first_log_ratio is None and cast("torch.nn.Module", self.model).training:
+            with self.accelerator.autocast():
+                self.first_log_ratio = log_ratio(model, inputs, temperature=self.temperature)
+            self.first_log_ratio.warn_unless_rounding(model)
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            msg = (
+                f"the loss must be finite, got {float(loss)} at step {self.state.global_step + 1}: training stops "
+                "before it reaches the weights; resume from the last checkpoint with a lower learning rate"
+            )
+            raise FloatingPointError(msg)
+        return loss
 
     @override
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         mode = "train" if cast("torch.nn.Module", self.model).training else "eval"
-        tasks = [self._tasks[mode][row["task"]] for row in inputs]
-        self.last_trees = self._grow(tasks, mode)
-        arrays = TreeArrays.from_trees(self.last_trees)
-        credit = self._estimator(arrays)
-        sizes = np.cumsum([len(tree) for tree in self.last_trees])[:-1]
-        rows = [
-            row
-            for tree, advantages in zip(self.last_trees, np.split(credit.advantages, sizes), strict=True)
-            for row in tree_rows(tree, advantages, train_truncated=not self.mask_truncated_completions)
-        ]
-        batch = self._collate(rows, mode)
-        self._record(arrays, credit, batch, mode)
+        numbers = [int(row["task"]) for row in inputs]
+        self.last_trees = self._grow(numbers, mode)
+        rows = lay_out(self.last_trees, train_truncated=not self.mask_truncated_completions)
+        credit = self._estimator(rows.arrays) if self._token_estimator is None else self._token_estimator(rows)
+        batch = self._collate(rows, credit, mode)
+        self._record(numbers, rows, credit, batch, mode)
         return batch
 
-    def _grow(self, tasks: Sequence[Any], mode: str) -> list[EpisodeTree]:
+    def _grow(self, numbers: Sequence[int], mode: str) -> list[EpisodeTree]:
         """Samples one tree per task with the current weights."""
         args = self.args
         continuations = args.num_continuations if mode == "train" else 0
-        # Evaluation repeats the same random numbers, so that its curve shows the policy and not the dice.
-        step = self.state.global_step if mode == "train" else "eval"
-        with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model:
+        with unwrap_model_for_generation(
+            self.model_wrapped, self.accelerator, gather_deepspeed3_params=args.ds3_gather_for_generation
+        ) as model:
             rollout = self._rollout(model, mode, keep_snapshots=continuations > 0)
-            rollout.seed = derive_seed(args.seed, step, self.accelerator.process_index)
+            rollout.seed = self._seed(numbers, mode)
+            tasks = [self._tasks[mode][number] for number in numbers]
             trees = rollout.grow(tasks, args.num_rollouts if mode == "train" else 1)
             if continuations:
                 rng = np.random.default_rng(rollout.seed)
                 rollout.extend(trees, self._allocator(trees, continuations * len(trees), rng))
         return trees
+
+    def _seed(self, numbers: Sequence[int], mode: str) -> int:
+        """A seed for each generation of each process.
+
+        Evaluation repeats the same random numbers for the same tasks, so that its curve shows the policy and not the
+        dice.
+        """
+        if mode == "eval":
+            return derive_seed(self.args.seed, "eval", *numbers)
+        step, count = self._generation
+        self._generation = (self.state.global_step, count + 1 if step == self.state.global_step else 0)
+        return derive_seed(self.args.seed, *self._generation, self.accelerator.process_index)
 
     def _rollout(self, model: Any, mode: str, *, keep_snapshots: bool) -> Rollout:
         if self._agent is None or self._agent.model is not model:
@@ -176,6 +257,7 @@ class TreeTrainer(GRPOTrainer):
                 cast("PreTrainedTokenizerBase", self.processing_class),
                 max_new_tokens=self.args.max_action_tokens,
                 temperature=self.args.temperature,
+                template_options=self.chat_template_kwargs,
             )
         self._agent.weights_changed()  # by the optimizer, or by a checkpoint, since the generation before
         if mode not in self._rollouts:
@@ -190,14 +272,16 @@ class TreeTrainer(GRPOTrainer):
         rollout.agent = self._agent
         return rollout
 
-    def _collate(self, rows: Sequence[Row], mode: str) -> dict[str, Any]:
-        """Pads the rows, on every process to the same number, divisible into micro-batches."""
+    def _collate(self, rows: Rows, credit: StepAdvantages | TokenAdvantages, mode: str) -> dict[str, Any]:
+        """Joins rows and credit; on every process as many rows, divisible into micro-batches."""
         parts = cast("int", self.args.steps_per_generation) if mode == "train" else 1
         most = max(*gather_object([len(rows)]), 1)
-        batch = pad_rows(
-            rows,
+        count = -(-most // parts) * parts
+        batch = rows.with_advantages(
+            credit,
+            self._weights(rows, count),
             pad_token_id=cast("Any", self.processing_class).pad_token_id,
-            count=-(-most // parts) * parts,
+            count=count,
             multiple_of=cast("int | None", self.pad_to_multiple_of),
         )
         batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
@@ -206,35 +290,83 @@ class TreeTrainer(GRPOTrainer):
             batch["ref_per_token_logps"] = self._reference_logprobs(batch)
         return batch
 
+    def _weights(self, rows: Rows, count: int) -> NDArray[np.float64]:
+        """The weight `[N]` of every step in the loss, up to one factor for all.
+
+        Where the loss divides by the sum of the weights, the factor makes the smallest 1, because TRL takes a sum below
+        1 for 1. Dr. GRPO divides by the number of rows instead of that of the trajectories, which the factor repairs.
+        """
+        arrays, name = rows.arrays, self.args.step_weights
+        weights = {"counts": arrays.leaf_counts, "unique": arrays.leaf_counts > 0}.get(name, occupancy_weights(arrays))
+        weights = weights.astype(np.float64)
+        used = weights[rows.nodes[rows.trained]]
+        found = [float(used[used > 0].min(initial=np.inf)), float(arrays.is_trajectory.sum()), float(count)]
+        across = self._gather(torch.tensor(found, device=self.accelerator.device)).view(-1, 3)
+        smallest, trajectories, rows_in_all = float(across[:, 0].min()), *across[:, 1:].sum(0).tolist()
+        if self.loss_type == "dr_grpo":
+            return weights * rows_in_all / max(trajectories, 1.0)
+        return weights / smallest
+
     @torch.no_grad()
     def _reference_logprobs(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Log-probabilities `[B, L]` of the completions under the reference model, for the KL term."""
-        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-        width = batch["completion_ids"].size(1)
-        size, parts = self.args.per_device_train_batch_size, list[torch.Tensor]()
-        reference: Any = self.ref_model
-        for part, part_mask in zip(ids.split(size), mask.split(size), strict=True):
-            logits = reference(input_ids=part, attention_mask=part_mask).logits[:, -width - 1 : -1]
-            logprobs = torch.log_softmax(logits.float() / self.temperature, dim=-1)
-            parts.append(logprobs.gather(2, part[:, -width:, None]).squeeze(2))
-        return torch.cat(parts)
+        size, model = self.args.per_device_train_batch_size, cast("torch.nn.Module", self.ref_model)
+        read = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+        parts = zip(*(batch[name].split(size) for name in read), strict=True)
+        return torch.cat(
+            [token_logprobs(model, dict(zip(read, part, strict=True)), temperature=self.temperature) for part in parts]
+        )
 
-    def _record(self, arrays: TreeArrays, credit: StepAdvantages, batch: Mapping[str, torch.Tensor], mode: str) -> None:
-        """Adds what happened to TRL's metrics, averaged over processes."""
-        values = _episode_metrics(self.last_trees) | _credit_metrics(arrays, credit)
-        values["tree/rows"] = float(len(batch["completion_ids"]))
-        names, numbers = list(values), torch.tensor(list(values.values()), device=self.accelerator.device)
-        means = self._gather(numbers).view(-1, len(names)).nanmean(dim=0).tolist()
-        for name, value in zip(names, means, strict=True):
-            self._metrics[mode][name].append(value)
+    def _record(
+        self,
+        numbers: Sequence[int],
+        rows: Rows,
+        credit: StepAdvantages | TokenAdvantages,
+        batch: Mapping[str, torch.Tensor],
+        mode: str,
+    ) -> None:
+        """Adds what happened to TRL's metrics, over all processes and all generations since the last log."""
+        metrics = self._metrics[mode]
+        if not metrics:  # TRL has just logged
+            self._stats[mode] = {}
+        # A task counts once in an evaluation, though accelerate fills up the last batch of a process with others.
+        keys = [
+            ("eval", n) if mode == "eval" else (*self._generation, self.accelerator.process_index, n) for n in numbers
+        ]
+        new = dict(gather_object([(k, episode_stats([t])) for k, t in zip(keys, self.last_trees, strict=True)]))
         if mode == "train":
+            self._stop_outage(sum(new.values(), EpisodeStats()))
+        self._stats[mode] = new | self._stats[mode]
+        total = sum(self._stats[mode].values(), EpisodeStats())
+        values = _episode_metrics(total) | {"tree/rows": float(len(rows))}
+        if mode == "train":
+            values |= {"tree/leaves": total.everything.episodes / max(1, len(self._stats[mode]))}
+            for name, value in _credit_metrics(rows, credit).items():
+                metrics[name].append(value)
             tokens = batch["prompt_mask"].sum() + batch["completion_mask"].sum()
             self.state.num_input_tokens_seen += int(self._gather(tokens).sum())
-        self._metrics[mode]["num_tokens"] = [self.state.num_input_tokens_seen]
+        values["num_tokens"] = float(self.state.num_input_tokens_seen)
+        for name, value in values.items():
+            metrics[name] = [value]
+
+    def _stop_outage(self, stats: EpisodeStats) -> None:
+        self._broken = 0 if stats.trees else self._broken + 1
+        if self._broken >= self.args.max_broken_generations:
+            broken = [node for tree in self.last_trees for node in tree.nodes if node.reward is None]
+            msg = (
+                f"no episode went through in {self._broken} generations in a row (max_broken_generations); "
+                f"{stats.everything.failed} failed in the last, the first of them: {broken[0].info.get('failure')}"
+            )
+            raise InfrastructureError(msg)
 
     def _gather(self, tensor: torch.Tensor) -> torch.Tensor:
         return cast("torch.Tensor", self.accelerator.gather(tensor))
+
+    @override
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes a README.md that says how the model came about."""
+        if self.is_world_process_zero():
+            write_model_card(self.args, cast("PreTrainedModel", self.model), self.state)
 
     def close(self) -> None:
         """Closes the environments. May be called twice; training opens them again."""
@@ -248,12 +380,38 @@ def _environment_reward(**_: Any) -> list[float | None]:
     raise RuntimeError(msg)
 
 
+def _maker(env: Any) -> Callable[[], Env]:
+    if isinstance(env, str):
+        return lambda: make(env)
+    if not callable(env):
+        name = type(env).__name__
+        msg = (
+            "env must be a registered id, an environment class or a function that makes environments, got an object "
+            f"of type {name}: every episode needs its own, so pass {name} itself, or functools.partial({name}, ...)"
+        )
+        raise TypeError(msg)
+    return env
+
+
+def _check_tasks(name: str, tasks: Any, *, least: int = 0) -> None:
+    """Refuses tasks that cannot be counted and picked by number, and too few of them."""
+    if isinstance(tasks, str | bytes | Mapping) or not (hasattr(tasks, "__len__") and hasattr(tasks, "__getitem__")):
+        msg = f"{name} must be a sequence of tasks, got {type(tasks).__name__}: list(...) makes one of an iterator"
+        raise TypeError(msg)
+    if len(tasks) < least:
+        msg = f"{name} must hold at least one generation of {least} tasks, got {len(tasks)}"
+        raise ValueError(msg)
+
+
 def _name(value: Any) -> str:
     """How to say in a file which function, class or id was given."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, partial):
         arguments = [*map(repr, value.args), *(f"{k}={v!r}" for k, v in value.keywords.items())]
         return f"{_name(value.func)}({', '.join(arguments)})"
-    return value if isinstance(value, str) else f"{value.__module__}.{value.__qualname__}"
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _task_numbers(count: int) -> Dataset:
@@ -261,34 +419,32 @@ def _task_numbers(count: int) -> Dataset:
 
 
 def _window(model: Any) -> int | None:
-    return getattr(model.config, "max_position_embeddings", None)
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
-def _episode_metrics(trees: Sequence[EpisodeTree]) -> dict[str, float]:
-    """Means over the episodes that count, and how many broke."""
-    groups = [[(tree, leaf, tree.episode_return(leaf)) for leaf in tree.leaves()] for tree in trees]
-    episodes = [(tree, leaf, value) for group in groups for tree, leaf, value in group if value is not None]
-    returns = np.array([value for *_, value in episodes] or [np.nan])
-    spread = [np.ptp([v for *_, v in group if v is not None] or [0.0]) for group in groups]
-    steps = [len(tree.path(leaf)) - 1 for tree, leaf, _ in episodes] or [np.nan]
-    cut = [tree.nodes[leaf].truncated for tree, leaf, _ in episodes] or [np.nan]
-    return {
-        "reward": float(returns.mean()),
-        "reward_std": float(returns.std()),
-        "success": float((returns > 0).mean()) if episodes else np.nan,
-        "frac_reward_zero_std": float(np.mean([value == 0 for value in spread])),
-        "episode/steps": float(np.mean(steps)),
-        "episode/truncated": float(np.mean(cut)),
-        "tree/leaves": float(np.mean([len(group) for group in groups])),
-        "tree/failed": float(sum(value is None for group in groups for *_, value in group)),
+def _episode_metrics(stats: EpisodeStats) -> dict[str, float]:
+    """Means over the episodes so far, full episodes apart from continuations; no entry where there is none."""
+    roots, continued = stats.roots, stats.continuations
+    values = {
+        "reward": roots.mean_return,
+        "reward_std": roots.std_return,
+        "success": roots.success,
+        "frac_reward_zero_std": stats.even_share,
+        "episode/steps": roots.mean_steps,
+        "episode/truncated": roots.truncated_share,
+        "continuation/success": continued.success,
+        "continuation/steps": continued.mean_steps,
     }
+    known = {name: value for name, value in values.items() if not np.isnan(value)}
+    return known | {"tree/failed": float(stats.everything.failed), "tree/retried": float(stats.everything.retries)}
 
 
-def _credit_metrics(arrays: TreeArrays, credit: StepAdvantages) -> dict[str, float]:
-    steps = ~arrays.is_root & arrays.valid
-    advantages = credit.advantages[steps]
+def _credit_metrics(rows: Rows, credit: StepAdvantages | TokenAdvantages) -> dict[str, float]:
+    """Spread of the advantages of steps, or of tokens, that are trained."""
+    trained = np.unique(rows.nodes[rows.trained]) if isinstance(credit, StepAdvantages) else rows.trained
+    advantages = credit.advantages[trained]
     if not advantages.size:
-        return {"credit/std": np.nan, "credit/frac_nonzero": np.nan}
+        return {}
     return {
         "credit/std": float(advantages.std()),
         "credit/frac_nonzero": float((np.abs(advantages) > 1e-6).mean()),

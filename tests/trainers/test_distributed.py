@@ -13,7 +13,8 @@ import pytest
 @pytest.mark.model
 def test_two_processes_with_unequal_trees_stay_in_step(tmp_path):
     here = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": str(here.parent), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    path = os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment.pop("PYTHONSAFEPATH", None)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += [str(here / "two_processes.py"), str(tmp_path)]
@@ -24,3 +25,6 @@ def test_two_processes_with_unequal_trees_stay_in_step(tmp_path):
     assert first["weights"] == second["weights"]
     assert first["rows"] != second["rows"]
     assert first["losses"] == second["losses"]
+    # Five tasks in batches of two on two processes: accelerate fills up with tasks that were evaluated already.
+    assert first["evaluated"] == second["evaluated"] == 5
+    assert first["success"] == second["success"]

@@ -1,16 +1,27 @@
-"""Training rows: every sampled token is trained once, in its own context, with its own step's advantage."""
+"""Token rows: every sampled token is trained once, in its own context, with its own step's credit and weight."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentenv import Action, EpisodeTree
-from agentenv.trainers.rows import pad_rows, tree_rows
+from agentenv.credit import StepAdvantages, TokenAdvantages, sr_ppo_advantages
+from agentenv.trainers.layout import CONTEXT, lay_out
 
 
 def act(prompt, ids):
     return Action("x", token_ids=tuple(ids), logprobs=tuple(-0.1 * i for i in ids), prompt_token_ids=tuple(prompt))
+
+
+def credit_of(advantages):
+    values = np.array(advantages, dtype=np.float64)
+    return StepAdvantages(values, values, values, np.ones(len(values), dtype=np.int64))
+
+
+def sequence(rows, row):
+    return rows.token_ids[row, : rows.lengths[row]].tolist()
 
 
 def fork() -> EpisodeTree:
@@ -23,24 +34,30 @@ def fork() -> EpisodeTree:
 
 
 def test_a_shared_step_is_trained_in_one_row_and_context_in_the_other():
-    rows = tree_rows(fork(), np.array([0.0, 0.5, 1.0, -1.0]))
-    first, second = rows
-    assert first.prompt_ids == (1, 2, 3, 4, 5)
-    assert (first.completion_ids, first.mask, first.advantages) == ((6,), (1,), (1.0,))
-    assert second.prompt_ids == (1, 2)
-    assert second.completion_ids == (3, 4, 5, 7, 8)
-    assert second.mask == (1, 1, 0, 1, 1)
-    assert second.advantages == (0.5, 0.5, 0.0, -1.0, -1.0)
-    assert second.logprobs == (-0.1 * 3, -0.1 * 4, 0.0, -0.1 * 7, -0.1 * 8)
+    rows = lay_out([fork()])
+    assert [sequence(rows, i) for i in range(2)] == [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 7, 8]]
+    c = CONTEXT
+    assert rows.nodes.tolist() == [[c, c, 1, 1, c, 2, c], [c, c, 1, 1, c, 3, 3]]
+    assert rows.trained.astype(int).tolist() == [[0, 0, 0, 0, 0, 1, 0], [0, 0, 1, 1, 0, 1, 1]]
+    assert np.allclose(rows.logprobs[1], [0, 0, -0.3, -0.4, 0, -0.7, -0.8])
+    assert rows.per_token([9.0, 0.5, 1.0, -1.0]).tolist() == [[0, 0, 0, 0, 0, 1, 0], [0, 0, 0.5, 0.5, 0, -1, -1]]
+    assert rows.ends.tolist() == [2, 3]
+
+
+def test_nodes_are_numbered_as_in_the_arrays_of_all_trees():
+    rows = lay_out([fork(), fork()])
+    assert rows.arrays.num_trees == 2
+    assert sorted(set(rows.nodes[rows.trained].tolist())) == [1, 2, 3, 5, 6, 7]
+    assert rows.ends.tolist() == [2, 3, 6, 7]
 
 
 def test_a_step_whose_tokens_were_rewritten_below_gets_a_row_of_its_own():
     tree = EpisodeTree(({"role": "user", "content": "q"},))
     thinking = tree.add(0, act([1, 2], [3, 4]), reward=0.0)
     tree.add(thinking, act([1, 2, 9], [6]), reward=1.0, terminated=True)
-    rows = tree_rows(tree, np.array([0.0, 0.25, 1.0]))
-    assert [(row.prompt_ids, row.completion_ids) for row in rows] == [((1, 2), (3, 4)), ((1, 2, 9), (6,))]
-    assert [row.advantages for row in rows] == [(0.25, 0.25), (1.0,)]
+    rows = lay_out([tree])
+    assert [sequence(rows, i) for i in range(2)] == [[1, 2, 3, 4], [1, 2, 9, 6]]
+    assert rows.per_token([0.0, 0.25, 1.0]).tolist() == [[0, 0, 0.25, 0.25], [0, 0, 0, 1.0]]
 
 
 def test_steps_that_lead_only_to_failures_are_not_trained():
@@ -48,24 +65,49 @@ def test_steps_that_lead_only_to_failures_are_not_trained():
     lost = tree.add(0, act([1], [2]), reward=0.0)
     tree.add(lost, act([1, 2], [3]), reward=None)
     tree.add(0, act([1], [4]), reward=1.0, terminated=True)
-    (row,) = tree_rows(tree, np.array([0.0, 9.0, 9.0, 1.0]))
-    assert row.completion_ids == (4,)
+    rows = lay_out([tree])
+    assert [sequence(rows, i) for i in range(len(rows))] == [[1, 4]]
 
 
 def test_truncated_episodes_can_be_left_out():
     tree = fork()
     tree.add(1, act([1, 2, 3, 4, 5], [9]), reward=0.0, truncated=True)
-    credit = np.zeros(5)
-    assert len(tree_rows(tree, credit)) == 3
-    assert [row.completion_ids[-1] for row in tree_rows(tree, credit, train_truncated=False)] == [6, 8]
+    assert len(lay_out([tree])) == 3
+    rows = lay_out([tree], train_truncated=False)
+    assert [sequence(rows, i)[-1] for i in range(len(rows))] == [6, 8]
 
 
 def test_actions_without_tokens_are_context():
     tree = EpisodeTree(({"role": "user", "content": "q"},))
     human = tree.add(0, Action("by hand"), reward=0.0)
     tree.add(human, act([1, 2, 3], [4]), reward=1.0, terminated=True)
-    (row,) = tree_rows(tree, np.array([0.0, 1.0, 2.0]))
-    assert (row.prompt_ids, row.completion_ids, row.advantages) == ((1, 2, 3), (4,), (2.0,))
+    rows = lay_out([tree])
+    assert sequence(rows, 0) == [1, 2, 3, 4]
+    assert rows.per_token([0.0, 1.0, 2.0]).tolist() == [[0, 0, 0, 2.0]]
+
+
+def test_a_sampled_action_whose_prompt_is_unknown_is_not_trained():
+    tree = EpisodeTree(({"role": "user", "content": "q"},))
+    tree.add(0, Action("x", token_ids=(5,), logprobs=(-1.0,)), reward=1.0, terminated=True)
+    rows = lay_out([tree])
+    assert len(rows) == 0
+    batch = rows.with_advantages(credit_of([0.0, 1.0]), np.ones(2), pad_token_id=7, count=2)
+    assert batch["tool_mask"].sum() == 0 and batch["completion_ids"].tolist() == [[7], [7]]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 0.5])
+def test_log_probabilities_that_cannot_be_are_named(value):
+    tree = EpisodeTree(({"role": "user", "content": "q"},))
+    tree.add(0, act([1], [2]), reward=1.0, terminated=True)
+    bad = EpisodeTree(({"role": "user", "content": "q"},))
+    bad.add(
+        0,
+        Action("x", token_ids=(3, 4), logprobs=(-1.0, value), prompt_token_ids=(1,)),
+        reward=1.0,
+        terminated=True,
+    )
+    with pytest.raises(ValueError, match=r"finite and at most 0.*tree 1, node 1, token 1"):
+        lay_out([tree, bad])
 
 
 @st.composite
@@ -86,39 +128,85 @@ def grown_trees(draw) -> EpisodeTree:
     return tree
 
 
-@given(grown_trees())
-def test_every_sampled_token_is_trained_exactly_once_in_its_own_context(tree):
-    advantages = np.arange(len(tree), dtype=np.float64)
-    trained: dict[int, int] = {}
-    for row in tree_rows(tree, advantages):
-        ids = [*row.prompt_ids, *row.completion_ids]
-        assert row.mask[0] == 1
-        for t, (token, mask, credit) in enumerate(zip(row.completion_ids, row.mask, row.advantages, strict=True)):
-            if mask:
-                (node,) = [i for i in range(1, len(tree)) if token in tree.nodes[i].action.token_ids]
-                whole = tree.token_ids(node)
-                position = whole.index(token)
-                assert ids[: len(row.prompt_ids) + t + 1] == list(whole[: position + 1])
-                assert credit == node
-                trained[token] = trained.get(token, 0) + 1
-            else:
-                assert credit == 0
-    expected = {token: 1 for node in tree.nodes[1:] for token in node.action.token_ids}
+@given(st.lists(grown_trees(), min_size=1, max_size=3), st.sampled_from([None, 4]))
+def test_every_sampled_token_is_trained_exactly_once_in_its_own_context(trees, multiple_of):
+    rows = lay_out(trees)
+    numbers = np.arange(len(rows.arrays), dtype=np.float64)
+    batch = rows.with_advantages(
+        credit_of(numbers), 0.5 + numbers, pad_token_id=0, count=len(rows) + 1, multiple_of=multiple_of
+    )
+    located = [(tree, start + i, i) for tree, start in starts_of(trees) for i in range(1, len(tree))]
+    trained: dict[tuple[int, int], int] = {}
+    for prompt, seen, completion, read, mask, credit, logprob in zip(
+        *(batch[name].tolist() for name in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask",
+                                            "tool_mask", "advantages", "old_per_token_logps")),
+        strict=True,
+    ):  # fmt: skip
+        before = [token for token, kept in zip(prompt, seen, strict=True) if kept]
+        for t, token in enumerate(completion):
+            if not mask[t]:
+                assert credit[t] == logprob[t] == 0
+                continue
+            assert read[t]
+            node = round(mask[t] - 0.5)
+            (tree, own) = next((tree, own) for tree, number, own in located if number == node)
+            whole = tree.token_ids(own)
+            position = whole.index(token)
+            assert before + completion[: t + 1] == list(whole[: position + 1])
+            assert credit[t] == node
+            assert logprob[t] == pytest.approx(-0.1 * token, rel=1e-5)
+            trained[node, token] = trained.get((node, token), 0) + 1
+    expected = {(number, token): 1 for tree, number, own in located for token in tree.nodes[own].action.token_ids}
     assert trained == expected
 
 
+def starts_of(trees):
+    sizes = np.cumsum([0, *map(len, trees)])[:-1]
+    return list(zip(trees, sizes.tolist(), strict=True))
+
+
 def test_padding_fills_rows_and_widths():
-    batch = pad_rows(tree_rows(fork(), np.array([0.0, 0.5, 1.0, -1.0])), pad_token_id=99, count=4, multiple_of=4)
-    assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == {
-        "prompt_ids": (4, 8),
-        "prompt_mask": (4, 8),
-        **dict.fromkeys(
-            ["completion_ids", "completion_mask", "tool_mask", "advantages", "old_per_token_logps"], (4, 8)
-        ),
-    }
+    rows = lay_out([fork()])
+    batch = rows.with_advantages(
+        credit_of([0.0, 0.5, 1.0, -1.0]), np.array([4.0, 4.0, 2.0, 2.0]), pad_token_id=99, count=4, multiple_of=4
+    )
+    assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == dict.fromkeys(
+        ["prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask", "advantages",
+         "old_per_token_logps"], (4, 8)
+    )  # fmt: skip
     assert batch["prompt_ids"][1].tolist() == [99] * 6 + [1, 2]
     assert batch["prompt_mask"][1].tolist() == [0] * 6 + [1, 1]
     assert batch["completion_ids"][0].tolist() == [6] + [99] * 7
     assert batch["completion_mask"].sum(1).tolist() == [1, 5, 1, 1]
-    assert batch["tool_mask"].sum(1).tolist() == [1, 4, 0, 0]
+    assert batch["tool_mask"].sum(1).tolist() == [2, 12, 0, 0]
     assert torch.equal(batch["advantages"][2:], torch.zeros(2, 8))
+
+
+def test_token_credit_joins_the_same_rows():
+    """SR-PPO's credit, from success probabilities `[B, L]` of a critic that reads the rows."""
+    rows = lay_out([fork()])
+    sampled = rows.nodes != CONTEXT
+    success = np.where(sampled, 0.25 + 0.05 * np.arange(rows.nodes.shape[1]), 0.0)
+    credit = sr_ppo_advantages(success, rows.arrays.succeeded[rows.ends], sampled, k=1.0)
+    batch = rows.with_advantages(credit, np.ones(4), pad_token_id=0)
+    assert batch["advantages"][1].tolist() == pytest.approx([0.05, 0.1, 0, 0.05, -0.55])
+    assert batch["advantages"][0, 0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("shape", [(2, 6), (1, 7), (2, 7, 1)])
+def test_token_credit_of_another_shape_is_named(shape):
+    zeros = np.zeros(shape)
+    with pytest.raises(ValueError, match=r"shape of the rows, \[2, 7\], got"):
+        lay_out([fork()]).with_advantages(
+            TokenAdvantages(zeros, zeros, zeros, zeros.astype(bool)), np.ones(4), pad_token_id=0
+        )
+
+
+def test_token_credit_that_is_not_finite_is_named():
+    rows = lay_out([fork()])
+    given = np.where(rows.trained, 0.0, np.inf)  # what is not trained does not matter
+    batch = rows.with_advantages(TokenAdvantages(given, given, given, rows.trained), np.ones(4), pad_token_id=0)
+    assert torch.isfinite(batch["advantages"]).all()
+    given[1, 3] = np.nan
+    with pytest.raises(ValueError, match=r"finite, got nan at row 1, token 3 \(node 1"):
+        rows.with_advantages(TokenAdvantages(given, given, given, rows.trained), np.ones(4), pad_token_id=0)

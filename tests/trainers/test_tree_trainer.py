@@ -15,7 +15,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from agentenv import TreeArrays
-from agentenv.credit import allocate_prefixes, grpo_advantages, prefixes_of, rtmc_advantages
+from agentenv.credit import allocate_prefixes, grpo_advantages, occupancy_weights, prefixes_of, rtmc_advantages
 from agentenv.serialize import read_trees
 from agentenv.trainers import TreeConfig
 from agentenv.trainers.run_folder import read_metrics
@@ -49,18 +49,27 @@ def gradient(model):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-@pytest.mark.parametrize("loss_type", ["dapo", "bnpo"])
-def test_gradient_equals_the_policy_gradient_over_unique_steps(tmp_path, loss_type):
-    """d/dw of -sum A log p / tokens, each sampled token of the tree once, computed step by step without padding."""
-    run, batch = one_batch(tmp_path, loss_type=loss_type)
+@pytest.mark.parametrize("weights", ["occupancy", "counts", "unique"])
+@pytest.mark.parametrize("loss_type", ["dapo", "bnpo", "dr_grpo", "cispo"])
+def test_gradient_equals_the_weighted_policy_gradient(tmp_path, loss_type, weights):
+    """d/dw of -sum w A log p / sum w, each sampled token of the tree once, computed step by step without padding.
+
+    Dr. GRPO divides by its constant and the number of trajectories instead.
+    """
+    epsilon = {"epsilon_high": 5.0} if loss_type == "cispo" else {}
+    run, batch = one_batch(tmp_path, loss_type=loss_type, step_weights=weights, num_continuations=3, **epsilon)
     run.model.zero_grad()
     run.compute_loss(run.model, batch).backward()
     ours = gradient(run.model)
 
     trees = run.last_trees
-    credit = rtmc_advantages(TreeArrays.from_trees(trees)).advantages
+    arrays = TreeArrays.from_trees(trees)
+    credit = rtmc_advantages(arrays).advantages
+    weight = {"occupancy": occupancy_weights(arrays), "counts": arrays.leaf_counts}.get(
+        weights, (arrays.leaf_counts > 0)
+    ).astype(float)
     run.model.zero_grad()
-    loss, tokens, offset = torch.zeros(()), 0, 0
+    loss, total, offset = torch.zeros(()), 0.0, 0
     for tree in trees:
         for i in range(1, len(tree)):
             sampled = tree.nodes[i].action.token_ids
@@ -68,17 +77,17 @@ def test_gradient_equals_the_policy_gradient_over_unique_steps(tmp_path, loss_ty
             logprobs = torch.log_softmax(run.model(whole).logits[0, :-1], -1)
             at = whole.size(1) - len(sampled) - 1
             picked = logprobs[at:].gather(1, whole[0, at + 1 :, None])
-            loss = loss - credit[offset + i] * picked.sum()
-            tokens += len(sampled)
+            loss = loss - weight[offset + i] * credit[offset + i] * picked.sum()
+            total += weight[offset + i] * len(sampled)
         offset += len(tree)
-    (loss / tokens).backward()
+    (loss / (512 * arrays.is_trajectory.sum() if loss_type == "dr_grpo" else total)).backward()
     assert credit.any()
-    assert int(batch["num_items_in_batch"]) == tokens
+    assert len({round(w, 6) for w in weight[~arrays.is_root]}) > 1 or weights == "unique"
     assert torch.allclose(ours, gradient(run.model), atol=2e-7), (ours - gradient(run.model)).abs().max()
 
 
 def test_trees_really_branch_and_shared_steps_are_trained_once(tmp_path):
-    run, batch = one_batch(tmp_path, num_rollouts=2, num_continuations=6)
+    run, batch = one_batch(tmp_path, num_rollouts=2, num_continuations=6, step_weights="unique")
     trees = run.last_trees
     assert any(len(tree.children(i)) > 1 for tree in trees for i in range(1, len(tree)))
     assert all(len(tree.leaves()) == 8 for tree in trees)
@@ -251,7 +260,11 @@ def test_a_generation_in_which_everything_broke_changes_nothing(tmp_path):
         {"gradient_checkpointing": True},
         {"mask_truncated_completions": True},
         {"loss_type": "dr_grpo"},
-        {"loss_type": "grpo"},
+        {"loss_type": "grpo", "num_continuations": 0},
+        {"loss_type": "sapo", "num_continuations": 0},
+        {"importance_sampling_level": "sequence", "num_continuations": 0},
+        {"delta": 2.0},
+        {"off_policy_mask_threshold": 0.5},
         {"pad_to_multiple_of": 8},
         {"top_entropy_quantile": 0.5, "entropy_coef": 0.01},
     ],
@@ -285,6 +298,16 @@ def test_kl_to_the_reference_model(tmp_path):
         ({"top_p": 0.9}, ["top_p", "0.9"]),
         ({"use_vllm": True}, ["use_vllm", "False"]),
         ({"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}, ["at least 2", "got 1"]),
+        ({"temperature": 0.0}, ["temperature", "above 0", "0.0"]),
+        ({"temperature": float("nan")}, ["temperature", "nan"]),
+        ({"step_weights": "occupation"}, ["step_weights", "occupancy, counts, unique", "'occupation'"]),
+        ({"max_completion_length": 512}, ["max_completion_length", "512", "max_action_tokens"]),
+        ({"num_generations": 8}, ["num_generations", "8", "num_rollouts"]),
+        ({"num_generations_eval": 2}, ["num_generations_eval", "2"]),
+        ({"loss_type": "grpo"}, ["num_continuations", "'grpo'", "dapo"]),
+        ({"importance_sampling_level": "sequence"}, ["num_continuations", "'sequence'"]),
+        ({"max_broken_generations": 0}, ["max_broken_generations", "at least 1"]),
+        ({"max_episode_tokens": 0}, ["max_episode_tokens", "at least 1"]),
     ],
 )
 def test_wrong_settings_are_named(tmp_path, options, words):
@@ -341,8 +364,11 @@ def test_trl_extra_rows_survive_shuffle_and_split_and_the_remainder_is_dropped()
     assert [int(chunk["num_items_in_batch"]) for chunk in chunks] == [5, 5]
 
 
-def test_trl_accepts_one_generation_after_construction(tmp_path):
+def test_trls_group_is_a_whole_generation_and_its_sampler_gives_every_task_once(tmp_path):
     args = config(tmp_path)
-    assert args.num_generations == args.num_generations_eval == 1
     assert isinstance(args, TreeConfig)
-    assert args.generation_batch_size == 4
+    assert args.num_generations == args.generation_batch_size == 4
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, tmp_path, eval_tasks=TASKS[:5])
+    assert sorted(set(run._get_train_sampler())) == list(range(len(TASKS)))
+    assert sorted(run._get_eval_sampler(run.eval_dataset)) == list(range(5))

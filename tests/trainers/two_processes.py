@@ -6,26 +6,32 @@ from pathlib import Path
 
 import torch
 from tiny_chat import random_model
-from trainer_env import Flaky, trainer
+from trainer_env import TASKS, Flaky, trainer
+
+from agentenv.stats import EpisodeStats
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     model, tokenizer = random_model()
-    run = trainer(model, tokenizer, folder, env=Flaky, ddp_backend="gloo", rollout_retries=0, num_continuations=1)
+    options = {"rollout_retries": 0, "num_continuations": 1, "per_device_eval_batch_size": 2}
+    run = trainer(model, tokenizer, folder, env=Flaky, ddp_backend="gloo", eval_tasks=TASKS[:5], **options)
     rows = []
     collate = run._collate
 
-    def remember(given, mode):
+    def remember(given, credit, mode):
         rows.append(len(given))
-        return collate(given, mode)
+        return collate(given, credit, mode)
 
     run._collate = remember
     run.train()
+    measured = run.evaluate()
+    evaluated = sum(run._stats["eval"].values(), EpisodeStats()).roots
     weights = sum(float(p.detach().double().sum()) for p in run.accelerator.unwrap_model(run.model).parameters())
     losses = [log["loss"] for log in run.state.log_history if "loss" in log]
     rank = run.accelerator.process_index
     report = {"weights": weights, "rows": rows, "losses": losses, "world": run.accelerator.num_processes}
+    report |= {"evaluated": evaluated.episodes + evaluated.failed, "success": measured["eval_success"]}
     (folder / f"rank_{rank}.json").write_text(json.dumps(report))
 
 

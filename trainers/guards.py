@@ -1,0 +1,124 @@
+"""What must hold before weights change: no dropout, ratios of 1 at the first loss, finite losses and gradients."""
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from typing_extensions import override
+
+__all__ = ["FiniteGradients", "LogRatio", "active_noise", "log_ratio", "remove_noise", "token_logprobs"]
+
+_NOISE = re.compile(r"drop_?out|drop_?path|layer_?drop|jitter_noise")
+
+_ROWS = 8
+"""Rows of a batch that are enough to see whether ratios are 1."""
+
+
+def active_noise(model: torch.nn.Module) -> dict[str, float]:
+    """Returns the settings that make a model's forward pass random in training mode, by their names.
+
+    Found by name: the probability of dropout modules, and numbers above 0 called dropout, layerdrop or the like.
+    """
+    return {f"{name}.{key}".lstrip("."): value for name, module, key, value in _noise(model)}
+
+
+def remove_noise(model: torch.nn.Module) -> None:
+    """Sets all that `active_noise` finds to 0."""
+    for _, module, key, _ in list(_noise(model)):
+        setattr(module, key, 0.0)
+
+
+def _noise(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module, str, float]]:
+    for name, module in model.named_modules():
+        dropout = "dropout" in type(module).__name__.lower()
+        for key, value in vars(module).items():
+            named = _NOISE.search(key.lower()) or (dropout and key == "p")
+            if named and isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+                yield name, module, key, float(value)
+
+
+def token_logprobs(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], *, temperature: float) -> torch.Tensor:
+    """Computes the log-probabilities `[B, L]` of a batch's completion tokens, in one forward pass."""
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    width = batch["completion_ids"].size(1)
+    logits = model(input_ids=ids, attention_mask=mask).logits[:, -width - 1 : -1]
+    logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
+    return logprobs.gather(2, ids[:, -width:, None]).squeeze(2)
+
+
+@dataclass(frozen=True, slots=True)
+class LogRatio:
+    """How far the loss is from the policy that sampled, before any update: 0 but for rounding.
+
+    Attributes:
+        mean: mean absolute difference of the log-probabilities of sampled tokens.
+        largest: the largest.
+        tokens: how many were compared.
+    """
+
+    mean: float
+    largest: float
+    tokens: int
+
+    def warn_unless_rounding(self, model: torch.nn.Module) -> None:
+        """Warns when rounding does not explain the difference, and says what may."""
+        exact = all(parameter.dtype in {torch.float32, torch.float64} for parameter in model.parameters())
+        if self.mean <= (1e-4 if exact else 2e-2):
+            return
+        noise = [f"{name}={value:g}" for name, value in active_noise(model).items()]
+        reason = (
+            f"the loss is computed with noise that sampling does not have ({', '.join(noise[:3])}"
+            f"{', ...' if len(noise) > 3 else ''}): leave disable_dropout on"
+            if noise
+            else "the model computes otherwise with a cache, left padding or in training mode than without"
+        )
+        msg = (
+            f"before any update the log-probabilities of the loss differ from those of sampling by {self.mean:.2g} on "
+            f"average and up to {self.largest:.2g} over {self.tokens} tokens, so that ratios are not 1: {reason}"
+        )
+        warnings.warn(msg, stacklevel=2)
+
+
+def log_ratio(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], *, temperature: float) -> LogRatio:
+    """Compares log-probabilities of the loss with those of sampling on some rows, in the model's present mode.
+
+    Random numbers of the caller are left as they are.
+
+    Args:
+        model: whose weights sampled the batch.
+        batch: as `Rows.with_advantages` gives it.
+        temperature: of sampling.
+    """
+    rows = batch["tool_mask"].sum(1).topk(min(_ROWS, len(batch["tool_mask"]))).indices
+    few = {name: tensor[rows] for name, tensor in batch.items() if tensor.ndim == 2}
+    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    with torch.random.fork_rng(devices=sorted(devices, key=str)), torch.no_grad():
+        new = token_logprobs(model, few, temperature=temperature)
+    difference = (new - few["old_per_token_logps"]).abs()[few["tool_mask"] > 0]
+    if not len(difference):
+        return LogRatio(0.0, 0.0, 0)
+    return LogRatio(float(difference.mean()), float(difference.max()), len(difference))
+
+
+class FiniteGradients(TrainerCallback):
+    """Stops training before an optimizer step that would write numbers which are not finite into the weights."""
+
+    @override
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model: torch.nn.Module = kwargs["model"]
+        if args.fp16:  # the gradient scaler expects infinities, and skips their steps
+            return
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                msg = (
+                    f"the gradient of {name} is not finite at step {state.global_step + 1}: training stops before it "
+                    "reaches the weights; resume from the last checkpoint with a lower learning rate or another seed"
+                )
+                raise FloatingPointError(msg)

@@ -1,0 +1,92 @@
+"""Which of TRL's options `TreeTrainer` honors, and what to do instead of those that it refuses.
+
+TRL's `GRPOTrainer` samples completions and scores them; `TreeTrainer` does both itself, so that options of that half
+would be ignored in silence. Each is refused by name, unless it has the value that changes nothing.
+"""
+
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from transformers import TrainingArguments
+from trl import GRPOConfig
+
+__all__ = ["HONORED", "REFUSED", "check_options"]
+
+HONORED = frozenset({
+    # the model
+    "model_init_kwargs", "trust_remote_code", "router_aux_loss_coef", "disable_dropout", "cast_lm_head_to_fp32",
+    # sampling
+    "temperature", "chat_template_kwargs", "ds3_gather_for_generation",
+    # batches
+    "shuffle_dataset", "pad_to_multiple_of", "generation_batch_size", "steps_per_generation", "num_iterations",
+    "num_generations", "num_generations_eval",
+    # the loss
+    "loss_type", "epsilon", "epsilon_high", "delta", "importance_sampling_level", "mask_truncated_completions",
+    "max_completion_length", "off_policy_mask_threshold", "top_entropy_quantile", "sapo_temperature_neg",
+    "sapo_temperature_pos", "vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg",
+    "beta", "use_bias_correction_kl", "sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps",
+    "entropy_coef", "use_adaptive_entropy", "entropy_coef_min", "entropy_coef_max", "entropy_coef_delta",
+    "entropy_target",
+})  # fmt: skip
+"""Options of TRL that do here what they do there; `TreeConfig` says what is special about a few."""
+
+_DISTRIBUTION = "the loss needs the probabilities of the distribution that was sampled from: leave it out"
+_ENGINE = "the training model itself samples: leave it out"
+_REWARD = "rewards come from the environment and are made comparable by the estimator: choose that"
+_TREES = "set save_trees_steps: whole episodes are written to the run folder, and `agentenv trees` prints them"
+
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(["top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs"], _DISTRIBUTION),
+    **dict.fromkeys(
+        ["cache_implementation", "use_transformers_paged", "use_transformers_continuous_batching",
+         "transformers_continuous_batching_config", "use_vllm", "vllm_mode", "vllm_model_impl",
+         "vllm_enable_sleep_mode", "vllm_structured_outputs_regex", "vllm_server_base_url", "vllm_server_host",
+         "vllm_server_port", "vllm_server_timeout", "vllm_group_port", "vllm_gpu_memory_utilization",
+         "vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_importance_sampling_correction",
+         "vllm_importance_sampling_mode", "vllm_importance_sampling_clip_max", "vllm_importance_sampling_clip_min",
+         "vllm_importance_sampling_cap"],
+        _ENGINE,
+    ),
+    **dict.fromkeys(["reward_weights", "multi_objective_aggregation", "scale_rewards"], _REWARD),
+    "max_tool_calling_iterations": "set the environment's max_steps",
+    **dict.fromkeys(
+        ["log_completions", "log_multimodal", "num_completions_to_print", "log_unique_prompts",
+         "log_completions_hub_repo"],
+        _TREES,
+    ),
+    # of transformers
+    "neftune_noise_alpha": "noise in the loss but not in sampling makes the ratio wrong: leave it out",
+    "label_smoothing_factor": "the loss has no labels: leave it out",
+    "remove_unused_columns": "tasks are no columns of text: leave it out",
+    "train_sampling_strategy": "tasks come in the order that TRL's sampler gives, shuffled or not (shuffle_dataset)",
+}  # fmt: skip
+"""Options that are refused unless they have their default, and the remedy."""
+
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "top_k": (0, None, -1),
+    "min_p": (None, 0.0),
+    "scale_rewards": ("group", True),
+}
+"""Other values that change nothing."""
+
+
+def check_options(config: GRPOConfig) -> None:
+    """Refuses options of TRL that would be ignored.
+
+    Raises:
+        ValueError: one has another value than the one that changes nothing; the message names it and the remedy.
+    """
+    inherited = {field.name for field in fields(TrainingArguments)}
+    for field in fields(GRPOConfig):
+        value, remedy = getattr(config, field.name), REFUSED.get(field.name)
+        if remedy is None and (field.name in inherited or field.name in HONORED):
+            continue
+        neutral = (_default(field), *_NEUTRAL.get(field.name, ()))
+        if not any(value == other for other in neutral):
+            reason = remedy or "TreeTrainer does not know this option of a newer TRL: leave it out"
+            msg = f"{field.name} must be {neutral[0]!r}, got {value!r}: {reason}"
+            raise ValueError(msg)
+
+
+def _default(field: "Field[Any]") -> object:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
