@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import linux, seccomp
 from .agent import Guest, close_on_exec
 from .policy import Plain, set_limit
-from .wire import Wire
+from .wire import Wire, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,8 +115,8 @@ def main() -> None:
     wire = Wire(fd, fd)
     try:
         guest = Guest(wire, settings, Cage(settings))
-    except OSError as error:
-        wire.send({"fault": "guest", "message": f"{error.filename}: {error.strerror}"})
+    except Exception as error:  # noqa: BLE001  whatever it is, the parent hears why
+        wire.send({"fault": "guest", "message": reason_of(error)})
         return
     wire.send({"ready": os.getpid()})
     guest.serve()

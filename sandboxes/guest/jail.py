@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import linux, seccomp
 from .agent import Guest
 from .policy import Plain, kill_namespace, set_limit
-from .wire import Wire
+from .wire import Wire, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,8 +176,8 @@ def enter(wire: Wire, settings: dict[str, Any], mounts: list[int], groups: list[
         linux.set_dumpable(dumpable=False)
         linux.die_with_parent()
         guest = JailGuest(wire, settings, Jail(settings))
-    except OSError as error:
-        wire.send({"fault": "guest", "message": f"{error.filename or 'setup'}: {error.strerror}"})
+    except Exception as error:  # noqa: BLE001  whatever it is, the parent hears why
+        wire.send({"fault": "guest", "message": reason_of(error)})
         return
     wire.send({"ready": True})
     try:

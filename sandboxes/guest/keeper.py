@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import layering, linux, trees
 from .agent import close_on_exec
+from .launch import forbid_imports
 from .root import ROOT, STAGE, add_kernel_files, build_root, seal_root
 from .spawner import serve_spawns
-from .wire import Closed, Wire
+from .wire import Closed, Wire, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,10 +81,10 @@ class Keeper:
             for number in head.pop("drop", []):
                 self._drop(number)
             return getattr(self, "do_" + head.pop("op"))(received, **head)
-        except OSError as error:
-            return {"fault": "keeper", "message": f"{error.filename or ''}: {error.strerror}"}, b"", []
         except trees.TreeFault as error:
             return {"fault": "keeper", "message": str(error)}, b"", []
+        except Exception as error:  # noqa: BLE001  whatever it is: other sandboxes need this process
+            return {"fault": "keeper", "message": reason_of(error)}, b"", []
         finally:
             for fd in received:
                 os.close(fd)
@@ -360,8 +361,9 @@ def main() -> None:
         inner_id = _own_namespaces(wire, settings)
         undertaker = _fork_undertaker()
         _fork_spawner(spawns)
-    except OSError as error:
-        wire.send({"fault": "keeper", "message": f"{error.filename or 'setup'}: {error.strerror}"})
+        forbid_imports()
+    except Exception as error:  # noqa: BLE001  whatever it is, the parent hears why
+        wire.send({"fault": "keeper", "message": reason_of(error)})
         return
     wire.send({"ready": True, "inner_id": inner_id})
     Keeper(wire, undertaker, (inner_id, inner_id)).serve(parent)

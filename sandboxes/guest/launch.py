@@ -5,19 +5,25 @@ Making it ready takes most of the time that starting a command takes, and falls 
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import socket
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from .wire import Closed, Wire
+from .wire import Closed, Wire, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Command", "Launcher", "PrepareFault", "check_prepared"]
+__all__ = ["Command", "Launcher", "PrepareFault", "check_prepared", "forbid_imports"]
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+_HIGH = 100  # above the numbers that a command's pipes take
+_MACHINE = {errno.EAGAIN, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # why it, not the command, is at fault
+_MISSING = {errno.ENOENT, errno.ENOTDIR}
 
 
 class Command(NamedTuple):
@@ -41,7 +47,29 @@ class Command(NamedTuple):
 
 
 class PrepareFault(Exception):
-    """A command could not be given its isolation, so it was not started."""
+    """A command could not be started, for a reason that is not the command's; the message says which."""
+
+
+class _NoImports:
+    """A finder of modules that finds none."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> NoReturn:
+        """Refuses an import.
+
+        Raises:
+            ImportError: always.
+        """
+        msg = f"the guest needs {name!r}, and its interpreter's files are out of reach by now: import it at the start"
+        raise ImportError(msg)
+
+
+def forbid_imports() -> None:
+    """Has every later import of a new module fail, here and in all forked children, on every machine alike.
+
+    Commands are started where the interpreter's own files cannot be seen, and what a standard library imports late
+    differs between versions of Python.
+    """
+    sys.meta_path[:] = [_NoImports()]  # pyright: ignore[reportArgumentType]  it never returns
 
 
 class _Ready(NamedTuple):
@@ -125,35 +153,59 @@ def _fork(prepare: Callable[[], None]) -> _Ready:
 
 def _become(wire: Wire, faults: int, prepare: Callable[[], None]) -> NoReturn:
     """Prepares this process, waits for the command, and executes it."""
-    code, name = NOT_EXECUTABLE, ""
+    code = NOT_EXECUTABLE
+    faults = fcntl.fcntl(faults, fcntl.F_DUPFD_CLOEXEC, _HIGH)
     try:
+        forbid_imports()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
-        _prepare_or_report(prepare, faults)
+        prepare()
         job, _ = wire.receive()
-        name = job["argv"][0]
-        os.chdir(job["cwd"])
         _place(job["fds"])
-        os.execvpe(name, job["argv"], job["env"])
-    except FileNotFoundError:
-        code = NOT_FOUND
-        os.write(2, f"{name}: not found\n".encode())
-    except OSError as error:
-        os.write(2, f"{name}: {error.strerror}\n".encode())
-    except (TypeError, ValueError) as error:
-        os.write(2, f"{name!r} cannot be executed: {error}\n".encode())
+        code = _execute(job["argv"], job["cwd"], job["env"])
+    except Closed:
+        pass  # it is not needed any more
+    except BaseException as error:  # noqa: BLE001  whatever it is: nothing of the guest may run on in this child
+        os.write(faults, reason_of(error).encode(errors="replace")[:4096])
     finally:
         os._exit(code)
 
 
-def _prepare_or_report(prepare: Callable[[], None], report: int) -> None:
+def _execute(argv: Sequence[str], cwd: str, env: Mapping[str, str]) -> int:
+    """Becomes a program; returns the exit code, as in a shell, where the program or the folder is what prevents it.
+
+    Raises:
+        OSError: the machine prevents it.
+    """
+    name = argv[0]
     try:
-        prepare()
-    except BaseException as error:  # noqa: BLE001  nothing of the guest may run on in this child
-        os.write(report, f"{getattr(error, 'filename', None) or 'isolation'}: {error}".encode())
-        os._exit(NOT_EXECUTABLE)
+        os.chdir(cwd)
+        _search_and_execute(name, argv, env)
+    except OSError as error:
+        if error.errno in _MACHINE:
+            raise
+        code, why = (NOT_FOUND, "not found") if error.errno == errno.ENOENT else (NOT_EXECUTABLE, error.strerror)
+        os.write(2, f"{name}: {why}\n".encode(errors="replace"))
+    except ValueError as error:
+        code = NOT_EXECUTABLE
+        os.write(2, f"{name!r} cannot be executed: {error}\n".encode(errors="replace"))
+    return code
+
+
+def _search_and_execute(name: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
+    """Executes a program, looked for in `PATH`; `os.execvpe` imports a module for that."""
+    if "/" in name:
+        os.execve(name, argv, env)
+    refused: OSError | None = None
+    for folder in env.get("PATH", os.defpath).split(":"):
+        try:
+            os.execve(f"{folder or '.'}/{name}", argv, env)
+        except OSError as error:
+            if error.errno not in _MISSING and refused is None:
+                refused = error
+    raise refused or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
 def _place(fds: Sequence[int]) -> None:

@@ -7,7 +7,8 @@ import signal
 from typing import Any, NoReturn
 
 from . import jail, linux
-from .wire import Closed, Wire
+from .launch import forbid_imports
+from .wire import Closed, Wire, reason_of
 
 __all__ = ["serve_spawns"]
 
@@ -18,6 +19,7 @@ def serve_spawns(link: int) -> None:
     An answer brings a descriptor of the sandbox's first process.
     """
     _close_all_but(link)
+    forbid_imports()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended sandboxes need no reaping
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     wire = Wire(link, link)
@@ -41,8 +43,8 @@ def _spawn(head: dict[str, Any], own: int, link: int) -> tuple[dict[str, Any], l
             _be_sandbox(head["settings"], fds, (own, link))
         linux.setns(own, linux.NEWPID)
         return {}, [os.pidfd_open(pid)]
-    except OSError as error:
-        return {"fault": "spawner", "message": f"{error.filename or 'fork'}: {error.strerror}"}, []
+    except Exception as error:  # noqa: BLE001  whatever it is: other sandboxes need this process
+        return {"fault": "spawner", "message": reason_of(error)}, []
     finally:
         for fd in fds:
             os.close(fd)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import linux
 from .agent import close_on_exec
+from .launch import forbid_imports
 from .root import STAGE, build_root, seal_root
-from .wire import Closed, Wire
+from .wire import Closed, Wire, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,8 +67,8 @@ class Warden:
     def _answer(self, head: dict[str, Any], body: bytes, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
         try:
             return getattr(self, "do_" + head.pop("op"))(body, fds, **head)
-        except OSError as error:
-            return {"fault": "warden", "message": f"{error.filename or 'fork'}: {error.strerror}"}, []
+        except Exception as error:  # noqa: BLE001  whatever it is: other sandboxes need this process
+            return {"fault": "warden", "message": reason_of(error)}, []
 
     def do_start(self, body: bytes, fds: list[int], image: str) -> tuple[dict[str, Any], list[int]]:
         """Starts a sandbox; returns a descriptor of its first process.
@@ -128,8 +129,8 @@ def _fork(become: Callable[[], NoReturn], complaints: int) -> int:
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         become()
-    except OSError as error:
-        os.write(complaints, f"{error.filename or 'setup'}: {error.strerror}".encode())
+    except Exception as error:  # noqa: BLE001  whatever it is, the parent hears why
+        os.write(complaints, reason_of(error).encode())
     finally:
         os._exit(_FAILED)
 
@@ -154,8 +155,9 @@ def _be_warden(wire: Wire, parent: int, settings: dict[str, Any]) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # what has ended needs no reaping
         images = os.open(IMAGES, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         warden = Warden(wire, settings["runsc"], settings["flags"])
-    except OSError as error:
-        wire.send({"fault": "warden", "message": f"{error.filename or 'setup'}: {error.strerror}"})
+        forbid_imports()
+    except Exception as error:  # noqa: BLE001  whatever it is, the parent hears why
+        wire.send({"fault": "warden", "message": reason_of(error)})
         return
     wire.send({"ready": True}, b"", [images])
     os.close(images)

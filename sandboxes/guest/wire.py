@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Closed", "Late", "Wire"]
+__all__ = ["Closed", "Late", "Wire", "reason_of"]
 
 _LENGTHS = struct.Struct("<IQ")
 _MAX_HEAD = 64 << 20
@@ -32,6 +32,12 @@ class Closed(Exception):
 
 class Late(Exception):
     """The other end did not answer before the deadline."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns what to tell the parent about an error of any type."""
+    where = getattr(error, "filename", None) or type(error).__name__
+    return f"{where}: {getattr(error, 'strerror', None) or error}"
 
 
 class Wire:
