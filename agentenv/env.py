@@ -6,22 +6,20 @@ nowhere else: `self.state` (a pydantic model), `self.np_random`, `self.sandbox`,
 """
 
 import json
-import pickle
-import uuid
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import Any, ClassVar, cast
 
-import gymnasium
 import numpy as np
 import pydantic
-from gymnasium.utils import seeding
 from typing_extensions import override
 
-from agentenv.errors import EpisodeError, SnapshotError, TaskError
-from agentenv.protocols import Fidelity, Sandbox, Snapshot, StepResult, Transition
+from agentenv.branching import Branching
+from agentenv.errors import EpisodeError, TaskError
+from agentenv.protocols import StepResult, Transition
+from agentenv.rows import Source
 from agentenv.signatures import canonical, digest
 from agentenv.spaces import Actions, Messages
-from agentenv.tasks import State, read_task
+from agentenv.tasks import read_task, read_tasks
 from agentenv.types import Action, Message, Observation, ToolSchema, to_observation
 
 __all__ = ["Env", "Reply"]
@@ -29,13 +27,10 @@ __all__ = ["Env", "Reply"]
 Reply = str | Message | Sequence[Message]
 """What an environment answers: text, a message, or several."""
 
-_PROCESS = uuid.uuid4().hex
 _OPTIONS = ("task",)
 
-EnvType = TypeVar("EnvType", bound="Env")
 
-
-class Env(gymnasium.Env[Observation, Any]):
+class Env(Branching):
     """A multi-step environment that an agent talks to, and that can be branched at any step.
 
     Subclasses write `start` and `respond`; most are better off with `ToolEnv`.
@@ -56,55 +51,26 @@ class Env(gymnasium.Env[Observation, Any]):
         sandbox: where commands run; `None` for environments that run none.
 
     Args:
-        tasks: the tasks to draw from; instances of `Task`, or mappings that fit it.
+        tasks: the tasks to draw from: a sequence of instances of `Task` or of mappings that fit it, which are read when
+            they are drawn; or the path of a file, a table of any library, or an iterator (see `agentenv.rows`), which
+            is read now.
         max_steps: overrides the class's limit.
         render_mode: `"ansi"` makes `render` return the last observation as text.
     """
 
-    name: ClassVar[str]
-    version: ClassVar[int] = 0
     max_steps: int | None = None
-    State: ClassVar[type[pydantic.BaseModel]] = State
     Task: ClassVar[type[pydantic.BaseModel] | None] = None
-    fidelity: Fidelity = Fidelity.PORTABLE
     success_threshold: float = 0.5
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012  as gymnasium declares it
-
-    state: Any
-    task: Any
-    sandbox: Sandbox | None
-    _arguments: tuple[tuple[Any, ...], dict[str, Any]]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "name" not in cls.__dict__:
-            cls.name = cls.__name__
-        if not issubclass(cls.State, pydantic.BaseModel):
-            msg = f"{cls.__qualname__}.State must subclass agentenv.State (a pydantic model)"
-            raise TypeError(msg)
-        for name, info in cls.State.model_fields.items():
-            if info.is_required():
-                msg = f"{cls.__qualname__}.State.{name} needs a default: `reset` starts every episode with State()"
-                raise TypeError(msg)
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Remembers the arguments, so that `spawn` can make another."""
-        self = super().__new__(cls)
-        self._arguments = (args, kwargs)
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """An environment pickles as its class and arguments, without its episode; snapshots carry episodes."""
-        args, kwargs = self._arguments
-        return _make, (type(self), args, kwargs)
 
     def __init__(
         self,
         *,
-        tasks: Sequence[Any] | None = None,
+        tasks: Source | None = None,
         max_steps: int | None = None,
         render_mode: str | None = None,
     ) -> None:
+        super().__init__()
         if max_steps is not None:
             if max_steps < 1:
                 msg = f"max_steps must be at least 1, got {max_steps}"
@@ -114,14 +80,11 @@ class Env(gymnasium.Env[Observation, Any]):
             msg = f"render_mode must be None or 'ansi', got {render_mode!r}"
             raise ValueError(msg)
         self.render_mode = render_mode
-        self.tasks: Sequence[Any] = () if tasks is None else tasks
+        self.tasks: Sequence[Any] = () if tasks is None else read_tasks(tasks, self.Task)
+        if tasks is not None and self.tasks is not tasks:
+            self._replace_argument(tasks, self.tasks)  # a generator has nothing for the next environment
         self.observation_space = Messages()
         self.action_space = Actions(self.tools)
-        self.state = self.task = self.sandbox = None
-        self._phase = "new"
-        self._step_count = 0
-        self._last: Observation = ()
-        self._begin_step()
 
     # ------------------------------------------------------------------ what subclasses write
 
@@ -145,18 +108,13 @@ class Env(gymnasium.Env[Observation, Any]):
                 raise TaskError(msg) from None
         return None
 
-    def make_sandbox(self) -> Sandbox | None:
-        """Opens the sandbox of an episode; called before `start`. Environments that run commands override it."""
-        return None
-
     def state_signature(self) -> str:
         """Returns a digest of the fields of `self.state`, and of the sandbox's content where there is one.
 
         Equal exactly where those are equal. The step count and the random state are left out, so that a state reached
         by another way is the same state.
         """
-        content = getattr(self.sandbox.snapshot(), "content_id", "") if self.sandbox is not None else ""
-        return digest([self._phase == "ended", content, self.state])
+        return digest([self._phase == "ended", self.sandbox_content(), self.state])
 
     def action_signature(self, action: Action, /) -> str:
         """Returns what the action did, in canonical form: tool names and arguments, or the text, stripped.
@@ -199,11 +157,6 @@ class Env(gymnasium.Env[Observation, Any]):
     # ------------------------------------------------------------------ what users call
 
     @property
-    def env_id(self) -> str:
-        """The environment's id with its version, e.g. `agentenv/MathVerifier-v0`."""
-        return f"{self.name}-v{self.version}"
-
-    @property
     def tools(self) -> tuple[ToolSchema, ...]:
         """The tools an agent may call, in OpenAI's format."""
         return ()
@@ -212,11 +165,6 @@ class Env(gymnasium.Env[Observation, Any]):
     def task_id(self) -> str:
         """Names the episode's task: its `id`, or a digest."""
         return str(getattr(self.task, "id", "") or digest(self.task))
-
-    @property
-    def step_count(self) -> int:
-        """Steps since reset."""
-        return self._step_count
 
     @override
     def reset(
@@ -252,7 +200,7 @@ class Env(gymnasium.Env[Observation, Any]):
         self._step_count = 0
         self._begin_step()
         self.sandbox = self.make_sandbox()
-        self._last = to_observation(self.start(self.task))
+        self._last = _readable(to_observation(self.start(self.task)))
         self._phase = "running"
         return _copy(self._last), {"task_id": self.task_id, "step_count": 0}
 
@@ -276,7 +224,7 @@ class Env(gymnasium.Env[Observation, Any]):
         parsed = Action.parse(action)
         self._begin_step()
         self._phase = "failed"  # until the answer is complete
-        self._last = to_observation(self.respond(parsed))
+        self._last = _readable(to_observation(self.respond(parsed)))
         self._step_count += 1
         truncated = not self._terminated and self.max_steps is not None and self._step_count >= self.max_steps
         self._phase = "ended" if self._terminated or truncated else "running"
@@ -288,8 +236,9 @@ class Env(gymnasium.Env[Observation, Any]):
     ) -> Transition:
         """Starts an episode as `reset` does, and returns the state's signature and, where wanted, a snapshot too."""
         observation, info = self.reset(seed=seed, options=options)
-        taken = self.snapshot() if snapshot else None
-        return Transition(observation, info=info, state_signature=self.state_signature(), snapshot=taken)
+        with self.same_state():
+            taken = self.snapshot() if snapshot else None
+            return Transition(observation, info=info, state_signature=self.state_signature(), snapshot=taken)
 
     def advance(self, action: Any, /, *, snapshot: bool = False) -> Transition:
         """Takes one action as `step` does, and returns both signatures and, where wanted, a snapshot too.
@@ -300,121 +249,10 @@ class Env(gymnasium.Env[Observation, Any]):
         """
         parsed = Action.parse(action)
         observation, reward, terminated, truncated, info = self.step(parsed)
-        taken = self.snapshot() if snapshot and not (terminated or truncated) else None
-        signatures = self.state_signature(), self.action_signature(parsed)
+        with self.same_state():
+            taken = self.snapshot() if snapshot and not (terminated or truncated) else None
+            signatures = self.state_signature(), self.action_signature(parsed)
         return Transition(observation, reward, terminated, truncated, info, *signatures, taken)
-
-    def snapshot(self) -> Snapshot:
-        """Returns the complete state of the episode; changes nothing.
-
-        Raises:
-            SnapshotError: there is no episode, or it failed, or the state does not pickle.
-        """
-        return self._snapshot(with_sandbox=True)
-
-    def _snapshot(self, *, with_sandbox: bool) -> Snapshot:
-        self._require("running ended", SnapshotError, "snapshot")
-        try:
-            state = pickle.dumps((self.state.__getstate__(), self._last), pickle.HIGHEST_PROTOCOL)
-        except (pickle.PicklingError, TypeError, AttributeError) as error:
-            msg = f"{self.env_id}: a field of State does not pickle: {error}; keep handles and locks out of State"
-            raise SnapshotError(msg) from error
-        sandbox = self.sandbox.snapshot() if self.sandbox is not None and with_sandbox else None
-        local = Fidelity.LOCAL in {self.fidelity, getattr(sandbox, "fidelity", self.fidelity)}
-        return Snapshot(
-            env_id=self.env_id,
-            step_count=self._step_count,
-            phase=self._phase,
-            task=self.task,
-            random_state=pickle.dumps((self.np_random.bit_generator.state, self.np_random_seed)),
-            state=state,
-            sandbox=sandbox,
-            fidelity=Fidelity.LOCAL if local else Fidelity.PORTABLE,
-            origin=_PROCESS,
-        )
-
-    def restore(self, snapshot: Snapshot, /) -> None:
-        """Goes back to a snapshot, taken by this environment or by any other of the same id and version.
-
-        Raises:
-            SnapshotError: it is of another environment, or of another process and cannot travel.
-        """
-        if not isinstance(snapshot, Snapshot):
-            msg = f"restore needs a Snapshot, got {type(snapshot).__name__}"
-            raise SnapshotError(msg)
-        if snapshot.env_id != self.env_id:
-            msg = f"cannot restore a snapshot of {snapshot.env_id!r} into {self.env_id!r}: id and version must be equal"
-            raise SnapshotError(msg)
-        if snapshot.fidelity is Fidelity.LOCAL and snapshot.origin != _PROCESS:
-            msg = (
-                f"this snapshot of {snapshot.env_id!r} has fidelity 'local': it can be restored only in its own process"
-            )
-            raise SnapshotError(msg)
-        if snapshot.sandbox is None:
-            self._drop_sandbox()
-        else:
-            self._phase = "failed"  # until the sandbox is back
-            if self.sandbox is None:
-                self.task = snapshot.task  # a sandbox may depend on it
-                self.sandbox = self.make_sandbox()
-            cast("Sandbox", self.sandbox).restore(snapshot.sandbox)
-        self._load(snapshot)
-
-    def _load(self, snapshot: Snapshot) -> None:
-        """Puts back everything but the sandbox."""
-        state, self._last = pickle.loads(snapshot.state)  # noqa: S301  our own bytes
-        self.state = self.State.__new__(self.State)
-        self.state.__setstate__(state)
-        random_state, seed = pickle.loads(snapshot.random_state)  # noqa: S301  our own bytes
-        generator = type(self.np_random.bit_generator)
-        if generator.__name__ != random_state["bit_generator"]:
-            generator = getattr(np.random, random_state["bit_generator"])
-        fresh = seeding.RandomNumberGenerator(generator())
-        fresh.bit_generator.state = random_state
-        self._np_random, self._np_random_seed = fresh, seed
-        self.task = snapshot.task
-        self._step_count = snapshot.step_count
-        self._phase = snapshot.phase
-        self._begin_step()
-
-    def fork(self, n: int) -> list[Self]:
-        """Returns `n` independent environments in this state; this one goes on untouched.
-
-        Equal actions give equal outcomes in all of them, random ones included; `reseed` makes them differ.
-
-        Raises:
-            ValueError: `n` is negative.
-            SnapshotError: there is no episode to fork.
-        """
-        if n < 0:
-            msg = f"n must be at least 0, got {n}"
-            raise ValueError(msg)
-        snapshot = self._snapshot(with_sandbox=False)
-        sandboxes = self.sandbox.fork(n) if self.sandbox is not None else [None] * n
-        children: list[Self] = []
-        try:
-            for sandbox in sandboxes:
-                child = self.spawn()
-                child._load(snapshot)
-                child.sandbox = sandbox
-                children.append(child)
-        except BaseException:
-            for opened in (*children, *sandboxes):
-                if opened is not None:
-                    opened.close()
-            raise
-        return children
-
-    def spawn(self) -> Self:
-        """Returns a new environment made with the same arguments, without an episode."""
-        args, kwargs = self._arguments
-        child = _make(type(self), args, kwargs)
-        child.spec = self.spec
-        return child
-
-    def reseed(self, seed: int, /) -> None:
-        """Gives the rest of the episode other random numbers, so that continuations of one state differ."""
-        self._np_random, self._np_random_seed = seeding.np_random(seed)
 
     @override
     def render(self) -> Any:
@@ -423,38 +261,17 @@ class Env(gymnasium.Env[Observation, Any]):
             return None
         return "\n".join(f"[{message['role']}] {message['content']}" for message in self._last)
 
-    @override
-    def close(self) -> None:
-        """Frees the sandbox. Snapshots stay valid; `reset` and `restore` work again."""
-        self._drop_sandbox()
-        self._phase = "new"
 
-    # ------------------------------------------------------------------ inside
-
-    def _begin_step(self) -> None:
-        self._terminated = False
-        self._rewards: dict[str, float] = {}
-        self._mistakes: list[str] = []
-
-    def _require(self, phases: str, error: type[Exception], verb: str) -> None:
-        if self._phase in phases.split():
-            return
-        why = {
-            "new": f"call reset() before {verb}()",
-            "ended": f"the episode ended at step {self._step_count}: call reset(), or restore() an earlier snapshot",
-            "failed": "the episode failed: call reset(), or restore() an earlier snapshot",
-        }
-        msg = f"{self.env_id}: cannot {verb}: {why[self._phase]}"
-        raise error(msg)
-
-    def _drop_sandbox(self) -> None:
-        if self.sandbox is not None:
-            self.sandbox.close()
-            self.sandbox = None
+def _readable(observation: Observation) -> Observation:
+    """Returns messages that UTF-8 can hold: a lone surrogate, as in the name of a file, becomes its escape."""
+    return tuple(_readable_message(message) for message in observation)
 
 
-def _make(cls: type[EnvType], args: tuple[Any, ...], kwargs: dict[str, Any]) -> EnvType:
-    return cls(*args, **kwargs)
+def _readable_message(message: Message) -> Message:
+    text: Any = message["content"]
+    if not isinstance(text, str) or text.isascii():
+        return message
+    return cast("Message", {**message, "content": text.encode("utf-8", "backslashreplace").decode()})
 
 
 def _copy(observation: Observation) -> Observation:

@@ -246,7 +246,7 @@ class Sandbox(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Snapshot:
     """The complete state of an environment at one moment; immutable, and valid for ever.
 
@@ -276,6 +276,11 @@ class Snapshot:
     def num_bytes(self) -> int:
         """Size of its own state, and of the sandbox's where that is known."""
         return len(self.state) + len(self.random_state) + int(getattr(self.sandbox, "num_bytes", 0))
+
+    def __repr__(self) -> str:
+        """Says what it is of, without the task, which holds the hidden reference."""
+        size = f"{len(self.state):,} bytes" + (" and a sandbox" if self.sandbox is not None else "")
+        return f"<Snapshot of {self.env_id}: step {self.step_count}, {self.phase}, {size}, {self.fidelity.value}>"
 
 
 StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]

@@ -219,7 +219,9 @@ def as_text(value: Any) -> Any:
         case float() if value.is_integer() and abs(value) < _EXACT_INTEGERS:
             return str(int(value))
         case int() | float() | Decimal() | Fraction():
-            return str(value)
+            with suppress(ValueError):  # an integer of thousands of digits
+                return str(value)
+            return value
         case dt.datetime():
             midnight = value.time() == dt.time() and value.tzinfo is None
             return value.date().isoformat() if midnight else value.isoformat()

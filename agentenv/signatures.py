@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -9,6 +10,8 @@ import numpy as np
 import pydantic
 
 __all__ = ["canonical", "digest"]
+
+_LONG_BITS = 2_000  # Python refuses to write integers of more than 4,300 digits, or, where it is told to, 640
 
 
 def canonical(value: Any) -> Any:
@@ -26,6 +29,8 @@ def canonical(value: Any) -> Any:
             return {"set": sorted((canonical(v) for v in cast("set[Any]", value)), key=json.dumps)}
         case list() | tuple():
             return [canonical(v) for v in cast("Sequence[Any]", value)]
+        case int() if value.bit_length() > _LONG_BITS:
+            return {"int": hex(value)}
         case None | str() | bool() | int() | float():
             return value
         case np.generic() | np.ndarray():
@@ -34,7 +39,14 @@ def canonical(value: Any) -> Any:
         case _ if type(value).__repr__ is object.__repr__:  # which shows an address
             return {"object": type(value).__qualname__, "state": canonical(value.__getstate__())}
         case _:
-            return {"repr": repr(value)}
+            return _written(value)
+
+
+def _written(value: object) -> dict[str, str]:
+    try:
+        return {"repr": repr(value)}
+    except ValueError:  # it holds an integer of thousands of digits
+        return {"pickle": pickle.dumps(value).hex()}
 
 
 def digest(value: Any) -> str:

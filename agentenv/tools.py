@@ -16,11 +16,14 @@ from typing import Any, TypeVar, cast, get_type_hints
 import pydantic
 
 from agentenv.errors import ToolError
+from agentenv.fitting import fit_row
+from agentenv.rows import shorten
 from agentenv.types import ToolCall, ToolSchema
 
 __all__ = ["Tool", "collect_tools", "tool", "unknown_tool"]
 
 _MARK = "__agentenv_tool__"
+_BASES = {"agentenv.branching", "agentenv.env", "agentenv.tool_env"}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -98,25 +101,32 @@ class Tool:
     def validate(self, call: ToolCall) -> dict[str, Any]:
         """Returns the call's arguments, validated and converted.
 
+        What differs in form only is taken: a number where text is declared, JSON text where a list is, and `null` for
+        an argument that has a default.
+
         Raises:
             ToolError: the arguments do not fit; the message names each wrong one, what was expected, and the signature.
         """
         if isinstance(call.arguments, str):
-            msg = f"arguments of {self.signature} must be a JSON object, got {_short(call.arguments)}"
+            msg = f"arguments of {self.signature} must be a JSON object, got {shorten(call.arguments)}"
             raise ToolError(msg)
         try:
-            model = self.arguments.model_validate(call.arguments)
+            model = self.arguments.model_validate(fit_row(call.arguments, self.arguments))
         except pydantic.ValidationError as error:
             problems = "; ".join(_problem(item) for item in error.errors(include_url=False))
             msg = f"wrong arguments for {self.signature}: {problems}"
+            raise ToolError(msg) from None
+        except ValueError as error:  # text that should be a list
+            msg = f"wrong arguments for {self.signature}: {error}"
             raise ToolError(msg) from None
         return {str(info.alias): getattr(model, name) for name, info in type(model).model_fields.items()}
 
     @property
     def signature(self) -> str:
         """How to call the tool, e.g. `guess(number: integer, hint: boolean = false)`."""
+        models = self.schema["function"]["parameters"].get("$defs", {})
         parts = [
-            f"{name}: {_type_name(part)}" + (f" = {json.dumps(part['default'])}" if "default" in part else "")
+            f"{name}: {_type_name(part, models)}" + (f" = {json.dumps(part['default'])}" if "default" in part else "")
             for name, part in self.schema["function"]["parameters"]["properties"].items()
         ]
         return f"{self.name}({', '.join(parts)})"
@@ -133,7 +143,7 @@ def collect_tools(cls: type) -> dict[str, Tool]:
     functions: dict[str, Callable[..., Any]] = {}
     taken: set[str] = set()
     for base in reversed(cls.__mro__):
-        if base.__module__ == "agentenv.env" or base.__module__.startswith("gymnasium."):
+        if base.__module__ in _BASES or base.__module__.startswith("gymnasium."):
             taken |= {*vars(base), *base.__annotations__}
             continue
         for name, value in vars(base).items():
@@ -193,13 +203,14 @@ def _without_titles(value: Any) -> Any:
     return value
 
 
-def _type_name(schema: Mapping[str, Any]) -> str:
+def _type_name(schema: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     if choices := schema.get("enum", [schema["const"]] if "const" in schema else []):
         return " | ".join(json.dumps(choice) for choice in choices)
-    if "anyOf" in schema:
-        return " | ".join(_type_name(part) for part in schema["anyOf"])
-    if "$ref" in schema:
-        return "object"
+    if parts := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
+        return " | ".join(_type_name(part, models) for part in parts)
+    if "$ref" in schema:  # an Enum, or a model
+        named = models.get(schema["$ref"].rpartition("/")[2], {})
+        return _type_name(named, models) if "enum" in named or "const" in named else "object"
     return str(schema.get("type", "any"))
 
 
@@ -209,9 +220,4 @@ def _problem(error: Any) -> str:
         return f"{where} is missing"
     if error["type"] == "extra_forbidden":
         return f"{where} is not a parameter"
-    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, got {_short(error['input'])}"
-
-
-def _short(value: object, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, got {shorten(error['input'])}"

@@ -93,7 +93,7 @@ def _mapping(value: object, what: str) -> Mapping[str, Any]:
 def _arguments(value: object) -> dict[str, Any] | str:
     if isinstance(value, str):
         try:
-            decoded: object = _loads(value) if value.strip() else {}
+            decoded: object = _loads(value) if value.strip() not in {"", "null"} else {}
         except (ValueError, RecursionError):
             return value
         return cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else value

@@ -4,7 +4,9 @@ Gymnasium's own wrappers hide `snapshot`, `restore` and `fork`; these pass them 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self, cast
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import pydantic_core
 
@@ -15,15 +17,24 @@ from agentenv.types import Action, Message, Observation, ToolSchema
 
 __all__ = ["LimitObservation", "RecordTree", "TransformReward", "Wrapper"]
 
+_PARTS_OF_A_STEP = ("reset", "step", "snapshot", "state_signature", "action_signature")
+
 
 class Wrapper:
-    """Passes everything on to the environment inside; subclasses change `reset`, `step` or both.
+    """Passes everything on to the environment inside; subclasses write `after_begin`, `after_step` or both.
 
-    A subclass that has state of its own overrides `snapshot`, `restore` and `fork` as well.
+    A subclass that has state of its own overrides `snapshot`, `restore` and `fork` as well. One may override
+    `reset` and `step` instead, too; a step then costs more calls of the environment inside.
 
     Args:
         env: what to wrap.
     """
+
+    _forwards: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._forwards = all(getattr(cls, name) is getattr(Wrapper, name) for name in _PARTS_OF_A_STEP)
 
     def __init__(self, env: SteppableEnv) -> None:
         self.env = env
@@ -53,31 +64,52 @@ class Wrapper:
         """The environment inside all wrappers."""
         return self.env.unwrapped if isinstance(self.env, Wrapper) else self.env
 
+    def after_begin(self, begun: Transition, /) -> Transition:
+        """Returns what the begin of an episode shall give instead."""
+        return begun
+
+    def after_step(self, taken: Transition, /) -> Transition:
+        """Returns what a step shall give instead."""
+        return taken
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Starts an episode."""
-        return self.env.reset(seed=seed, options=options)
+        observation, info = self.env.reset(seed=seed, options=options)
+        begun = self.after_begin(Transition(observation, info=info))
+        return begun.observation, dict(begun.info)
 
     def step(self, action: Any, /) -> StepResult:
         """Takes one action."""
-        return self.env.step(action)
+        taken = self.after_step(Transition(*self.env.step(action)))
+        return taken.observation, taken.reward, taken.terminated, taken.truncated, dict(taken.info)
 
     def begin(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None, snapshot: bool = True
     ) -> Transition:
         """Starts an episode: `reset`, with signature and snapshot."""
+        if self._forwards:
+            return self.after_begin(self.env.begin(seed=seed, options=options, snapshot=snapshot))
         observation, info = self.reset(seed=seed, options=options)
-        taken = self.snapshot() if snapshot else None
-        return Transition(observation, info=info, state_signature=self.state_signature(), snapshot=taken)
+        with self.same_state():
+            kept = self.snapshot() if snapshot else None
+            return Transition(observation, info=info, state_signature=self.state_signature(), snapshot=kept)
 
     def advance(self, action: Any, /, *, snapshot: bool = False) -> Transition:
         """Takes one action: `step`, with signatures, and a snapshot where one is wanted."""
+        if self._forwards:
+            return self.after_step(self.env.advance(action, snapshot=snapshot))
         parsed = Action.parse(action)
         observation, reward, terminated, truncated, info = self.step(parsed)
-        taken = self.snapshot() if snapshot and not (terminated or truncated) else None
-        signatures = self.state_signature(), self.action_signature(parsed)
-        return Transition(observation, reward, terminated, truncated, info, *signatures, taken)
+        with self.same_state():
+            kept = self.snapshot() if snapshot and not (terminated or truncated) else None
+            signatures = self.state_signature(), self.action_signature(parsed)
+        return Transition(observation, reward, terminated, truncated, info, *signatures, kept)
+
+    def same_state(self) -> AbstractContextManager[None]:
+        """Within it, signatures and snapshots share one snapshot of the sandbox, which must not change meanwhile."""
+        return getattr(self.env, "same_state", nullcontext)()
 
     def snapshot(self) -> Snapshot:
         """Returns the complete state."""
@@ -126,10 +158,10 @@ class TransformReward(Wrapper):
         super().__init__(env)
         self.transform = transform
 
-    def step(self, action: Any, /) -> StepResult:
-        """Takes one action; `info["raw_reward"]` keeps the reward before."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return observation, float(self.transform(reward, info)), terminated, truncated, info | {"raw_reward": reward}
+    def after_step(self, taken: Transition, /) -> Transition:
+        """Returns the step with its new reward; `info["raw_reward"]` keeps the one before."""
+        reward = float(self.transform(taken.reward, dict(taken.info)))
+        return replace(taken, reward=reward, info={**taken.info, "raw_reward": taken.reward})
 
 
 class LimitObservation(Wrapper):
@@ -147,17 +179,13 @@ class LimitObservation(Wrapper):
             raise ValueError(msg)
         self.max_chars = max_chars
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Starts an episode."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        return self._cut(observation), info
+    def after_begin(self, begun: Transition, /) -> Transition:
+        """Returns the begin with its messages cut."""
+        return replace(begun, observation=self._cut(begun.observation))
 
-    def step(self, action: Any, /) -> StepResult:
-        """Takes one action."""
-        observation, *rest = self.env.step(action)
-        return cast("StepResult", (self._cut(observation), *rest))
+    def after_step(self, taken: Transition, /) -> Transition:
+        """Returns the step with its messages cut."""
+        return replace(taken, observation=self._cut(taken.observation))
 
     def _cut(self, observation: Observation) -> Observation:
         return tuple(self._cut_message(message) for message in observation)

@@ -14,6 +14,7 @@ import sqlite3
 import warnings
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydantic
@@ -92,8 +93,9 @@ def test_objects_that_are_rows():
         question: str
         answer: float
 
-    class Named(collections.namedtuple("Named", "question answer")):
-        pass
+    class Named(NamedTuple):
+        question: str
+        answer: float
 
     database = sqlite3.connect(":memory:")
     database.row_factory = sqlite3.Row
@@ -328,8 +330,9 @@ def test_rows_that_cannot_be_used_are_reported_together():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert parse_rows([{"n": 4}], parse, on_bad_row="skip") == [3]
+    drop: Any = "drop"
     with pytest.raises(ValueError, match="on_bad_row must be 'raise' or 'skip', got 'drop'"):
-        parse_rows([], parse, on_bad_row="drop")
+        parse_rows([], parse, on_bad_row=drop)
 
 
 def test_long_values_are_shortened():

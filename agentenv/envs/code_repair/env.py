@@ -305,7 +305,7 @@ class CodeRepair(ToolEnv):
         if self._style != "exact":
             ended = "|ended" if self._phase == "ended" else ""
             return state_signatures(self.state.steps, style=self._style)[-1] + ended
-        return digest([self._phase == "ended", self._files.snapshot().content_id, self.state.progress])
+        return digest([self._phase == "ended", self.sandbox_content(), self.state.progress])
 
     @override
     def action_signature(self, action: Action, /) -> str:

@@ -251,8 +251,7 @@ class MathVerifier(ToolEnv):
 
         Which expressions gave the values, and in which order, makes no difference.
         """
-        content = getattr(self.sandbox.snapshot(), "content_id", "") if self.sandbox is not None else ""
-        return json.dumps([self._phase == "ended", content, self.state.values, self.state.answers])
+        return json.dumps([self._phase == "ended", self.sandbox_content(), self.state.values, self.state.answers])
 
     @override
     def action_signature(self, action: Action, /) -> str:

@@ -128,9 +128,8 @@ class SearchQA(ToolEnv):
         self._terms = Tokenizer(frozenset(STOPWORDS)).terms
         self.retriever, kept = _open(tasks, corpus, world)
         super().__init__(tasks=kept, **options)
-        args, given = self._arguments
-        if tasks is not None and given.get("tasks") is tasks:  # forks need not read the rows again
-            self._arguments = args, {**given, "tasks": kept}
+        if tasks is not None:  # forks need not read the rows again
+            self._replace_argument(tasks, kept)
 
     @property
     @override

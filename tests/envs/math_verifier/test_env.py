@@ -83,7 +83,7 @@ def test_other_text_is_a_mistake_the_agent_can_read():
         ({"expression": "1/0"}, "division by zero"),
         ({"expression": "("}, "the expression ends too early"),
         ({"expression": "9^9^9"}, "only 1 operation per call"),
-        ({"expression": 5}, "wrong arguments"),
+        ({"expression": ["5"]}, "wrong arguments"),
         ({}, "wrong arguments"),
     ],
 )
