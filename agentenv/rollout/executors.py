@@ -10,10 +10,10 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from agentenv.errors import AgentError, InfrastructureError
 from agentenv.protocols import Agent, AsyncAgent, BranchingEnv, Context
@@ -101,7 +101,7 @@ class Executor(Protocol):
 
     def run(
         self, branches: Sequence[Branch], play: Play, agent: Agent, *, max_envs: int | None, limit: float | None
-    ) -> Iterator[Branch]:
+    ) -> Generator[Branch]:
         """Yields the rollouts as they end.
 
         Args:
@@ -143,7 +143,7 @@ class InStep:
 
     def run(
         self, branches: Sequence[Branch], play: Play, agent: Agent, *, max_envs: int | None, limit: float | None
-    ) -> Iterator[Branch]:
+    ) -> Generator[Branch]:
         """Yields the rollouts as they end; each that ends makes room for the next."""
         waiting = deque(branches)
         live: list[Episode] = []
@@ -194,7 +194,7 @@ class Concurrent:
 
     def run(
         self, branches: Sequence[Branch], play: Play, agent: Agent, *, max_envs: int | None, limit: float | None
-    ) -> Iterator[Branch]:
+    ) -> Generator[Branch]:
         """Yields the rollouts as they end."""
         if not isinstance(agent, AsyncAgent) and self._asking is None:
             msg = (
@@ -336,10 +336,10 @@ def _notify(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
         loop.call_soon_threadsafe(event.set)
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+def _first(error: BaseException) -> BaseException:
     """The first error of a group that is not a group."""
-    error: BaseException = errors.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    group = cast("BaseExceptionGroup[BaseException] | None", error if isinstance(error, BaseExceptionGroup) else None)
+    return error if group is None else _first(group.exceptions[0])
 
 
 def _call_here(function: Callable[[Item], Result], item: Item) -> Job[Result]:

@@ -22,18 +22,18 @@ def revisit(env: BranchingEnv, tree: EpisodeTree, node: int) -> Snapshot:
     Raises:
         SnapshotError: something came out differently; the message names the step and both.
     """
-    env.restore(tree.snapshots[0])
+    snapshot: Snapshot = tree.snapshots[0]
+    env.restore(snapshot)
     seen: tuple[int, int] | None = None
-    snapshot = tree.snapshots[0]
     for step, index in enumerate(tree.path(node)[1:], 1):
         recorded = tree.nodes[index]
         if (recorded.rollout, recorded.attempt) != seen:
             seen = recorded.rollout, recorded.attempt
             env.reseed(derive_seed(derive_seed(tree.metadata.get("seed"), recorded.rollout), recorded.attempt, "env"))
-        after = env.advance(recorded.action, snapshot=index == node)
+        after = env.advance(recorded.action, snapshot=True)
         _compare(tree, step, "reward", recorded.reward, after.reward)
         _compare(tree, step, "observation", list(recorded.observation), list(after.observation))
-        snapshot = after.snapshot
+        snapshot = after.snapshot or snapshot
     return snapshot
 
 
