@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
-import pydantic_core
-
 from agentenv.errors import InfrastructureError, SnapshotError, TreeError
 from agentenv.protocols import Snapshot, SteppableEnv, StepResult, Transition
-from agentenv.tree import EpisodeTree
+from agentenv.recording import begin_tree, failed_node, node_after
+from agentenv.serialize import TreeWriter
+from agentenv.serialize.events import key_of
+from agentenv.tree import EpisodeTree, Node, relative_prompt
 from agentenv.types import Action, Message, Observation, ToolSchema
 
 __all__ = ["LimitObservation", "RecordTree", "TransformReward", "Wrapper"]
@@ -212,32 +213,36 @@ class RecordTree(Wrapper):
 
     Args:
         env: what to wrap.
+        record: writes every node as it comes.
     """
 
     tree: EpisodeTree | None = None
     node: int = 0
 
-    def __init__(self, env: SteppableEnv) -> None:
+    def __init__(self, env: SteppableEnv, record: TreeWriter | None = None) -> None:
         super().__init__(env)
+        self.record = record
+        self._number = 0
         self._taken: list[tuple[Snapshot, int]] = []  # `reseed` makes them differ from those of the tree
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Starts an episode and a new tree."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        self.tree = EpisodeTree(
-            observation,
-            task_id=str(info.get("task_id", "")),
-            env_id=self.env_id,
-            task=pydantic_core.to_jsonable_python(self.env.task, fallback=repr),
-            state_signature=self.env.state_signature(),
-            metadata={"seed": seed},
-            snapshot=self.env.snapshot(),
-        )
+        start = self.begin(seed=seed, options=options)
+        return start.observation, dict(start.info)
+
+    def begin(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None, snapshot: bool = True
+    ) -> Transition:
+        """Starts an episode and a new tree, which keeps its snapshot."""
+        start = self.env.begin(seed=seed, options=options, snapshot=True)
+        self.tree = begin_tree(self, start, {"seed": seed})
         self.node = 0
         self._taken = []
-        return observation, info
+        if self.record is not None:
+            self._number = self.record.begin_tree(self.tree)
+        return start if snapshot else replace(start, snapshot=None)
 
     def snapshot(self) -> Snapshot:
         """Returns the complete state, and remembers where in the tree it belongs."""
@@ -247,27 +252,33 @@ class RecordTree(Wrapper):
 
     def step(self, action: Any, /) -> StepResult:
         """Takes one action and adds a node; a step that infrastructure broke is recorded with reward `None`."""
+        after = self.advance(action)
+        return after.observation, after.reward, after.terminated, after.truncated, dict(after.info)
+
+    def advance(self, action: Any, /, *, snapshot: bool = False) -> Transition:
+        """Takes one action and adds a node, which keeps its snapshot, the last of an episode too."""
         parsed = Action.parse(action)
         try:
-            observation, reward, terminated, truncated, info = self.env.step(parsed)
+            after = self.env.advance(parsed, snapshot=True)
         except InfrastructureError as error:
-            if self.tree is not None:
-                self.node = self.tree.add(self.node, parsed, reward=None, info={"failure": str(error)})
+            self._add(failed_node(parsed, error), parsed, None)
             raise
-        if self.tree is not None:
-            self.node = self.tree.add(
-                self.node,
-                parsed,
-                observation,
-                reward=reward,
-                terminated=terminated,
-                truncated=truncated,
-                state_signature=self.env.state_signature(),
-                action_signature=self.env.action_signature(parsed),
-                info=pydantic_core.to_jsonable_python(info, fallback=repr),
-                snapshot=self.env.snapshot(),
-            )
-        return observation, reward, terminated, truncated, info
+        taken = after.snapshot or self.env.snapshot()
+        self._add(node_after(parsed, after), parsed, taken)
+        return after if snapshot else replace(after, snapshot=None)
+
+    def _add(self, node: Node, action: Action, snapshot: Snapshot | None) -> None:
+        if self.tree is None:
+            return
+        tree, parent = self.tree, self.node
+        before = key_of(tree, parent, len(tree.path(parent)) - 1)
+        ids = action.prompt_token_ids
+        prompt = None if ids is None else relative_prompt(tree.token_ids(parent), ids)
+        goes_on = 0 < parent == len(tree) - 1
+        node = replace(node, parent=parent, rollout=tree.nodes[parent].rollout if goes_on else tree.num_rollouts)
+        self.node = tree.append(node, prompt=prompt, snapshot=snapshot)
+        if self.record is not None:
+            self.record.add_node(self._number, before, tree.nodes[self.node], prompt)
 
     def goto(self, node: int) -> None:
         """Goes back (or forward) to a node of the tree; the next step branches off there.

@@ -178,7 +178,7 @@ CASES = {
     ),
     "parent elsewhere": (
         lambda lines: edit(lines, 2, **{"from": [0, 0, 9]}),
-        ", line 3: step 1 of rollout 0 does not follow 'from', which is step 9",
+        ", line 3: step 1 of rollout 0 does not follow 'from', which is [0, 0, 9]",
     ),
     "parent of text": (lambda lines: edit(lines, 2, **{"from": "zero"}), ", line 3: "),
     "a step left out": (lambda lines: [*lines[:2], *lines[3:]], ", line 3: step 2 of rollout 0 does not follow"),

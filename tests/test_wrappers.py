@@ -183,7 +183,7 @@ def test_a_failure_is_recorded_without_a_reward_and_undone_by_going_back():
     with pytest.raises(InfrastructureError):
         env.step(call("roll"))
     assert (env.node, env.tree.nodes[1].reward) == (1, None)
-    assert env.tree.nodes[1].info == {"failure": "the verifier did not answer"}
+    assert env.tree.nodes[1].info == {"failure": "VerifierError: the verifier did not answer"}
     with pytest.raises(TreeError, match="node 1 cannot be restored: infrastructure failed there"):
         env.goto(1)
     env.goto(0)

@@ -7,13 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import pydantic_core
-
 from agentenv.errors import InfrastructureError, TreeError
 from agentenv.protocols import Agent, AsyncAgent, BranchingEnv
+from agentenv.recording import begin_tree, failed_node
 from agentenv.serialize import Journal, TreeWriter
 from agentenv.tree import Anchor, EpisodeTree
-from agentenv.types import Action
 
 from .environments import EnvPool
 from .episode import Branch, Limits, branch_at, derive_seed, play
@@ -167,48 +165,31 @@ class Rollout:
         numbered = [(task, derive_seed(self.seed, i, "task")) for i, task in enumerate(tasks)]
         jobs = self._executor.map(self._root, numbered, limit=self.limits.step_seconds)
         trees: list[EpisodeTree] = []
+        failures = 0
         for job, (_, seed) in zip(jobs, numbered, strict=True):
             if job.error is not None:
                 raise job.error
-            if job.result is None:
-                hangs = TimeoutError(f"the environment took longer than step_seconds={self.limits.step_seconds}")
-                trees.append(self._failed_root(seed, hangs))
-            else:
-                trees.append(job.result)
-            self._recorder.begin(trees[-1])
-        failures = sum(tree.metadata.pop("failures", 0) for tree in trees)
+            hangs = TimeoutError(f"the environment took longer than step_seconds={self.limits.step_seconds}")
+            tree, failed = job.result or (_failed_root(seed, hangs), 1)
+            failures += failed
+            self._recorder.begin(tree)
+            trees.append(tree)
         self.ledger += Ledger(failures=failures, wall_seconds=time.monotonic() - began)
         return trees
 
-    def _root(self, numbered: tuple[Any, int]) -> EpisodeTree:
-        """Resets for a task; a tree with nothing but a failure where that breaks more often than `retries`."""
+    def _root(self, numbered: tuple[Any, int]) -> tuple[EpisodeTree, int]:
+        """Resets for a task, and counts how often that broke; more than `retries` times gives a tree with a failure."""
         task, seed = numbered
-        broken: InfrastructureError | None = None
-        for failures in range(self.limits.retries + 1):
+        failures = 0
+        while True:
             try:
-                return self._reset(task, seed, failures)
+                with self._envs.lend() as env:
+                    start = env.begin(seed=seed, options=None if task is None else {"task": task})
+                    return begin_tree(env, start, {"seed": seed}), failures
             except InfrastructureError as error:
-                broken = error
-        return self._failed_root(seed, broken)
-
-    def _failed_root(self, seed: int, error: Exception | None) -> EpisodeTree:
-        tree = EpisodeTree((), metadata={"seed": seed, "failures": self.limits.retries + 1})
-        tree.add(0, Action(), reward=None, info={"failure": f"reset: {type(error).__name__}: {error}"})
-        return tree
-
-    def _reset(self, task: Any, seed: int, failures: int) -> EpisodeTree:
-        with self._envs.lend() as env:
-            start = env.begin(seed=seed, options=None if task is None else {"task": task})
-            return EpisodeTree(
-                start.observation,
-                task_id=str(start.info.get("task_id", "")),
-                env_id=env.env_id,
-                task=pydantic_core.to_jsonable_python(env.task, fallback=repr),
-                state_signature=start.state_signature,
-                metadata={"seed": seed, "failures": failures},
-                success_threshold=env.success_threshold,
-                snapshot=start.snapshot,
-            )
+                failures += 1
+                if failures > self.limits.retries:
+                    return _failed_root(seed, error), failures
 
     def _branches(self, trees: Sequence[EpisodeTree], anchors: Sequence[Anchor]) -> list[Branch]:
         numbers = [tree.num_rollouts for tree in trees]
@@ -246,6 +227,12 @@ class Rollout:
             for index, node in enumerate(tree.nodes):
                 if (i, node.rollout) in known and index and not node.ended:
                     tree.snapshots.setdefault(index, ToRevisit())
+
+
+def _failed_root(seed: int, error: Exception) -> EpisodeTree:
+    tree = EpisodeTree((), metadata={"seed": seed})
+    tree.append(failed_node(None, error, during="reset", parent=0))
+    return tree
 
 
 def _check_limits(agent: Agent, max_tokens: int | None, max_envs: int | None) -> None:

@@ -10,17 +10,13 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
-import pydantic_core
-
 from agentenv.errors import InfrastructureError
 from agentenv.protocols import BranchingEnv, Context, Snapshot, Transition
+from agentenv.recording import failed_node, node_after
 from agentenv.tree import Cost, EpisodeTree, Node, Prompt, relative_prompt
 from agentenv.types import Action, Message, ToolSchema
 
 __all__ = ["Answer", "Attempt", "Branch", "Limits", "Step", "branch_at", "derive_seed", "play"]
-
-UNPLACED = -2
-"""Parent of a node that has no index in a tree yet."""
 
 
 def derive_seed(*parts: object) -> int:
@@ -117,7 +113,7 @@ class Branch:
 
 @dataclass(slots=True)
 class Attempt:
-    """One try at a rollout: what it did so far, and what its agent sees next."""
+    """One try at a rollout: what it did so far, what its agent sees next, and how many tokens it has used."""
 
     branch: Branch
     number: int
@@ -127,6 +123,7 @@ class Attempt:
     steps: list[Step] = field(default_factory=list[Step])
     began: float = field(default_factory=time.monotonic)
     action: Action | None = None
+    used: int = 0
 
     @property
     def ended(self) -> bool:
@@ -141,7 +138,7 @@ class Attempt:
     def context(self, tools: tuple[ToolSchema, ...], max_tokens: int | None) -> Context:
         """What the agent sees before its next action."""
         seed = derive_seed(self.branch.seed, self.number, len(self.steps))
-        room = None if max_tokens is None else max(1, max_tokens - len(self.token_ids))
+        room = None if max_tokens is None else max(1, max_tokens - max(self.used, len(self.token_ids)))
         return Context(self.messages, tools, self.token_ids, self.covered, seed, room)
 
     def take(self, answer: Answer, after: Transition, env_seconds: float, limits: Limits) -> None:
@@ -149,21 +146,11 @@ class Attempt:
         action = answer.action
         prompt = None if action.prompt_token_ids is None else relative_prompt(self.token_ids, action.prompt_token_ids)
         late = limits.max_seconds is not None and time.monotonic() - self.began >= limits.max_seconds
-        long = limits.max_tokens is not None and _tokens(action) >= limits.max_tokens
-        node = Node(
-            UNPLACED,
-            action.without_prompt(),
-            after.observation,
-            after.reward,
-            after.terminated,
-            after.truncated or (not after.terminated and (late or long)),
-            after.state_signature,
-            after.action_signature,
-            pydantic_core.to_jsonable_python(after.info, fallback=repr),
-            self.branch.number,
-            self.number,
-            _cost(answer, after, env_seconds),
-        )
+        self.used = _tokens(action)
+        long = limits.max_tokens is not None and self.used >= limits.max_tokens
+        cost = _cost(answer, after, env_seconds)
+        number = {"rollout": self.branch.number, "attempt": self.number}
+        node = node_after(action, after, truncated=late or long, cost=cost, **number)
         self.steps.append(Step(node, prompt, None if node.ended else after.snapshot))
         self.messages = (*self.messages, action.to_message(), *after.observation)
         if prompt is not None and action.token_ids is not None and action.prompt_token_ids is not None:
@@ -174,11 +161,7 @@ class Attempt:
 
     def fail(self, error: BaseException) -> None:
         """Ends the attempt with a step that has no reward."""
-        info = {"failure": f"{type(error).__name__}: {error}"}
-        action = (self.action or Action()).without_prompt()
-        self.steps.append(
-            Step(Node(UNPLACED, action, (), None, info=info, rollout=self.branch.number, attempt=self.number))
-        )
+        self.steps.append(Step(failed_node(self.action, error, rollout=self.branch.number, attempt=self.number)))
 
     def given_up(self, error: BaseException) -> "Attempt":
         """Returns the same attempt, failed; what hangs in it may go on in the other."""

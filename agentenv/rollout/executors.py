@@ -208,13 +208,11 @@ class Concurrent:
         )
         try:
             while (branch := ended.get()) is not None:
-                if isinstance(branch, BaseException):
-                    raise branch
-                yield branch
-        finally:
-            if not task.done():
-                task.cancel()
-                _wait_for_none(ended)
+                yield _branch(branch)
+        except BaseException:
+            task.cancel()
+            _wait_for_none(ended)
+            raise
 
     async def _run_all(
         self,
@@ -323,6 +321,12 @@ def _finish(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.run_coroutine_threadsafe(work, loop)
 
 
+def _branch(ended: Branch | BaseException) -> Branch:
+    if isinstance(ended, BaseException):
+        raise ended
+    return ended
+
+
 def _wait_for_none(ended: "SimpleQueue[Branch | BaseException | None]", seconds: float = 2.0) -> None:
     """Waits until cancelled episodes have let go of their environments, but not for what hangs."""
     deadline = time.monotonic() + seconds
@@ -338,8 +342,9 @@ def _notify(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
 
 def _first(error: BaseException) -> BaseException:
     """The first error of a group that is not a group."""
-    group = cast("BaseExceptionGroup[BaseException] | None", error if isinstance(error, BaseExceptionGroup) else None)
-    return error if group is None else _first(group.exceptions[0])
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
 
 
 def _call_here(function: Callable[[Item], Result], item: Item) -> Job[Result]:

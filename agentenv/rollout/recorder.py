@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
+from agentenv.errors import TreeFileError
 from agentenv.serialize import Journal, TreeWriter
 from agentenv.serialize.events import Key, key_of
 from agentenv.tree import EpisodeTree
@@ -32,7 +33,14 @@ class Recorder:
         """Takes the root of a tree."""
         number, self._next = self._next, self._next + 1
         self._numbers[tree] = number
-        if self._writer is not None and (self._journal is None or self._journal.root(number) is None):
+        known = None if self._journal is None else self._journal.root(number)
+        if known is not None and _beginning(known) != _beginning(tree):
+            msg = (
+                f"tree {number} of the file to go on with was grown from another task or seed: "
+                f"{_beginning(known)!r:.300} there, {_beginning(tree)!r:.300} here"
+            )
+            raise TreeFileError(msg)
+        if known is None and self._writer is not None:
             self._writer.begin_tree(tree)
 
     def holds(self, tree: EpisodeTree, branch: Branch) -> bool:
@@ -66,6 +74,11 @@ class Recorder:
         """Closes the journal."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _beginning(tree: EpisodeTree) -> tuple[object, ...]:
+    """What must be equal for a run to go on with a tree."""
+    return tree.env_id, tree.task_id, tree.metadata.get("seed"), tree.nodes[0].state_signature
 
 
 def _key(tree: EpisodeTree, node: int) -> Key:

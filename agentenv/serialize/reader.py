@@ -99,7 +99,7 @@ class _Blame:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, _MALFORMED) and not isinstance(error, TreeFileError):
-            reason = f"missing {error}" if isinstance(error, KeyError) else str(error)
+            reason = f"missing {error}" if isinstance(error, KeyError) else f"{error!s:.500}"
             msg = f"{self.path}, line {self.number}: {reason}"
             raise TreeFileError(msg) from error
 
@@ -143,12 +143,13 @@ def _check_header(record: Any) -> None:
 
 @dataclass
 class _Record:
-    """The events of one tree."""
+    """The events of one tree, and what was seen at every node from which an action was taken."""
 
     path: str | Path
     begin: Line
     blobs: dict[str, str]
     rollouts: dict[int, list[Line]] = field(default_factory=dict[int, list[Line]])
+    prompts: dict[Key, Prompt] = field(default_factory=dict[Key, Prompt])
 
     def add(self, number: int, event: dict[str, Any]) -> None:
         """Takes a node's event; the first of a rollout begins it anew."""
@@ -156,6 +157,8 @@ class _Record:
         if attempt == 0 and "from" in event:
             self.rollouts[rollout] = []
         self.rollouts.setdefault(rollout, []).append((number, event))
+        if (prompt := read_prompt(event.get("prompt"))) is not None:
+            self.prompts[_before(event)] = prompt
 
     def root(self) -> EpisodeTree:
         number, event = self.begin
@@ -174,7 +177,8 @@ class _Record:
             with _Blame(self.path, number):
                 if "from" in event:
                     attempts.append([])
-                attempts[-1].append((read_node(unpack(event, self.blobs), NO_PARENT), read_prompt(event.get("prompt"))))
+                node = read_node(unpack(event, self.blobs), NO_PARENT)
+                attempts[-1].append((node, self.prompts.get(_before(event))))
         return attempts or None
 
     def build(self) -> EpisodeTree:
@@ -182,50 +186,36 @@ class _Record:
         tree = self.root()
         places: dict[Key, int] = {ROOT: 0}
         lines = [line for rollout in sorted(self.rollouts) for line in self.lines(rollout)]
-        prompts = self._prompts(lines)
-        before = ROOT
+        last = ROOT
         for number, event in lines:
             with _Blame(self.path, number):
-                before = _start(event, before)
-                key = read_key(event)
+                key, before = read_key(event), _before(event)
+                if "from" not in event and before != last:
+                    msg = f"step {key[2]} of rollout {key[0]} does not follow the line before, and has no 'from'"
+                    raise TreeError(msg)
                 if key in places:
                     msg = f"rollout {key[0]}, attempt {key[1]} has two steps {key[2]}"
                     raise TreeError(msg)
                 node = read_node(unpack(event, self.blobs), _place(places, before))
-                places[key] = tree.append(node, prompt=prompts.get(before))
-                before = key
+                places[key] = tree.append(node, prompt=self.prompts.get(before))
+                last = key
         for (number, event), node in ((self.begin, 0), *((line, places[read_key(line[1])]) for line in lines)):
             if "prompt_after" in event:
                 with _Blame(self.path, number):
                     tree.restore_prompt(node, read_prompt(event["prompt_after"]) or Prompt(0, ()))
         return tree
 
-    def _prompts(self, lines: Sequence[Line]) -> dict[Key, Prompt]:
-        """What was seen at every node from which an action was taken, in whichever line it was written."""
-        prompts: dict[Key, Prompt] = {}
-        before = ROOT
-        for number, event in lines:
-            with _Blame(self.path, number):
-                before = _start(event, before)
-                if (prompt := read_prompt(event.get("prompt"))) is not None:
-                    prompts[before] = prompt
-                before = read_key(event)
-        return prompts
 
-
-def _start(event: Mapping[str, Any], before: Key) -> Key:
+def _before(event: Mapping[str, Any]) -> Key:
     """Key of the node that an event's action was taken from."""
-    if "from" in event:
-        rollout, attempt, step = event["from"]
-        before = (rollout, attempt, step) if step else ROOT
-        if event["step"] != step + 1:
-            msg = f"step {event['step']} of rollout {event['rollout']} does not follow 'from', which is step {step}"
-            raise TreeError(msg)
-        return before
-    if read_key(event) != (*before[:2], before[2] + 1):
-        msg = f"step {event['step']} of rollout {event['rollout']} does not follow the line before, and has no 'from'"
+    rollout, attempt, step = read_key(event)
+    if "from" not in event:
+        return (rollout, attempt, step - 1)
+    start = tuple(event["from"])
+    if len(start) != 3 or start[2] + 1 != step:
+        msg = f"step {step} of rollout {rollout} does not follow 'from', which is {list(start)}"
         raise TreeError(msg)
-    return before
+    return (start[0], start[1], start[2]) if start[2] else ROOT
 
 
 def _place(places: Mapping[Key, int], key: Key) -> int:

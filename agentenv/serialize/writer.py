@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self
@@ -11,7 +12,7 @@ from agentenv.errors import TreeFileError
 from agentenv.tree import EpisodeTree, Node, Prompt
 
 from .blobs import pack
-from .events import FORMAT, VERSION, Key, node_event, tree_event, tree_events
+from .events import FORMAT, ROOT, VERSION, Key, node_event, tree_event, tree_events
 from .reader import number_of_trees
 
 __all__ = ["TreeWriter", "write_trees"]
@@ -45,10 +46,14 @@ class TreeWriter:
         self._blobs: set[str] = set()
         self._prompts: set[tuple[int, Key]] = set()
         self._file = self.path.open("r+b" if old else "wb", buffering=0)
-        if old:
-            _drop_cut_line(self._file)
-        else:
-            self._write([{"format": FORMAT, "version": VERSION}])
+        try:
+            if old:
+                _drop_cut_line(self._file)
+            else:
+                self._write([{"format": FORMAT, "version": VERSION}])
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -84,23 +89,42 @@ class TreeWriter:
             start: key of the node that it starts from.
             attempts: the nodes in order, each with what its action saw.
         """
-        events: list[dict[str, Any]] = []
-        seen: list[tuple[int, Key]] = []
         with self._lock:
-            for attempt in attempts:
-                before = start
-                for step, (node, prompt) in enumerate(attempt, start[2] + 1):
-                    new = prompt is not None and (number, before) not in self._prompts
-                    shown = prompt if new else None
-                    events.append(
-                        node_event(number, step, node, start=start if before == start else None, prompt=shown)
-                    )
-                    seen += [(number, before)] if new else []
-                    before = (node.rollout, node.attempt, step)
+            seen: set[tuple[int, Key]] = set()
+            events = [event for nodes in attempts for event in self._events(number, start, nodes, seen)]
             if events:
                 events[-1]["last"] = True
             self._write(events)
-            self._prompts.update(seen)
+            self._prompts |= seen
+
+    def add_node(self, number: int, start: Key, node: Node, prompt: Prompt | None = None) -> None:
+        """Writes one node of a tree that grows step by step.
+
+        Args:
+            number: of the tree.
+            start: key of the node before.
+            node: the node.
+            prompt: what its action saw.
+        """
+        with self._lock:
+            seen: set[tuple[int, Key]] = set()
+            self._write(self._events(number, start, [(node, prompt)], seen))
+            self._prompts |= seen
+
+    def _events(
+        self, number: int, before: Key, nodes: Sequence[tuple[Node, Prompt | None]], seen: set[tuple[int, Key]]
+    ) -> list[dict[str, Any]]:
+        """Events of nodes that follow each other; a prompt is written with the first action that saw it."""
+        events: list[dict[str, Any]] = []
+        for step, (node, prompt) in enumerate(nodes, before[2] + 1):
+            goes_on = before != ROOT and before[:2] == (node.rollout, node.attempt)
+            new = prompt is not None and (number, before) not in self._prompts | seen
+            events.append(
+                node_event(number, step, node, start=None if goes_on else before, prompt=prompt if new else None)
+            )
+            seen |= {(number, before)} if new else set()
+            before = (node.rollout, node.attempt, step)
+        return events
 
     def _write(self, events: Iterable[dict[str, Any]]) -> None:
         blobs: dict[str, str] = {}
@@ -112,8 +136,9 @@ class TreeWriter:
             while data:
                 data = data[self._file.write(data) :]
         except BaseException:
-            self._file.seek(where)
-            self._file.truncate()
+            with suppress(OSError):
+                self._file.seek(where)
+                self._file.truncate()
             raise
         self._blobs.update(fresh)
 
