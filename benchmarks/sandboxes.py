@@ -27,7 +27,7 @@ from agentenv.errors import SandboxError
 from agentenv.sandboxes import Limits, SandboxSpec, open_sandbox
 from agentenv.sandboxes.cgroups import find_controllers, owner_tag
 from agentenv.sandboxes.guest_sandbox import GuestSandbox
-from agentenv.sandboxes.keeping import host_for, pid_of
+from agentenv.sandboxes.namespace_host import namespace_host_for, pid_of
 
 ROOM = Limits(disk=1 << 30, files=50_000, file_size=1 << 28)
 SHAPES = {"50 files of 2 KB": (50, 2_000), "5,000 files of 4 KB": (5_000, 4_000), "200 files of 1 MB": (200, 1_000_000)}
@@ -172,16 +172,16 @@ def bench_cycles(table: Table, number: int) -> None:
 
 def _census() -> dict[str, int]:
     """Counts what must not grow; memory in KB, of this process and of the one that holds the layers."""
-    keeper = host_for(())._process.pid  # pyright: ignore[reportPrivateUsage]
+    helper = namespace_host_for(())._process.pid  # pyright: ignore[reportPrivateUsage]
     groups = {folder for top in find_controllers().values() for folder in top.glob(f"agentenv-{owner_tag()}-*")}
     return {
         "descriptors": _count("/proc/self/fd"),
-        "descriptors of the keeper": _count(f"/proc/{keeper}/fd"),
+        "descriptors of the helper": _count(f"/proc/{helper}/fd"),
         "mounts": Path("/proc/self/mounts").read_text().count("\n"),
-        "mounts of the keeper": Path(f"/proc/{keeper}/mounts").read_text().count("\n"),
+        "mounts of the helper": Path(f"/proc/{helper}/mounts").read_text().count("\n"),
         "processes": _descendants(os.getpid()),
         "control groups": len(groups),
-        "KB of the keeper": _private(keeper),
+        "KB of the helper": _private(helper),
         "KB of this process": _private(os.getpid()),
     }
 
@@ -277,7 +277,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    open_sandbox(backend="namespace").close()  # starts the keeper
+    open_sandbox(backend="namespace").close()  # starts the helper
     table = Table()
     load = os.getloadavg()[0]
     print(f"load {load:.1f} on {os.cpu_count()} cores")

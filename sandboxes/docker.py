@@ -22,7 +22,7 @@ from agentenv.protocols import Capabilities
 from .base_files import empty_archive
 from .cgroups import owner_tag
 from .engines import LABEL, Engine, engine_at
-from .guest.sentry import HOST_MEMORY, host_threads
+from .guest.gvisor_init import HOST_MEMORY, host_threads
 from .guest.wire import Closed, Late, Wire
 from .guest_process import BOOT, packed_guest
 from .guest_sandbox import GuestSandbox, settings_of
@@ -153,7 +153,7 @@ class DockerSandbox(GuestSandbox):
         wire = _StreamWire(link)
         try:
             api.start(self._container)
-            wire.write(packed_guest("sentry" if self._has_own_kernel else "container", settings))
+            wire.write(packed_guest("gvisor_init" if self._has_own_kernel else "docker_init", settings))
             wire.receive(_START_S)
         except (Closed, Late) as error:
             wire.close()

@@ -23,11 +23,11 @@ _PACKED = (
     "run",
     "policy",
     "shell",
-    "agent",
+    "serve",
     "linux",
     "seccomp",
-    "container",
-    "sentry",
+    "docker_init",
+    "gvisor_init",
 )
 _UNPACK = """
 import sys, types

@@ -21,15 +21,15 @@ from agentenv.protocols import Capabilities
 
 from .base_files import empty_archive
 from .cgroups import Cgroup, find_controllers
+from .guest.gvisor_init import HOST_MEMORY, host_threads
 from .guest.root import ROOT
-from .guest.sentry import HOST_MEMORY, host_threads
 from .guest.wire import Closed, Late
 from .guest_process import BOOT, packed_guest
 from .guest_sandbox import GuestSandbox, settings_of
+from .gvisor_host import Image, Running, gvisor_host_for
 from .layers import archives
 from .once import finalize_here
 from .probing import probe_by_doing
-from .runsc import Image, Running, runsc_for
 from .snapshots import ProcessSnapshot, WorkspaceSnapshot, bytes_of_base
 from .spec import SandboxSpec
 
@@ -87,7 +87,7 @@ class GvisorSandbox(GuestSandbox):
         launched: "_Resources | None" = None,
     ) -> None:
         super().__init__(spec, origin)
-        self._host = runsc_for(spec.readonly)
+        self._host = gvisor_host_for(spec.readonly)
         self._base_bytes = bytes_of_base(origin) if base_bytes is None else base_bytes
         self._held = _Resources()
         if isinstance(origin, ProcessSnapshot):
@@ -136,7 +136,7 @@ class GvisorSandbox(GuestSandbox):
             if fresh:
                 settings = settings_of(self.spec)
                 settings["filtered"] = platform.machine() in {"x86_64", "aarch64"}
-                wire.write(packed_guest("sentry", settings))
+                wire.write(packed_guest("gvisor_init", settings))
             else:
                 wire.send({"op": "continue"})
             wire.receive(_START_S)

@@ -23,8 +23,8 @@ from .cgroups import Cgroup, find_controllers
 from .guest.trees import Entry
 from .guest.wire import Closed, Late, Wire
 from .guest_sandbox import GuestSandbox, settings_of
-from .keeping import Host, KeptLayer, host_for, wait_for_end
 from .layers import archives
+from .namespace_host import HeldLayer, Host, namespace_host_for, wait_for_end
 from .once import finalize_here
 from .probing import NO_PROCESSES, probe_by_doing
 from .snapshots import WorkspaceSnapshot
@@ -45,7 +45,7 @@ class _Resources:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.chain: tuple[KeptLayer, ...] = ()
+        self.chain: tuple[HeldLayer, ...] = ()
         self.upper: int | None = None
         self.pidfd: int | None = None
         self.cgroup: Cgroup | None = None
@@ -76,7 +76,7 @@ class NamespaceSandbox(GuestSandbox):
 
     def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot) -> None:
         super().__init__(spec, origin)
-        self._host = host_for(spec.readonly)
+        self._host = namespace_host_for(spec.readonly)
         self._held = _Resources(self._host)
         self._finalizer = finalize_here(self, self._held.free)
         self._oom_kills = 0
@@ -186,7 +186,7 @@ class NamespaceSandbox(GuestSandbox):
             raise
         return snapshot
 
-    def _shorten(self, layers: tuple[KeptLayer, ...]) -> tuple[KeptLayer, ...]:
+    def _shorten(self, layers: tuple[HeldLayer, ...]) -> tuple[HeldLayer, ...]:
         """Merges what was written since the base when it has become too many layers, or may hold much that is gone."""
         written = layers[1:]
         room = self.spec.limits.disk - written[0].size

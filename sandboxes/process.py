@@ -13,7 +13,7 @@ from agentenv.protocols import Capabilities
 
 from .base_files import empty_archive
 from .folder import FolderSandbox
-from .guest.cage import landlock_version
+from .guest.process_init import landlock_version
 from .layers import archives
 from .probing import NO_PROCESSES, probe_by_doing
 from .snapshots import WorkspaceSnapshot
@@ -27,7 +27,7 @@ _SCOPED = 6
 class ProcessSandbox(FolderSandbox):
     """A temporary folder and processes confined to it; see the module."""
 
-    guest = "cage"
+    guest = "process_init"
     inherits_path = False
 
     @property

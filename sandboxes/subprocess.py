@@ -34,7 +34,7 @@ def probe() -> Capabilities:
 class SubprocessSandbox(FolderSandbox):
     """A temporary folder and ordinary processes; see the module."""
 
-    guest = "agent"
+    guest = "serve"
     inherits_path = True
 
     def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Any, NoReturn
 
-from . import jail, linux
+from . import linux, namespace_init
 from .launch import forbid_imports
 from .wire import Closed, Wire, reason_of
 
@@ -55,7 +55,7 @@ def _be_sandbox(settings: dict[str, Any], fds: list[int], others: tuple[int, ...
         for fd in others:
             os.close(fd)
         talk, *given = fds
-        jail.enter(Wire(talk, talk), settings, given[:2], given[2:])
+        namespace_init.enter(Wire(talk, talk), settings, given[:2], given[2:])
     finally:
         os._exit(0)
 

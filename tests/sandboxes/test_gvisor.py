@@ -21,10 +21,10 @@ from agentenv.errors import SandboxError, SnapshotError, WorkspaceError
 from agentenv.protocols import Fidelity
 from agentenv.sandboxes import Limits, SandboxSpec, collect_garbage, open_sandbox
 from agentenv.sandboxes.cgroups import find_controllers, owner_tag
+from agentenv.sandboxes.guest.gvisor_helper import IMAGES
 from agentenv.sandboxes.guest.root import ROOT
-from agentenv.sandboxes.guest.warden import IMAGES
-from agentenv.sandboxes.keeping import pid_of
-from agentenv.sandboxes.runsc import runsc_for
+from agentenv.sandboxes.gvisor_host import gvisor_host_for
+from agentenv.sandboxes.namespace_host import pid_of
 from agentenv.sandboxes.snapshots import ProcessSnapshot
 
 pytestmark = pytest.mark.docker
@@ -83,21 +83,23 @@ def groups(pid=None):
 def census():
     """What must not grow: descriptors, processes below this one, control groups, mounts, images."""
     gc.collect()
-    host = runsc_for(())
+    host = gvisor_host_for(())
     return (
         len(list(Path("/proc/self/fd").iterdir())),
         sum("runsc" in line or "[exe]" in line for line in children_of(os.getpid()).values()),
         len(groups()),
         [line for line in Path("/proc/self/mounts").read_text().splitlines() if ROOT in line or IMAGES in line],
-        Path(f"/proc/{warden()}/mounts").read_text().count("\n"),
+        Path(f"/proc/{helper()}/mounts").read_text().count("\n"),
         list(Path(f"/proc/self/fd/{host._folder}").iterdir()),
         host.held,
     )
 
 
-def warden():
+def helper():
     """The pid of what holds all sandboxes of this process."""
-    (pid,) = (pid for pid, line in children_of(runsc_for(())._process.pid).items() if "guest.warden" in line)
+    (pid,) = (
+        pid for pid, line in children_of(gvisor_host_for(())._process.pid).items() if "guest.gvisor_helper" in line
+    )
     return pid
 
 
@@ -335,12 +337,12 @@ def test_cycles_leak_nothing(box):
 
 def test_images_beyond_the_budget_are_on_disk_and_freed(box, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(runsc_for(()), "budget", 0)
+    monkeypatch.setattr(gvisor_host_for(()), "budget", 0)
     shell = box.shell()
     shell.run("X=5")
     snapshot = box.snapshot(processes=True)
     assert len(list(tmp_path.iterdir())) == 1
-    assert runsc_for(()).held == 0 < snapshot.image.image.size
+    assert gvisor_host_for(()).held == 0 < snapshot.image.image.size
     box.restore(snapshot)
     assert box.shell().run("echo $X").stdout == "5\n"
     del snapshot
@@ -370,9 +372,9 @@ def test_killed_from_outside(box):
 def test_a_killed_warden_takes_all_along_and_is_replaced():
     box = opener("gvisor")()
     snapshot = box.snapshot(processes=True)
-    below = children_of(warden())
+    below = children_of(helper())
     assert any("runsc-sandbox" in line for line in below.values())
-    os.kill(warden(), signal.SIGKILL)
+    os.kill(helper(), signal.SIGKILL)
     with pytest.raises(SandboxError):
         for _ in range(200):
             box.exec("true")
@@ -390,12 +392,12 @@ def test_killing_the_parent_leaves_nothing(busy, tmp_path):
     code = (
         "import time\n"
         "from agentenv.sandboxes import open_sandbox\n"
-        "from agentenv.sandboxes.runsc import runsc_for\n"
+        "from agentenv.sandboxes.gvisor_host import gvisor_host_for\n"
         "box = open_sandbox(backend='gvisor')\n"
         "shell = box.shell()\n"
         "shell.run('sleep 314159 & disown')\n"
         "kept = box.snapshot(processes=True)\n"
-        "runsc_for(()).budget = 0\n"
+        "gvisor_host_for(()).budget = 0\n"
         "on_disk = box.snapshot(processes=True)\n"
         "child, = box.fork(1, processes=True)\n"
         "print('ready', flush=True)\n"

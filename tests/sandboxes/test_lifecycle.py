@@ -16,7 +16,7 @@ from sandbox_backends import opener, skip_without
 from agentenv.errors import SandboxError
 from agentenv.sandboxes import SandboxSpec, collect_garbage, open_sandbox
 from agentenv.sandboxes.cgroups import find_controllers, owner_lives, owner_tag
-from agentenv.sandboxes.keeping import host_for, pid_of
+from agentenv.sandboxes.namespace_host import namespace_host_for, pid_of
 
 MARK = "314159265"
 
@@ -63,8 +63,8 @@ def census():
 
 
 def keeper_layers():
-    """How many layers the keeper holds: it has one mount for each."""
-    pid = host_for(())._process.pid
+    """How many layers the helper holds: it has one mount for each."""
+    pid = namespace_host_for(())._process.pid
     return Path(f"/proc/{pid}/mounts").read_text().count("/layers/")
 
 
@@ -77,7 +77,7 @@ def test_cycles_leak_nothing():
             box.snapshot()
     del box
     assert census() == before
-    host_for(()).ask({"op": "drop"})
+    namespace_host_for(()).ask({"op": "drop"})
     assert keeper_layers() == layers
 
 
@@ -158,10 +158,10 @@ def test_a_sandbox_killed_in_the_middle_of_a_command():
             future.result(10)
 
 
-def test_a_killed_keeper_breaks_its_sandboxes_and_is_replaced():
+def test_a_killed_helper_breaks_its_sandboxes_and_is_replaced():
     box = open_sandbox(backend="namespace")
-    host_for(())._process.kill()
-    assert wait_until(lambda: not host_for(()) or host_for(()).alive)
+    namespace_host_for(())._process.kill()
+    assert wait_until(lambda: not namespace_host_for(()) or namespace_host_for(()).alive)
     with pytest.raises(SandboxError):
         for _ in range(100):
             box.exec("true")

@@ -21,9 +21,9 @@ from agentenv.sandboxes import Limits, SandboxSpec, open_sandbox
 from agentenv.sandboxes.base_files import archive_of_files, empty_archive
 from agentenv.sandboxes.guest.content import TreeFault, store
 from agentenv.sandboxes.guest.trees import Entry, assemble, read_entries, unpack
-from agentenv.sandboxes.keeping import host_for
 from agentenv.sandboxes.layers import Archives, flatten, merge_entries
 from agentenv.sandboxes.namespace import MAX_LAYERS
+from agentenv.sandboxes.namespace_host import namespace_host_for
 from agentenv.sandboxes.snapshots import WorkspaceSnapshot
 
 MIB = 1 << 20
@@ -171,7 +171,7 @@ def test_a_damaged_pickle_is_refused(box):
 
 
 def test_layers_are_dropped_with_their_last_reference():
-    host = host_for(())
+    host = namespace_host_for(())
     with open_sandbox() as box:
         box.write("f", "1")
         snapshot = box.snapshot()
@@ -203,7 +203,7 @@ def test_archives_spill_to_disk_and_come_back():
 
 
 def test_layers_of_the_keeper_spill_to_disk_and_come_back(monkeypatch):
-    host = host_for(())
+    host = namespace_host_for(())
     with open_sandbox(SandboxSpec(limits=Limits(disk=64 * MIB))) as box:
         snapshots = []
         for number in range(6):

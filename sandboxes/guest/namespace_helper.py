@@ -1,6 +1,6 @@
-"""The keeper: holds the layers of all namespace sandboxes of one parent, in mounts that nobody else can see.
+"""The helper: holds the layers of all namespace sandboxes of one parent, in mounts that nobody else can see.
 
-It lives in user and mount namespaces of its own. Every layer is a tmpfs there; when the keeper ends, however it ends,
+It lives in user and mount namespaces of its own. Every layer is a tmpfs there; when the helper ends, however it ends,
 the kernel frees them all. It builds the root that sandboxes share, starts the spawner, and then serves its parent: make
 a layer, lay an overlay over layers, freeze what was written, merge, pack, scan, drop.
 """
@@ -17,16 +17,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import layering, linux, trees
-from .agent import close_on_exec
 from .launch import forbid_imports
 from .root import ROOT, STAGE, add_kernel_files, build_root, seal_root
+from .serve import close_on_exec
 from .spawner import serve_spawns
 from .wire import Closed, Wire, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Keeper", "main"]
+__all__ = ["NamespaceHelper", "main"]
 
 _LAYERS = STAGE + "/layers"
 _VIEW = _LAYERS + "/view"
@@ -38,7 +38,7 @@ _SUBORDINATE_COUNT = 65536
 # ---------------------------------------------------------------------- layers
 
 
-class Keeper:
+class NamespaceHelper:
     """Serves the layers.
 
     A layer is a tmpfs with a folder `layer`. One that a sandbox writes to has it as `up` until it is frozen: an overlay
@@ -46,13 +46,13 @@ class Keeper:
 
     Args:
         wire: to the parent.
-        undertaker: to the process that lets go of large things.
+        closer: to the process that lets go of large things.
         owner: user and group, in here, that own the files of workspaces.
     """
 
-    def __init__(self, wire: Wire, undertaker: Wire, owner: tuple[int, int]) -> None:
+    def __init__(self, wire: Wire, closer: Wire, owner: tuple[int, int]) -> None:
         self._wire = wire
-        self._undertaker = undertaker
+        self._closer = closer
         self._owner = owner
         self._next = 0
         self._overlays: dict[int, int] = {}
@@ -82,9 +82,9 @@ class Keeper:
                 self._drop(number)
             return getattr(self, "do_" + head.pop("op"))(received, **head)
         except trees.TreeFault as error:
-            return {"fault": "keeper", "message": str(error)}, b"", []
+            return {"fault": "helper", "message": str(error)}, b"", []
         except Exception as error:  # noqa: BLE001  whatever it is: other sandboxes need this process
-            return {"fault": "keeper", "message": reason_of(error)}, b"", []
+            return {"fault": "helper", "message": reason_of(error)}, b"", []
         finally:
             for fd in received:
                 os.close(fd)
@@ -108,7 +108,7 @@ class Keeper:
         """Has the last references to file systems given up elsewhere: that takes time in the number of their files."""
         held = [fd for fd in fds if fd is not None]
         if held:
-            self._undertaker.send({}, b"", held)
+            self._closer.send({}, b"", held)
         for fd in held:
             os.close(fd)
 
@@ -301,7 +301,7 @@ def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> int:
     return 0 if uid else 1000
 
 
-def _fork_undertaker() -> Wire:
+def _fork_closer() -> Wire:
     """Starts the process that closes what it is sent, and thereby frees what nobody else refers to.
 
     It waits a little, because the kernel holds locks meanwhile that making the next layer needs, too.
@@ -351,7 +351,7 @@ def _fork_spawner(link: int) -> None:
 
 
 def main() -> None:
-    """Runs a keeper: `python -c ... CONTROL_FD SPAWN_FD PARENT_FD SETTINGS`."""
+    """Runs a helper: `python -c ... CONTROL_FD SPAWN_FD PARENT_FD SETTINGS`."""
     control, spawns, parent = (int(word) for word in sys.argv[1:4])
     settings = json.loads(sys.argv[4])
     close_on_exec()
@@ -359,11 +359,11 @@ def main() -> None:
     wire = Wire(control, control)
     try:
         inner_id = _own_namespaces(wire, settings)
-        undertaker = _fork_undertaker()
+        closer = _fork_closer()
         _fork_spawner(spawns)
         forbid_imports()
     except Exception as error:  # noqa: BLE001  whatever it is, the parent hears why
-        wire.send({"fault": "keeper", "message": reason_of(error)})
+        wire.send({"fault": "helper", "message": reason_of(error)})
         return
     wire.send({"ready": True, "inner_id": inner_id})
-    Keeper(wire, undertaker, (inner_id, inner_id)).serve(parent)
+    NamespaceHelper(wire, closer, (inner_id, inner_id)).serve(parent)

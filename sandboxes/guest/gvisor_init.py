@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from .agent import Guest
-from .container import Container, serve_container
+from .docker_init import DockerPolicy, serve_container
 from .policy import set_limit
+from .serve import Guest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["HOST_MEMORY", "Sentry", "SentryGuest", "host_threads", "main"]
+__all__ = ["HOST_MEMORY", "GvisorGuest", "GvisorPolicy", "host_threads", "main"]
 
 HOST_MEMORY = 640 << 20
 """What gVisor itself may take beyond what is counted here, for the machine to allow."""
@@ -28,11 +28,11 @@ def host_threads(processes: int) -> int:
     return processes * 8 + 256
 
 
-class Sentry(Container):
+class GvisorPolicy(DockerPolicy):
     """Limits processes by user, of whom there is one per kernel, and memory by what the kernel counts.
 
     Args:
-        settings: as for `Container`.
+        settings: as for `DockerPolicy`.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -76,7 +76,7 @@ def _kilobytes(path: str, name: str) -> int:
     return 0
 
 
-class SentryGuest(Guest):
+class GvisorGuest(Guest):
     """A guest of which images are taken, and which goes on in each of them."""
 
     def do_hold(self, body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -88,4 +88,4 @@ class SentryGuest(Guest):
 
 def main(settings: dict[str, Any]) -> None:
     """Runs a guest as PID 1 of a container on gVisor."""
-    serve_container(settings, Sentry, SentryGuest)
+    serve_container(settings, GvisorPolicy, GvisorGuest)

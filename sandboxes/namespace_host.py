@@ -1,4 +1,4 @@
-"""The parent's side of the keeper and the spawner: one pair per process and set of extra read-only folders."""
+"""The parent's side of the helper and the spawner: one pair per process and set of extra read-only folders."""
 
 import contextlib
 import itertools
@@ -23,7 +23,7 @@ from .guest_process import start_guest
 from .layers import Layer, StoredLayer, archives
 from .once import Helpers
 
-__all__ = ["Host", "KeptLayer", "host_for"]
+__all__ = ["HeldLayer", "Host", "namespace_host_for"]
 
 _START_S = 30.0
 _REQUEST_S = 300.0
@@ -31,13 +31,13 @@ _SHARE = 4
 
 
 class Host:
-    """A running keeper and spawner.
+    """A running helper and spawner.
 
     Args:
         readonly: folders and files of the machine that its sandboxes see besides the usual ones.
 
     Attributes:
-        inner_id: the id that owns workspaces, in the keeper's user namespace.
+        inner_id: the id that owns workspaces, in the helper's user namespace.
         budget: bytes of layers to hold in memory; those that no open sandbox stands on move to disk beyond it.
         layers_lock: held while layers move.
     """
@@ -46,8 +46,8 @@ class Host:
         self._lock = threading.Lock()
         self._spawn_lock = threading.Lock()
         self._dropped: deque[int] = deque()
-        self._loaded: weakref.WeakKeyDictionary[StoredLayer, KeptLayer] = weakref.WeakKeyDictionary()
-        self._resident: weakref.WeakSet[KeptLayer] = weakref.WeakSet()
+        self._loaded: weakref.WeakKeyDictionary[StoredLayer, HeldLayer] = weakref.WeakKeyDictionary()
+        self._resident: weakref.WeakSet[HeldLayer] = weakref.WeakSet()
         self.layers_lock = threading.RLock()
         self.budget = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _SHARE
         control, self._control = _socket_pair()
@@ -55,7 +55,7 @@ class Host:
         own = os.pidfd_open(os.getpid())
         fds = (control, spawns, own)
         try:
-            self._process = start_guest("keeper", fds, {"readonly": readonly})
+            self._process = start_guest("namespace_helper", fds, {"readonly": readonly})
         finally:
             for fd in fds:
                 os.close(fd)
@@ -74,7 +74,7 @@ class Host:
                 reply, _ = self._wire.receive(_START_S)
         except (Closed, Late, OSError) as error:
             self.close()
-            msg = f"the keeper of namespace sandboxes did not start: {error}"
+            msg = f"the helper of namespace sandboxes did not start: {error}"
             raise SandboxError(msg) from error
         if "fault" in reply:
             self.close()
@@ -88,7 +88,7 @@ class Host:
         return self._process.poll() is None
 
     def ask(self, head: dict[str, Any], fds: tuple[int, ...] = ()) -> tuple[dict[str, Any], bytes]:
-        """Sends the keeper a request and returns its answer.
+        """Sends the helper a request and returns its answer.
 
         Raises:
             SandboxError: it refused, or is gone.
@@ -110,13 +110,13 @@ class Host:
             reply, body = wire.receive(_REQUEST_S)
         except (Closed, Late) as error:
             self.close()
-            msg = f"the keeper of namespace sandboxes is gone: {error}"
+            msg = f"the helper of namespace sandboxes is gone: {error}"
             raise SandboxError(msg) from error
         except BaseException:
             self.close()  # an interrupted exchange would confuse the next one
             raise
         if "fault" in reply:
-            msg = f"the keeper of namespace sandboxes refused: {reply['message']}"
+            msg = f"the helper of namespace sandboxes refused: {reply['message']}"
             raise SandboxError(msg)
         return reply, body
 
@@ -128,30 +128,30 @@ class Host:
         with self.layers_lock:
             return sum(layer.size for layer in self._resident)
 
-    def adopt(self, reply: dict[str, Any]) -> "KeptLayer":
-        """Returns the layer that the keeper has just made; others may have to leave memory for it."""
-        layer = KeptLayer(self, reply)
+    def adopt(self, reply: dict[str, Any]) -> "HeldLayer":
+        """Returns the layer that the helper has just made; others may have to leave memory for it."""
+        layer = HeldLayer(self, reply)
         with self.layers_lock:
             self._resident.add(layer)
             self.spill(sparing=layer)
         return layer
 
-    def use(self, layers: Iterable[Layer]) -> "tuple[KeptLayer, ...]":
-        """Returns these layers as layers of this keeper, in memory until `unuse`."""
+    def use(self, layers: Iterable[Layer]) -> "tuple[HeldLayer, ...]":
+        """Returns these layers as layers of this helper, in memory until `unuse`."""
         with self.layers_lock:
             kept = tuple(self._load(layer) for layer in layers)
             for layer in kept:
                 layer.users += 1
             return kept
 
-    def unuse(self, layers: "Iterable[KeptLayer]") -> None:
+    def unuse(self, layers: "Iterable[HeldLayer]") -> None:
         """Allows that layers, got by `use`, leave memory."""
         with self.layers_lock:
             for layer in layers:
                 layer.users -= 1
 
-    def _load(self, layer: Layer) -> "KeptLayer":
-        if isinstance(layer, KeptLayer) and layer.host is self:
+    def _load(self, layer: Layer) -> "HeldLayer":
+        if isinstance(layer, HeldLayer) and layer.host is self:
             if layer.stored is not None:
                 layer.come_back(self._load_archive(layer.stored.archive()))
                 self._resident.add(layer)
@@ -168,8 +168,8 @@ class Host:
             os.lseek(file.fileno(), 0, os.SEEK_SET)
             return self.ask({"op": "load", "size": len(archive)}, (file.fileno(),))[0]
 
-    def spill(self, *, sparing: "KeptLayer | None" = None) -> None:
-        """Moves layers that no sandbox stands on out of the keeper until it is within its budget, the oldest first."""
+    def spill(self, *, sparing: "HeldLayer | None" = None) -> None:
+        """Moves layers that no sandbox stands on out of the helper until it is within its budget, the oldest first."""
         with self.layers_lock:
             over = self.held - self.budget
             for layer in sorted(self._resident, key=lambda layer: layer.born) if over > 0 else ():
@@ -200,7 +200,7 @@ class Host:
                 self._lock.release()
 
     def close(self) -> None:
-        """Ends the keeper, and with it every sandbox and layer it holds."""
+        """Ends the helper, and with it every sandbox and layer it holds."""
         if self._process.returncode is None:
             for fd in (self._control, self._spawns):
                 with contextlib.suppress(OSError):
@@ -219,8 +219,8 @@ class Host:
         self._process.returncode = 0
 
 
-class KeptLayer:
-    """A layer that a keeper holds in memory, or that had to leave it; dropped when nothing refers to it.
+class HeldLayer:
+    """A layer that a helper holds in memory, or that had to leave it; dropped when nothing refers to it.
 
     Attributes:
         host: whose layer it is.
@@ -241,7 +241,7 @@ class KeptLayer:
         self.come_back(reply)
 
     def come_back(self, reply: dict[str, Any]) -> None:
-        """Is in the keeper's memory from here on."""
+        """Is in the helper's memory from here on."""
         self.number: int = reply["layer"]
         self.size: int = reply["size"]
         self.files: int = reply["files"]
@@ -250,7 +250,7 @@ class KeptLayer:
         self._finalizer.atexit = False
 
     def go_away(self) -> None:
-        """Leaves the keeper's memory."""
+        """Leaves the helper's memory."""
         self.stored = archives.add(self.archive())
         self._finalizer()
 
@@ -291,8 +291,8 @@ _births = itertools.count()
 _hosts = Helpers(Host)
 
 
-def host_for(readonly: tuple[str, ...]) -> Host:
-    """Returns this process's keeper for a set of extra folders, starting it unless it runs."""
+def namespace_host_for(readonly: tuple[str, ...]) -> Host:
+    """Returns this process's helper for a set of extra folders, starting it unless it runs."""
     return _hosts.get(readonly)
 
 

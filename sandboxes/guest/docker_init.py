@@ -9,8 +9,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from . import linux, place, seccomp
-from .agent import Guest, close_on_exec
 from .policy import Plain, kill_namespace, set_limit
+from .serve import Guest, close_on_exec
 from .wire import Wire
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .run import ReapedChildren
 
-__all__ = ["Container", "main", "serve_container"]
+__all__ = ["DockerPolicy", "main", "serve_container"]
 
 _AGENT = 1000
 _OPEN_FILES = 1024
@@ -29,7 +29,7 @@ _OOM_COUNTS = (
 )
 
 
-class Container(Plain):
+class DockerPolicy(Plain):
     """Takes every privilege from a command; the container around it does the rest.
 
     Args:
@@ -87,10 +87,10 @@ class Container(Plain):
 
 def main(settings: dict[str, Any]) -> None:
     """Runs a guest as PID 1 of a container, which must have no other input than its parent's."""
-    serve_container(settings, Container, Guest)
+    serve_container(settings, DockerPolicy, Guest)
 
 
-def serve_container(settings: dict[str, Any], policy: type[Container], guest: type[Guest]) -> None:
+def serve_container(settings: dict[str, Any], policy: type[DockerPolicy], guest: type[Guest]) -> None:
     """Serves over standard input and output, which become empty, until the parent is gone."""
     reader, writer = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)

@@ -1,4 +1,4 @@
-"""The parent's side of the warden: one per process and set of extra read-only folders, see `guest/warden.py`."""
+"""The parent's side of the helper: one per process and set of extra read-only folders, see `guest/gvisor_helper.py`."""
 
 import contextlib
 import fcntl
@@ -19,13 +19,13 @@ from agentenv.errors import SandboxError
 
 from .cgroups import Cgroup, sweep_cgroups
 from .folder import new_folder, sweep_folders
-from .guest.warden import IMAGES
+from .guest.gvisor_helper import IMAGES
 from .guest.wire import Closed, Late, Wire
 from .guest_process import start_guest
-from .keeping import wait_for_end
+from .namespace_host import wait_for_end
 from .once import Helpers, finalize_here
 
-__all__ = ["Image", "Running", "Runsc", "runsc_for"]
+__all__ = ["GvisorHost", "Image", "Running", "gvisor_host_for"]
 
 FLAGS = ("--platform=systrap", "--network=none", "--overlay2=none", "--ignore-cgroups")
 _START_S = 30.0
@@ -47,14 +47,14 @@ class Image:
     """The running processes of a sandbox, as files; they are removed with the last reference.
 
     Attributes:
-        folder: where they are, as the warden sees it.
+        folder: where they are, as the helper sees it.
         path: where they are, as this process sees it.
         size: bytes.
         in_memory: whether they are in memory, not on disk.
         host: whose image it is.
     """
 
-    def __init__(self, host: "Runsc", folder: str, path: Path, *, in_memory: bool) -> None:
+    def __init__(self, host: "GvisorHost", folder: str, path: Path, *, in_memory: bool) -> None:
         self.host = host
         self.folder = folder
         self.path = path
@@ -91,8 +91,8 @@ class Running:
         os.close(self._complaints)
 
 
-class Runsc:
-    """A running warden.
+class GvisorHost:
+    """A running helper.
 
     Args:
         readonly: folders and files of the machine that its sandboxes see besides the usual ones.
@@ -117,7 +117,7 @@ class Runsc:
         own = os.pidfd_open(os.getpid())
         try:
             with theirs:
-                self._process = start_guest("warden", (theirs.fileno(), own), settings)
+                self._process = start_guest("gvisor_helper", (theirs.fileno(), own), settings)
         finally:
             os.close(own)
         self._wire = Wire(self._control, self._control)
@@ -125,11 +125,11 @@ class Runsc:
             reply, _ = self._wire.receive(_START_S)
         except (Closed, Late) as error:
             self.close()
-            msg = f"the warden of gVisor sandboxes did not start: {error}"
+            msg = f"the helper of gVisor sandboxes did not start: {error}"
             raise SandboxError(msg) from error
         if "fault" in reply:
             self.close()
-            msg = f"the warden of gVisor sandboxes did not start: {reply['message']}"
+            msg = f"the helper of gVisor sandboxes did not start: {reply['message']}"
             raise SandboxError(msg)
         self._folder = reply["fds"][0]
 
@@ -221,18 +221,18 @@ class Runsc:
                 reply, _ = self._wire.receive(_START_S)
             except (Closed, Late) as error:
                 self.close()
-                msg = f"the warden of gVisor sandboxes is gone: {error}"
+                msg = f"the helper of gVisor sandboxes is gone: {error}"
                 raise SandboxError(msg) from error
             except BaseException:
                 self.close()  # an interrupted exchange would confuse the next one
                 raise
         if "fault" in reply:
-            msg = f"the warden of gVisor sandboxes refused: {reply['message']}"
+            msg = f"the helper of gVisor sandboxes refused: {reply['message']}"
             raise SandboxError(msg)
         return reply
 
     def close(self) -> None:
-        """Ends the warden, and with it every sandbox, and every image in memory."""
+        """Ends the helper, and with it every sandbox, and every image in memory."""
         if self._process.returncode is None:
             self._close_fds()
             try:
@@ -253,8 +253,8 @@ class Runsc:
         self._control = self._folder = -1
 
 
-def _remove_image(host: Runsc | None, path: Path) -> None:
-    """Removes an image, unless it was in the memory of a warden that has ended, and went with it."""
+def _remove_image(host: GvisorHost | None, path: Path) -> None:
+    """Removes an image, unless it was in the memory of a helper that has ended, and went with it."""
     if host is None or host.alive:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -284,9 +284,9 @@ def _read_all(fd: int, timeout_s: float) -> str:
     return parts.decode(errors="replace")
 
 
-_hosts = Helpers(Runsc)
+_hosts = Helpers(GvisorHost)
 
 
-def runsc_for(readonly: tuple[str, ...]) -> Runsc:
-    """Returns this process's warden for a set of extra folders, starting it unless it runs."""
+def gvisor_host_for(readonly: tuple[str, ...]) -> GvisorHost:
+    """Returns this process's helper for a set of extra folders, starting it unless it runs."""
     return _hosts.get(readonly)

@@ -1,4 +1,4 @@
-"""The warden: PID 1 of a PID namespace in which all gVisor sandboxes of one parent live; when it ends, they all end.
+"""The helper: PID 1 of a PID namespace in which all gVisor sandboxes of one parent live; when it ends, they all end.
 
 Its mount namespace has the root that sandboxes share, and a file system in memory for images of running processes,
 which are gone with it too. A sandbox is one `runsc` in a PID and mount namespace of its own below: it is PID 1 there,
@@ -15,15 +15,15 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import linux
-from .agent import close_on_exec
 from .launch import forbid_imports
 from .root import STAGE, build_root, seal_root
+from .serve import close_on_exec
 from .wire import Closed, Wire, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["IMAGES", "Warden", "main"]
+__all__ = ["IMAGES", "GvisorHelper", "main"]
 
 IMAGES = STAGE + "/images"
 _BUNDLE = STAGE + "/bundle"
@@ -31,7 +31,7 @@ _NAME = "sandbox"
 _FAILED = 126
 
 
-class Warden:
+class GvisorHelper:
     """Starts sandboxes and takes images of them.
 
     Args:
@@ -68,7 +68,7 @@ class Warden:
         try:
             return getattr(self, "do_" + head.pop("op"))(body, fds, **head)
         except Exception as error:  # noqa: BLE001  whatever it is: other sandboxes need this process
-            return {"fault": "warden", "message": reason_of(error)}, []
+            return {"fault": "helper", "message": reason_of(error)}, []
 
     def do_start(self, body: bytes, fds: list[int], image: str) -> tuple[dict[str, Any], list[int]]:
         """Starts a sandbox; returns a descriptor of its first process.
@@ -142,7 +142,7 @@ def _run(argv: Sequence[str], fds: Sequence[int]) -> NoReturn:
     os.execve(argv[0], list(argv), {"PATH": os.defpath})
 
 
-def _be_warden(wire: Wire, parent: int, settings: dict[str, Any]) -> None:
+def _be_helper(wire: Wire, parent: int, settings: dict[str, Any]) -> None:
     try:
         linux.die_with_parent()
         linux.make_private()
@@ -154,18 +154,18 @@ def _be_warden(wire: Wire, parent: int, settings: dict[str, Any]) -> None:
         linux.mount("tmpfs", IMAGES, "tmpfs", linux.NOSUID | linux.NODEV, "mode=700,size=100%")
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # what has ended needs no reaping
         images = os.open(IMAGES, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        warden = Warden(wire, settings["runsc"], settings["flags"])
+        helper = GvisorHelper(wire, settings["runsc"], settings["flags"])
         forbid_imports()
     except Exception as error:  # noqa: BLE001  whatever it is, the parent hears why
-        wire.send({"fault": "warden", "message": reason_of(error)})
+        wire.send({"fault": "helper", "message": reason_of(error)})
         return
     wire.send({"ready": True}, b"", [images])
     os.close(images)
-    warden.serve(parent)
+    helper.serve(parent)
 
 
 def main() -> None:
-    """Runs a warden: `python -c ... CONTROL_FD PARENT_FD SETTINGS`."""
+    """Runs a helper: `python -c ... CONTROL_FD PARENT_FD SETTINGS`."""
     control, parent = int(sys.argv[1]), int(sys.argv[2])
     close_on_exec()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -173,12 +173,12 @@ def main() -> None:
     try:
         linux.unshare(linux.NEWNS | linux.NEWPID)
     except OSError as error:
-        wire.send({"fault": "warden", "message": f"{error.filename or 'setup'}: {error.strerror}"})
+        wire.send({"fault": "helper", "message": f"{error.filename or 'setup'}: {error.strerror}"})
         return
     pid = os.fork()
     if pid == 0:
         try:
-            _be_warden(wire, parent, json.loads(sys.argv[3]))
+            _be_helper(wire, parent, json.loads(sys.argv[3]))
         finally:
             os._exit(0)
     wire.close()

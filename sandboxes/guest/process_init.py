@@ -14,14 +14,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from . import linux, seccomp
-from .agent import Guest, close_on_exec
 from .policy import Plain, set_limit
+from .serve import Guest, close_on_exec
 from .wire import Wire, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Cage", "landlock_version", "main"]
+__all__ = ["ProcessPolicy", "landlock_version", "main"]
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
@@ -50,7 +50,7 @@ def landlock_version() -> int:
     return max(0, _libc.syscall(_CREATE_RULESET, None, 0, 1))
 
 
-class Cage(Plain):
+class ProcessPolicy(Plain):
     """Confines a command to its own files.
 
     Args:
@@ -114,7 +114,7 @@ def main() -> None:
     fd, settings = int(sys.argv[1]), json.loads(sys.argv[2])
     wire = Wire(fd, fd)
     try:
-        guest = Guest(wire, settings, Cage(settings))
+        guest = Guest(wire, settings, ProcessPolicy(settings))
     except Exception as error:  # noqa: BLE001  whatever it is, the parent hears why
         wire.send({"fault": "guest", "message": reason_of(error)})
         return

@@ -10,8 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import linux, seccomp
-from .agent import Guest
 from .policy import Plain, kill_namespace, set_limit
+from .serve import Guest
 from .wire import Wire, reason_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .run import ReapedChildren
 
-__all__ = ["Jail", "JailGuest", "enter"]
+__all__ = ["NamespaceGuest", "NamespacePolicy", "enter"]
 
 AGENT_ID = 1000
 _SHM = "size=64m,nr_inodes=1000,mode=1777"
@@ -27,11 +27,11 @@ _OPEN_FILES = 1024
 _END_S = 5.0
 
 
-class Jail(Plain):
+class NamespacePolicy(Plain):
     """Takes every privilege from a command: own user and IPC namespace, no capabilities, system calls filtered.
 
     Args:
-        settings: `limits`; `inner_id`, the id in the keeper's user namespace that owns the workspace; `cgroup`, whether
+        settings: `limits`; `inner_id`, the id in the helper's user namespace that owns the workspace; `cgroup`, whether
             the kernel limits the memory of all processes together, too. The watch here comes first, because the kernel
             may choose this process, and the sandbox would be lost.
     """
@@ -107,7 +107,7 @@ def _shared_memory_of(rollup: str) -> int:
     return sum(int(line[1]) << 10 for line in lines if line[0] in {"Pss_Anon:", "Pss_Shmem:"})
 
 
-class JailGuest(Guest):
+class NamespaceGuest(Guest):
     """A guest whose workspace can be taken away and replaced by its parent."""
 
     def do_detach(self, body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -127,7 +127,7 @@ class JailGuest(Guest):
 
 
 def _unmount_soon(target: str) -> None:
-    """Unmounts; the keeper may hold the mount for a moment after it sent it."""
+    """Unmounts; the helper may hold the mount for a moment after it sent it."""
     deadline = time.monotonic() + _END_S
     while True:
         try:
@@ -157,7 +157,7 @@ def enter(wire: Wire, settings: dict[str, Any], mounts: list[int], groups: list[
 
     Args:
         wire: to the parent.
-        settings: see `Guest` and `Jail`.
+        settings: see `Guest` and `NamespacePolicy`.
         mounts: detached mounts of workspace and tmp.
         groups: the open `cgroup.procs` of the control groups to join.
     """
@@ -175,7 +175,7 @@ def enter(wire: Wire, settings: dict[str, Any], mounts: list[int], groups: list[
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         linux.set_dumpable(dumpable=False)
         linux.die_with_parent()
-        guest = JailGuest(wire, settings, Jail(settings))
+        guest = NamespaceGuest(wire, settings, NamespacePolicy(settings))
     except Exception as error:  # noqa: BLE001  whatever it is, the parent hears why
         wire.send({"fault": "guest", "message": reason_of(error)})
         return
