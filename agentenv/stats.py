@@ -22,6 +22,7 @@ class Episode:
 
     Attributes:
         leaf: the node at which it ended, or broke.
+        rollout: its number within its tree.
         anchor: the node that it started from; 0 for a full episode.
         value: undiscounted return from the root; `None` where infrastructure failed in every attempt.
         succeeded: whether the return exceeds the environment's threshold.
@@ -31,6 +32,7 @@ class Episode:
     """
 
     leaf: int
+    rollout: int
     anchor: int
     value: float | None
     succeeded: bool
@@ -56,6 +58,7 @@ def episodes(tree: EpisodeTree) -> list[Episode]:
     return [
         Episode(
             leaf=leaf,
+            rollout=nodes[leaf].rollout,
             anchor=anchors[leaf],
             value=None if nodes[leaf].reward is None else values[leaf],
             succeeded=nodes[leaf].reward is not None and values[leaf] > tree.success_threshold,
@@ -178,15 +181,22 @@ class EpisodeStats:
         return self.even_trees / self.trees if self.trees else math.nan
 
 
-def episode_stats(trees: Iterable[EpisodeTree]) -> EpisodeStats:
-    """Counts what happened in episode trees."""
+def episode_stats(trees: Iterable[EpisodeTree], *, num_rollouts: int | None = None) -> EpisodeStats:
+    """Counts what happened in episode trees.
+
+    Args:
+        trees: the trees.
+        num_rollouts: how many full episodes each tree was planned to have. Rollouts after those count as continuations
+            even where an allocator, which has seen outcomes, chose the root; by default those from the root do not.
+    """
     total = EpisodeStats()
     for tree in trees:
         ended = episodes(tree)
         values = [episode.value for episode in ended if episode.value is not None]
+        late = [e.anchor > 0 or (num_rollouts is not None and e.rollout >= num_rollouts) for e in ended]
         total += EpisodeStats(
-            roots=Tally.of([episode for episode in ended if episode.anchor == 0]),
-            continuations=Tally.of([episode for episode in ended if episode.anchor]),
+            roots=Tally.of([episode for episode, chosen in zip(ended, late, strict=True) if not chosen]),
+            continuations=Tally.of([episode for episode, chosen in zip(ended, late, strict=True) if chosen]),
             trees=int(bool(values)),
             even_trees=int(bool(values) and float(np.ptp(values)) == 0.0),
             broken_trees=int(not values),

@@ -62,6 +62,17 @@ def test_continuations_are_counted_apart():
     assert (stats.trees, stats.even_trees, stats.broken_trees) == (1, 0, 0)
 
 
+def test_later_rollouts_from_the_root_can_be_counted_as_continuations():
+    """An allocator that has seen the outcome may choose the root, more often in some trees than in others."""
+    tree = EpisodeTree(())
+    tree.add(0, Action("a"), reward=0.0, terminated=True)
+    for _ in range(3):
+        tree.add(0, Action("b"), reward=1.0, terminated=True)
+    assert episode_stats([tree]).roots.success == 0.75
+    planned = episode_stats([tree], num_rollouts=1)
+    assert (planned.roots.success, planned.continuations.success, planned.continuations.episodes) == (0.0, 1.0, 3)
+
+
 def test_a_continuation_of_a_continuation_is_one_too():
     tree = EpisodeTree(())
     first = tree.add(0, Action("a"), reward=0.0)

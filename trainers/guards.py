@@ -66,20 +66,20 @@ class LogRatio:
     tokens: int
 
     def warn_unless_rounding(self, model: torch.nn.Module) -> None:
-        """Warns when rounding does not explain the difference, and says what may."""
+        """Warns when rounding does not explain the difference, or will not at later losses, and says what does."""
         exact = all(parameter.dtype in {torch.float32, torch.float64} for parameter in model.parameters())
-        if self.mean <= (1e-4 if exact else 2e-2):
-            return
         noise = [f"{name}={value:g}" for name, value in active_noise(model).items()]
+        if self.mean <= (1e-4 if exact else 2e-2) and not noise:
+            return
         reason = (
             f"the loss is computed with noise that sampling does not have ({', '.join(noise[:3])}"
             f"{', ...' if len(noise) > 3 else ''}): leave disable_dropout on"
             if noise
-            else "the model computes otherwise with a cache, left padding or in training mode than without"
+            else "the model computes otherwise in training mode, or with a cache or left padding, than without"
         )
         msg = (
             f"before any update the log-probabilities of the loss differ from those of sampling by {self.mean:.2g} on "
-            f"average and up to {self.largest:.2g} over {self.tokens} tokens, so that ratios are not 1: {reason}"
+            f"average and up to {self.largest:.2g} over {self.tokens} tokens; ratios are not 1: {reason}"
         )
         warnings.warn(msg, stacklevel=2)
 

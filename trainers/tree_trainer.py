@@ -205,8 +205,8 @@ class TreeTrainer(GRPOTrainer):
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if not torch.isfinite(loss):
             msg = (
-                f"the loss must be finite, got {float(loss)} at step {self.state.global_step + 1}: training stops "
-                "before it reaches the weights; resume from the last checkpoint with a lower learning rate"
+                f"the loss must be finite, got {float(loss.detach())} at step {self.state.global_step + 1}: training "
+                "stops before it reaches the weights; resume from the last checkpoint with a lower learning rate"
             )
             raise FloatingPointError(msg)
         return loss
@@ -333,7 +333,9 @@ class TreeTrainer(GRPOTrainer):
         keys = [
             ("eval", n) if mode == "eval" else (*self._generation, self.accelerator.process_index, n) for n in numbers
         ]
-        new = dict(gather_object([(k, episode_stats([t])) for k, t in zip(keys, self.last_trees, strict=True)]))
+        planned = self.args.num_rollouts if mode == "train" else 1
+        own = [(k, episode_stats([t], num_rollouts=planned)) for k, t in zip(keys, self.last_trees, strict=True)]
+        new = dict(gather_object(own))
         if mode == "train":
             self._stop_outage(sum(new.values(), EpisodeStats()))
         self._stats[mode] = new | self._stats[mode]

@@ -1,0 +1,89 @@
+"""TRL's options: each one is honored or refused by name; nothing is ignored in silence."""
+
+from dataclasses import fields
+
+import pytest
+from tiny_chat import random_model
+from trainer_env import config, trainer
+from transformers import TrainingArguments
+from trl import GRPOConfig
+
+from agentenv.trainers import options
+from agentenv.trainers.options import HONORED, REFUSED
+
+pytestmark = pytest.mark.model
+
+OWN = {field.name for field in fields(GRPOConfig)} - {field.name for field in fields(TrainingArguments)}
+
+
+def another(value):
+    """A value of the same kind that is not the default."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return f"{value} and more" if isinstance(value, str) else {"some": 1}
+
+
+def test_every_option_of_trl_stands_in_one_table():
+    assert HONORED | set(REFUSED) >= OWN
+    assert not HONORED & set(REFUSED)
+    assert HONORED <= OWN
+    assert set(REFUSED) <= {field.name for field in fields(GRPOConfig)}
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_would_be_ignored_is_refused_by_name(tmp_path, name):
+    default = next(field.default for field in fields(GRPOConfig) if field.name == name)
+    given = another(default)
+    with pytest.raises(ValueError) as caught:
+        config(tmp_path, **{name: given})
+    assert str(caught.value) == f"{name} must be {default!r}, got {given!r}: {REFUSED[name]}"
+    config(tmp_path, **{name: default})
+
+
+@pytest.mark.parametrize(
+    "neutral", [{"top_k": None}, {"top_k": -1}, {"min_p": 0.0}, {"scale_rewards": True}, {"generation_kwargs": None}]
+)
+def test_other_ways_to_say_nothing_pass(tmp_path, neutral):
+    config(tmp_path, **neutral)
+
+
+def test_an_option_of_a_newer_trl_is_refused_until_it_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(options, "HONORED", HONORED - {"delta", "entropy_coef"})
+    config(tmp_path)
+    with pytest.raises(ValueError, match=r"delta must be None, got 3.0: .* does not know"):
+        config(tmp_path, delta=3.0)
+    with pytest.raises(ValueError, match=r"entropy_coef must be 0.0, got 0.1"):
+        config(tmp_path, entropy_coef=0.1)
+
+
+def test_variables_of_the_chat_template_reach_it(tmp_path):
+    model, tokenizer = random_model()
+    tokenizer.chat_template = "{% if mark is defined %}{{ mark }}{% endif %}" + tokenizer.chat_template
+    seen = []
+    for given in ({"mark": "Compute Compute "}, {}):
+        run = trainer(model, tokenizer, tmp_path, max_steps=1, chat_template_kwargs=given, num_continuations=0)
+        run.train()
+        seen.append(tokenizer.decode(run.last_trees[0].prompt_token_ids(0)))
+    assert seen[0].startswith("Compute Compute ")
+    assert not seen[1].startswith("Compute Compute ")
+
+
+def test_the_temperature_is_that_of_sampling_and_of_the_loss(tmp_path):
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, tmp_path, max_steps=1, temperature=0.7)
+    run.train()
+    assert run.first_log_ratio.tokens > 0
+    assert run.first_log_ratio.largest < 1e-4
+
+
+def test_the_constant_of_dr_grpo_is_max_completion_length(tmp_path):
+    assert config(tmp_path, loss_type="dr_grpo").max_completion_length == 512
+    grads = []
+    for constant in (64, 128):
+        model, tokenizer = random_model()
+        run = trainer(model, tokenizer, tmp_path, max_steps=1, loss_type="dr_grpo", max_completion_length=constant)
+        run.train()
+        grads.append(next(log["grad_norm"] for log in run.state.log_history if "grad_norm" in log))
+    assert grads[0] == pytest.approx(2 * grads[1], rel=1e-4)
