@@ -6,29 +6,44 @@ log-probabilities that produced it, when they are known.
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import index
 from typing import Any, NotRequired, Required, TypedDict, cast
 
 from agentenv.errors import TreeError
 
 __all__ = [
     "Action",
+    "Content",
     "Message",
     "Observation",
+    "Part",
     "ToolCall",
     "ToolSchema",
     "Usage",
-    "parse_tool_calls",
+    "message_reasoning",
+    "message_text",
+    "parse_text",
+    "read_call",
     "to_observation",
 ]
+
+Part = dict[str, Any]
+"""A piece of a message in OpenAI's format: `{"type": "text", "text": ...}`, or an image,
+`{"type": "image_url", "image_url": {"url": ...}}`, by data URL (`data:image/png;base64,...`) or by digest."""
+
+Content = str | list[Part]
+"""What a message says: text, or parts."""
 
 
 class Message(TypedDict, total=False):
     """One chat message in OpenAI's format."""
 
     role: Required[str]
-    content: Required[str]
+    content: Required[Content]
+    reasoning: NotRequired[str]
     name: NotRequired[str]
     tool_call_id: NotRequired[str]
     tool_calls: NotRequired[list[dict[str, Any]]]
@@ -39,6 +54,64 @@ Observation = tuple[Message, ...]
 
 ToolSchema = dict[str, Any]
 """A tool in OpenAI's format: `{"type": "function", "function": {"name", "description", "parameters"}}`."""
+
+
+_TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+_THOUGHTS = {"thinking": "thinking", "reasoning": "reasoning"}
+_IMAGES = ("data:image/", "blob:sha256-")
+
+
+def message_text(value: Mapping[str, Any] | Content | None) -> str:
+    """Returns the text of a message or of its content: its text parts, joined; images have none.
+
+    Raises:
+        ValueError: it is neither text nor a list of parts, or a part is none that is known.
+    """
+    content: object = value.get("content") if isinstance(value, Mapping) else value
+    return "".join(text for kind, text in _read_parts(content) if kind in _TEXTS)
+
+
+def message_reasoning(message: Mapping[str, Any]) -> str:
+    """Returns what an assistant thought before it wrote the message, under whichever name its server gives it.
+
+    The names are `reasoning`, `reasoning_content` and `thinking`, and parts of the content of type `thinking`.
+    """
+    for name in ("reasoning", "reasoning_content", "thinking"):
+        if isinstance(text := message.get(name), str) and text:
+            return text
+    return "\n".join(text for kind, text in _read_parts(message.get("content")) if kind in _THOUGHTS)
+
+
+def _read_parts(content: object) -> list[tuple[str, str]]:
+    """Returns kind and text of every part; the text of an image is its URL."""
+    if content is None or isinstance(content, str):
+        return [("text", content or "")]
+    if not isinstance(content, list | tuple):
+        msg = f"content must be text or a list of parts such as {{'type': 'text', 'text': ...}}, got {content!r:.200}"
+        raise ValueError(msg)
+    return [_read_part(part) for part in cast("Sequence[object]", content)]
+
+
+def _read_part(part: object) -> tuple[str, str]:
+    if isinstance(part, str):
+        return "text", part
+    entries = cast("Mapping[str, Any]", part) if isinstance(part, Mapping) else {}
+    kind = str(entries.get("type", ""))
+    value: object = entries.get({**_TEXTS, **_THOUGHTS}.get(kind, kind))
+    if kind in _THOUGHTS and isinstance(value, list | tuple):
+        value = message_text(cast("Content", value))
+    if kind == "image_url":
+        value = cast("Mapping[str, Any]", value).get("url") if isinstance(value, Mapping) else value
+        value = value if isinstance(value, str) and value.startswith(_IMAGES) else None
+    elif kind not in _TEXTS and kind not in _THOUGHTS:
+        value = None
+    if not isinstance(value, str):
+        msg = (
+            "a part of content must be {'type': 'text', 'text': ...} or {'type': 'image_url', 'image_url': {'url': "
+            f"'data:image/...'}}}}, got {part!r:.200}"
+        )
+        raise ValueError(msg)
+    return kind, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +166,13 @@ def _mapping(value: object, what: str) -> Mapping[str, Any]:
 def _arguments(value: object) -> dict[str, Any] | str:
     if isinstance(value, str):
         try:
-            decoded: object = _loads(value) if value.strip() not in {"", "null"} else {}
+            decoded: object = _loads(value) if value.strip() else {}
+            if isinstance(decoded, str):  # JSON text within JSON text
+                decoded = _loads(decoded) if decoded.strip() else {}
         except (ValueError, RecursionError):
             return value
+        if decoded is None:
+            return {}
         return cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else value
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str, Any]", value))
@@ -107,12 +184,24 @@ _MAX_DEPTH = 64
 
 def _loads(text: str) -> object:
     """Decodes JSON that a model wrote. Raises ValueError or RecursionError where nothing downstream could keep it."""
-    value: object = json.loads(text, parse_float=_finite, parse_constant=_finite)
+    value, end = _decode(text, 0)
+    if text[end:].strip():
+        msg = f"nothing may follow the JSON value, got {text[end:]!r:.80}"
+        raise ValueError(msg)
+    return value
+
+
+def _decode(text: str, start: int) -> tuple[object, int]:
+    """Decodes the JSON value that begins at `start`, whatever follows it; returns it and where it ends.
+
+    Line breaks and tabs within strings are read as they are, as models write them.
+    """
+    value, end = _DECODER.raw_decode(text, cast("re.Match[str]", _SPACE.match(text, start)).end())
     level: list[object] = [value]
     for _ in range(_MAX_DEPTH):
         level = [part for whole in level for part in _parts(whole) if isinstance(part, dict | list)]
         if not level:
-            return value
+            return value, end
     msg = f"JSON must be nested at most {_MAX_DEPTH} deep"
     raise ValueError(msg)
 
@@ -122,6 +211,10 @@ def _finite(text: str) -> float:
         msg = f"{text} is not a JSON number"
         raise ValueError(msg)
     return value
+
+
+_SPACE = re.compile(r"\s*")
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite, strict=False)
 
 
 def _parts(value: object) -> Iterable[object]:
@@ -172,6 +265,17 @@ class Action:
     weight_version: int | None = None
 
     def __post_init__(self) -> None:
+        # Samplers hand over numbers of numpy and torch, which files and comparisons would trip over much later.
+        ids, logprobs, prompt = self.token_ids, self.logprobs, self.prompt_token_ids
+        if ids is not None:
+            object.__setattr__(self, "token_ids", tuple(map(index, ids)))
+        if logprobs is not None:
+            object.__setattr__(self, "logprobs", tuple(map(float, logprobs)))
+        # A prompt is long: its two ends tell whether it has to be converted.
+        if prompt is not None and not (
+            isinstance(prompt, tuple) and {*map(type, (*prompt[:1], *prompt[-1:]))} <= {int}
+        ):
+            object.__setattr__(self, "prompt_token_ids", tuple(map(index, prompt)))
         if self.logprobs is not None and len(self.logprobs) != len(self.token_ids or ()):
             msg = (
                 f"Action.logprobs must have one entry per token: got {len(self.logprobs)} for "
@@ -184,8 +288,9 @@ class Action:
         """Reads an action from what a caller passed to `step`.
 
         Args:
-            value: an `Action`; a `str` (tool calls written as `<tool_call>{...}</tool_call>` are recognized); or an
-                assistant message in OpenAI's format.
+            value: an `Action`; a `str` (as `parse_text` reads it); or an assistant message in OpenAI's format, whose
+                content may be parts, and whose reasoning may be a field of its own. Calls that are written in the
+                content count where there are no others.
 
         Raises:
             ValueError: the value is none of these.
@@ -193,29 +298,32 @@ class Action:
         if isinstance(value, Action):
             return value
         if isinstance(value, str):
-            content, calls = parse_tool_calls(value)
-            return cls(content, calls)
+            return parse_text(value)
         if not isinstance(value, Mapping):
             msg = f"action must be a str, an assistant message (dict) or an Action, got {value!r}"
             raise ValueError(msg)
         message = cast("Mapping[str, Any]", value)
-        role, content = message.get("role", "assistant"), message.get("content") or ""
-        if role != "assistant":
+        if (role := message.get("role", "assistant")) != "assistant":
             msg = f"action['role'] must be 'assistant', got {role!r}"
-            raise ValueError(msg)
-        if not isinstance(content, str):
-            msg = f"action['content'] must be text, got {content!r}"
             raise ValueError(msg)
         entries: object = message.get("tool_calls") or ()
         if not isinstance(entries, list | tuple):
             msg = f"action['tool_calls'] must be a list, got {entries!r}"
             raise ValueError(msg)
+        if any(kind == "image_url" for kind, _ in _read_parts(message.get("content"))):
+            msg = "action['content'] must be text or text parts, got an image"
+            raise ValueError(msg)
         calls = tuple(ToolCall.parse(call) for call in cast("list[object]", entries))
-        return cls(content, calls) if calls else cls(*parse_tool_calls(content))
+        text = message_text(message) or message_text(cast("Content | None", message.get("refusal")))
+        written = parse_text(text, find_calls=not calls)
+        thoughts = [message_reasoning(message).strip(), written.reasoning]
+        return replace(written, tool_calls=calls or written.tool_calls, reasoning="\n".join(filter(None, thoughts)))
 
     def to_message(self) -> Message:
         """Returns the assistant message in OpenAI's format."""
         message: Message = {"role": "assistant", "content": self.content}
+        if self.reasoning:
+            message["reasoning"] = self.reasoning
         if self.tool_calls:
             message["tool_calls"] = [call.to_dict() for call in self.tool_calls]
         return message
@@ -225,32 +333,56 @@ class Action:
         return self if self.prompt_token_ids is None else replace(self, prompt_token_ids=None)
 
 
-_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_TAGS = re.compile("<think>|</think>|<tool_call>")
+_CALL_END = re.compile(r"\s*(?:</tool_call>|(?=<tool_call>)|\Z)")
 
 
-def parse_tool_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
-    """Splits model output into plain text and tool calls written in the Hermes / Qwen form.
+def parse_text(text: str, *, find_calls: bool = True) -> Action:
+    """Splits what a model wrote into reasoning, content and tool calls in the Hermes / Qwen form.
 
-    A call is `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`; the closing tag may be missing at the end. A
-    block that is not valid JSON stays in the text, so that an environment can show the agent what it wrote.
+    Reasoning stands in `<think>...</think>`. Without the opening tag, which many chat templates write themselves, it is
+    all that comes before `</think>`; without the closing tag, all that comes after `<think>`. Nothing in it is a call.
+
+    A call is `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`; the closing tag may be missing at the end.
+    Tags within the strings of its JSON are text. A block that is not valid JSON stays in the content, so that an
+    environment can show the agent what it wrote.
+
+    Args:
+        text: the message.
+        find_calls: otherwise `<tool_call>` is text.
 
     Returns:
-        The remaining text, stripped, and the calls in order. Ids are `call_0`, `call_1`, ...
+        An action with `content`, stripped where something was taken out of it, `reasoning`, stripped, and `tool_calls`
+        with the ids `call_0`, `call_1`, ...
     """
-    if _OPEN not in text:
-        return text, ()
-    head, *blocks = text.split(_OPEN)
-    kept, calls = [head], list[ToolCall]()
-    for block in blocks:
-        body, _, tail = block.partition(_CLOSE)
-        try:
-            call = ToolCall.parse(_loads(body))
-        except (ValueError, RecursionError):
-            kept.append(_OPEN + block)
-            continue
-        calls.append(replace(call, id=f"call_{len(calls)}"))
-        kept.append(tail)
-    return "".join(kept).strip(), tuple(calls)
+    kept, thoughts, calls = list[str](), list[str](), list[ToolCall]()
+    thought_until, position, plain = 0, 0, True
+    while (tag := _TAGS.search(text, position)) is not None:
+        kept.append(text[position : tag.start()])
+        position = tag.end()
+        if tag[0] == "</think>":
+            kept, thoughts, calls, thought_until, plain = [], [], [], tag.start(), False
+        elif tag[0] == "<think>":
+            close = text.find("</think>", position)
+            thoughts.append(text[position : close if close >= 0 else None].strip())
+            position, plain = close + len("</think>") if close >= 0 else len(text), False
+        elif find_calls and (call := read_call(text, position)) and (end := _CALL_END.match(text, call[1])):
+            calls.append(replace(call[0], id=f"call_{len(calls)}"))
+            position, plain = end.end(), False
+        else:
+            kept.append(tag[0])
+    thoughts.insert(0, re.sub("</?think>", "", text[:thought_until]).strip())
+    content = "".join([*kept, text[position:]])
+    return Action(content if plain else content.strip(), tuple(calls), reasoning="\n".join(filter(None, thoughts)))
+
+
+def read_call(text: str, start: int = 0) -> tuple[ToolCall, int] | None:
+    """Reads the JSON object at `start` as a call, whatever follows it; returns it and where it ends, `None` if none."""
+    try:
+        value, end = _decode(text, start)
+        return ToolCall.parse(value), end
+    except (ValueError, RecursionError):
+        return None
 
 
 def to_observation(value: str | Message | Sequence[Message], *, role: str = "user") -> Observation:
@@ -261,7 +393,7 @@ def to_observation(value: str | Message | Sequence[Message], *, role: str = "use
         role: the role of plain text.
 
     Raises:
-        ValueError: it is none of these, or a message lacks a role or its content is not text.
+        ValueError: it is none of these, a message lacks a role, or its content is neither text nor parts.
     """
     if isinstance(value, str):
         return ({"role": role, "content": value},)
@@ -269,12 +401,21 @@ def to_observation(value: str | Message | Sequence[Message], *, role: str = "use
     if not isinstance(messages, Sequence):
         msg = f"an observation must be text, a message or several messages, got {value!r}"
         raise ValueError(msg)
-    for message in cast("Sequence[object]", messages):
-        if not (
-            isinstance(message, Mapping)
-            and isinstance(cast("Message", message).get("role"), str)
-            and isinstance(cast("Message", message).get("content"), str)
-        ):
-            msg = f"an observation's message needs 'role' and 'content' (text), got {message!r}"
-            raise ValueError(msg)
-    return tuple(cast("Message", dict(message)) for message in cast("Sequence[Message]", messages))
+    return tuple(_observed(message) for message in cast("Sequence[object]", messages))
+
+
+def _observed(value: object) -> Message:
+    message = dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else {}
+    content: object = message.get("content")
+    if not isinstance(message.get("role"), str) or not isinstance(content, str | list | tuple):
+        msg = f"an observation's message needs 'role' and 'content' (text or parts), got {value!r:.200}"
+        raise ValueError(msg)
+    if not isinstance(content, str):
+        try:
+            kinds = _read_parts(cast("object", content))
+        except ValueError as error:
+            msg = f"an observation's message: {error}"
+            raise ValueError(msg) from None
+        whole = zip(kinds, cast("list[Part | str]", content), strict=True)
+        message["content"] = [dict(p) if isinstance(p, Mapping) else {"type": k, "text": t} for (k, t), p in whole]
+    return cast("Message", message)

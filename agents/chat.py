@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from agentenv.errors import ModelError
 from agentenv.protocols import Context
-from agentenv.types import Message, ToolCall, ToolSchema, parse_tool_calls
+from agentenv.types import Message, ToolCall, ToolSchema, parse_text
 
 __all__ = ["ChatFormat"]
 
@@ -101,7 +101,8 @@ class ChatFormat:
     def parse(self, token_ids: Sequence[int]) -> tuple[str, tuple[ToolCall, ...]]:
         """Returns the text and the tool calls that sampled ids stand for, without the end token."""
         ids = tuple(token_ids)
-        return parse_tool_calls(self._text(ids[:-1] if ids and ids[-1] in self.stop_token_ids else ids))
+        action = parse_text(self._text(ids[:-1] if ids and ids[-1] in self.stop_token_ids else ids))
+        return action.content, action.tool_calls
 
     def encode(self, text: str) -> TokenIds:
         """Returns the ids of `text`, special tokens recognized, none added."""

@@ -2,21 +2,32 @@
 
 import json
 import math
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from envs_for_tests import Guess, texts
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentenv.errors import TreeError
-from agentenv.types import Action, ToolCall, parse_tool_calls, to_observation
+from agentenv.types import Action, ToolCall, message_reasoning, message_text, parse_text, to_observation
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+PARTS = [
+    {"type": "text", "text": "a "},
+    IMAGE,
+    {"type": "output_text", "text": "b"},
+    {"type": "refusal", "refusal": "!"},
+]
 NAMES = st.text(min_size=1)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 PIECES = st.sampled_from(
     [
         "<tool_call>",
         "</tool_call>",
+        "<think>",
+        "</think>",
         '{"name": "f", "arguments": {"x": 1}}',
         "{",
         "}",
@@ -31,7 +42,7 @@ PIECES = st.sampled_from(
 
 def test_a_call_in_text_is_found_by_hand():
     text = 'Let me see.\n<tool_call>\n{"name": "guess", "arguments": {"number": 50}}\n</tool_call>\nSo.'
-    assert parse_tool_calls(text) == ("Let me see.\n\nSo.", (ToolCall("guess", {"number": 50}, "call_0"),))
+    assert parse_text(text) == Action("Let me see.\n\nSo.", (ToolCall("guess", {"number": 50}, "call_0"),))
 
 
 @pytest.mark.parametrize(
@@ -52,10 +63,50 @@ def test_a_call_in_text_is_found_by_hand():
     ],
 )
 def test_blocks_that_are_no_calls_stay_in_the_text(text, names, rest):
-    content, calls = parse_tool_calls(text)
+    action = parse_text(text)
+    content, calls = action.content, action.tool_calls
     assert [call.name for call in calls] == names
     assert [call.id for call in calls] == [f"call_{i}" for i in range(len(names))]
     assert content == rest
+
+
+THOUGHT = '<tool_call>{"name": "a"}</tool_call> \\boxed{1}'
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "content", "names"),
+    [
+        ("<think>\nhm\n</think>\n\nfour", "hm", "four", []),
+        (f"<think>{THOUGHT}</think>no", THOUGHT, "no", []),
+        (f"<think>{THOUGHT}", THOUGHT, "", []),
+        (f"{THOUGHT}</think>no", THOUGHT, "no", []),
+        (f"yes <think>{THOUGHT}</think>no", THOUGHT, "yes no", []),
+        (f"<think>one<think>{THOUGHT}</think>two</think>no", f"one{THOUGHT}two", "no", []),
+        (f"<think>one</think><think>{THOUGHT}</think>no", f"one\n{THOUGHT}", "no", []),
+        ("<think></think>four", "", "four", []),
+        ("</think>four", "", "four", []),
+        ('<think>hm</think><tool_call>{"name": "b"}</tool_call>', "hm", "", ["b"]),
+        ('hm</think><tool_call>{"name": "b"}</tool_call><tool_call>{"name": "c"}', "hm", "", ["b", "c"]),
+        ('<tool_call>{"name": "a"}</think><tool_call>{"name": "b"}', '<tool_call>{"name": "a"}', "", ["b"]),
+    ],
+)
+def test_reasoning_is_kept_apart_and_nothing_in_it_is_a_call(text, reasoning, content, names):
+    for action in (parse_text(text), Action.parse({"role": "assistant", "content": text})):
+        assert (action.reasoning, action.content) == (reasoning, content)
+        assert [call.name for call in action.tool_calls] == names
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a </tool_call> b", "<tool_call>", "</think>", "<think> x", "two\nlines", "a\ttab", '"}}</tool_call>', "\x00\x1f"],
+)
+@pytest.mark.parametrize("raw", [True, False])
+def test_strings_of_a_call_may_hold_tags_and_raw_line_breaks(text, raw):
+    written = json.dumps({"name": "write", "arguments": {"text": text}})
+    if raw:
+        written = written.replace("\\n", "\n").replace("\\t", "\t").replace("\\u0000\\u001f", "\x00\x1f")
+    action = parse_text(f"Writing.<tool_call>\n{written}\n</tool_call>")
+    assert action == Action("Writing.", (ToolCall("write", {"text": text}, "call_0"),))
 
 
 HOSTILE = {
@@ -70,7 +121,7 @@ HOSTILE = {
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
 def test_json_that_nothing_could_keep_is_no_call(body):
     text = f"<tool_call>{body}</tool_call>"
-    assert parse_tool_calls(text) == (text, ())
+    assert parse_text(text) == Action(text)
     arguments = body.partition('"arguments": ')[2].removesuffix("}")
     assert ToolCall.parse({"name": "f", "arguments": arguments}).arguments == arguments
     env = Guess()
@@ -89,12 +140,11 @@ def test_json_at_the_depth_that_is_allowed_is_a_call():
 
 @given(st.lists(PIECES | st.text(max_size=5), max_size=12).map("".join))
 def test_any_text_is_an_action_and_loses_only_its_calls(text):
-    content, calls = parse_tool_calls(text)
-    action = Action.parse(text)
-    assert (action.content, action.tool_calls) == (content, calls)
-    assert len(content) <= len(text)
-    if not calls:
-        assert content.strip() == text.strip()
+    action = parse_text(text)
+    assert Action.parse(text) == action
+    assert len(action.content) + len(action.reasoning) <= len(text)
+    if not action.tool_calls and "think>" not in text:
+        assert action == Action(text)
     env = Guess()
     env.reset(seed=0)
     env.step(text)
@@ -105,9 +155,7 @@ def test_calls_written_as_text_are_read_back(calls):
     text = "".join(
         f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>" for name, arguments in calls
     )
-    safe = [call for call in calls if "tool_call>" not in json.dumps(call)]
-    if len(safe) == len(calls):
-        assert [(call.name, call.arguments) for call in parse_tool_calls(text)[1]] == calls
+    assert [(call.name, call.arguments) for call in parse_text(text).tool_calls] == calls
 
 
 # ---------------------------------------------------------------------- ToolCall and Action
@@ -128,6 +176,11 @@ def test_arguments_that_are_no_object_stay_text():
     assert ToolCall.parse({"name": "f", "arguments": [1]}) == ToolCall("f", "[1]")
     assert ToolCall.parse({"name": "f", "arguments": " "}) == ToolCall("f", {})
     assert ToolCall.parse({"name": "f", "arguments": None}) == ToolCall("f", {})
+    for text in ("null", " null ", '""', '"{}"', "{}"):
+        assert ToolCall.parse({"name": "f", "arguments": text}) == ToolCall("f", {}), text
+    assert ToolCall.parse({"name": "f", "arguments": '"{\\"x\\": 1}"'}) == ToolCall("f", {"x": 1})
+    assert ToolCall.parse({"name": "f", "arguments": '"x"'}) == ToolCall("f", '"x"')
+    assert ToolCall.parse({"name": "f", "arguments": '{"x": "a\nb"}'}) == ToolCall("f", {"x": "a\nb"})
     assert ToolCall.parse({"name": "f", "parameters": {"x": 1}}) == ToolCall("f", {"x": 1})
     assert ToolCall("f", "{broken").to_dict()["function"]["arguments"] == "{broken"
 
@@ -165,7 +218,10 @@ def test_an_action_is_read_from_every_accepted_form():
     [
         (3, "action must be a str, an assistant message .* got 3"),
         ({"role": "user", "content": "x"}, r"action\['role'\] must be 'assistant', got 'user'"),
-        ({"role": "assistant", "content": [1]}, r"action\['content'\] must be text, got \[1\]"),
+        ({"role": "assistant", "content": [1]}, r"a part of content must be \{'type': 'text', .* got 1"),
+        ({"role": "assistant", "content": 7}, r"content must be text or a list of parts .* got 7"),
+        ({"content": [{"type": "audio", "text": "x"}]}, r"a part of content must be .* got \{'type': 'audio'"),
+        ({"content": [IMAGE]}, r"action\['content'\] must be text or text parts, got an image"),
         ({"role": "assistant", "tool_calls": {"name": "f"}}, r"action\['tool_calls'\] must be a list"),
     ],
 )
@@ -180,6 +236,39 @@ def test_an_action_as_a_message_and_without_its_prompt():
     assert action.without_prompt().prompt_token_ids is None
     assert action.without_prompt().logprobs == action.logprobs
     assert "tool_calls" not in Action("hi").to_message()
+
+
+def test_the_text_of_parts_and_of_plain_content_is_read_alike():
+    assert message_text(PARTS) == message_text({"role": "user", "content": PARTS}) == "a b!"
+    assert message_text("x") == message_text({"content": "x"}) == "x"
+    assert message_text(None) == message_text({"role": "assistant"}) == message_text([]) == ""
+    with pytest.raises(ValueError, match=r"'url': 'data:image/...'.* got .*http://x/y.png"):
+        message_text([{"type": "image_url", "image_url": {"url": "http://x/y.png"}}])
+
+
+def test_reasoning_is_found_under_every_name_it_goes_by():
+    call = {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    for name in ("reasoning", "reasoning_content", "thinking"):
+        action = Action.parse({"content": None, name: THOUGHT, "tool_calls": [call]})
+        assert (action.content, action.reasoning, len(action.tool_calls)) == ("", THOUGHT, 1)
+        assert Action.parse({"content": "<think>b</think>c", name: "a"}) == Action("c", reasoning="a\nb")
+        assert Action.parse({"content": "four", name: None}) == Action("four")
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": THOUGHT}]}
+    for part in (thought, {"type": "reasoning", "reasoning": THOUGHT}):
+        assert Action.parse({"content": [part, *PARTS[2:]]}) == Action("b!", reasoning=THOUGHT)
+    assert message_reasoning(Action("four", reasoning="hm").to_message()) == "hm"
+    assert Action.parse(Action("four", reasoning="hm").to_message()) == Action("four", reasoning="hm")
+    assert Action.parse({"content": None, "refusal": "I won't."}) == Action("I won't.")
+
+
+def test_numbers_of_other_libraries_become_pythons_own():
+    ids, logprobs = np.array([1, 2]), np.array([-0.5, -1.0], dtype=np.float32)
+    action = Action("", (), cast("Any", ids), cast("Any", list(logprobs)), cast("Any", (7, *ids)))
+    assert action == Action("", (), (1, 2), (-0.5, -1.0), (7, 1, 2))
+    numbers = [*(action.token_ids or ()), *(action.logprobs or ()), *(action.prompt_token_ids or ())]
+    assert [type(value) for value in numbers] == [int, int, float, float, int, int, int]
+    with pytest.raises(TypeError, match="integer"):
+        Action("", (), cast("Any", (1.5,)))
 
 
 @pytest.mark.parametrize("ids", [None, (1,), (1, 2, 3)])
@@ -197,13 +286,27 @@ def test_text_a_message_and_several_become_an_observation():
     assert to_observation("x", role="system") == ({"role": "system", "content": "x"},)
     assert to_observation(message) == (message,) == to_observation([message])  # pyright: ignore[reportArgumentType]
     assert to_observation(()) == ()
+    parts = {"role": "tool", "content": [*PARTS[:2], "plain"]}
+    seen: Any = to_observation(cast("Any", parts))[0]
+    assert seen["content"] == [*PARTS[:2], {"type": "text", "text": "plain"}]
+    seen["content"][0]["text"] = "changed"
+    assert PARTS[0]["text"] == "a "
     copied = to_observation(message)[0]  # pyright: ignore[reportArgumentType]
     copied["content"] = "changed"
     assert message["content"] == "x"
 
 
 @pytest.mark.parametrize(
-    "value", [None, 5, {"role": "user"}, {"content": "x"}, [{"role": "user", "content": 1}], ["x"]]
+    "value",
+    [
+        None,
+        5,
+        {"role": "user"},
+        {"content": "x"},
+        [{"role": "user", "content": 1}],
+        ["x"],
+        {"role": "user", "content": [{"type": "video"}]},
+    ],
 )
 def test_a_wrong_observation_says_what_it_got(value):
     with pytest.raises(ValueError, match=r"observation.* got "):
