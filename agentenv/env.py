@@ -20,7 +20,7 @@ from agentenv.rows import Source
 from agentenv.signatures import canonical, digest
 from agentenv.spaces import Actions, Messages
 from agentenv.tasks import read_task, read_tasks
-from agentenv.types import Action, Message, Observation, ToolSchema, to_observation
+from agentenv.types import Action, Message, Observation, ToolSchema, map_text, message_text, to_observation
 
 __all__ = ["Env", "Reply"]
 
@@ -259,23 +259,18 @@ class Env(Branching):
         """Returns the last observation as text in mode `"ansi"`."""
         if self.render_mode is None:
             return None
-        return "\n".join(f"[{message['role']}] {message['content']}" for message in self._last)
+        return "\n".join(f"[{message['role']}] {message_text(message)}" for message in self._last)
 
 
 def _readable(observation: Observation) -> Observation:
     """Returns messages that UTF-8 can hold: a lone surrogate, as in the name of a file, becomes its escape."""
-    return tuple(_readable_message(message) for message in observation)
-
-
-def _readable_message(message: Message) -> Message:
-    text: Any = message["content"]
-    if not isinstance(text, str) or text.isascii():
-        return message
-    return cast("Message", {**message, "content": text.encode("utf-8", "backslashreplace").decode()})
+    return tuple(
+        map_text(message, lambda text: text.encode("utf-8", "backslashreplace").decode()) for message in observation
+    )
 
 
 def _copy(observation: Observation) -> Observation:
-    return tuple(cast("Message", dict(message)) for message in observation)
+    return tuple(map_text(message, str) for message in observation)
 
 
 def _must_define(cls: type, what: str) -> str:

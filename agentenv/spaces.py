@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from typing_extensions import override
 
-from agentenv.types import Action, Observation, ToolSchema
+from agentenv.types import Action, Message, Observation, ToolSchema, to_observation
 
 __all__ = ["Actions", "Messages", "Unicode"]
 
@@ -100,8 +100,12 @@ class Messages(_PlainSpace[Observation]):
         return "Messages()"
 
 
-def _is_message(message: Mapping[str, Any]) -> bool:
-    return isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
+def _is_message(message: dict[str, Any]) -> bool:
+    try:
+        to_observation(cast("Message", message))
+    except ValueError:
+        return False
+    return True
 
 
 class Actions(_PlainSpace[Any]):

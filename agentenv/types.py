@@ -7,7 +7,7 @@ log-probabilities that produced it, when they are known.
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import index
 from typing import Any, NotRequired, Required, TypedDict, cast
@@ -23,6 +23,7 @@ __all__ = [
     "ToolCall",
     "ToolSchema",
     "Usage",
+    "map_text",
     "message_reasoning",
     "message_text",
     "parse_text",
@@ -80,6 +81,15 @@ def message_reasoning(message: Mapping[str, Any]) -> str:
         if isinstance(text := message.get(name), str) and text:
             return text
     return "\n".join(text for kind, text in _read_parts(message.get("content")) if kind in _THOUGHTS)
+
+
+def map_text(message: Message, change: Callable[[str], str]) -> Message:
+    """Returns a message with every text of its content changed; images stay."""
+    content = message["content"]
+    if isinstance(content, str):
+        return {**message, "content": change(content)}
+    parts = [{**part, "text": change(part["text"])} if "text" in part else dict(part) for part in content]
+    return {**message, "content": parts}
 
 
 def _read_parts(content: object) -> list[tuple[str, str]]:

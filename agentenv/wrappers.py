@@ -14,7 +14,7 @@ from agentenv.recording import begin_tree, failed_node, node_after
 from agentenv.serialize import TreeWriter
 from agentenv.serialize.events import key_of
 from agentenv.tree import EpisodeTree, Node, relative_prompt
-from agentenv.types import Action, Message, Observation, ToolSchema
+from agentenv.types import Action, Message, Observation, ToolSchema, message_text
 
 __all__ = ["LimitObservation", "RecordTree", "TransformReward", "Wrapper"]
 
@@ -192,13 +192,16 @@ class LimitObservation(Wrapper):
         return tuple(self._cut_message(message) for message in observation)
 
     def _cut_message(self, message: Message) -> Message:
-        text = message["content"]
+        text = message_text(message)
         dropped = len(text) - self.max_chars
         if dropped <= 0:
             return message
         head = (self.max_chars + 1) // 2
         tail = text[len(text) - (self.max_chars - head) :]
-        return {**message, "content": f"{text[:head]}\n[{dropped} characters cut]\n{tail}"}
+        cut = f"{text[:head]}\n[{dropped} characters cut]\n{tail}"
+        content = message["content"]
+        images = [] if isinstance(content, str) else [part for part in content if part["type"] == "image_url"]
+        return {**message, "content": [{"type": "text", "text": cut}, *images] if images else cut}
 
 
 class RecordTree(Wrapper):

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from agentenv.errors import AgentEnvError
 from agentenv.protocols import Context
-from agentenv.types import Action, Message, ToolCall
+from agentenv.types import Action, Message, ToolCall, message_text
 
 from .command_line import describe_tool, read_action
 
@@ -66,7 +66,7 @@ class HumanAgent:
     def _show(self, message: Message) -> None:
         role = message["role"]
         label = " ".join(filter(None, [role, message.get("name")]))
-        self._console.print(Text.assemble((f"{label}: ", _STYLES.get(role, "bold")), message["content"]))
+        self._console.print(Text.assemble((f"{label}: ", _STYLES.get(role, "bold")), message_text(message)))
         for call in map(ToolCall.parse, message.get("tool_calls", ())):
             self._console.print(Text(f"  {call.name} {call.arguments}", style="magenta"))
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentenv.arrays import TreeArrays
 from agentenv.tree import EpisodeTree
+from agentenv.types import message_text
 
 from .allocation import check_shares
 from .groups import group_sums
@@ -67,11 +68,11 @@ def prefix_at(tree: EpisodeTree, node: int) -> Prefix:
     path = [tree.nodes[i] for i in tree.path(node)]
     last = path[-1]
     seen = [step.state_signature for step in path]
-    newest = " ".join(str(message["content"]) for message in last.observation)
+    newest = " ".join(message_text(message) for message in last.observation)
     spoken = last.action.content if last.action is not None else ""
-    errors = sum("error" in str(message["content"]).lower() for step in path[1:] for message in step.observation)
+    errors = sum("error" in message_text(message).lower() for step in path[1:] for message in step.observation)
     return Prefix(
-        task=tree.task_id or " ".join(str(message["content"]) for message in path[0].observation),
+        task=tree.task_id or " ".join(message_text(message) for message in path[0].observation),
         depth=len(path) - 1,
         state=last.state_signature,
         action=last.action_signature,

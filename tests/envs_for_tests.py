@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import agentenv as ae
 from agentenv.errors import AgentError, SandboxError, VerifierError
 from agentenv.protocols import AsyncAgent, Fidelity
+from agentenv.types import message_text
 
 __all__ = [
     "Boxed",
@@ -241,7 +242,7 @@ class GuessingAgent:
         draw = random.Random(context.seed)
         name = "hold" if draw.random() < 0.25 else "roll"
         arguments = {"sides": draw.randint(2, 20)} if name == "roll" else {}
-        prompt = (*context.token_ids, *(1000 + len(m["content"]) for m in context.messages[context.covered :]))
+        prompt = (*context.token_ids, *(1000 + len(message_text(m)) for m in context.messages[context.covered :]))
         ids = tuple(draw.randrange(1000) for _ in range(min(draw.randint(1, 4), context.max_tokens or 4)))
         logprobs = tuple(-draw.random() for _ in ids)
         return ae.Action("", (ae.ToolCall(name, arguments, "call_0"),), ids, logprobs, prompt, "stop")
@@ -296,7 +297,7 @@ def guess(number):
 
 def texts(observation):
     """The text of an observation."""
-    return "\n".join(message["content"] for message in observation)
+    return "\n".join(message_text(message) for message in observation)
 
 
 def the_state(env):

@@ -15,7 +15,7 @@ from agentenv.errors import TreeFileError
 from agentenv.rollout import rollout_trees
 from agentenv.serialize import FORMAT, VERSION, iter_trees, read_trees, write_trees
 from agentenv.tree import EpisodeTree
-from agentenv.types import Action, ToolCall
+from agentenv.types import Action, ToolCall, Usage
 
 
 def grown(count=2):
@@ -44,6 +44,22 @@ def test_trees_that_were_grown_come_back_token_for_token(tmp_path):
         assert other.snapshots == {}
     write_trees(tmp_path / "again.jsonl", again)
     assert (tmp_path / "again.jsonl").read_bytes() == path.read_bytes()
+
+
+def test_words_of_every_kind_come_back_and_an_image_is_written_once(tmp_path):
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 4000}}
+    said: Any = {"role": "user", "content": [{"type": "text", "text": "Look:"}, image]}
+    call = ToolCall("look", {"at": "<think>x</think>\u2028"}, "call_0")
+    action = Action("so", (call,), (1, 2), (-1.0, -0.5), None, "stop", "hm\n\\boxed{4}", Usage(9, 3, 2), 7)
+    tree = EpisodeTree((said,))
+    for _ in range(3):
+        tree.add(0, action, (said,), reward=0.0)
+    path = tmp_path / "trees.jsonl"
+    write_trees(path, [tree])
+    (again,) = read_trees(path)
+    assert [node.action for node in again.nodes] == [None, action, action, action]
+    assert [node.observation for node in again.nodes] == [(said,)] * 4
+    assert path.read_text().count("A" * 4000) == 1
 
 
 @given(st.lists(st.floats(max_value=0), min_size=1), st.floats(allow_nan=False, allow_infinity=False))

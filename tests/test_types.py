@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import re
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -10,9 +13,11 @@ from envs_for_tests import Guess, texts
 from hypothesis import given
 from hypothesis import strategies as st
 
+import agentenv as ae
 from agentenv.errors import TreeError
 from agentenv.types import Action, ToolCall, message_reasoning, message_text, parse_text, to_observation
 
+READERS = re.compile(r"""\[['"]content['"]\]|\.get\(['"]content['"]""")
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 PARTS = [
     {"type": "text", "text": "a "},
@@ -244,6 +249,15 @@ def test_the_text_of_parts_and_of_plain_content_is_read_alike():
     assert message_text(None) == message_text({"role": "assistant"}) == message_text([]) == ""
     with pytest.raises(ValueError, match=r"'url': 'data:image/...'.* got .*http://x/y.png"):
         message_text([{"type": "image_url", "image_url": {"url": "http://x/y.png"}}])
+
+
+def test_the_content_of_messages_is_read_in_one_place():
+    """`message["content"]` may be parts: what needs its text asks `message_text`."""
+    root = Path(ae.__file__).parent
+    allowed = {"types.py", "wrappers.py", "answers.py", "tiny.py", "events.py"}  # a record's, a template's, an image's
+    files = [Path(folder) / name for folder, _, names in os.walk(root, followlinks=True) for name in names]
+    found = {path.name for path in files if path.suffix == ".py" and READERS.search(path.read_text())}
+    assert "types.py" in found <= allowed
 
 
 def test_reasoning_is_found_under_every_name_it_goes_by():

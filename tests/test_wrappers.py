@@ -72,6 +72,12 @@ def test_long_messages_are_cut_in_the_middle_and_say_so():
     assert LimitObservation(Long(), 1).reset()[0][0]["content"] == "0\n[19 characters cut]\n"
     (twin,) = env.fork(1)
     assert "characters cut" in twin.step("abcdef")[0][0]["content"]
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    parts = [{"type": "text", "text": "abc"}, image, {"type": "text", "text": "def"}]
+    assert env._cut_message({"role": "user", "content": parts})["content"] == [
+        {"type": "text", "text": "abc\n[1 characters cut]\nef"},
+        image,
+    ]
     with pytest.raises(ValueError, match="max_chars must be at least 1, got 0"):
         LimitObservation(Long(), 0)
 

@@ -27,7 +27,7 @@ from agentenv.envs.math_verifier import MathTask, MathVerifier
 from agentenv.envs.math_verifier.demonstrations import careful_calls, noisy_calls
 from agentenv.envs.math_verifier.problems import arithmetic
 from agentenv.tree import EpisodeTree
-from agentenv.types import Action, Message
+from agentenv.types import Action, Message, message_text
 
 from .config import TreeConfig
 from .imitation import Phase, imitate, play_script
@@ -215,7 +215,7 @@ def _report(console: Console, folder: Path, trees: Sequence[EpisodeTree], second
     console.print("\n   One of those episodes, as it happened:")
     for message in shown.messages(shown.leaves()[0]):
         calls = [f"{c['function']['name']}({c['function']['arguments']})" for c in message.get("tool_calls", [])]
-        said = " ".join([message["content"], *calls]).strip()
+        said = " ".join([message_text(message), *calls]).strip()
         printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in said)
         console.print(f"   [dim]{message['role']:>9}[/] {escape(printable)}", highlight=False)
     checkpoint = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))

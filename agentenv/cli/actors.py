@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentenv.errors import AgentError, ModelError
 from agentenv.protocols import Context
-from agentenv.types import Action, ToolCall
+from agentenv.types import Action, ToolCall, message_text
 
 from .command_line import blame, refuse
 from .environments import EnvChoice
@@ -93,7 +93,7 @@ def demonstrating_agent(choice: EnvChoice, script: Script, tasks: Sequence[Any])
 def _opening(messages: Sequence[Mapping[str, Any]]) -> str:
     roles = [message["role"] for message in messages]
     end = roles.index("assistant") if "assistant" in roles else len(roles)
-    return json.dumps([[message["role"], message["content"]] for message in messages[:end]])
+    return json.dumps([[message["role"], message_text(message)] for message in messages[:end]])
 
 
 def load_model_agent(argument: str, folder: Path, **options: Any) -> "TransformersAgent":

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from agentenv.types import Message
+from agentenv.types import Message, message_text
 
 __all__ = [
     "Cell",
@@ -88,7 +88,7 @@ def print_messages(console: Console, messages: Iterable[Message]) -> None:
     for message in messages:
         name = f" {message['name']}" if "name" in message else ""
         label = f"[{message['role']}{name}] "
-        text = Text.assemble((label, _ROLES.get(message["role"], "")), visible(message["content"]))
+        text = Text.assemble((label, _ROLES.get(message["role"], "")), visible(message_text(message)))
         say(console, text)
 
 

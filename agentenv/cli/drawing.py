@@ -10,7 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from agentenv.tree import EpisodeTree, Node
-from agentenv.types import Action
+from agentenv.types import Action, message_text
 
 from .console import say, visible
 
@@ -96,7 +96,7 @@ def _story(node: Node) -> Text:
     text = Text()
     if node.action is not None:
         text.append(describe_action(node.action), "cyan")
-    answers = [visible(" ".join(message["content"].split())) for message in node.observation]
+    answers = [visible(" ".join(message_text(message).split())) for message in node.observation]
     if node.reward is None:
         answers = [str(node.info.get("failure", "infrastructure failed"))]
     if node.action is not None and any(answers):

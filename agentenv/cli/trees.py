@@ -79,9 +79,11 @@ def _advantages(found: Sequence[Any], credit: str, options: Sequence[str]) -> li
 
 
 def _summary(index: int, tree: Any) -> dict[str, Any]:
+    from agentenv.types import message_text
+
     returns = [tree.episode_return(leaf) for leaf in tree.leaves() if leaf]
     valid = [value for value in returns if value is not None]
-    question = next((m["content"] for m in tree.nodes[0].observation if m["role"] == "user"), "")
+    question = next((message_text(m) for m in tree.nodes[0].observation if m["role"] == "user"), "")
     return {
         "tree": index,
         "task": tree.task_id,

@@ -170,7 +170,7 @@ def read_prompt(record: Mapping[str, Any] | None) -> Prompt | None:
 def _action_to_dict(action: Action) -> dict[str, Any]:
     calls = [{"name": call.name, "arguments": call.arguments, "id": call.id} for call in action.tool_calls]
     record: dict[str, Any] = {"content": action.content, "tool_calls": calls}
-    for name in ("token_ids", "logprobs", "finish_reason", "reasoning"):
+    for name in ("token_ids", "logprobs", "finish_reason", "reasoning", "weight_version"):
         value = getattr(action, name)
         if value is not None and value != "":
             record[name] = value
@@ -190,4 +190,5 @@ def read_action(record: Mapping[str, Any]) -> Action:
         finish_reason=record.get("finish_reason", ""),
         reasoning=record.get("reasoning", ""),
         usage=None if usage is None else Usage(**usage),
+        weight_version=record.get("weight_version"),
     )
