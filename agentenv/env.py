@@ -7,7 +7,7 @@ nowhere else: `self.state` (a pydantic model), `self.np_random`, `self.sandbox`,
 
 import json
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import pydantic
