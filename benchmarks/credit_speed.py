@@ -66,7 +66,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "Tree-GRPO": tree_grpo_advantages,
     "TreeRL": tree_rl_advantages,
     "VinePPO": vine_ppo_advantages,
-    "VinePPO, by children": lambda tree: vine_ppo_advantages(tree, weighting="children"),
+    "VinePPO, against V(parent)": lambda tree: vine_ppo_advantages(tree, baseline="parent"),
 }
 
 

@@ -12,17 +12,14 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from agentenv.arrays import TreeArrays
 from agentenv.credit import (
-    PROBLEMS,
-    Score,
     StepAdvantages,
-    TabularMDP,
     certify,
     dr_grpo_advantages,
     gigpo_advantages,
@@ -35,12 +32,14 @@ from agentenv.credit import (
     rloo_advantages,
     rtmc_advantages,
     salt_advantages,
-    sample_forks,
     step_reward_advantages,
     tree_grpo_advantages,
     tree_rl_advantages,
     vine_ppo_advantages,
 )
+from agentenv.credit.certify import Score, sample_forks
+from agentenv.credit.problems import PROBLEMS
+from agentenv.credit.tabular import TabularMDP
 
 Estimator = Callable[[TreeArrays], StepAdvantages]
 SIZES = (4, 8, 16, 32, 64)
@@ -69,7 +68,7 @@ FORKS: dict[str, Estimator] = {
     "Tree-GRPO": tree_grpo_advantages,
     "TreeRL": tree_rl_advantages,
     "VinePPO": vine_ppo_advantages,
-    "VinePPO, by children": lambda t: vine_ppo_advantages(t, weighting="children"),
+    "VinePPO, against V(parent)": lambda t: vine_ppo_advantages(t, baseline="parent"),
     "tree Pass@k, k=4": lambda t: passk_advantages(t, k=4),
     "RTMC, discount 1, prior 0.5": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.5),
     "RTMC, graph values": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.5, values="graph"),
@@ -82,17 +81,7 @@ def coarse(problem: TabularMDP, estimator: Estimator) -> Estimator:
 
     def run(tree: TreeArrays) -> StepAdvantages:
         assert aliases is not None
-        blurred = TreeArrays(
-            parents=tree.parents,
-            rewards=tree.rewards,
-            terminated=tree.terminated,
-            truncated=tree.truncated,
-            tree_ids=tree.tree_ids,
-            state_ids=aliases[tree.state_ids],
-            action_ids=tree.action_ids,
-            valid=tree.valid,
-        )
-        return estimator(blurred)
+        return estimator(replace(tree, state_ids=aliases[tree.state_ids]))
 
     return run
 
@@ -132,12 +121,12 @@ def show(problem: TabularMDP, group_size: int, scores: dict[str, Score]) -> None
         f"{problem.remaining[0]:.1f} steps; groups of {group_size}"
     )
     head = f"{'':34s}{'bias':>7s}{'  [95 % CI]      ':17s}{'var':>7s}{'mse':>7s}{'r':>7s}{'sign':>6s}{'active':>7s}"
-    print(head + f"{'cos':>7s}{'cos w':>7s}{'steps':>8s}")
+    print(head + f"{'cos':>7s}{'mean':>7s}{'steps':>8s}")
     for name, s in scores.items():
         bounds = f"  [{s.bias_low:.3f}, {s.bias_high:.3f}]"
         print(
             f"{name:34s}{s.bias:7.3f}{bounds:17s}{s.variance:7.3f}{s.mse:7.3f}{s.correlation:7.2f}{s.sign:6.2f}"
-            f"{s.active:7.2f}{s.cosine:7.3f}{s.cosine_weighted:7.3f}{s.cost:8.1f}"
+            f"{s.active:7.2f}{s.cosine:7.3f}{s.direction:7.3f}{s.cost:8.1f}"
         )
 
 
@@ -181,7 +170,7 @@ def draw(results: dict[str, dict[int, dict[str, Score]]], folder: Path) -> None:
         "RTMC, discount 1, prior 0.5": ("#0b4a8f", "-"),
         "RTMC, coarse signatures": ("#e15759", ":"),
         "RTMC, graph values": ("#2ca02c", "-"),
-        "forks: VinePPO, by children": ("#f2a541", "--"),
+        "forks: VinePPO": ("#f2a541", "--"),
         "forks: RTMC, graph values": ("#2ca02c", "--"),
         "(true advantages)": ("black", ":"),
     }

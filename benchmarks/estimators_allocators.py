@@ -12,17 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentenv.credit import (
-    PROBLEMS,
     allocate_pcl,
     allocate_prefixes,
     allocate_random,
     allocate_roots,
     allocate_uniform,
     allocate_vip,
-    prefix_contrast,
-    prefixes_of,
-    root_contrast,
 )
+from agentenv.credit.problems import PROBLEMS
+from agentenv.credit.trace import prefix_contrast, prefixes_of, root_contrast
 
 NOISES = (0.0, 1.0, 2.0)
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from agentenv.arrays import TreeArrays
 
 from .groups import ratio
-from .passes import occupancy_weights
 from .result import StepAdvantages
 from .tabular import SampledTrees, TabularMDP
 from .trace import allocate_prefixes, prefixes_of
+from .weights import Weights, step_weights
 
 __all__ = ["Score", "certify", "sample_chains", "sample_forks"]
 
@@ -27,7 +27,10 @@ Sampler = Callable[[TabularMDP, np.random.Generator, int, int], SampledTrees]
 
 @dataclass(frozen=True)
 class Score:
-    """How an estimator's step advantages compare with the exact ones, over the steps of all trajectories."""
+    """How an estimator's step advantages, and the updates they make, compare with the exact ones.
+
+    Steps weigh what they weigh in training.
+    """
 
     bias: float  # root mean square over (state, action) of the mean error, corrected for sampling noise
     bias_low: float  # 95 % confidence bounds of it, by jackknife over batches
@@ -39,8 +42,9 @@ class Score:
     correlation: float  # with the exact advantage
     sign: float  # share of the steps with |A| > 0.02 whose sign is right; silence counts as wrong
     active: float  # share of steps that get a gradient at all
-    cosine: float  # of one update's policy gradient (8 groups) with the exact gradient, mean; nodes weigh `counts`
-    cosine_weighted: float  # the same with nodes weighing `occupancy_weights`; differs only where there are forks
+    cosine: float  # of one update's policy gradient (8 groups) with the exact gradient, mean
+    direction: float  # cosine of the mean update with it, corrected for sampling noise: 1 is no bias in direction
+    direction_bound: float  # half the width of its 95 % confidence interval, by jackknife over batches
     cost: float  # steps sampled per group
 
 
@@ -79,11 +83,12 @@ def certify(
     seed: int = 0,
     sampler: Sampler = sample_chains,
     batches: int = 16,
+    weights: Weights = "occupancy",
 ) -> Score:
     """Scores an estimator on a problem whose advantages are known exactly.
 
-    The truth is undiscounted, whatever discount the estimator uses. Trees are one group each; what is compared is the
-    credit of every step, weighted by the trajectories through it.
+    The truth is undiscounted, whatever discount the estimator uses. Trees are one group each. Give the weights that the
+    trainer trains with, and give the estimator the same (`functools.partial(rtmc_advantages, weights=...)`).
 
     Args:
         estimator: takes TreeArrays.
@@ -93,10 +98,18 @@ def certify(
         seed: of the sampling; equal seeds give all estimators the same trees.
         sampler: how trees are grown: chains, or with forks.
         batches: independent parts, for the confidence bounds.
+        weights: of the steps, see `step_weights`.
+
+    Raises:
+        ValueError: weights of an unknown name; numbers are refused, as every sample has other trees.
     """
+    if not isinstance(weights, str):
+        msg = f"weights must be a name ('occupancy', 'counts' or 'unique') in certify, got {type(weights).__name__}"
+        raise ValueError(msg)
     groups = max(1, rollouts // group_size // batches)
     truth = problem.advantages()
-    parts = [_Part(problem, truth, estimator, sampler, (seed, part), groups, group_size) for part in range(batches)]
+    samples = (sampler(problem, np.random.default_rng((seed, part)), groups, group_size) for part in range(batches))
+    parts = [_Part(problem, truth, estimator, sampled, weights) for sampled in samples]
     counts, errors, squares = (np.stack([getattr(p, name) for p in parts]) for name in ("counts", "errors", "squares"))
     bias, spread = (
         _bias(counts, errors),
@@ -108,19 +121,22 @@ def certify(
     variance = float((squares.sum(0) - own**2 * counts.sum(0)).sum()) / total
     means = errors.sum(axis=1) / counts.sum(axis=1)
     moments = np.sum([p.moments for p in parts], axis=0)
+    updates, exact = np.stack([p.update for p in parts]), problem.gradient().ravel()
+    leave_out = [_direction(np.delete(updates, i, 0), exact) for i in range(batches)]
     return Score(
         bias=float(np.sqrt(max(bias, 0.0))),
         bias_low=float(np.sqrt(max(bias - half, 0.0))),
         bias_high=float(np.sqrt(max(bias + half, 0.0))),
         mean_error=float(errors.sum()) / total,
-        mean_error_bound=1.96 * float(np.std(means, ddof=1)) / np.sqrt(batches),
+        mean_error_bound=float(1.96 * np.std(means, ddof=1) / np.sqrt(batches)),
         variance=variance,
         mse=float(squares.sum()) / total,
         correlation=_correlation(moments),
         sign=sum(p.right for p in parts) / max(1.0, sum(p.large for p in parts)),
         active=sum(p.active for p in parts) / total,
         cosine=float(np.mean([p.cosine for p in parts])),
-        cosine_weighted=float(np.mean([p.cosine_weighted for p in parts])),
+        direction=_direction(updates, exact),
+        direction_bound=float(1.96 * np.std(leave_out) * np.sqrt(batches - 1)),
         cost=float(np.mean([p.cost for p in parts])),
     )
 
@@ -129,34 +145,51 @@ class _Part:
     """Sums over one batch of groups."""
 
     def __init__(
-        self,
-        problem: TabularMDP,
-        truth: FloatArray,
-        estimator: Estimator,
-        sampler: Sampler,
-        seed: tuple[int, int],
-        groups: int,
-        group_size: int,
+        self, problem: TabularMDP, truth: FloatArray, estimator: Estimator, sampled: SampledTrees, weights: Weights
     ) -> None:
-        sampled = sampler(problem, np.random.default_rng(seed), groups, group_size)
-        result = estimator(sampled.tree)
+        given = estimator(sampled.tree).advantages
         steps = np.flatnonzero(~sampled.tree.is_root)
         pairs = sampled.left[steps] * truth.shape[1] + sampled.actions[steps]
-        weights = result.counts[steps].astype(np.float64)
-        exact, given = truth.ravel()[pairs], result.advantages[steps]
+        own = step_weights(sampled.tree, weights)[steps]
+        exact, given = truth.ravel()[pairs], given[steps]
         error = given - exact
-        self.counts = np.bincount(pairs, weights, truth.size)
-        self.errors = np.bincount(pairs, weights * error, truth.size)
-        self.squares = np.bincount(pairs, weights * error**2, truth.size)
-        self.moments = np.array([(weights * m).sum() for m in (1, given, exact, given**2, exact**2, given * exact)])
+        self.counts = np.bincount(pairs, own, truth.size)
+        self.errors = np.bincount(pairs, own * error, truth.size)
+        self.squares = np.bincount(pairs, own * error**2, truth.size)
+        self.moments = np.array([(own * m).sum() for m in (1, given, exact, given**2, exact**2, given * exact)])
         large = np.abs(exact) > 0.02
-        self.large = float(weights[large].sum())
-        self.right = float(weights[large & (np.sign(given) == np.sign(exact))].sum())
-        self.active = float(weights[np.abs(given) > 1e-9].sum())
-        self.cost = sampled.cost / groups
-        self.cosine = _gradient_cosine(problem, sampled, pairs, weights * given, steps)
-        even = occupancy_weights(sampled.tree)[steps]
-        self.cosine_weighted = _gradient_cosine(problem, sampled, pairs, even * given, steps)
+        self.large = float(own[large].sum())
+        self.right = float(own[large & (np.sign(given) == np.sign(exact))].sum())
+        self.active = float(own[np.abs(given) > 1e-9].sum())
+        self.cost = sampled.cost / sampled.tree.num_trees
+        updates = _updates(problem, sampled, pairs, own * given, steps)
+        along = problem.gradient().ravel() / np.linalg.norm(problem.gradient())
+        norms = np.linalg.norm(updates, axis=1)
+        self.cosine = float(np.mean(ratio(updates @ along, norms))) if len(updates) else float("nan")
+        self.update = updates.sum(axis=0)
+
+
+def _updates(
+    problem: TabularMDP, sampled: SampledTrees, pairs: NDArray[np.int64], credit: FloatArray, steps: NDArray[np.int64]
+) -> FloatArray:
+    """Computes the updates of 8 groups each in the logits of a softmax policy: `[updates, S A]`."""
+    actions, size = problem.policy.shape[1], problem.policy.size
+    count = sampled.tree.num_trees // 8
+    update = sampled.tree.tree_ids[steps] // 8
+    used = update < count
+    taken = np.bincount((update * size + pairs)[used], credit[used], count * size).reshape(count, -1, actions)
+    return (taken - taken.sum(axis=2, keepdims=True) * problem.policy).reshape(count, size)
+
+
+def _direction(updates: FloatArray, exact: FloatArray) -> float:
+    """Estimates the cosine of the expected update with the exact gradient from the updates `[B, S A]` of batches.
+
+    The squared length of a mean is too large by the variance of the mean, which is taken off.
+    """
+    mean = updates.mean(axis=0)
+    noise = float(updates.var(axis=0, ddof=1).sum()) / len(updates)
+    length = float(mean @ mean) - noise
+    return float(mean @ exact / np.sqrt(length * float(exact @ exact))) if length > 0 else float("nan")
 
 
 def _bias(counts: FloatArray, errors: FloatArray) -> float:
@@ -174,21 +207,3 @@ def _correlation(moments: FloatArray) -> float:
     covariance = product / total - given * exact / total**2
     spread = (given2 / total - (given / total) ** 2) * (exact2 / total - (exact / total) ** 2)
     return float(covariance / np.sqrt(spread)) if spread > 1e-18 else 0.0
-
-
-def _gradient_cosine(
-    problem: TabularMDP, sampled: SampledTrees, pairs: NDArray[np.int64], credit: FloatArray, steps: NDArray[np.int64]
-) -> float:
-    """Averages the cosine between updates of 8 groups, in the logits of a softmax policy, and the exact gradient."""
-    actions = problem.policy.shape[1]
-    updates = sampled.tree.num_trees // 8
-    if updates == 0:
-        return float("nan")
-    update = sampled.tree.tree_ids[steps] // 8
-    used = update < updates
-    size = problem.policy.size
-    taken = np.bincount((update * size + pairs)[used], credit[used], updates * size).reshape(updates, -1, actions)
-    estimate = (taken - taken.sum(axis=2, keepdims=True) * problem.policy).reshape(updates, -1)
-    exact = problem.gradient().ravel()
-    norms = np.linalg.norm(estimate, axis=1) * np.linalg.norm(exact)
-    return float(np.mean(ratio(estimate @ exact, norms)))

@@ -7,10 +7,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentenv.arrays import TreeArrays
 
-from .groups import group_means, group_sums, ratio
+from .groups import group_means, ratio
 from .matching import check_ids, state_numbers
-from .passes import assemble, check_discount, check_steps, episode_returns, mean_below, returns_below, spread_below
+from .passes import assemble, check_discount, check_steps, mean_below, returns_below, spread_below, sum_below
 from .result import StepAdvantages
+from .weights import Weighing, Weights, sample_deviation, weigh
 
 __all__ = ["gigpo_advantages"]
 
@@ -27,6 +28,7 @@ def gigpo_advantages(
     episode_mean: Literal["trajectories", "steps"] = "trajectories",
     epsilon: float = 1e-6,
     state_ids: ArrayLike | None = None,
+    weights: Weights = "occupancy",
 ) -> StepAdvantages:
     """Computes GiGPO advantages: group-relative return plus the step's return against its anchor-state group.
 
@@ -48,6 +50,7 @@ def gigpo_advantages(
         episode_mean: what the episode term averages over.
         epsilon: added to the deviations.
         state_ids: `[N]` integers that replace `tree.state_ids`.
+        weights: of trajectories and steps in every mean, see `step_weights`; train with the same.
 
     Returns:
         `values` holds the state group's mean return, `action_values` the step's own mean return.
@@ -60,38 +63,66 @@ def gigpo_advantages(
         msg = f"episode_mean must be 'trajectories' or 'steps', got {episode_mean!r}"
         raise ValueError(msg)
     check_steps(tree)
-    returns = episode_returns(tree)
-    ends = np.flatnonzero(tree.is_trajectory)
-    rows = tree.depths[ends].astype(np.float64) if episode_mean == "steps" else np.ones(len(ends))
-    centered, deviation, _ = _center(tree.tree_ids[ends], returns[ends], rows, np.zeros(len(ends)), tree.num_trees)
-    scores = np.zeros(len(tree))
-    scores[ends] = centered / (deviation + epsilon) if scale else centered
-    steps = np.flatnonzero(~tree.is_root & (tree.leaf_counts > 0))
+    weighing = weigh(tree, weights)
     numbers, size = state_numbers(tree, check_ids(tree, state_ids, tree.state_ids, "state_ids"))
-    totals = returns_below(tree, discount=discount)
-    means = ratio(totals, tree.leaf_counts)
-    within = spread_below(tree, means, discount)[steps] if scale else np.zeros(len(steps))
-    weights = tree.leaf_counts[steps].astype(np.float64)
-    centered, deviation, baseline = _center(numbers[tree.parents[steps]], means[steps], weights, within, size)
+    ends = np.flatnonzero(tree.is_trajectory)
+    rows = weighing.below[ends] * (tree.depths[ends] if episode_mean == "steps" else 1)
+    count = tree.depths[ends].astype(np.float64) if episode_mean == "steps" else np.ones(len(ends))
+    scores = np.zeros(len(tree))
+    scores[ends], _ = _center(
+        tree.tree_ids[ends],
+        tree.returns[ends],
+        rows,
+        tree.num_trees,
+        epsilon if scale else None,
+        squares=rows**2 / count,
+    )
+    local, values, means = _step_terms(tree, weighing, numbers, size, discount, epsilon if scale else None)
+    return assemble(tree, mean_below(tree, scores, weighing.below) + step_weight * local, values, means)
+
+
+def _step_terms(
+    tree: TreeArrays, weighing: Weighing, numbers: IntArray, size: int, discount: float, epsilon: float | None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Centers the returns of steps that leave the same state: terms, baselines and returns, `[N]` each."""
+    means = ratio(returns_below(tree, weighing.below, discount=discount), weighing.below)
+    steps = np.flatnonzero(~tree.is_root & (tree.leaf_counts > 0))
+    within = squares = None
+    if epsilon is not None:
+        within = weighing.of_steps(spread_below(tree, weighing.below, means, discount))[steps]
+        share = ratio(weighing.steps, weighing.below) ** 2
+        squares = (share * sum_below(tree, np.where(tree.is_trajectory, weighing.below**2, 0.0)))[steps]
     local, values = np.zeros(len(tree)), np.zeros(len(tree))
-    local[steps] = centered / (deviation + epsilon) if scale else centered
-    values[steps] = baseline
-    return assemble(tree, mean_below(tree, scores) + step_weight * local, values, means)
+    ids, own = numbers[tree.parents[steps]], weighing.steps[steps]
+    local[steps], values[steps] = _center(ids, means[steps], own, size, epsilon, within=within, squares=squares)
+    return local, values, means
 
 
 def _center(
-    ids: IntArray, entries: FloatArray, weights: FloatArray, within: FloatArray, size: int
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Centers entries in their groups; returns them with the groups' sample deviation and mean, per entry.
+    ids: IntArray,
+    entries: FloatArray,
+    weights: FloatArray,
+    size: int,
+    epsilon: float | None,
+    *,
+    within: FloatArray | None = None,
+    squares: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Centers entries in their groups, and scales them by the groups' deviations; returns them and the means.
 
     Args:
         ids: `[n]` group of each entry.
-        entries: `[n]` means of `weights` samples each.
-        weights: `[n]`
-        within: `[n]` sum of squared distances of those samples from their mean.
+        entries: `[n]` each the mean of some samples.
+        weights: `[n]` sum of the weights of those samples.
         size: number of groups.
+        epsilon: added to the deviation; `None`: do not scale.
+        within: `[n]` weighted sum of squared distances of those samples from their mean.
+        squares: `[n]` sum of their squared weights.
     """
     mean = group_means(ids, entries, weights, size)[ids]
-    spread = group_sums(ids, within + weights * (entries - mean) ** 2, size)
-    deviation = np.sqrt(ratio(spread, group_sums(ids, weights, size) - 1.0))[ids]
-    return entries - mean, deviation, mean
+    centered = entries - mean
+    if epsilon is None:
+        return centered, mean
+    spread = weights * centered**2 + (0.0 if within is None else within)
+    deviation = sample_deviation(ids, spread, weights, weights if squares is None else squares, size=size)
+    return centered / (deviation[ids] + epsilon), mean

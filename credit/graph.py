@@ -11,6 +11,7 @@ from agentenv.arrays import TreeArrays
 
 from .groups import group_sums, ratio
 from .matching import Matching
+from .weights import Weights, step_weights
 
 __all__ = ["graph_values"]
 
@@ -20,11 +21,16 @@ _MAX_SWEEPS = 500
 
 
 def graph_values(
-    tree: TreeArrays, matching: Matching, *, discount: float, tolerance: float = 1e-10
+    tree: TreeArrays,
+    matching: Matching,
+    *,
+    discount: float,
+    weights: Weights = "occupancy",
+    tolerance: float = 1e-10,
 ) -> tuple[FloatArray, FloatArray]:
     """Computes the values of merged states and actions by bootstrapping over what was observed.
 
-    With transition shares and policy shares counted over all trajectories (every visit), solves
+    With transition shares and policy shares weighed over all steps (every visit), solves
 
         V(s) = sum_a share(a | s) Q(s, a)         Q(s, a) = mean over its steps of r + discount * V(next state)
 
@@ -39,23 +45,24 @@ def graph_values(
         tree: `[N]`
         matching: which steps are equal.
         discount: factor per step, in [0, 1].
+        weights: of the steps in both shares, see `step_weights`.
         tolerance: largest change of a value in the last sweep, relative to the largest value.
 
     Returns:
         V `[S]` and Q `[P]`, 0 for states and pairs that no valid trajectory meets.
     """
-    weights = tree.leaf_counts[matching.steps].astype(np.float64)
+    own = step_weights(tree, weights)[matching.steps]
     rewards = tree.rewards[matching.steps]
-    inner = ~tree.is_leaf[matching.steps] & (weights > 0)
-    visits = group_sums(matching.states, weights, matching.num_states)
-    share = ratio(weights, visits[matching.states])
+    inner = ~tree.is_leaf[matching.steps] & (own > 0)
+    visits = group_sums(matching.states, own, matching.num_states)
+    share = ratio(own, visits[matching.states])
     reward = group_sums(matching.states, share * rewards, matching.num_states)
     size = matching.num_states
     coordinates = (matching.states[inner], matching.after[inner])
     step = csr_array((discount * share[inner], coordinates), shape=(size, size))
     values = _solve(step, reward, tolerance)
-    target = weights * (rewards + discount * np.where(inner, values[matching.after], 0.0))
-    counts = group_sums(matching.pairs, weights, matching.num_pairs)
+    target = own * (rewards + discount * np.where(inner, values[matching.after], 0.0))
+    counts = group_sums(matching.pairs, own, matching.num_pairs)
     totals = group_sums(matching.pairs, target, matching.num_pairs)
     return values, ratio(totals, counts)
 

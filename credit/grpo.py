@@ -5,16 +5,19 @@ from numpy.typing import NDArray
 
 from agentenv.arrays import TreeArrays
 
-from .groups import group_sums, ratio
-from .passes import assemble, check_steps, episode_returns, mean_below, tree_means
+from .groups import ratio
+from .passes import assemble, check_steps, mean_below, tree_means
 from .result import StepAdvantages
+from .weights import Weights, sample_deviation, weigh
 
 __all__ = ["dr_grpo_advantages", "grpo_advantages"]
 
 FloatArray = NDArray[np.float64]
 
 
-def grpo_advantages(tree: TreeArrays, *, epsilon: float = 1e-4, ddof: int = 1) -> StepAdvantages:
+def grpo_advantages(
+    tree: TreeArrays, *, epsilon: float = 1e-4, ddof: int = 1, weights: Weights = "occupancy"
+) -> StepAdvantages:
     """Computes GRPO advantages: the return of each trajectory, standardized within its group, for all its steps.
 
         A = (R - mean R) / (std R + epsilon)
@@ -28,6 +31,7 @@ def grpo_advantages(tree: TreeArrays, *, epsilon: float = 1e-4, ddof: int = 1) -
         tree: `[N]` one or many trees; each tree is one group.
         epsilon: added to the deviation, at least 0; with 0 a group without deviation gets 0.
         ddof: 1 for the sample deviation (Bessel), 0 for the population's.
+        weights: of the trajectories in every mean, see `step_weights`; train with the same.
 
     Returns:
         `values` holds the group's mean return, `action_values` the mean return of the trajectories through the step;
@@ -35,31 +39,34 @@ def grpo_advantages(tree: TreeArrays, *, epsilon: float = 1e-4, ddof: int = 1) -
     """
     _check(epsilon, ddof)
     check_steps(tree)
-    returns, ends = episode_returns(tree), np.flatnonzero(tree.is_trajectory)
-    ids = tree.tree_ids[ends]
-    mean = tree_means(tree, returns)
-    spread = group_sums(ids, (returns[ends] - mean[ids]) ** 2, tree.num_trees)
-    count = np.bincount(ids, minlength=tree.num_trees)
-    scale = ratio(np.ones(tree.num_trees), np.sqrt(ratio(spread, count - ddof)) + epsilon)
-    action_values, baseline = mean_below(tree, returns), mean[tree.tree_ids]
+    below, ends = weigh(tree, weights).below, np.flatnonzero(tree.is_trajectory)
+    ids, own = tree.tree_ids[ends], below[ends]
+    mean = tree_means(tree, tree.returns, below)
+    spread = own * (tree.returns[ends] - mean[ids]) ** 2
+    deviation = sample_deviation(ids, spread, own, own**2, size=tree.num_trees, ddof=ddof)
+    scale = ratio(np.ones(tree.num_trees), deviation + epsilon)
+    action_values, baseline = mean_below(tree, tree.returns, below), mean[tree.tree_ids]
     return assemble(tree, (action_values - baseline) * scale[tree.tree_ids], baseline, action_values)
 
 
-def dr_grpo_advantages(tree: TreeArrays) -> StepAdvantages:
+def dr_grpo_advantages(tree: TreeArrays, *, weights: Weights = "occupancy") -> StepAdvantages:
     """Computes Dr.GRPO advantages: the return of each trajectory minus its group's mean, for all its steps.
 
         A = R - mean R
 
     Source: Dr.GRPO (arXiv 2503.20783). Its other half, a token sum divided by a constant instead of the length, belongs
-    to the loss (`loss_type="dr_grpo"` in TRL). A step that several trajectories share gets the mean of theirs.
+    to the loss (`loss_type="dr_grpo"` in TRL). A step that several trajectories share gets the mean of theirs. The mean
+    holds the trajectory itself: on G independent chains the gradient is exact times `1 - 1 / G`; with forks that
+    factor differs from step to step, between `1 - 1 / branches` and 1 (`rloo_advantages` has no such factor).
 
     Args:
         tree: `[N]` one or many trees; each tree is one group.
+        weights: of the trajectories in every mean, see `step_weights`; train with the same.
     """
     check_steps(tree)
-    returns = episode_returns(tree)
-    mean = tree_means(tree, returns)[tree.tree_ids]
-    action_values = mean_below(tree, returns)
+    below = weigh(tree, weights).below
+    mean = tree_means(tree, tree.returns, below)[tree.tree_ids]
+    action_values = mean_below(tree, tree.returns, below)
     return assemble(tree, action_values - mean, mean, action_values)
 
 

@@ -15,21 +15,21 @@ from .result import StepAdvantages
 
 __all__ = [
     "assemble",
+    "branches",
     "check_arrays",
     "check_discount",
     "check_steps",
-    "episode_returns",
     "mean_below",
-    "occupancy_weights",
     "returns_below",
     "spread_below",
-    "sum_above",
+    "successes",
     "sum_below",
     "sum_of_children",
     "tree_means",
     "tree_sums",
 ]
 
+BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -91,47 +91,36 @@ def sum_of_children(tree: TreeArrays, own: FloatArray) -> FloatArray:
     return group_sums(tree.parents[inner], own[inner], len(tree))
 
 
-def sum_above(tree: TreeArrays, own: FloatArray) -> FloatArray:
-    """Sums from the root down to every node, itself included: `S_i = own_i + S_parent`.
+def returns_below(tree: TreeArrays, below: FloatArray, *, discount: float) -> FloatArray:
+    """Sums the weighted discounted returns of all trajectories through every step.
+
+    The return of a step is `G = r + discount * G'`, its own reward undiscounted; `S_i = sum over trajectories of w G`,
+    so `S_i / below_i` is the Monte Carlo value of the step.
 
     Args:
         tree: `[N]`
-        own: `[N]` what each node contributes.
-
-    Returns:
-        `[N]`
-    """
-    total = own.copy()
-    for level in tree.levels[1:]:
-        total[level] += total[tree.parents[level]]
-    return total
-
-
-def returns_below(tree: TreeArrays, *, discount: float) -> FloatArray:
-    """Sums the discounted returns of all trajectories through every step.
-
-    The return of a step is `G = r + discount * G'`, its own reward undiscounted; `S_i = sum over trajectories of G`,
-    so `S_i / leaf_counts_i` is the Monte Carlo value of the step.
+        below: `[N]` sum of the weights w of the trajectories through every node.
+        discount: factor per step.
 
     Returns:
         `[N]`; at a root the sum of the returns of its trajectories times `discount`.
     """
-    return sum_below(tree, tree.rewards * tree.leaf_counts, discount=discount)
+    return sum_below(tree, tree.rewards * below, discount=discount)
 
 
-def spread_below(tree: TreeArrays, means: FloatArray, discount: float) -> FloatArray:
-    """Sums the squared distances of the returns of a step's trajectories from their mean.
+def spread_below(tree: TreeArrays, below: FloatArray, means: FloatArray, discount: float) -> FloatArray:
+    """Sums the weighted squared distances of the returns of a step's trajectories from their mean.
 
     Args:
         tree: `[N]`
-        means: `[N]` mean discounted return of every step, `returns_below / leaf_counts`.
+        below: `[N]` sum of the weights of the trajectories through every node.
+        means: `[N]` mean discounted return of every step, `returns_below / below`.
         discount: the same.
 
     Returns:
         `[N]`, 0 where one trajectory passes.
     """
-    spread = np.zeros(len(tree))
-    counts = tree.leaf_counts
+    spread, counts = np.zeros(len(tree)), below
     for level in reversed(tree.levels[1:]):
         above = tree.parents[level]
         ahead = (means[above] - tree.rewards[above]) / (discount or 1.0)
@@ -140,51 +129,43 @@ def spread_below(tree: TreeArrays, means: FloatArray, discount: float) -> FloatA
     return spread
 
 
-def occupancy_weights(tree: TreeArrays) -> FloatArray:
-    """Computes how often the policy itself would come through every step: each fork splits its weight evenly.
+def successes(tree: TreeArrays, threshold: float | None) -> BoolArray:
+    """Tells where a successful trajectory ends.
 
-        w_child = w_parent / (children of the parent)          w_root = trajectories of its tree / roots of it
-
-    Without forks below the root this is `leaf_counts`. With them, `leaf_counts` follow where an allocator spent its
-    continuations; these weights do not: children are independent draws from their parent, however many there are. Weigh
-    a loss over nodes with them to estimate the on-policy gradient. Steps that no valid trajectory passes have 0.
+    Args:
+        tree: `[N]`
+        threshold: a trajectory succeeds where its undiscounted return is above; `None`: the threshold of its tree.
 
     Returns:
-        `[N]`, roots included.
+        `bool [N]`
     """
     check_arrays(tree)
-    live = tree.leaf_counts > 0
-    children = np.bincount(tree.parents[live & ~tree.is_root], minlength=len(tree))
-    roots = live & tree.is_root
-    per_tree = group_sums(tree.tree_ids, np.where(roots, tree.leaf_counts, 0), tree.num_trees)
-    weights = np.where(roots, ratio(per_tree, group_sums(tree.tree_ids, roots, tree.num_trees))[tree.tree_ids], 0.0)
-    for level in tree.levels[1:]:
-        above = tree.parents[level]
-        weights[level] = np.where(live[level], weights[above] / np.maximum(children[above], 1), 0.0)
-    return weights
+    return tree.succeeded if threshold is None else tree.is_trajectory & (tree.returns > threshold)
 
 
-def episode_returns(tree: TreeArrays) -> FloatArray:
-    """Sums the rewards from the root to every node, undiscounted; at a leaf this is its trajectory's return.
+def branches(tree: TreeArrays) -> IntArray:
+    """Returns the node one step below the root on the path to every node, `[N]`; a root is its own.
 
-    Returns:
-        `[N]`
+    Trajectories of different branches share no step: they are independent draws.
     """
-    check_arrays(tree)
-    return sum_above(tree, tree.rewards)
+    top = np.arange(len(tree))
+    for level in tree.levels[2:]:
+        top[level] = top[tree.parents[level]]
+    return top
 
 
-def mean_below(tree: TreeArrays, scores: FloatArray) -> FloatArray:
+def mean_below(tree: TreeArrays, scores: FloatArray, below: FloatArray) -> FloatArray:
     """Averages a score of trajectories, given at their leaves, over the trajectories through every node.
 
     Args:
         tree: `[N]`
         scores: `[N]`, read at valid leaves only.
+        below: `[N]` sum of the weights of the trajectories through every node; at a leaf its own weight.
 
     Returns:
         `[N]`, 0 where no trajectory passes.
     """
-    return ratio(sum_below(tree, np.where(tree.is_trajectory, scores, 0.0)), tree.leaf_counts)
+    return ratio(sum_below(tree, np.where(tree.is_trajectory, scores * below, 0.0)), below)
 
 
 def tree_sums(tree: TreeArrays, values: FloatArray) -> FloatArray:
@@ -192,15 +173,15 @@ def tree_sums(tree: TreeArrays, values: FloatArray) -> FloatArray:
     return group_sums(tree.tree_ids, values, tree.num_trees)
 
 
-def tree_means(tree: TreeArrays, scores: FloatArray) -> FloatArray:
-    """Averages a score of trajectories, given `[N]` and read at their leaves, per tree.
+def tree_means(tree: TreeArrays, scores: FloatArray, below: FloatArray) -> FloatArray:
+    """Averages a score of trajectories, given `[N]` and read at their leaves, per tree; weights as in `mean_below`.
 
     Returns:
         `[M]`, 0 for a tree without a valid trajectory.
     """
     leaves = np.flatnonzero(tree.is_trajectory)
     ids = tree.tree_ids[leaves]
-    return group_means(ids, scores[leaves], np.ones(len(leaves)), tree.num_trees)
+    return group_means(ids, scores[leaves], below[leaves], tree.num_trees)
 
 
 def assemble(tree: TreeArrays, advantages: FloatArray, values: FloatArray, action_values: FloatArray) -> StepAdvantages:

@@ -9,7 +9,7 @@ from agentenv.arrays import TreeArrays
 from agentenv.errors import TreeError
 
 from .groups import ratio
-from .passes import assemble, check_steps, episode_returns, mean_below, tree_means
+from .passes import assemble, check_steps, mean_below, successes, tree_sums
 from .passk import log_miss_probability, pass_at_k
 from .result import StepAdvantages
 
@@ -19,7 +19,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-def passk_training_advantages(tree: TreeArrays, *, k: int = 4, threshold: float = 0.5) -> StepAdvantages:
+def passk_training_advantages(tree: TreeArrays, *, k: int = 4, threshold: float | None = None) -> StepAdvantages:
     """Computes the advantages of Pass@k training: a trajectory by the subsets of size k that it is in.
 
     With n trajectories, n_neg failures, a subset scoring 1 if one of it succeeds:
@@ -28,27 +28,27 @@ def passk_training_advantages(tree: TreeArrays, *, k: int = 4, threshold: float 
         A_success = (1 - mean) / std              A_failure = (1 - mean - C(n_neg - 1, k - 1) / C(n - 1, k - 1)) / std
 
     Source: Pass@k training (arXiv 2508.10751), its analytical form. A group whose subsets all score alike (every one
-    fails, or none can) gets 0.
+    fails, or none can) gets 0, and so does a group that infrastructure left with fewer than k trajectories. Every leaf
+    counts once: the subsets are exchangeable on independent chains only, and no weights make forks so.
 
     Args:
         tree: `[N]` one or many trees; each tree is one group.
-        k: subset size, at most the smallest group of valid trajectories.
-        threshold: a trajectory succeeds where its undiscounted return is above.
+        k: subset size, at most the smallest group, broken trajectories included.
+        threshold: a trajectory succeeds where its undiscounted return is above; default: its tree's threshold.
     """
     check_steps(tree)
-    success = (episode_returns(tree) > threshold).astype(np.float64)
-    ends = np.flatnonzero(tree.is_trajectory)
-    n = np.bincount(tree.tree_ids[ends], minlength=tree.num_trees).astype(np.float64)
-    _check_k(k, n)
-    hits = np.rint(tree_means(tree, success) * n)
-    mean = np.where(n > 0, pass_at_k(np.maximum(n, k), hits, k), 0.0)
+    success = successes(tree, threshold).astype(np.float64)
+    n = tree_sums(tree, tree.is_trajectory.astype(np.float64))
+    _check_k(k, tree)
+    hits = tree_sums(tree, success)
+    mean = np.where(n >= k, pass_at_k(np.maximum(n, k), hits, k), 0.0)
     deviation = np.sqrt(mean * (1.0 - mean))
     others = log_miss_probability(np.maximum(n - 1, k - 1.0), hits, np.full(len(n), k - 1.0))
     worse = 1.0 - mean - np.where(hits < n, np.exp(others), 0.0)
     good, bad = ratio(1.0 - mean, deviation), ratio(worse, deviation)
     scores = np.where(success > 0, good[tree.tree_ids], bad[tree.tree_ids])
-    baseline = mean[tree.tree_ids]
-    return assemble(tree, mean_below(tree, scores), baseline, mean_below(tree, success))
+    below = tree.leaf_counts.astype(np.float64)
+    return assemble(tree, mean_below(tree, scores, below), mean[tree.tree_ids], mean_below(tree, success, below))
 
 
 def pkpo_advantages(
@@ -64,25 +64,28 @@ def pkpo_advantages(
     credit, its lead over the second best (verl's `grpo_passk`, up to its deviation).
 
     Source: PKPO (arXiv 2505.15201); the second form is its leave-one-out-minus-one baseline. At k = 1, where no subset
-    remains without i, the baseline is the mean of the others (RLOO / n).
+    remains without i, the baseline is the mean of the others (RLOO / n). A group that infrastructure left with fewer
+    than k trajectories gets 0. Every leaf counts once: the subsets are exchangeable on independent chains only.
 
     Args:
         tree: `[N]` one or many trees; each tree is one group, its score the undiscounted return.
-        k: subset size, at most the smallest group of valid trajectories.
+        k: subset size, at most the smallest group, broken trajectories included.
         baseline: `"none"` gives s_i, `"leave_one_out"` A_i.
     """
     if baseline not in ("none", "leave_one_out"):
         msg = f"baseline must be 'none' or 'leave_one_out', got {baseline!r}"
         raise ValueError(msg)
     check_steps(tree)
-    returns = episode_returns(tree)
-    ends = np.flatnonzero(tree.is_trajectory)
-    with_i, without_i = pkpo_weights(tree.tree_ids[ends], returns[ends], k=k, num_groups=tree.num_trees)
+    _check_k(k, tree)
+    enough = tree_sums(tree, tree.is_trajectory.astype(np.float64)) >= k
+    ends = np.flatnonzero(tree.is_trajectory & enough[tree.tree_ids])
+    with_i, without_i = pkpo_weights(tree.tree_ids[ends], tree.returns[ends], k=k, num_groups=tree.num_trees)
     if baseline == "none":
         without_i = np.zeros(len(ends))
     gain, base, total = np.zeros(len(tree)), np.zeros(len(tree)), np.zeros(len(tree))
     gain[ends], base[ends], total[ends] = with_i - without_i, without_i, with_i
-    return assemble(tree, mean_below(tree, gain), mean_below(tree, base), mean_below(tree, total))
+    below = tree.leaf_counts.astype(np.float64)
+    return assemble(tree, *(mean_below(tree, scores, below) for scores in (gain, base, total)))
 
 
 def pkpo_weights(ids: IntArray, rewards: FloatArray, *, k: int, num_groups: int) -> tuple[FloatArray, FloatArray]:
@@ -94,14 +97,13 @@ def pkpo_weights(ids: IntArray, rewards: FloatArray, *, k: int, num_groups: int)
     Args:
         ids: `[n]` group of each reward, in [0, num_groups).
         rewards: `[n]`
-        k: subset size.
+        k: subset size, at most the smallest group's.
         num_groups: number of groups.
 
     Returns:
         `[n]` and `[n]`.
     """
     sizes = np.bincount(ids, minlength=num_groups).astype(np.float64)
-    _check_k(k, sizes)
     order = np.lexsort((rewards, ids))
     owner, g = ids[order], rewards[order]
     n = sizes[owner]
@@ -144,8 +146,10 @@ def _suffix(owner: IntArray, starts: FloatArray, values: FloatArray) -> FloatArr
     return running[ends][owner] - running[1:]
 
 
-def _check_k(k: int, sizes: FloatArray) -> None:
-    smallest = int(sizes[sizes > 0].min(initial=np.inf)) if (sizes > 0).any() else k
-    if k != int(k) or k < 1 or k > smallest:
-        msg = f"k must be a whole number in [1, {smallest}], the smallest group of valid trajectories; got {k!r}"
+def _check_k(k: int, tree: TreeArrays) -> None:
+    smallest = int(np.bincount(tree.tree_ids[tree.is_leaf & ~tree.is_root], minlength=tree.num_trees).min())
+    if k != int(k) or not 1 <= k <= smallest:
+        msg = (
+            f"k must be a whole number in [1, {smallest}], the number of trajectories of the smallest group; got {k!r}"
+        )
         raise TreeError(msg)

@@ -7,13 +7,15 @@ from agentenv.arrays import TreeArrays
 
 from .groups import group_sums, ratio
 from .matching import check_ids, state_numbers
-from .passes import assemble, check_steps, episode_returns, sum_below, tree_means
+from .passes import assemble, check_steps, successes, sum_below, tree_means
 from .passk import pass_at_k
 from .result import StepAdvantages
+from .weights import Weighing, Weights, weigh
 
 __all__ = ["check_k", "passk_advantages", "passk_values"]
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 def passk_values(success: ArrayLike, k: float) -> FloatArray:
@@ -53,12 +55,13 @@ def passk_advantages(
     tree: TreeArrays,
     *,
     k: float = 4.0,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     unbiased: bool = False,
     merge: bool = False,
     prior_count: float = 0.0,
     success: ArrayLike | None = None,
     state_ids: ArrayLike | None = None,
+    weights: Weights = "occupancy",
 ) -> StepAdvantages:
     """Computes the change of Pass@k along every step of a tree.
 
@@ -75,14 +78,15 @@ def passk_advantages(
     Args:
         tree: `[N]` one or many trees.
         k: attempts, at least 1; `inf` for reachability.
-        threshold: a trajectory succeeds where its undiscounted return is above.
-        unbiased: at nodes with n >= k leaves, c of them successes, use `1 - C(n - c, k) / C(n, k)` (whole k). Below a
-            fork those n are independent samples, and the plug-in underestimates (V_k is concave).
+        threshold: a trajectory succeeds where its undiscounted return is above; default: its tree's threshold.
+        unbiased: at nodes with n >= k leaves, c of them successes, use `1 - C(n - c, k) / C(n, k)` (whole k), whatever
+            the weights. Below a fork those n are independent samples, and the plug-in underestimates (V_k is concave).
         merge: pool p over all nodes of the tree with the same state (RTMC's idea).
         prior_count: pseudo-leaves at the tree's success rate, `p = (c + prior_count v0) / (n + prior_count)`.
         success: `[N]` success probabilities from elsewhere (a critic, a `SuccessPredictor`) in place of all of the
             above.
         state_ids: `[N]` integers that replace `tree.state_ids` in merging.
+        weights: of trajectories and steps in p, see `step_weights`; train with the same.
 
     Returns:
         `values` holds V_k(parent), `action_values` V_k(node).
@@ -98,12 +102,15 @@ def passk_advantages(
     if not 0.0 <= prior_count < np.inf:
         msg = f"prior_count must be at least 0 and finite, got {prior_count!r}"
         raise ValueError(msg)
-    outcome = ((episode_returns(tree) > threshold) & tree.is_trajectory).astype(np.float64)
+    outcome = successes(tree, threshold).astype(np.float64)
     if success is None:
-        hits, leaves = _outcomes(tree, outcome, merge=merge, state_ids=state_ids)
-        prior = tree_means(tree, outcome)[tree.tree_ids]
+        pool = _pooling(tree, state_ids) if merge else None
+        weighing = weigh(tree, weights)
+        hits, leaves = _outcomes(tree, outcome, weighing, pool)
+        prior = tree_means(tree, outcome, weighing.below)[tree.tree_ids]
         values = passk_values(np.clip(ratio(hits + prior_count * prior, leaves + prior_count), 0.0, 1.0), k)
         if unbiased:
+            hits, leaves = _outcomes(tree, outcome, weigh(tree, "counts"), pool)
             many = leaves >= k
             values[many] = pass_at_k(leaves[many], hits[many], k)
     else:
@@ -117,12 +124,16 @@ def passk_advantages(
     return assemble(tree, values - before, before, values)
 
 
+def _pooling(tree: TreeArrays, state_ids: ArrayLike | None) -> tuple[IntArray, int]:
+    return state_numbers(tree, check_ids(tree, state_ids, tree.state_ids, "state_ids"))
+
+
 def _outcomes(
-    tree: TreeArrays, outcome: FloatArray, *, merge: bool, state_ids: ArrayLike | None
+    tree: TreeArrays, outcome: FloatArray, weighing: Weighing, pool: tuple[IntArray, int] | None
 ) -> tuple[FloatArray, FloatArray]:
-    """Counts successes and trajectories below every node, or below all nodes of its state: `[N]` each."""
-    hits, leaves = sum_below(tree, outcome), tree.leaf_counts.astype(np.float64)
-    if not merge:
+    """Weighs successes and trajectories below every node, or below all nodes that are pooled with it: `[N]` each."""
+    hits, leaves = weighing.of_steps(sum_below(tree, outcome * weighing.below)), weighing.steps
+    if pool is None:
         return hits, leaves
-    numbers, size = state_numbers(tree, check_ids(tree, state_ids, tree.state_ids, "state_ids"))
+    numbers, size = pool
     return group_sums(numbers, hits, size)[numbers], group_sums(numbers, leaves, size)[numbers]

@@ -84,7 +84,7 @@ def prefix_at(tree: EpisodeTree, node: int) -> Prefix:
 
 
 def predictor_targets(
-    trees: Sequence[EpisodeTree], *, threshold: float = 0.5
+    trees: Sequence[EpisodeTree], *, threshold: float | None = None
 ) -> tuple[list[Prefix], FloatArray, FloatArray]:
     """Lists what a predictor should learn from realized trees: prefixes, backed-up success shares, leaf counts.
 
@@ -92,7 +92,7 @@ def predictor_targets(
 
     Args:
         trees: realized episode trees.
-        threshold: a trajectory succeeds where its undiscounted return is above.
+        threshold: a trajectory succeeds where its undiscounted return is above; default: its tree's threshold.
 
     Returns:
         The prefixes that are not leaves and have a valid trajectory below, targets `[A]`, weights `[A]`.

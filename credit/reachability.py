@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import breadth_first_order
 from agentenv.arrays import TreeArrays
 
 from .matching import check_ids, match_steps, state_numbers
-from .passes import assemble, check_steps, episode_returns
+from .passes import assemble, check_steps, successes
 from .result import StepAdvantages
 
 __all__ = ["reachability_advantages", "reachable"]
@@ -96,7 +96,7 @@ def _search_back(links: IntArray, goals: IntArray, num_states: int) -> BoolArray
 def reachability_advantages(
     tree: TreeArrays,
     *,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     alive: ArrayLike | None = None,
     state_ids: ArrayLike | None = None,
 ) -> StepAdvantages:
@@ -112,13 +112,13 @@ def reachability_advantages(
 
     Args:
         tree: `[N]` one or many trees.
-        threshold: a trajectory succeeds where its undiscounted return is above.
+        threshold: a trajectory succeeds where its undiscounted return is above; default: its tree's threshold.
         alive: `[N]` bool, from elsewhere (an explicit graph and `reachable`): success can be reached from node i.
             Leaves take their own outcome.
         state_ids: `[N]` integers that replace `tree.state_ids`.
     """
     check_steps(tree)
-    won = (episode_returns(tree) > threshold) & tree.is_trajectory
+    won = successes(tree, threshold)
     if alive is None:
         value = _observed(tree, won, state_ids)
     else:

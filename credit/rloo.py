@@ -4,35 +4,38 @@ import numpy as np
 
 from agentenv.arrays import TreeArrays
 
-from .passes import assemble, check_steps, episode_returns, mean_below, tree_sums
+from .groups import group_sums, ratio
+from .passes import assemble, branches, check_steps, sum_below
 from .result import StepAdvantages
+from .weights import Weights, is_chains, weigh
 
 __all__ = ["rloo_advantages"]
 
 
-def rloo_advantages(tree: TreeArrays) -> StepAdvantages:
+def rloo_advantages(tree: TreeArrays, *, weights: Weights = "occupancy") -> StepAdvantages:
     """Computes leave-one-out advantages: the return of each trajectory minus the mean return of the others.
 
         A_i = R_i - (1 / (G - 1)) sum_{j != i} R_j = G / (G - 1) (R_i - mean R)
 
-    Source: RLOO (arXiv 2402.14740). A group of one gets 0: there are no others. A step that several trajectories share
-    gets the mean of theirs. The baseline is independent of the trajectory only where trajectories are: below a real
-    fork, siblings share a trunk.
+    Source: RLOO (arXiv 2402.14740). In a tree the others are the trajectories that share no step with it, those of the
+    other branches of the root: siblings below a fork share a trunk, and a baseline that the trunk's actions moved is
+    no baseline. Where trajectories share steps, R is the weighted mean over those through the step. A group of one
+    branch gets 0: there are no others. On G independent chains the gradient is exact in expectation, and with forks
+    too, under the conditions of `occupancy_weights`.
 
     Args:
-        tree: `[N]` one or many trees; each tree is one group of G valid trajectories.
+        tree: `[N]` one or many trees; each tree is one group.
+        weights: of the trajectories in every mean, see `step_weights`; train with the same.
 
     Returns:
-        `values` holds the mean of the leave-one-out baselines of the trajectories through the step.
+        `values` holds the mean return of the other branches.
     """
     check_steps(tree)
-    returns = episode_returns(tree)
-    ended = tree.is_trajectory
-    count = tree_sums(tree, ended.astype(np.float64))
-    total = tree_sums(tree, np.where(ended, returns, 0.0))
-    action_values = mean_below(tree, returns)
-    others = np.maximum(count - 1, 1)[tree.tree_ids]
-    baseline = (total[tree.tree_ids] - action_values) / others
-    alone = (count <= 1)[tree.tree_ids]
-    baseline = np.where(alone, action_values, baseline)
+    below = weigh(tree, weights).below
+    sums = sum_below(tree, np.where(tree.is_trajectory, tree.returns * below, 0.0))
+    tops, top = np.flatnonzero(tree.depths == 1), np.arange(len(tree)) if is_chains(tree) else branches(tree)
+    total, weight = (group_sums(tree.tree_ids[tops], x[tops], tree.num_trees)[tree.tree_ids] for x in (sums, below))
+    action_values = ratio(sums, below)
+    others = weight - below[top]
+    baseline = np.where(others > 0, ratio(total - sums[top], others), action_values)
     return assemble(tree, action_values - baseline, baseline, action_values)

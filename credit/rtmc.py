@@ -11,8 +11,9 @@ from agentenv.arrays import TreeArrays
 from .graph import graph_values
 from .groups import group_means, group_sums, ratio
 from .matching import Matching, match_steps
-from .passes import assemble, check_discount, check_steps, episode_returns, returns_below, sum_below, tree_means
+from .passes import assemble, check_discount, check_steps, returns_below, sum_below, tree_means
 from .result import StepAdvantages
+from .weights import Weighing, Weights, weigh
 
 __all__ = ["Visits", "rtmc_advantages", "rtmc_visits"]
 
@@ -38,14 +39,15 @@ def rtmc_advantages(
     normalize: bool = False,
     state_ids: ArrayLike | None = None,
     action_ids: ArrayLike | None = None,
+    weights: Weights = "occupancy",
 ) -> StepAdvantages:
     """Computes rollout-tree Monte Carlo advantages: pooled action value minus smoothed pooled state value.
 
-    Every root-to-leaf path is one trajectory, whether it grew alone or from a fork; a shared trunk counts once per
-    trajectory through it. With `G` the discounted return of a step (its own reward undiscounted), over first visits of
-    the pair within a trajectory:
+    Every root-to-leaf path is one trajectory, whether it grew alone or from a fork. With `G` the discounted return of a
+    step (its own reward undiscounted), over first visits of the pair within a trajectory, each with its weight (1 where
+    there are no forks):
 
-        N(s, a) = number of first visits          Q(s, a) = mean of G over them
+        N(s, a) = sum of weights of first visits          Q(s, a) = mean of G over them
         N(s) = sum_a N(s, a)                      V(s) = sum_a N(s, a) Q(s, a) / N(s)
         V'(s) = (N(s) V(s) + prior_count v0) / (N(s) + prior_count)                              (Eq. 11)
         A = Q(s, a) - V'(s)
@@ -69,6 +71,7 @@ def rtmc_advantages(
             not centered, skipped at 1e-8 or less), the paper's optional scaling.
         state_ids: `[N]` integers that replace `tree.state_ids`: clusters of embeddings, coarser signatures.
         action_ids: `[N]` integers that replace `tree.action_ids`.
+        weights: of trajectories and steps in every mean, see `step_weights`; train with the same.
 
     Returns:
         `values` holds V'(s), `action_values` Q(s, a).
@@ -84,15 +87,16 @@ def rtmc_advantages(
     _check_choice("values", values, ("monte_carlo", "graph"))
     check_steps(tree)
     match = match_steps(tree, state_ids, action_ids)
-    weights = tree.leaf_counts[match.steps] * match.first.astype(np.float64)
-    visits = group_sums(match.states, weights, match.num_states)
+    weighing = weigh(tree, weights)
+    own = weighing.steps[match.steps] * match.first
+    visits = group_sums(match.states, own, match.num_states)
     if values == "graph":
-        state_values, action_values = graph_values(tree, match, discount=discount)
+        state_values, action_values = graph_values(tree, match, discount=discount, weights=weighing.steps)
     else:
-        state_values, action_values = _monte_carlo(tree, match, weights, visits, discount)
-    prior = tree_means(tree, episode_returns(tree))[tree.tree_ids[match.steps]]
+        state_values, action_values = _monte_carlo(tree, match, weighing, own, visits, discount)
+    prior = tree_means(tree, tree.returns, weighing.below)[tree.tree_ids[match.steps]]
     if prior_mean == "discounted":
-        prior *= _mean_remaining(tree, match, visits, discount)[match.states]
+        prior *= _mean_remaining(tree, match, weighing, visits, discount)[match.states]
     smoothed = visits * state_values
     smoothed = ratio(smoothed[match.states] + prior_count * prior, visits[match.states] + prior_count)
     baseline, action_value = np.zeros(len(tree)), np.zeros(len(tree))
@@ -100,12 +104,12 @@ def rtmc_advantages(
     action_value[match.steps] = action_values[match.pairs]
     advantages = action_value - baseline
     if normalize:
-        advantages = _scale(tree, advantages)
+        advantages = _scale(tree, advantages, weighing.steps)
     return assemble(tree, advantages, baseline, action_value)
 
 
 def rtmc_visits(tree: TreeArrays, *, state_ids: ArrayLike | None = None, action_ids: ArrayLike | None = None) -> Visits:
-    """Counts the first visits N(s) and N(s, a) behind every step, as `rtmc_advantages` does.
+    """Counts the trajectories behind N(s) and N(s, a) of every step: first visits, whatever they weigh.
 
     The share of steps with `state >= 2` says how much of the credit is a comparison and how much is the prior.
     """
@@ -118,24 +122,28 @@ def rtmc_visits(tree: TreeArrays, *, state_ids: ArrayLike | None = None, action_
 
 
 def _monte_carlo(
-    tree: TreeArrays, match: Matching, weights: FloatArray, visits: FloatArray, discount: float
+    tree: TreeArrays, match: Matching, weighing: Weighing, own: FloatArray, visits: FloatArray, discount: float
 ) -> tuple[FloatArray, FloatArray]:
     """Pools returns over first visits: V `[S]` and Q `[P]`."""
-    totals = returns_below(tree, discount=discount)[match.steps] * match.first
+    sums = weighing.of_steps(returns_below(tree, weighing.below, discount=discount))
+    totals = sums[match.steps] * match.first
     state_values = ratio(group_sums(match.states, totals, match.num_states), visits)
-    counts = group_sums(match.pairs, weights, match.num_pairs)
+    counts = group_sums(match.pairs, own, match.num_pairs)
     return state_values, ratio(group_sums(match.pairs, totals, match.num_pairs), counts)
 
 
-def _mean_remaining(tree: TreeArrays, match: Matching, visits: FloatArray, discount: float) -> FloatArray:
+def _mean_remaining(
+    tree: TreeArrays, match: Matching, weighing: Weighing, visits: FloatArray, discount: float
+) -> FloatArray:
     """Averages `discount ** (steps after this one)` over the visits of every state: `[S]`."""
-    remaining = sum_below(tree, tree.is_trajectory.astype(np.float64), discount=discount)
+    ends = np.where(tree.is_trajectory, weighing.below, 0.0)
+    remaining = weighing.of_steps(sum_below(tree, ends, discount=discount))
     totals = group_sums(match.states, remaining[match.steps] * match.first, match.num_states)
     return ratio(totals, visits)
 
 
-def _scale(tree: TreeArrays, advantages: FloatArray) -> FloatArray:
-    weights = np.where(tree.is_root, 0.0, tree.leaf_counts)
+def _scale(tree: TreeArrays, advantages: FloatArray, weights: FloatArray) -> FloatArray:
+    weights = np.where(tree.is_root, 0.0, weights)
     mean = group_means(tree.tree_ids, advantages, weights, tree.num_trees)[tree.tree_ids]
     variance = group_means(tree.tree_ids, (advantages - mean) ** 2, weights, tree.num_trees)
     deviation = np.sqrt(variance)

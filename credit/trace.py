@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from agentenv.arrays import TreeArrays
 
 from .allocation import Allocation, cap_groups, check_budget, check_shares, fill_greedily, make_allocation
-from .passes import episode_returns, mean_below, tree_means
+from .passes import mean_below, successes, tree_means
+from .weights import Weights, weigh
 
 __all__ = [
     "Prefixes",
@@ -110,7 +111,7 @@ def allocate_roots(
 
 def allocate_prefixes(
     success: ArrayLike,
-    outcomes: ArrayLike,
+    outcomes: ArrayLike | None = None,
     *,
     budget: float,
     maximum: int | None = None,
@@ -127,9 +128,13 @@ def allocate_prefixes(
     continued at promising prefixes and successes at shaky ones. Prefixes whose outcome is certain get nothing, even
     where budget remains.
 
+    Without outcomes, a prefix is worth `V_root(v_i, k_i + 1)`: the chance that the trajectory through it and its
+    continuations turn out mixed, before any of them is known. A choice that has not seen what followed the prefix
+    leaves the draws there independent of their number, so that `occupancy_weights` are unbiased.
+
     Args:
         success: `[A]` predicted success rate of a continuation from each prefix.
-        outcomes: `[A]` outcome in [0, 1] of the trajectory that visited it.
+        outcomes: `[A]` outcome in [0, 1] of the trajectory that visited it; `None`: choose without them.
         budget: continuations in all; with `costs`, their expected cost.
         maximum: cap per prefix.
         groups: `[A]` the prompt of each prefix.
@@ -140,19 +145,24 @@ def allocate_prefixes(
     Raises:
         ValueError: probabilities outside [0, 1], arrays of different length, or a negative budget.
     """
-    repeat = _repeat(success, outcomes)
-    log_repeat, price = _log(repeat), _prices(costs, len(repeat))
+    v = check_shares("success", success)
+    repeat = v if outcomes is None else _repeat(v, outcomes)
+    log_repeat, log_other, price = _log(repeat), _log(1.0 - repeat), _prices(costs, len(repeat))
     check_budget(budget)
 
     def density(item: IntArray, unit: IntArray) -> FloatArray:
-        return np.exp(unit * log_repeat[item]) * (1.0 - repeat[item]) / price[item]
+        gain = np.exp(unit * log_repeat[item]) * (1.0 - repeat[item])
+        if outcomes is None:  # one more than k already there, and the trajectory: v^(k+1) (1 - v) + (1 - v)^(k+1) v
+            gain = gain * repeat[item] + np.exp((unit + 1) * log_other[item]) * repeat[item]
+        return gain / price[item]
 
     limit = int(min(_cap(maximum, 0), np.ceil(budget / price.min(initial=np.inf)) if len(price) else 0))
     room = np.full(len(repeat), limit, dtype=np.int64)
     if group_maximum is not None:
         room = cap_groups(density, room, _groups(groups, len(repeat)), group_maximum)
     counts = fill_greedily(density, room, budget, first=price, following=price)
-    return make_allocation(anchors, counts, float((1.0 - repeat**counts).sum()))
+    value = root_contrast(v, counts + 1) if outcomes is None else 1.0 - repeat**counts
+    return make_allocation(anchors, counts, float(value.sum()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,12 +175,12 @@ class Prefixes:
     local: IntArray  # [A] its index within that tree
 
 
-def prefixes_of(tree: TreeArrays, *, threshold: float = 0.5, mixed: bool = False) -> Prefixes:
+def prefixes_of(tree: TreeArrays, *, threshold: float | None = None, mixed: bool = False) -> Prefixes:
     """Lists the prefixes that can be continued: inner nodes after at least one step, on a valid trajectory.
 
     Args:
         tree: `[N]`
-        threshold: a trajectory succeeds where its undiscounted return is above.
+        threshold: a trajectory succeeds where its undiscounted return is above; default: its tree's threshold.
         mixed: also list nodes that already have both outcomes below them.
     """
     share = success_shares(tree, threshold=threshold)
@@ -182,25 +192,27 @@ def prefixes_of(tree: TreeArrays, *, threshold: float = 0.5, mixed: bool = False
     return Prefixes(nodes, share[nodes], tree.tree_ids[nodes], nodes - starts[tree.tree_ids[nodes]])
 
 
-def success_shares(tree: TreeArrays, *, threshold: float = 0.5) -> FloatArray:
+def success_shares(tree: TreeArrays, *, threshold: float | None = None, weights: Weights = "occupancy") -> FloatArray:
     """Computes the share of successful trajectories below every node, roots included.
 
-    This is TRACE's recursive back-up over the realized tree, `V(y) = sum_c n_c V(c) / n_y` with `n` the number of
-    leaves, and so the target of a success predictor.
+    This is TRACE's recursive back-up over the realized tree, `V(y) = sum_c n_c V(c) / n_y`, and so the target of a
+    success predictor. In the paper `n` is the number of leaves (`weights="counts"`), which leans toward the children
+    that received more continuations; with occupancy weights every child counts once.
 
     Args:
         tree: `[N]`
-        threshold: a trajectory succeeds where its undiscounted return is above.
+        threshold: a trajectory succeeds where its undiscounted return is above; default: its tree's threshold.
+        weights: of the trajectories, see `step_weights`.
 
     Returns:
         `[N]`, 0 where no valid trajectory passes.
     """
-    return mean_below(tree, (episode_returns(tree) > threshold).astype(np.float64))
+    return mean_below(tree, successes(tree, threshold).astype(np.float64), weigh(tree, weights).below)
 
 
-def effective_ratio(tree: TreeArrays, *, threshold: float = 0.5) -> float:
+def effective_ratio(tree: TreeArrays, *, threshold: float | None = None) -> float:
     """Computes the share of trees that hold both a success and a failure."""
-    share = tree_means(tree, (episode_returns(tree) > threshold).astype(np.float64))
+    share = tree_means(tree, successes(tree, threshold).astype(np.float64), weigh(tree, "counts").below)
     return float(np.mean((share > 0) & (share < 1))) if len(share) else 0.0
 
 

@@ -5,9 +5,10 @@ from numpy.typing import NDArray
 
 from agentenv.arrays import TreeArrays
 
-from .groups import group_means, group_sums, ratio
-from .passes import assemble, check_steps, episode_returns, mean_below
+from .groups import group_means, ratio
+from .passes import assemble, branches, check_steps, mean_below
 from .result import StepAdvantages
+from .weights import Weights, sample_deviation, weigh
 
 __all__ = ["tree_grpo_advantages"]
 
@@ -15,7 +16,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-def tree_grpo_advantages(tree: TreeArrays, *, epsilon: float = 1e-6) -> StepAdvantages:
+def tree_grpo_advantages(tree: TreeArrays, *, epsilon: float = 1e-6, weights: Weights = "occupancy") -> StepAdvantages:
     """Computes Tree-GRPO advantages: each leaf against its own tree and against all leaves of the prompt.
 
         A(leaf) = (R - mean_T R) / (std_T R + epsilon) + (R - mean_x R) / (std_x R + epsilon)
@@ -30,23 +31,24 @@ def tree_grpo_advantages(tree: TreeArrays, *, epsilon: float = 1e-6) -> StepAdva
     Args:
         tree: `[N]` one or many episode trees; each is one prompt.
         epsilon: added to the deviations.
+        weights: of the leaves in means and deviations, see `step_weights`; train with the same. The paper's code
+            counts each leaf once, `"counts"`.
     """
     check_steps(tree)
-    returns = episode_returns(tree)
-    top = np.arange(len(tree))
-    for level in tree.levels[2:]:
-        top[level] = top[tree.parents[level]]
-    ends = np.flatnonzero(tree.is_trajectory)
-    inner = _standardize(top[ends], returns[ends], len(tree), epsilon)
-    outer = _standardize(tree.tree_ids[ends], returns[ends], tree.num_trees, epsilon)
+    below, ends = weigh(tree, weights).below, np.flatnonzero(tree.is_trajectory)
+    returns, own = tree.returns[ends], below[ends]
+    inner, _ = _standardize(branches(tree)[ends], returns, own, len(tree), epsilon)
+    outer, mean = _standardize(tree.tree_ids[ends], returns, own, tree.num_trees, epsilon)
     scores = np.zeros(len(tree))
     scores[ends] = inner + outer
-    mean = group_means(tree.tree_ids[ends], returns[ends], np.ones(len(ends)), tree.num_trees)[tree.tree_ids]
-    return assemble(tree, mean_below(tree, scores), mean, mean_below(tree, returns))
+    return assemble(tree, mean_below(tree, scores, below), mean[tree.tree_ids], mean_below(tree, tree.returns, below))
 
 
-def _standardize(ids: IntArray, entries: FloatArray, size: int, epsilon: float) -> FloatArray:
-    ones = np.ones(len(ids))
-    centered = entries - group_means(ids, entries, ones, size)[ids]
-    deviation = np.sqrt(ratio(group_sums(ids, centered**2, size), group_sums(ids, ones, size) - 1.0))
-    return ratio(centered, deviation[ids] + epsilon)
+def _standardize(
+    ids: IntArray, entries: FloatArray, weights: FloatArray, size: int, epsilon: float
+) -> tuple[FloatArray, FloatArray]:
+    """Standardizes entries `[n]` in their groups; returns them and the means `[K]`."""
+    mean = group_means(ids, entries, weights, size)
+    centered = entries - mean[ids]
+    deviation = sample_deviation(ids, weights * centered**2, weights, weights**2, size=size)
+    return ratio(centered, deviation[ids] + epsilon), mean

@@ -10,6 +10,7 @@ from agentenv.arrays import TreeArrays
 from .groups import ratio
 from .passes import assemble, check_discount, check_steps, returns_below, sum_of_children
 from .result import StepAdvantages
+from .weights import Weights, weigh
 
 __all__ = ["vine_ppo_advantages"]
 
@@ -17,47 +18,58 @@ FloatArray = NDArray[np.float64]
 
 
 def vine_ppo_advantages(
-    tree: TreeArrays, *, discount: float = 1.0, weighting: Literal["leaves", "children"] = "leaves"
+    tree: TreeArrays,
+    *,
+    discount: float = 1.0,
+    baseline: Literal["siblings", "parent"] = "siblings",
+    weights: Weights = "occupancy",
 ) -> StepAdvantages:
     """Computes one-step advantages with Monte Carlo values of the nodes themselves: no signatures, no critic.
 
-        A = r + discount V(node) - V(parent)
+        A = r + discount V(node) - B(parent)            V(node) = mean return-to-go of the trajectories below
 
-    Source: VinePPO (arXiv 2410.01679), which samples K fresh continuations from every step; here the continuations are
-    whatever the tree holds below a node, the trajectory itself included. On independent chains V(node) is the
-    trajectory's own return and every step but the first gets 0: this needs real forks.
+    With `baseline="siblings"`, B is the mean action value of the parent's *other* children: what the policy gets from
+    there when it is asked again, which the step itself did not move. Where the parent has no other child, it is that
+    of the nearest fork above, less the rewards since; on independent chains that makes it RLOO. The gradient is exact
+    in expectation, under the conditions of `occupancy_weights`. With `"parent"`, B is V(parent), the step's own return
+    included: the credit of a step whose parent has n children shrinks by `1 - 1 / n`, to nothing at n = 1.
+
+    Source: VinePPO (arXiv 2410.01679), which samples K fresh continuations from every step and takes both values from
+    them; here the continuations are whatever the tree holds below a node, the trajectory itself included. Use forks
+    at most steps; where no fork is above a step, and the root has one child, it gets 0.
 
     Args:
         tree: `[N]` one or many trees.
         discount: factor per step, in [0, 1].
-        weighting: `"leaves"`: V(node) is the mean over all trajectories below. `"children"`: the mean over the next
-            steps of their action values, each counted once; where an allocator spent more on some children than on
-            others (TRACE), only this does not tilt V toward them.
+        baseline: what a step is compared with.
+        weights: of the trajectories in every mean, see `step_weights`; train with the same.
     """
     check_discount(discount)
-    if weighting not in ("leaves", "children"):
-        msg = f"weighting must be 'leaves' or 'children', got {weighting!r}"
+    if baseline not in ("siblings", "parent"):
+        msg = f"baseline must be 'siblings' or 'parent', got {baseline!r}"
         raise ValueError(msg)
     check_steps(tree)
-    if weighting == "leaves":
-        totals = returns_below(tree, discount=discount)
-        action_values = ratio(totals, tree.leaf_counts)
-        values = ratio(sum_of_children(tree, totals), tree.leaf_counts)
+    below = weigh(tree, weights).below
+    sums = returns_below(tree, below, discount=discount)
+    action_values = ratio(sums, below)
+    totals, mass = sum_of_children(tree, sums)[tree.parents], sum_of_children(tree, below)[tree.parents]
+    if baseline == "parent":
+        values = ratio(totals, mass)
     else:
-        action_values, values = _by_children(tree, discount)
-    baseline = values[tree.parents]
-    return assemble(tree, action_values - baseline, baseline, action_values)
+        values = _of_siblings(tree, totals - sums, mass, below, action_values)
+    return assemble(tree, action_values - values, values, action_values)
 
 
-def _by_children(tree: TreeArrays, discount: float) -> tuple[FloatArray, FloatArray]:
-    """Backs up action values as plain means over children: Q `[N]` of the step into a node, V `[N]` at it."""
-    counted = tree.leaf_counts > 0
-    children = np.bincount(tree.parents[counted & ~tree.is_root], minlength=len(tree))
-    values, action_values = np.zeros(len(tree)), np.zeros(len(tree))
-    for depth, level in reversed(list(enumerate(tree.levels))):
-        values[level] = ratio(values[level], children[level])
-        action_values[level] = tree.rewards[level] + discount * values[level]
-        if depth:
-            live = level[counted[level]]
-            np.add.at(values, tree.parents[live], action_values[live])
-    return action_values, values
+def _of_siblings(
+    tree: TreeArrays, others: FloatArray, mass: FloatArray, below: FloatArray, action_values: FloatArray
+) -> FloatArray:
+    """Computes the mean action value of every step's siblings, or of those at the nearest fork above: `[N]`."""
+    rest = mass - below
+    forked = rest > 1e-9 * mass
+    values = np.where(forked, ratio(others, rest), action_values)
+    known = forked.copy()
+    for level in tree.levels[2:]:
+        alone = level[~forked[level] & known[tree.parents[level]]]
+        above = tree.parents[alone]
+        values[alone], known[alone] = values[above] - tree.rewards[above], True
+    return values

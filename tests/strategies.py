@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agentenv.arrays import TreeArrays
 
-__all__ = ["copies", "drop_invalid", "reorder", "tree_arrays"]
+__all__ = ["copies", "doubled", "drop_invalid", "reorder", "tree_arrays"]
 
 
 @st.composite
@@ -96,6 +96,36 @@ def reorder(tree, rng):
         priority[level] += priority[tree.parents[level]] + 1e-9
     source = np.lexsort((priority, tree.tree_ids))
     return _renumbered(tree, source), source
+
+
+def doubled(tree, node):
+    """Copies everything below a node once more under the same node.
+
+    Returns:
+        The larger tree, and `[N']` the node that each of its nodes is a copy of.
+    """
+    below = [False] * len(tree)
+    for i in range(node + 1, len(tree)):
+        below[i] = tree.parents[i] == node or (tree.parents[i] > node and below[tree.parents[i]])
+    source = np.concatenate([np.arange(len(tree)), np.flatnonzero(below)])
+    place = np.cumsum(below) - 1 + len(tree)  # of the second copies
+    parents = tree.parents[source].copy()
+    for k in range(len(tree), len(source)):
+        parents[k] = place[parents[k]] if parents[k] != node else node
+    order = np.argsort(tree.tree_ids[source], kind="stable")
+    back = np.empty(len(order), dtype=np.int64)
+    back[order] = np.arange(len(order))
+    parents = np.where(parents >= 0, back[parents], -1)[order]
+    source = source[order]
+    grown = TreeArrays.build(
+        parents,
+        tree.rewards[source],
+        tree_ids=tree.tree_ids[source],
+        valid=tree.valid[source],
+        state_ids=tree.state_ids[source],
+        action_ids=tree.action_ids[source],
+    )
+    return grown, source
 
 
 def drop_invalid(tree):

@@ -29,7 +29,7 @@ from typing_extensions import override
 
 from agentenv.agents import TransformersAgent
 from agentenv.arrays import TreeArrays
-from agentenv.credit import StepAdvantages, TokenAdvantages, occupancy_weights, rtmc_advantages
+from agentenv.credit import StepAdvantages, TokenAdvantages, rtmc_advantages, step_weights
 from agentenv.env import Env
 from agentenv.errors import InfrastructureError
 from agentenv.registry import make
@@ -296,11 +296,10 @@ class TreeTrainer(GRPOTrainer):
         Where the loss divides by the sum of the weights, the factor makes the smallest 1, because TRL takes a sum below
         1 for 1. Dr. GRPO divides by the number of rows instead of that of the trajectories, which the factor repairs.
         """
-        arrays, name = rows.arrays, self.args.step_weights
-        weights = {"counts": arrays.leaf_counts, "unique": arrays.leaf_counts > 0}.get(name, occupancy_weights(arrays))
-        weights = weights.astype(np.float64)
+        arrays = rows.arrays
+        weights = step_weights(arrays, self.args.step_weights)
         used = weights[rows.nodes[rows.trained]]
-        found = [float(used[used > 0].min(initial=np.inf)), float(arrays.is_trajectory.sum()), float(count)]
+        found = [float(used[used > 0].min(initial=np.inf)), float(weights[arrays.is_root].sum()), float(count)]
         across = self._gather(torch.tensor(found, device=self.accelerator.device)).view(-1, 3)
         smallest, trajectories, rows_in_all = float(across[:, 0].min()), *across[:, 1:].sum(0).tolist()
         if self.loss_type == "dr_grpo":

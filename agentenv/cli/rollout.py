@@ -15,7 +15,7 @@ from .command_line import blame, refuse
 if TYPE_CHECKING:
     from agentenv.protocols import Agent
     from agentenv.rollout import Rollout
-    from agentenv.tree import Anchor, EpisodeTree
+    from agentenv.tree import EpisodeTree
 
     from .environments import EnvChoice
 
@@ -145,6 +145,9 @@ def _grow(
     source: "Rollout", tasks: Sequence[Any], num_rollouts: int, num_continuations: int, seed: int
 ) -> "Iterator[EpisodeTree]":
     """Yields trees, a part of the tasks at a time: not more episodes at once than memory holds."""
+    import numpy as np
+
+    from agentenv.credit.allocators import spread_evenly
     from agentenv.rollout import derive_seed
 
     size = max(1, _EPISODES_AT_ONCE // num_rollouts)
@@ -152,23 +155,9 @@ def _grow(
         source.seed = derive_seed(seed, start)
         trees = source.grow(tasks[start : start + size], num_rollouts)
         if num_continuations:
-            source.extend(trees, _anchors(trees, num_continuations, source.seed))
+            rng = np.random.default_rng(source.seed)
+            source.extend(trees, spread_evenly(trees, num_continuations * len(trees), rng))
         yield from trees
-
-
-def _anchors(trees: "Sequence[EpisodeTree]", count: int, seed: int) -> "list[Anchor]":
-    """Spreads `count` continuations over each tree: over its open nodes in random order, evenly."""
-    import numpy as np
-
-    from agentenv.credit import allocate_uniform
-    from agentenv.tree import Anchor
-
-    rng = np.random.default_rng(seed)
-    return [
-        Anchor(i, node, number)
-        for i, tree in enumerate(trees)
-        for node, number in allocate_uniform(rng.permutation(sorted(tree.snapshots)), budget=count).items()
-    ]
 
 
 def _written(path: Path, trees: "Iterator[EpisodeTree]") -> "Iterator[EpisodeTree]":

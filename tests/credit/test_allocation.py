@@ -7,16 +7,8 @@ import numpy as np
 import pytest
 
 from agentenv.arrays import TreeArrays
-from agentenv.credit import (
-    allocate_prefixes,
-    allocate_roots,
-    allocate_uniform,
-    effective_ratio,
-    prefix_contrast,
-    prefixes_of,
-    root_contrast,
-    success_shares,
-)
+from agentenv.credit import allocate_prefixes, allocate_roots, allocate_uniform, effective_ratio
+from agentenv.credit.trace import prefix_contrast, prefixes_of, root_contrast, success_shares
 
 EIGHT = [0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.95, 0.99]
 
@@ -125,6 +117,28 @@ def test_certain_anchors_get_nothing():
     assert allocate_prefixes([0, 1, 0.5], [0, 1, 0], budget=100, maximum=8).counts.tolist() == [0, 0, 8]
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_prefixes_without_outcomes_equal_exhaustive_search(seed):
+    rng = np.random.default_rng(seed)
+    v, budget = rng.random(3), int(rng.integers(1, 8))
+    plan = allocate_prefixes(v, budget=budget)
+    best = max(
+        sum(root_contrast([p], [k + 1])[0] for p, k in zip(v, counts, strict=True))
+        for counts in itertools.product(range(budget + 1), repeat=3)
+        if sum(counts) == budget
+    )
+    assert plan.value == pytest.approx(best)
+    assert plan.total == budget
+    assert allocate_prefixes(v, budget=budget, maximum=2).counts.max() <= 2
+
+
+def test_prefixes_without_outcomes_do_not_depend_on_which_side_is_success():
+    plan = allocate_prefixes([0.1, 0.9, 0.5, 0.0, 1.0], budget=10)
+    assert abs(plan.counts[0] - plan.counts[1]) <= 1  # the last of an odd number
+    assert min(plan.counts[:3]) > 0
+    assert plan.counts[3:].tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("success", [np.full(1000, 0.3), np.full(1000, 1 - 1e-13), np.full(1000, 1e-200)])
 def test_ties_and_plateaus_are_spread_evenly(success):
     counts = allocate_prefixes(success, np.ones(1000), budget=2500).counts
@@ -146,7 +160,9 @@ TREE = TreeArrays.build(
 
 
 def test_prefixes_and_targets_of_a_tree():
-    np.testing.assert_allclose(success_shares(TREE), [2 / 3, 1, 1, 1, 0.5, 0, 1, 0, 0, 0])
+    np.testing.assert_allclose(success_shares(TREE), [3 / 4, 1, 1, 1, 0.5, 0, 1, 0, 0, 0])
+    np.testing.assert_allclose(success_shares(TREE, weights="counts")[0], 2 / 3)
+    assert success_shares(TREE, threshold=1).tolist() == [0] * 10
     prefixes = prefixes_of(TREE)
     assert prefixes.nodes.tolist() == [1, 2, 8]
     assert prefixes.outcomes.tolist() == [1, 1, 0]

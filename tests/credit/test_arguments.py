@@ -8,22 +8,19 @@ import pytest
 
 from agentenv import credit
 from agentenv.arrays import TreeArrays
+from agentenv.credit import matching, rtmc, trace, weights
 from agentenv.tree import EpisodeTree
 from agentenv.types import Action
 
-OTHERS: dict[str, Any] = {
-    "rng": np.random.default_rng(0),
-    "matching": None,
-    "nodes": 1,
-    "discount": 1.0,
-    "predictions": [0.5, 0.5],
-}
+OTHERS: dict[str, Any] = {"rng": np.random.default_rng(0), "nodes": 1, "discount": 1.0}
+FUNCTIONS = {name: getattr(module, name) for module in (credit, rtmc, trace, weights) for name in module.__all__}
+FUNCTIONS["match_steps"] = matching.match_steps
 TAKE_TREES = {
     name: function
-    for name in credit.__all__
-    if inspect.isfunction(function := getattr(credit, name))
+    for name, function in FUNCTIONS.items()
+    if inspect.isfunction(function)
     and next(iter(inspect.signature(function).parameters.values())).annotation is TreeArrays
-    and name != "graph_values"  # it takes what match_steps made of the arrays
+    and name not in {"weigh", "is_chains"}  # parts of others
 }
 
 

@@ -1,5 +1,7 @@
 """The remaining baselines by hand and by loop, and bad input everywhere."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from agentenv.credit import (
     grpo_advantages,
     passk_advantages,
     reinforce_advantages,
+    rloo_advantages,
     salt_advantages,
     step_reward_advantages,
     tree_grpo_advantages,
@@ -26,36 +29,61 @@ FORK = TreeArrays.build(
 
 def test_tree_rl_by_hand():
     root, a = 1 / 3, 1 / 2
-    result = tree_rl_advantages(FORK)
+    result = tree_rl_advantages(FORK, weights="counts")
     expected = [0, 2 * (a - root) / np.sqrt(2), (1 - root) + (1 - a), -root - a, -2 * root, -root]
     np.testing.assert_allclose(result.advantages, expected)
+    root = 1 / 4  # each branch of the root is one draw
     np.testing.assert_allclose(tree_rl_advantages(FORK, weighted=False).advantages[1], 2 * (a - root))
 
 
 def test_vine_ppo_by_hand():
-    result = vine_ppo_advantages(FORK)
-    np.testing.assert_allclose(result.advantages, [0, 1 / 6, 1 / 2, -1 / 2, -1 / 3, 0])
-    even = vine_ppo_advantages(FORK, weighting="children")
+    vine = partial(vine_ppo_advantages, FORK, baseline="parent", weights="counts")
+    np.testing.assert_allclose(vine().advantages, [0, 1 / 6, 1 / 2, -1 / 2, -1 / 3, 0])
+    even = vine(weights="occupancy")
     np.testing.assert_allclose(even.advantages, [0, 1 / 4, 1 / 2, -1 / 2, -1 / 4, 0])
-    half = vine_ppo_advantages(FORK, discount=0.5)
+    half = vine(discount=0.5)
     np.testing.assert_allclose(half.advantages, [0, 1 / 4 - 1 / 6, 1 / 2, -1 / 2, -1 / 6, 0])
-    myopic = vine_ppo_advantages(FORK, discount=0.0)
+    myopic = vine(discount=0.0)
     np.testing.assert_allclose(myopic.advantages, [0, 0, 1 / 2, -1 / 2, 0, 0])
+
+
+def test_vine_ppo_compares_with_what_siblings_brought():
+    # a (win | lose) against b (lose); the step below b has no sibling, so it is compared with b's.
+    result = vine_ppo_advantages(FORK)
+    np.testing.assert_allclose(result.advantages, [0, 1 / 2 - 0, 1 - 0, 0 - 1, 0 - 1 / 2, 0 - 1 / 2])
+    np.testing.assert_allclose(result.values, [0, 0, 0, 1, 1 / 2, 1 / 2])
+    # Rewards on the way: a baseline from above is less what was collected since.
+    paid = TreeArrays.build([-1, 0, 1, 0, 3], [0, 2, 3, 0.5, 1])
+    np.testing.assert_allclose(vine_ppo_advantages(paid).advantages, [0, 5 - 1.5, 3 - (1.5 - 2), -3.5, 1 - (5 - 0.5)])
+    # A chain alone has nothing to be compared with; below its fork there is.
+    lone = TreeArrays.build([-1, 0, 1, 1], [0, 0, 1, 0])
+    np.testing.assert_allclose(vine_ppo_advantages(lone).advantages, [0, 0, 1, -1])
+
+
+def test_rloo_leaves_out_the_whole_branch():
+    result = rloo_advantages(FORK)
+    np.testing.assert_allclose(result.advantages, [0, 1 / 2, 1, 0, -1 / 2, -1 / 2])
+    np.testing.assert_allclose(result.values, [0, 0, 0, 0, 1 / 2, 1 / 2])
+    by_step = step_reward_advantages(FORK, scale=False)
+    np.testing.assert_allclose(by_step.advantages, result.advantages)
 
 
 def test_tree_passk_by_hand():
     v = lambda p: 1 - (1 - p) ** 4
-    result = passk_advantages(FORK, k=4)
+    passk = partial(passk_advantages, FORK, weights="counts")
+    result = passk(k=4)
     root, a = v(1 / 3), v(1 / 2)
     np.testing.assert_allclose(result.advantages, [0, a - root, 1 - a, -a, -root, 0])
     # Unbiased where n >= k: root 1 - C(2,2)/C(3,2), node a 1 - C(1,2)/C(2,2); b has one leaf and keeps the plug-in.
-    unbiased = passk_advantages(FORK, k=2, unbiased=True)
+    unbiased = passk(k=2, unbiased=True)
     np.testing.assert_allclose(unbiased.advantages, [0, 1 - 2 / 3, 0, -1, -2 / 3, 0])
     # Merged: a and b are one state, with one success in three.
-    merged = passk_advantages(FORK, k=1, merge=True)
+    even = passk_advantages(FORK, k=4)
+    np.testing.assert_allclose(even.advantages, [0, a - v(1 / 4), 1 - a, -a, -v(1 / 4), 0])
+    merged = passk(k=1, merge=True)
     np.testing.assert_allclose(merged.advantages, [0, 0, 2 / 3, -1 / 3, 0, -1 / 3])
     # Smoothed toward the success rate of the tree.
-    smooth = passk_advantages(FORK, k=1, prior_count=1.0)
+    smooth = passk(k=1, prior_count=1.0)
     np.testing.assert_allclose(smooth.action_values[[1, 4]], [(1 + 1 / 3) / 3, (0 + 1 / 3) / 2])
     given_p = passk_advantages(FORK, k=1, success=[0.5, 0.75, 0.1, 0.1, 0.25, 0.1])
     np.testing.assert_allclose(given_p.advantages, [0, 0.25, 0.25, -0.75, -0.25, -0.25])
@@ -63,11 +91,14 @@ def test_tree_passk_by_hand():
 
 def test_salt_by_hand():
     # Steps 3 and 5 are the same transition (state 1, action 3, state 2); both belong to failures.
-    plain, result = grpo_advantages(FORK), salt_advantages(FORK)
+    plain, result = grpo_advantages(FORK, weights="counts"), salt_advantages(FORK, weights="counts")
     np.testing.assert_allclose(result.advantages, plain.advantages)
-    same = salt_advantages(FORK, action_ids=[0, 1, 2, 2, 4, 2])
+    same = salt_advantages(FORK, action_ids=[0, 1, 2, 2, 4, 2], weights="counts")
     mean = plain.advantages[[2, 3, 5]].mean()
     np.testing.assert_allclose(same.advantages[[2, 3, 5]], mean, atol=1e-12)
+    even, plain = salt_advantages(FORK, action_ids=[0, 1, 2, 2, 4, 2]), grpo_advantages(FORK)
+    mean = plain.advantages[[2, 3, 5]] @ [1 / 4, 1 / 4, 1 / 2]
+    np.testing.assert_allclose(even.advantages[[2, 3, 5]], mean, atol=1e-12)
 
 
 def test_step_reward_by_hand():
@@ -115,7 +146,7 @@ def test_gigpo_equals_rows(tree):
     expected = np.bincount(source[rows], total[rows], len(tree)) / np.maximum(
         np.bincount(source[rows], minlength=len(tree)), 1
     )
-    result = gigpo_advantages(tree, discount=0.9, step_weight=2.0)
+    result = gigpo_advantages(tree, discount=0.9, step_weight=2.0, weights="counts")
     np.testing.assert_allclose(result.advantages, expected, atol=1e-9)
 
 
@@ -128,7 +159,7 @@ def test_gigpo_equals_rows(tree):
         (lambda: gigpo_advantages(FORK, step_weight=-1), "step_weight must be at least 0"),
         (lambda: gigpo_advantages(FORK, episode_mean="rows"), "episode_mean must be 'trajectories' or 'steps'"),  # pyright: ignore[reportArgumentType]
         (lambda: gigpo_advantages(FORK, state_ids=[0]), r"state_ids must have shape \[N\] = \[6\]"),
-        (lambda: vine_ppo_advantages(FORK, weighting="even"), "weighting must be 'leaves' or 'children'"),  # pyright: ignore[reportArgumentType]
+        (lambda: vine_ppo_advantages(FORK, baseline="root"), "baseline must be 'siblings' or 'parent'"),  # pyright: ignore[reportArgumentType]
         (lambda: reinforce_advantages(FORK, discount=2), r"discount must be in \[0, 1\], got 2"),
         (lambda: passk_advantages(FORK, k=0.5), "k must be at least 1"),
         (lambda: passk_advantages(FORK, k=2.5, unbiased=True), "k must be whole with unbiased=True"),

@@ -3,21 +3,19 @@
 import numpy as np
 import pytest
 
-from agentenv.arrays import TreeArrays
 from agentenv.credit import (
-    PROBLEMS,
     StepAdvantages,
-    TabularMDP,
     certify,
     dr_grpo_advantages,
-    occupancy_weights,
-    passk_values,
     rloo_advantages,
     rtmc_advantages,
-    sample_forks,
     step_reward_advantages,
     vine_ppo_advantages,
 )
+from agentenv.credit.certify import sample_forks
+from agentenv.credit.passk_tree import passk_values
+from agentenv.credit.problems import PROBLEMS
+from agentenv.credit.tabular import TabularMDP
 
 
 def truth_of(problem):
@@ -169,19 +167,16 @@ def test_naive_normalization_per_step_is_biased_as_the_issue_says():
     assert error[0, 0] < -10 * bound[0, 0]  # it discourages talking on
 
 
-def test_occupancy_weights_undo_the_choice_of_forks():
+def test_scores_weigh_steps_as_training_does():
     problem = PROBLEMS["sparse"]()
-    truth, exact = truth_of(problem), problem.gradient()
-    parts = {"counts": [], "even": []}
-    for seed in range(40):
-        sampled = sample_forks(problem, np.random.default_rng(seed), 100, 8)
-        credit = truth(sampled.tree).advantages
-        weights = {"counts": sampled.tree.leaf_counts, "even": occupancy_weights(sampled.tree)}
-        for name, weight in weights.items():
-            scale = sampled.tree.is_trajectory.sum() / weight[sampled.tree.is_root].sum()
-            parts[name].append(gradient_of(problem, sampled, credit, weight) * scale)
-    errors = {name: np.mean(values, axis=0) - exact for name, values in parts.items()}
-    assert np.linalg.norm(errors["even"]) < 0.2 * np.linalg.norm(errors["counts"])
+    truth = truth_of(problem)
+    even = certify(truth, problem, rollouts=8192, sampler=sample_forks)
+    counts = certify(truth, problem, rollouts=8192, sampler=sample_forks, weights="counts")
+    assert even.direction > 0.99 > counts.direction + 0.01
+    assert even.direction_bound < 0.01
+    assert certify(truth, problem, rollouts=2048) == certify(truth, problem, rollouts=2048, weights="counts")
+    with pytest.raises(ValueError, match="weights must be a name"):
+        certify(truth, problem, weights=np.ones(3))
 
 
 def test_rtmc_beats_dr_grpo_where_states_are_shared_and_graph_values_beat_both():
@@ -208,7 +203,7 @@ def test_fork_values_are_unbiased_where_every_child_is_sampled_alike():
         chain = problem.sample(rng, groups=300, group_size=1)
         inner = np.flatnonzero(~chain.tree.is_leaf)
         grown = problem.extend(rng, chain, inner, np.full(len(inner), 4))
-        result = vine_ppo_advantages(grown.tree, weighting="children")
+        result = vine_ppo_advantages(grown.tree)
         steps = np.flatnonzero(~grown.tree.is_root & (grown.tree.depths == 1))
         pairs = grown.left[steps] * problem.policy.shape[1] + grown.actions[steps]
         errors += np.bincount(pairs, result.action_values[steps] - problem.action_values().ravel()[pairs], len(errors))
@@ -221,9 +216,3 @@ def test_refuses_what_is_no_decision_process():
         TabularMDP(np.zeros((1, 1, 1)), np.array([[0.5]]), np.zeros(1), np.array([False]))
     with pytest.raises(ValueError, match=r"transitions must be \[S, A, S\]"):
         TabularMDP(np.zeros((2, 1, 1)), np.ones((2, 1)), np.zeros(2), np.array([False, True]))
-
-
-def test_occupancy_weights_by_hand():
-    tree = TreeArrays.build([-1, 0, 1, 1, 1, 0, 5], [0] * 7, valid=[True] * 4 + [False] + [True] * 2)
-    # Three valid trajectories: the first chain's fork splits its half of them evenly, the broken branch has no share.
-    assert occupancy_weights(tree).tolist() == [3, 1.5, 0.75, 0.75, 0, 1.5, 1.5]

@@ -15,7 +15,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "credit.md").read_text()
 
 def grown(won):
     tree = EpisodeTree(to_observation("fix the bug"), task_id="t", state_signature="s0")
-    trunk = tree.add(0, Action("look"), to_observation("a file"), reward=0.0, state_signature="s1")
+    trunk = tree.add(0, Action("look"), to_observation("a file"), reward=0.0, state_signature="s1", snapshot=object())
     tree.add(trunk, Action("edit"), to_observation("done"), reward=won, terminated=True, state_signature="s2")
     return tree
 
@@ -26,16 +26,17 @@ def test_code_blocks_run():
     assert len(blocks) == 2
     for block in blocks:
         exec(block, names)
-    expected = [0, 1 / 2 - 1 / 3, 1 - (1 + 2 / 3) / 5, -(1 + 2 / 3) / 5, -1 / 3, -(1 + 2 / 3) / 5]
+    # The forked branch and the chain weigh one rollout each: v0 = (1/2 + 0) / 2. At the win Q = 1, and V' of its state
+    # pools half a win, half a failure and the chain's failure.
+    np.testing.assert_allclose(names["result"].advantages[2], 1 - (0.5 + 2 / 4) / (2 + 2))
     assert names["result"].advantages[1] > 0 > names["result"].advantages[4]
-    np.testing.assert_allclose(names["result"].advantages[2], expected[2])
-    assert names["plan"].total == 64
-    assert {(tree, node) for tree, node, _ in names["plan"].in_trees(names["arrays"])} == {(0, 1), (1, 1)}
+    assert sum(anchor.count for anchor in names["anchors"]) == 64
+    assert {(anchor.tree, anchor.node) for anchor in names["anchors"]} == {(0, 1), (1, 1)}
 
 
 def test_every_function_is_named():
     functions = [name for name in credit.__all__ if name.endswith("_advantages") or name.startswith("allocate_")]
-    assert len(functions) == 16 + 8
+    assert len(functions) == 16 + 8 + 1  # and check_advantages
     for name in functions:
         assert f"`{name}" in TEXT, name
 

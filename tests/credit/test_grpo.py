@@ -31,12 +31,22 @@ def test_dr_grpo_and_rloo():
 
 def test_a_shared_step_gets_the_mean_of_its_trajectories():
     # Returns 1.5, 0.5 and 0; mean 2/3.
-    result = dr_grpo_advantages(FORK)
+    result = dr_grpo_advantages(FORK, weights="counts")
     np.testing.assert_allclose(result.advantages, [0, 1 - 2 / 3, 1.5 - 2 / 3, 0.5 - 2 / 3, -2 / 3])
     assert result.counts.tolist() == [0, 2, 1, 1, 1]
-    others = rloo_advantages(FORK).advantages
-    np.testing.assert_allclose(others[2:], [1.5 - 0.25, 0.5 - 0.75, 0 - 1])
+    # By occupancy the fork's two returns share the weight of one rollout: the mean is 1/2.
+    np.testing.assert_allclose(dr_grpo_advantages(FORK).advantages, [0, 1 / 2, 1, 0, -1 / 2])
+    others = rloo_advantages(FORK).advantages  # the others are the other branch, whatever its forks
+    np.testing.assert_allclose(others, [0, 1, 1.5, 0.5, -1])
     assert others[1] == pytest.approx(np.mean(others[2:4]))
+
+
+def test_weighted_deviations_by_hand():
+    # Weights 1/2, 1/2, 1 of returns 1.5, 0.5, 0: mean 1/2, spread 3/4, freedom 2 - (1/4 + 1/4 + 1) / 2.
+    result = grpo_advantages(FORK, epsilon=0.0)
+    np.testing.assert_allclose(result.advantages[1:], np.array([0.5, 1, 0, -0.5]) / np.sqrt(0.75 / 1.25))
+    population = grpo_advantages(FORK, epsilon=0.0, ddof=0)
+    np.testing.assert_allclose(population.advantages[1:], np.array([0.5, 1, 0, -0.5]) / np.sqrt(0.75 / 2))
 
 
 def test_a_group_of_one_gets_zero():

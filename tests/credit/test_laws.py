@@ -1,10 +1,12 @@
 """Laws that hold for every tree: Hypothesis looks for a counterexample."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from strategies import copies, drop_invalid, reorder, tree_arrays
+from strategies import copies, doubled, drop_invalid, reorder, tree_arrays
 
 from agentenv.credit import (
     dr_grpo_advantages,
@@ -12,7 +14,6 @@ from agentenv.credit import (
     grpo_advantages,
     passk_advantages,
     passk_training_advantages,
-    passk_values,
     pkpo_advantages,
     reachability_advantages,
     reinforce_advantages,
@@ -20,41 +21,47 @@ from agentenv.credit import (
     rtmc_advantages,
     salt_advantages,
     step_reward_advantages,
+    step_weights,
     tree_grpo_advantages,
     tree_rl_advantages,
     vine_ppo_advantages,
 )
+from agentenv.credit.passk_tree import passk_values
 
 BY_TRAJECTORY = {
     "dr_grpo": dr_grpo_advantages,
     "grpo": grpo_advantages,
-    "rloo": rloo_advantages,
-    "reinforce": lambda tree: reinforce_advantages(tree, discount=0.9),
-    "step_reward": lambda tree: step_reward_advantages(tree, discount=0.9),
+    "reinforce": partial(reinforce_advantages, discount=0.9),
     "gigpo": gigpo_advantages,
-    "gigpo_scaled_steps": lambda tree: gigpo_advantages(tree, scale=True, episode_mean="steps"),
-    "pkpo": lambda tree: pkpo_advantages(tree, k=1),
-    "passk_training": lambda tree: passk_training_advantages(tree, k=1),
+    "gigpo_scaled_steps": partial(gigpo_advantages, scale=True, episode_mean="steps"),
+    "pkpo": partial(pkpo_advantages, k=1),
+    "passk_training": partial(passk_training_advantages, k=1),
 }
 BY_SIGNATURE = {
     "rtmc": rtmc_advantages,
-    "rtmc_discounted_prior": lambda tree: rtmc_advantages(tree, prior_mean="discounted"),
-    "rtmc_graph": lambda tree: rtmc_advantages(tree, values="graph", prior_count=0.5),
-    "rtmc_normalized": lambda tree: rtmc_advantages(tree, normalize=True),
+    "rtmc_discounted_prior": partial(rtmc_advantages, prior_mean="discounted"),
+    "rtmc_graph": partial(rtmc_advantages, values="graph", prior_count=0.5),
+    "rtmc_normalized": partial(rtmc_advantages, normalize=True),
     "salt": salt_advantages,
     "reachability": reachability_advantages,
-    "passk_merged": lambda tree: passk_advantages(tree, merge=True, prior_count=1.0),
+    "passk_merged": partial(passk_advantages, merge=True, prior_count=1.0),
+}
+BY_BRANCH = {
+    "rloo": rloo_advantages,
+    "step_reward": partial(step_reward_advantages, discount=0.9),
+    "vine_ppo": partial(vine_ppo_advantages, discount=0.9),
 }
 BY_NODE = {
     "passk": passk_advantages,
-    "passk_unbiased": lambda tree: passk_advantages(tree, unbiased=True, k=2),
-    "passk_inf": lambda tree: passk_advantages(tree, k=np.inf),
+    "passk_unbiased": partial(passk_advantages, unbiased=True, k=2),
+    "passk_inf": partial(passk_advantages, k=np.inf),
     "tree_grpo": tree_grpo_advantages,
     "tree_rl": tree_rl_advantages,
-    "vine_ppo": lambda tree: vine_ppo_advantages(tree, discount=0.9),
-    "vine_ppo_children": lambda tree: vine_ppo_advantages(tree, weighting="children"),
+    "vine_ppo_parent": partial(vine_ppo_advantages, baseline="parent"),
 }
-ALL = BY_TRAJECTORY | BY_SIGNATURE | BY_NODE
+ALL = BY_TRAJECTORY | BY_SIGNATURE | BY_BRANCH | BY_NODE
+WEIGHTLESS = {"pkpo", "passk_training", "reachability"}  # they count every leaf once, or only ask what was seen
+COUNTED = {name: f if name in WEIGHTLESS else partial(f, weights="counts") for name, f in ALL.items()}
 FIELDS = ("advantages", "values", "action_values", "counts")
 
 
@@ -93,7 +100,7 @@ def test_broken_rollouts_change_nobody_elses_credit(name, tree):
 @settings(max_examples=40, deadline=None)
 def test_splitting_a_trunk_changes_no_step(name, tree):
     chains, source = copies(tree)
-    left, right = BY_SIGNATURE[name](chains), take(BY_SIGNATURE[name](tree), source)
+    left, right = COUNTED[name](chains), take(COUNTED[name](tree), source)
     counted = chains.leaf_counts > 0  # a trunk's copies on broken rollouts carry no credit
     np.testing.assert_allclose(left.advantages[counted], right.advantages[counted], atol=1e-9)
     np.testing.assert_allclose(left.values[counted], right.values[counted], atol=1e-9)
@@ -104,7 +111,7 @@ def test_splitting_a_trunk_changes_no_step(name, tree):
 @settings(max_examples=40, deadline=None)
 def test_splitting_a_trunk_changes_no_sum_over_rollouts(name, tree):
     chains, source = copies(tree)
-    merged, split = ALL[name](tree), ALL[name](chains)
+    merged, split = COUNTED[name](tree), COUNTED[name](chains)
     total = np.bincount(source, split.advantages * split.counts, minlength=len(tree))
     np.testing.assert_allclose(total, merged.advantages * merged.counts, atol=1e-8)
 
@@ -163,11 +170,49 @@ def test_reachability_is_the_limit_of_passk(tree):
 @settings(max_examples=40, deadline=None)
 def test_special_cases_agree(tree):
     # Every node a state of its own: RTMC without prior is the Monte Carlo value difference of VinePPO.
-    vine = vine_ppo_advantages(tree)
+    vine = vine_ppo_advantages(tree, baseline="parent")
     same(rtmc_advantages(tree, discount=1.0, prior_count=0.0), vine)
     same(rtmc_advantages(tree, discount=1.0, prior_count=0.0, values="graph"), vine)
     same(passk_advantages(tree, k=1), vine)
     same(reinforce_advantages(tree), dr_grpo_advantages(tree))
+
+
+@given(tree=tree_arrays(outcomes=True, invalid=False, forks=False))
+@settings(max_examples=40, deadline=None)
+def test_without_forks_every_weight_is_one_and_vine_is_rloo(tree):
+    inner = ~tree.is_root
+    for weights in ("occupancy", "counts", "unique"):
+        assert (step_weights(tree, weights)[inner] == 1).all()
+    vine, rloo = vine_ppo_advantages(tree), rloo_advantages(tree)
+    lone = np.bincount(tree.tree_ids[tree.depths == 1], minlength=tree.num_trees)[tree.tree_ids] == 1
+    np.testing.assert_allclose(vine.advantages, rloo.advantages, atol=1e-9)
+    assert not rloo.advantages[lone].any()
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - WEIGHTLESS))
+@given(tree=tree_arrays())
+@settings(max_examples=15, deadline=None)
+def test_a_name_of_weights_and_its_numbers_are_the_same(name, tree):
+    for weights in ("occupancy", "counts", "unique"):
+        same(ALL[name](tree, weights=weights), ALL[name](tree, weights=step_weights(tree, weights)))
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - WEIGHTLESS - {"vine_ppo"}))
+@given(tree=tree_arrays(num_states=3, num_actions=0), seed=st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_asking_again_and_hearing_the_same_changes_nothing_by_occupancy(name, tree, seed):
+    """Every child of one node twice: the forks say nothing new, so no mean moves. Deviations do: more samples."""
+    inner = np.flatnonzero(~tree.is_root & ~tree.is_leaf)
+    assume(len(inner) > 0)
+    grown, source = doubled(tree, int(np.random.default_rng(seed).choice(inner)))
+    options = {"gigpo_scaled_steps": {"scale": False}, "tree_rl": {"weighted": False}, "grpo": {"ddof": 0}}
+    options |= {"salt": {"ddof": 0}, "passk_unbiased": {"unbiased": False}}
+    if name == "tree_grpo":
+        return  # sample deviations only
+    estimator = partial(ALL[name], **options.get(name, {}))
+    left, right = estimator(grown), take(estimator(tree), source)
+    np.testing.assert_allclose(left.advantages, right.advantages, atol=1e-9)
+    np.testing.assert_allclose(left.values, right.values, atol=1e-9)
 
 
 @given(tree=tree_arrays(max_steps=8, outcomes=True, forks=False))

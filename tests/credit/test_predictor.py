@@ -5,15 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from agentenv.credit import (
-    HashedPredictor,
-    Prefix,
-    SuccessPredictor,
-    calibration_by_depth,
-    calibration_of,
-    predictor_targets,
-    prefix_at,
-)
+from agentenv.credit import HashedPredictor
+from agentenv.credit.calibration import calibration_by_depth, calibration_of
+from agentenv.credit.predictor import Prefix, SuccessPredictor, predictor_targets, prefix_at
 from agentenv.tree import EpisodeTree
 from agentenv.types import Action, to_observation
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from agentenv.credit import passk_values, prompt_weights, sr_ppo_advantages
+from agentenv.credit import sr_ppo_advantages
+from agentenv.credit.passk_tree import passk_values
+from agentenv.credit.sr_ppo import prompt_weights
 
 P = np.array([[0.2, 0.5, 0.9, 0.4], [0.6, 0.1, 0.3, 0.8]])
 Y = np.array([1.0, 0.0])

@@ -11,12 +11,11 @@ from agentenv.credit import (
     allocate_prefixes,
     allocate_roots,
     effective_ratio,
-    predictor_targets,
-    prefix_at,
-    prefixes_of,
     rtmc_advantages,
     rtmc_visits,
 )
+from agentenv.credit.predictor import predictor_targets, prefix_at
+from agentenv.credit.trace import prefixes_of
 from agentenv.rollout import Rollout
 from agentenv.tree import Anchor
 from agentenv.types import Action, ToolCall

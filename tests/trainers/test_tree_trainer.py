@@ -15,7 +15,8 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from agentenv import TreeArrays
-from agentenv.credit import allocate_prefixes, grpo_advantages, occupancy_weights, prefixes_of, rtmc_advantages
+from agentenv.credit import allocate_prefixes, grpo_advantages, rtmc_advantages, step_weights
+from agentenv.credit.trace import prefixes_of
 from agentenv.serialize import read_trees
 from agentenv.trainers import TreeConfig
 from agentenv.trainers.run_folder import read_metrics
@@ -65,9 +66,7 @@ def test_gradient_equals_the_weighted_policy_gradient(tmp_path, loss_type, weigh
     trees = run.last_trees
     arrays = TreeArrays.from_trees(trees)
     credit = rtmc_advantages(arrays).advantages
-    weight = {"occupancy": occupancy_weights(arrays), "counts": arrays.leaf_counts}.get(
-        weights, (arrays.leaf_counts > 0)
-    ).astype(float)
+    weight = step_weights(arrays, weights)
     run.model.zero_grad()
     loss, total, offset = torch.zeros(()), 0.0, 0
     for tree in trees:
@@ -80,7 +79,7 @@ def test_gradient_equals_the_weighted_policy_gradient(tmp_path, loss_type, weigh
             loss = loss - weight[offset + i] * credit[offset + i] * picked.sum()
             total += weight[offset + i] * len(sampled)
         offset += len(tree)
-    (loss / (512 * arrays.is_trajectory.sum() if loss_type == "dr_grpo" else total)).backward()
+    (loss / (512 * weight[arrays.is_root].sum() if loss_type == "dr_grpo" else total)).backward()
     assert credit.any()
     assert len({round(w, 6) for w in weight[~arrays.is_root]}) > 1 or weights == "unique"
     assert torch.allclose(ours, gradient(run.model), atol=2e-7), (ours - gradient(run.model)).abs().max()

@@ -1,9 +1,9 @@
 """What a step did, for RTMC's signatures: tool calls and shell commands as `FileStep`s.
 
 Source: RTMC (arXiv 2604.11037) and the bash adaptation of a public port of it; deviations are in
-`agentenv.credit.signatures`. A command is named after its first part that is not setup (`cd`, `export`, an assignment,
-`env`, `time`). Decided here, as the ports leave it open: `head` and `tail` view the whole file; a command whose output
-is redirected into a file modifies it, whatever the command; a heredoc is part of the text that is hashed.
+`agentenv.credit.file_signatures`. A command is named after its first part that is not setup (`cd`, `export`, an
+assignment, `env`, `time`). Decided here, as the ports leave it open: `head` and `tail` view the whole file; a command
+whose output is redirected into a file modifies it, whatever the command; a heredoc is part of the text that is hashed.
 """
 
 import posixpath
@@ -11,7 +11,7 @@ import re
 import shlex
 from typing import Any
 
-from agentenv.credit.signatures import FileStep
+from agentenv.credit.file_signatures import FileStep
 from agentenv.types import ToolCall
 
 __all__ = ["describe_call", "describe_command"]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, cast
 import pydantic
 from typing_extensions import override
 
-from agentenv.credit.signatures import FileStep, action_signature, state_signatures
+from agentenv.credit.file_signatures import FileStep, action_signature, state_signatures
 from agentenv.env import Reply
 from agentenv.errors import TaskError, ToolError, WorkspaceError
 from agentenv.protocols import ExecResult, Sandbox, Snapshot

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentenv.credit.signatures import FileStep, action_signature
+from agentenv.credit.file_signatures import FileStep, action_signature
 from agentenv.envs.code_repair import describe_call, describe_command
 from agentenv.types import ToolCall
 

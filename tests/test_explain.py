@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from agentenv.arrays import TreeArrays
-from agentenv.credit import explain, explain_svg, rtmc_advantages
+from agentenv.credit import rtmc_advantages
+from agentenv.explain import explain, explain_svg
 from agentenv.tree import EpisodeTree
 from agentenv.types import Action, ToolCall, to_observation
 
@@ -69,6 +70,25 @@ def test_episode_trees_show_their_tool_calls():
     assert "guess(50)" in text
     assert "I give up, this is f…" in text
     assert "guess(50)" in explain_svg(tree, result)
+
+
+def test_the_first_mixed_tree_is_drawn_with_its_actions():
+    def episodes(word, *rewards):
+        tree = EpisodeTree(to_observation("go"))
+        for reward in rewards:
+            tree.add(0, Action(f"{word} {reward:g}"), reward=reward, terminated=True)
+        return tree
+
+    trees = [episodes("easy", 1.0, 1.0), episodes("open", 0.25, 1.0), episodes("also", 1.0, 0.0)]
+    result = rtmc_advantages(TreeArrays.from_trees(trees))
+    for text in (printed(explain(trees, result)), explain_svg(trees, result)):
+        assert "open 0.25" in text
+        assert "easy" not in text
+        assert "also" not in text
+    assert "also 0" in printed(explain(trees, result, which=2))
+    assert "tree 1: 2 trajectories" in printed(explain(TreeArrays.from_trees(trees), result))
+    alike = [episodes("one", 1.0), episodes("two", 1.0)]
+    assert "one 1" in printed(explain(alike, rtmc_advantages(TreeArrays.from_trees(alike))))
 
 
 def test_large_trees_are_cut_and_say_so():

@@ -5,7 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from agentenv.credit import FileStep, action_signature, rtmc_visits, signature_arrays, state_signatures
+from agentenv.credit import rtmc_visits
+from agentenv.credit.file_signatures import FileStep, action_signature, signature_arrays, state_signatures
 from agentenv.tree import EpisodeTree
 from agentenv.types import Action, to_observation
 

@@ -1,4 +1,4 @@
-"""Drawing an episode tree with its credit: in the terminal, and as SVG."""
+"""Explaining the credit of an episode tree by drawing it: in the terminal, and as SVG."""
 
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentenv.arrays import TreeArrays
+from agentenv.credit import StepAdvantages
 from agentenv.tree import EpisodeTree
-
-from .result import StepAdvantages
+from agentenv.types import Action
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["explain", "explain_svg"]
 
 Label = Callable[[int], str]
+Trees = TreeArrays | EpisodeTree | Sequence[EpisodeTree]
 
 _WIDTH, _HEIGHT, _GAP, _MARGIN = 150, 62, 26, 14
 _GOOD, _BAD, _NONE = (33, 131, 62), (190, 45, 38), (110, 110, 110)
 
 
 def explain(
-    tree: TreeArrays | EpisodeTree,
+    tree: Trees,
     advantages: StepAdvantages,
     *,
-    which: int = 0,
+    which: int | None = None,
     labels: Sequence[str] | None = None,
     most: int = 200,
 ) -> "Tree":
@@ -38,11 +39,11 @@ def explain(
     are indented at forks only, so a long trajectory stays one column.
 
     Args:
-        tree: the trees that `advantages` was computed from, or the one EpisodeTree (its actions are then shown).
+        tree: what `advantages` was computed from: the EpisodeTree, a list of them, or their arrays (which hold no
+            actions: steps are then called by the number of their signature).
         advantages: of any estimator.
-        which: index of the tree to draw.
-        labels: `[N]` what to call each step; default: tool calls or text of an EpisodeTree, else the signature's
-            number.
+        which: index of the tree to draw; default: the first with a success and a failure, or else the first.
+        labels: `[N]` what to call each step; default: its tool calls, or its text.
         most: nodes drawn at most; what is left out is counted.
 
     Raises:
@@ -51,10 +52,11 @@ def explain(
     from rich.text import Text
     from rich.tree import Tree as RichTree
 
-    arrays, nodes, name = _read(tree, advantages, which, labels)
+    arrays, which, name = _read(tree, advantages, which, labels)
+    nodes = np.flatnonzero(arrays.tree_ids == which)
     children = _children(arrays, nodes)
     limit = float(np.abs(advantages.advantages[nodes]).max(initial=0.0))
-    returns = _returns(arrays)
+    returns = arrays.returns
     root = RichTree(f"tree {which}: {int(arrays.leaf_counts[nodes[arrays.is_root[nodes]]].sum())} trajectories")
     stack = [(int(node), root, False) for node in reversed(nodes[arrays.is_root[nodes]])]
     drawn = 0
@@ -80,32 +82,33 @@ def explain(
 
 
 def explain_svg(
-    tree: TreeArrays | EpisodeTree,
+    tree: Trees,
     advantages: StepAdvantages,
     *,
-    which: int = 0,
+    which: int | None = None,
     labels: Sequence[str] | None = None,
     most: int = 200,
 ) -> str:
     """Draws one tree as SVG text: time runs downward, a box per step filled by the sign and size of its advantage.
 
     Args:
-        tree: the trees that `advantages` was computed from, or the one EpisodeTree.
+        tree: what `advantages` was computed from, see `explain`.
         advantages: of any estimator.
-        which: index of the tree to draw.
+        which: index of the tree to draw; default: the first with a success and a failure, or else the first.
         labels: `[N]` what to call each step.
         most: nodes drawn at most, the shallowest first.
 
     Raises:
         ValueError: the lengths differ, or there is no tree of this index.
     """
-    arrays, nodes, name = _read(tree, advantages, which, labels)
+    arrays, which, name = _read(tree, advantages, which, labels)
+    nodes = np.flatnonzero(arrays.tree_ids == which)
     order = nodes[np.argsort(arrays.depths[nodes], kind="stable")][:most]
     kept = set(order.tolist())
     below = _children(arrays, nodes)
     children = {node: [child for child in below[node] if child in kept] for node in kept}
     column = _columns(order, arrays.parents, children)
-    limit, returns = float(np.abs(advantages.advantages[nodes]).max(initial=0.0)), _returns(arrays)
+    limit, returns = float(np.abs(advantages.advantages[nodes]).max(initial=0.0)), arrays.returns
     place = {
         node: (_MARGIN + column[node] * (_WIDTH + 12), _MARGIN + int(arrays.depths[node]) * (_HEIGHT + _GAP))
         for node in kept
@@ -128,27 +131,45 @@ def explain_svg(
 
 
 def _read(
-    tree: TreeArrays | EpisodeTree, advantages: StepAdvantages, which: int, labels: Sequence[str] | None
-) -> tuple[TreeArrays, NDArray[np.int64], Label]:
-    arrays = tree.arrays() if isinstance(tree, EpisodeTree) else tree
+    tree: Trees, advantages: StepAdvantages, which: int | None, labels: Sequence[str] | None
+) -> tuple[TreeArrays, int, Label]:
+    trees = [tree] if isinstance(tree, EpisodeTree) else [] if isinstance(tree, TreeArrays) else list(tree)
+    arrays = tree if isinstance(tree, TreeArrays) else TreeArrays.from_trees(trees)
     if len(advantages) != len(arrays) or (labels is not None and len(labels) != len(arrays)):
         got = len(advantages) if labels is None else f"{len(advantages)} and {len(labels)}"
         msg = f"advantages and labels must have one entry per node, {len(arrays)}; got {got}"
         raise ValueError(msg)
+    if which is None:
+        which = _first_mixed(arrays)
     if not 0 <= which < arrays.num_trees:
         msg = f"which must be a tree index in [0, {arrays.num_trees}), got {which}"
         raise ValueError(msg)
+    actions = [node.action for one in trees for node in one.nodes]
 
     def name(node: int) -> str:
         if labels is not None:
             return _short(labels[node])
-        if isinstance(tree, EpisodeTree):
-            action = tree.nodes[node].action
-            calls = [f"{call.name}({_arguments(call.arguments)})" for call in action.tool_calls] if action else []
-            return _short("; ".join(calls) or (action.content if action else ""))
+        if actions:
+            return _short(_spoken(actions[node]))
         return f"action {arrays.action_ids[node]}"
 
-    return arrays, np.flatnonzero(arrays.tree_ids == which), name
+    return arrays, which, name
+
+
+def _first_mixed(arrays: TreeArrays) -> int:
+    """Returns the first tree that holds a success and a failure; 0 where none does."""
+    won = np.bincount(arrays.tree_ids[arrays.succeeded], minlength=arrays.num_trees)
+    ended = np.bincount(arrays.tree_ids[arrays.is_trajectory], minlength=arrays.num_trees)
+    mixed = (won > 0) & (won < ended)
+    return int(np.argmax(mixed)) if mixed.any() else 0
+
+
+def _spoken(action: Action | None) -> str:
+    """What an action did: its tool calls, or its text."""
+    if action is None:
+        return ""
+    calls = [f"{call.name}({_arguments(call.arguments)})" for call in action.tool_calls]
+    return "; ".join(calls) or str(action.content)
 
 
 def _arguments(arguments: object) -> str:
@@ -168,13 +189,6 @@ def _children(arrays: TreeArrays, nodes: NDArray[np.int64]) -> dict[int, list[in
     for node in nodes[~arrays.is_root[nodes]]:
         below[int(arrays.parents[node])].append(int(node))
     return below
-
-
-def _returns(arrays: TreeArrays) -> NDArray[np.float64]:
-    total = arrays.rewards.copy()
-    for level in arrays.levels[1:]:
-        total[level] += total[arrays.parents[level]]
-    return total
 
 
 def _ending(arrays: TreeArrays, node: int, returns: NDArray[np.float64]) -> str:

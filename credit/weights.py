@@ -1,0 +1,150 @@
+"""What every step weighs in a loss, and in the means that estimators pool: part of an estimator's contract.
+
+Letters: `N` nodes. With `w` from `step_weights`, the update is `sum over steps of w * advantage * grad log pi`. A fork
+is several independent draws from one node. `docs/credit.md` says which weights keep the update unbiased, and when.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from agentenv.arrays import TreeArrays
+
+from .groups import group_sums, ratio
+from .passes import check_arrays, sum_below
+
+__all__ = ["Weighing", "Weights", "is_chains", "occupancy_weights", "sample_deviation", "step_weights", "weigh"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+Weights = Literal["occupancy", "counts", "unique"] | ArrayLike
+"""How steps are weighed: a name that `step_weights` knows, or `[N]` numbers."""
+
+
+def step_weights(tree: TreeArrays, weights: Weights = "occupancy") -> FloatArray:
+    """Computes the weight of every step.
+
+    - `"occupancy"`: how often the policy itself would come through the step, see `occupancy_weights`.
+    - `"counts"`: the trajectories through the step, `TreeArrays.leaf_counts`: where an allocator spent its budget.
+    - `"unique"`: 1, each step once.
+    - numbers `[N]`: these.
+
+    Without forks below the roots, the first three are the same. A root's entry is the sum of its children's.
+
+    Args:
+        tree: `[N]`
+        weights: which.
+
+    Returns:
+        `[N]`, 0 where no valid trajectory passes.
+
+    Raises:
+        ValueError: an unknown name, numbers of the wrong length, or one that is negative or not finite.
+    """
+    check_arrays(tree)
+    live = tree.leaf_counts > 0
+    if isinstance(weights, str):
+        if weights == "occupancy":
+            return occupancy_weights(tree)
+        if weights == "counts":
+            return tree.leaf_counts.astype(np.float64)
+        if weights == "unique":
+            return np.where(tree.is_root, _children(tree), live).astype(np.float64)
+        msg = f"weights must be 'occupancy', 'counts', 'unique' or [N] numbers, got {weights!r}"
+        raise ValueError(msg)
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape != (len(tree),):
+        msg = f"weights must have shape [N] = [{len(tree)}], one entry per node, got {list(given.shape)}"
+        raise ValueError(msg)
+    bad = ~(np.isfinite(given) & (given >= 0))
+    if bad.any():
+        i = int(np.argmax(bad))
+        msg = f"weights must be finite and at least 0; weights[{i}] is {given[i]}"
+        raise ValueError(msg)
+    return np.where(live, given, 0.0)
+
+
+def occupancy_weights(tree: TreeArrays) -> FloatArray:
+    """Computes how often the policy itself would come through every step: each fork splits its weight evenly.
+
+        w_child = w_parent / (children of the parent)          w_root = children of the root
+
+    so every rollout from a root weighs 1, however many continuations an allocator added below it. Children of a node
+    are independent draws from it. Where no choice of an anchor looked at what came after the anchor, the weighted sum
+    of any function of steps is therefore, in expectation, what as many independent chains as the root has children
+    would give. Where the choice looked (TRACE's does), every anchor adds `Cov(1 / children, what its first child saw)`.
+
+    Without forks below the roots this is `leaf_counts`. Steps that no valid trajectory passes have 0, and are no
+    children.
+
+    Returns:
+        `[N]`, roots included.
+    """
+    check_arrays(tree)
+    if is_chains(tree):
+        return tree.leaf_counts.astype(np.float64)
+    live = tree.leaf_counts > 0
+    children = _children(tree)
+    weights = np.where(tree.is_root, children, 0).astype(np.float64)
+    share = ratio(live, children[tree.parents])
+    for level in tree.levels[1:]:
+        weights[level] = weights[tree.parents[level]] * share[level]
+    return weights
+
+
+def _children(tree: TreeArrays) -> IntArray:
+    """Counts the children of every node that a valid trajectory passes: `[N]`."""
+    return np.bincount(tree.parents[(tree.leaf_counts > 0) & ~tree.is_root], minlength=len(tree))
+
+
+def is_chains(tree: TreeArrays) -> bool:
+    """Tells whether no two valid trajectories share a step."""
+    return int(np.where(tree.is_root, 0, tree.leaf_counts).max(initial=0)) <= 1
+
+
+@dataclass(frozen=True, eq=False)
+class Weighing:
+    """The weights of steps, and of the trajectories through them; the same for `"occupancy"` and `"counts"`."""
+
+    steps: FloatArray  # [N] weight of the step into node i, 0 where no valid trajectory passes
+    below: FloatArray  # [N] sum of the weights of the leaves of the trajectories through node i
+
+    def of_steps(self, sums: FloatArray) -> FloatArray:
+        """Turns sums `[N]` over the trajectories through a step into the step's mean times the step's weight."""
+        return sums if self.steps is self.below else sums * ratio(self.steps, self.below)
+
+
+def weigh(tree: TreeArrays, weights: Weights) -> Weighing:
+    """Reads weights for an estimator that pools: a trajectory weighs what its last step does."""
+    steps = step_weights(tree, weights)
+    if isinstance(weights, str) and (weights == "counts" or is_chains(tree)):
+        return Weighing(steps, steps)
+    below = sum_below(tree, np.where(tree.is_trajectory, steps, 0.0))
+    return Weighing(below if isinstance(weights, str) and weights == "occupancy" else steps, below)
+
+
+def sample_deviation(
+    ids: IntArray, spread: FloatArray, total: FloatArray, squares: FloatArray, *, size: int, ddof: int = 1
+) -> FloatArray:
+    """Computes the standard deviation of weighted samples in groups: `sqrt(sum w (x - mean)^2 / (W - ddof W2 / W))`.
+
+    `W` and `W2` are sums of the weights and of their squares over the samples of a group; with weights of 1 this is the
+    usual deviation with `n - ddof`.
+
+    Args:
+        ids: `[n]` group of each entry, in [0, size).
+        spread: `[n]` weighted squared distances from the group's mean, each summed over the samples of an entry.
+        total: `[n]` weights, likewise.
+        squares: `[n]` squared weights, likewise.
+        size: number of groups K.
+        ddof: 1 for the sample deviation, 0 for the population's.
+
+    Returns:
+        `[K]`, 0 for a group of one sample.
+    """
+    whole = group_sums(ids, total, size)
+    freedom = whole - ddof * ratio(group_sums(ids, squares, size), whole)
+    return np.sqrt(ratio(group_sums(ids, spread, size), np.where(freedom > 1e-12 * whole, freedom, 0.0)))
