@@ -1,13 +1,15 @@
 """Hidden cases: an expression to evaluate on the submission, and the value or the exception that it must give."""
 
 import ast
+import builtins
 import math
 from functools import cached_property
 from typing import Any, cast
 
 import pydantic
 
-from .guest import encode
+from .outcomes import Outcome
+from .wire import decode, encode, sort_key
 
 __all__ = ["Case", "matches", "parse_python"]
 
@@ -32,7 +34,8 @@ class Case(pydantic.BaseModel):
         call: Python source. Its last statement is the expression whose value counts; earlier ones prepare it.
         expected: the value as a Python literal, e.g. `(1, [2.5], {'a': None})`. The type counts: `1` is not `1.0`.
         raises: instead of a value, the name of the exception that it must raise; of a subclass will do. Names of
-            exceptions that are not built in carry their module: `shop.errors.OutOfStock`.
+            exceptions that are not built in carry their module: `shop.errors.OutOfStock`. Of a class with several bases
+            the first counts, and the first built-in one.
         tolerance: how far floats may be off, absolutely and relatively.
     """
 
@@ -74,12 +77,52 @@ class Case(pydantic.BaseModel):
             msg = f"expected must be a Python literal, got {self.expected!r:.200}: {error}"
             raise ValueError(msg) from None
 
-    def accepts(self, answer: dict[str, Any]) -> bool:
-        """Whether what a worker answered is what the case wants."""
+    def accepts(self, outcome: Outcome, reference: Outcome | None = None) -> bool:
+        """Whether what became of the call is what the case wants.
+
+        Args:
+            outcome: of the submission.
+            reference: of the task's own solution. It tells what `raises` derives from; without it, a subclass of an
+                exception that is not built in is not accepted.
+        """
         if self.raises:
-            raised = answer.get("raised")
-            return isinstance(raised, list) and self.raises in raised
-        return "value" in answer and matches(self.wire, answer["value"], self.tolerance)
+            return outcome.kind == "raised" and self._is_raised(outcome.names, reference)
+        try:
+            return outcome.kind == "returned" and matches(self.wire, outcome.value, self.tolerance)
+        except RecursionError:
+            return False
+
+    def may_derive(self, outcome: Outcome) -> bool:
+        """Whether it depends on what `raises` derives from if an outcome is what the case wants."""
+        return outcome.kind == "raised" and "." in self.raises and self.raises in outcome.names[1:]
+
+    def explain(self, outcome: Outcome) -> str:
+        """Says what was wanted and what became of the call, for whoever wrote the task."""
+        wanted = f"`{self.call}` raises {self.raises}" if self.raises else f"`{self.call}` == {self.expected}"
+        if outcome.kind != "returned":
+            return f"{wanted}: {outcome.reason}"
+        return f"{wanted}: it returned {_shown(outcome.value)}"
+
+    def _is_raised(self, names: tuple[str, ...], reference: Outcome | None) -> bool:
+        wanted = self.raises
+        if "." not in wanted:
+            kind = getattr(builtins, wanted, None)
+            return (kind.__name__ if isinstance(kind, type) else wanted) in names  # IOError is OSError
+        if wanted not in names:
+            return False
+        above = names[names.index(wanted) :]
+        if above == names:
+            return True
+        known = reference.names if reference is not None and wanted in reference.names else ()
+        return bool(known) and above == known[known.index(wanted) :]
+
+
+def _shown(value: Any) -> str:
+    """Returns a value as it is written in Python; its encoding where that is none of a plain value."""
+    try:
+        return f"{decode(value)!r:.200}"
+    except Exception:  # noqa: BLE001  whatever is wrong with what a submission made
+        return f"{value!r:.200}"
 
 
 def matches(expected: Any, found: Any, tolerance: float = 0.0) -> bool:
@@ -96,6 +139,9 @@ def matches(expected: Any, found: Any, tolerance: float = 0.0) -> bool:
         return False
     if "f" in left:
         return _same_float(left["f"], right["f"], tolerance)
+    for tag in ("d", "s", "z"):  # equal whatever their order
+        if tag in left and isinstance(right[tag], list):
+            return matches(sorted(left[tag], key=sort_key), sorted(right[tag], key=sort_key), tolerance)
     return "o" not in left and all(matches(left[key], right[key], tolerance) for key in left)
 
 

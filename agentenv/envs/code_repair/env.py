@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -13,7 +12,7 @@ from agentenv.credit.file_signatures import FileStep, action_signature, state_si
 from agentenv.env import Reply
 from agentenv.errors import TaskError, ToolError, WorkspaceError
 from agentenv.protocols import ExecResult, Sandbox, Snapshot
-from agentenv.sandboxes import SandboxSpec, open_sandbox
+from agentenv.sandboxes import open_sandbox
 from agentenv.signatures import digest
 from agentenv.tasks import State
 from agentenv.tool_env import ToolEnv
@@ -23,10 +22,9 @@ from agentenv.types import Action, Message
 from .commands import describe_call
 from .grading import Grader
 from .library import bundled_tasks
-from .pytest_files import FOLDER, install_pytest, pytest_archive
+from .pytest_files import install_pytest, pytest_archive
 from .reading import read_tasks
 from .submissions import OpenSandbox, collect_submission, spec_of
-from .suites import TestSuite
 from .swebench import is_swebench, read_swebench
 from .tasks import RepairTask
 
@@ -133,14 +131,12 @@ class CodeRepair(ToolEnv):
 
     @override
     def make_sandbox(self) -> Sandbox:
-        suite = self.task.suite
-        if suite is None:
-            return self._open(spec_of(self.task))
-        sandbox = self._open(_testing_spec(self.task, suite))
-        if self.task.image or self._is_restoring:  # an image brings what its tests need; so does a snapshot
+        sandbox = self._open(spec_of(self.task))
+        if not self.task.uses_pytest or self._is_restoring:  # a snapshot brings it
             return sandbox
+        python = self.task.suite.python if self.task.suite else "python3"
         try:
-            install_pytest(sandbox, pytest_archive(self._open))
+            install_pytest(sandbox, pytest_archive(self._open, self.task.image, python), python)
         except BaseException:
             sandbox.close()
             raise
@@ -386,7 +382,7 @@ class CodeRepair(ToolEnv):
 
 def _setting(task: RepairTask) -> tuple[object, ...]:
     """What of a task's sandbox is no file, and so in no snapshot of it."""
-    return task.image, task.suite and task.suite.source
+    return task.image, task.uses_pytest, task.suite and task.suite.source
 
 
 def _refuse_swebench(rows: Sequence[Any]) -> None:
@@ -394,14 +390,6 @@ def _refuse_swebench(rows: Sequence[Any]) -> None:
     for row in rows if isinstance(rows, list | tuple) else ():
         if isinstance(row, Mapping) and is_swebench(cast("Mapping[str, Any]", row)):
             read_swebench(cast("Mapping[str, Any]", row))
-
-
-def _testing_spec(task: RepairTask, suite: TestSuite) -> SandboxSpec:
-    """Returns the spec of a sandbox whose commands can import pytest, and the workspace's packages."""
-    spec = spec_of(task)
-    places = [f"/tmp/{FOLDER}"] if task.image is None else []  # noqa: S108
-    places += ["/workspace" if folder == "." else f"/workspace/{folder}" for folder in suite.source]
-    return replace(spec, env={**spec.env, "PYTHONPATH": ":".join(places)})
 
 
 def _text(value: str, name: str) -> str:

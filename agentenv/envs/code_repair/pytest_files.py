@@ -1,6 +1,6 @@
 """pytest for sandboxes that have none: the pure-Python packages that this process imports, compiled in a sandbox.
 
-They go below the sandbox's `/tmp`, outside of the workspace. An image that has its own pytest keeps it.
+They go into `FOLDER` below the sandbox's `/tmp`, outside of the workspace. An image that has its own pytest keeps it.
 """
 
 import functools
@@ -14,12 +14,10 @@ from agentenv.errors import MissingDependencyError, SandboxError
 from agentenv.protocols import Sandbox
 from agentenv.sandboxes import SandboxSpec
 
+from .interpreter import FOLDER
 from .submissions import OpenSandbox
 
-__all__ = ["FOLDER", "install_pytest", "pytest_archive"]
-
-FOLDER = ".pytest"
-"""Where they are, in the sandbox's folder for temporary files."""
+__all__ = ["install_pytest", "pytest_archive"]
 
 _PACKAGES = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments")
 _OPTIONAL = ("py", "exceptiongroup", "tomli", "typing_extensions")  # some versions of pytest or Python need them

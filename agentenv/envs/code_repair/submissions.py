@@ -11,15 +11,15 @@ from agentenv.protocols import Sandbox
 from agentenv.sandboxes import SandboxSpec
 from agentenv.sandboxes.opening import origin_of
 
+from .interpreter import ENV, testing_env
 from .repositories import check_out
 from .tasks import PROTECTED, RepairTask
 
-__all__ = ["ENV", "OpenSandbox", "Submission", "collect_submission", "is_allowed", "lay_over", "solution_of", "spec_of"]
+__all__ = ["OpenSandbox", "Submission", "collect_submission", "is_allowed", "lay_over", "solution_of", "spec_of"]
 
 OpenSandbox = Callable[[SandboxSpec], Sandbox]
 """Opens a `Sandbox`."""
 
-ENV = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 _MAX_FILES = 200
 _MAX_BYTES = 2 << 20
 
@@ -49,7 +49,8 @@ def spec_of(task: RepairTask) -> SandboxSpec:
     """Returns the sandbox that a task starts in."""
     files = task.workspace()
     base = check_out(task.base, tuple(sorted(files.items()))) if task.base else files
-    return SandboxSpec(base=base, env=ENV, image=task.image)
+    env = testing_env(task.suite.source if task.suite else (".",)) if task.uses_pytest else ENV
+    return SandboxSpec(base=base, env=env, image=task.image)
 
 
 def is_allowed(path: str, task: RepairTask) -> bool:

@@ -32,12 +32,16 @@ class SuiteVerdict:
         total: tests there are.
         reasons: what was wrong.
         tampered: a test passed that no right solution passes.
+        guess_rate: how likely guessing is not found out, see `Plan.guess_rate`.
+        details: what was wrong, for whoever wrote the task.
     """
 
     passed: int
     total: int
     reasons: tuple[str, ...] = ()
     tampered: bool = False
+    guess_rate: float = 0.0
+    details: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,14 @@ class SuiteGrader:
 
     Attributes:
         open: opens a sandbox.
-        rounds: runs in which the tests of `fail_to_pass` take part.
+        rounds: runs in which the tests with twins take part. Guessing which runs have the twin of one test is right in
+            one case of `2 ** rounds - 2`: 1,022 with ten. Each run costs a sandbox and the tests' own time; only what
+            passes comes to the last, for the first real test that fails, or twin that passes, ends it.
         secret: what is drawn depends on; equal gradings with an equal secret are equal.
     """
 
     open: OpenSandbox
-    rounds: int = 3
+    rounds: int = 10
     secret: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
     def __post_init__(self) -> None:
@@ -66,24 +72,27 @@ class SuiteGrader:
             SandboxError: a sandbox broke; there is no verdict.
             TaskError: the task's own solution does not pass.
         """
-        plan = _plan_of(self.open, _Keyed(task, suite))
+        plan = _plan_of(self.open, _Keyed(task, suite), self.secret)
         names = suite.fail_to_pass + suite.pass_to_pass
         generator = self._generator(task, submission)
         tally = _Tally(names)
         with closing(open_suite(self.open, task, suite)) as sandbox:
             if problem := lay_over(sandbox, task, submission):
-                return SuiteVerdict(0, len(names), (problem,))
+                return SuiteVerdict(0, len(names), (problem,), details=(problem,))
             for run in draw_runs(plan, self.rounds, generator):
                 report = run_suite(sandbox, task, suite, run, generator)
                 if problem := report.problem or tally.add(run, report):
-                    return SuiteVerdict(0, len(names), (problem,), report.tampered)
-                if tally.wrong and stop_early:
+                    details = (f"{problem} {report.detail}".strip(),)
+                    return SuiteVerdict(0, len(names), (problem,), report.tampered, details=details)
+                if stop_early and (tally.wrong or tally.is_tampered()):
                     break
-            else:
-                if tally.is_tampered():
-                    why = "a test passed with a right expectation and with a wrong one: it was tampered with"
-                    return SuiteVerdict(0, len(names), (why,), tampered=True)
-        return SuiteVerdict(len(tally.right - tally.wrong.keys()), len(names), tuple(tally.wrong.values()))
+        if not (tally.wrong and stop_early) and tally.is_tampered():
+            why = "a test passed with a right expectation and with a wrong one: it was tampered with"
+            return SuiteVerdict(0, len(names), (why,), tampered=True, details=(why,))
+        wrong, details = tuple(tally.wrong.values()), tuple(f"{name}: {why}" for name, why in tally.wrong.items())
+        guess_rate = plan.guess_rate(self.rounds)
+        passed = len(tally.right - tally.wrong.keys())
+        return SuiteVerdict(passed, len(names), wrong, guess_rate=guess_rate, details=details)
 
     def _generator(self, task: RepairTask, submission: Submission) -> np.random.Generator:
         text = json.dumps([self.secret, task.id, submission.digest])
@@ -125,7 +134,9 @@ class _Tally:
         return ""
 
     def is_tampered(self) -> bool:
-        """Whether a test passed as it is, always, and also with a wrong expectation. Wrong code may pass one of them.
+        """Whether a test passed as it is, in every run so far, and also with a wrong expectation.
+
+        Wrong code may pass one of them.
 
         The parameters of a function are told apart by their place: a twin's may have other names.
         """
@@ -157,5 +168,5 @@ class _Keyed:
 
 
 @functools.lru_cache(maxsize=256)
-def _plan_of(open_: OpenSandbox, keyed: _Keyed) -> Plan:
-    return make_plan(open_, keyed.task, keyed.suite)
+def _plan_of(open_: OpenSandbox, keyed: _Keyed, secret: str) -> Plan:
+    return make_plan(open_, keyed.task, keyed.suite, secret=secret)

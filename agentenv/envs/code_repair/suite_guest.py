@@ -1,6 +1,6 @@
 """What runs inside grading sandboxes for a hidden test suite: pytest, and a recorder that reports to the outside.
 
-This file is read as text and run with `python3 -I -B -c`. It gets one request on standard input. The code under test
+It is run as text, see `interpreter.guest_argv`, and gets one request on standard input. The code under test
 shares this interpreter, so nothing in here is a secret from code that looks for it; that some of the tests it runs must
 fail, and which, only the outside knows (see `twins.py`).
 
@@ -106,18 +106,19 @@ def run_suite(request: dict[str, Any], send: Any) -> int:
     ini = f"{home}/pytest.ini"
     with open(ini, "w", encoding="utf-8") as file:  # noqa: PTH123
         file.write(request["ini"])
-    sys.path.append(home)
+    sys.path.insert(0, home)
     import pytest
 
     def enter() -> None:
-        """Lets the workspace be imported from: after the standard library, before installed packages."""
-        installed = (n for n, path in enumerate(sys.path) if path == home or path.endswith("-packages"))
-        position = next(installed, len(sys.path))
-        sys.path[position:position] = [here if folder == "." else f"{here}/{folder}" for folder in request["source"]]
+        """Makes `sys.path`, `sys.argv` and the variables those of `python3 -m pytest` in the workspace."""
+        sources = [here if folder == "." else f"{here}/{folder}" for folder in request["source"]]
+        sys.path[:1] = [here, home, *sources]
+        sys.argv[:] = [f"{home}/pytest/__main__.py", "-q"]
+        os.environ.update(request["env"])
 
     arguments = [
-        *("-c", ini, "--rootdir", here, "--confcutdir", here, "--import-mode=append"),
-        *("--assert=plain", "-p", "no:cacheprovider", "-q", "--tb=no", "--color=no"),
+        *("-c", ini, "--rootdir", here, "--confcutdir", here),
+        *("--assert=plain", "-q", "--tb=no", "--color=no"),
         *(word for plugin in request["plugins"] for word in ("-p", plugin)),
         *dict.fromkeys(name.partition("::")[0] for name in request["functions"]),
     ]
@@ -132,7 +133,6 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     send = sealed_writer(out, bytes.fromhex(request.pop("key")))
     send("begun")
     try:

@@ -1,5 +1,6 @@
 """What is found out about a hidden suite before it grades, and what the runs of a grading shall be."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -45,6 +46,13 @@ class Plan:
         """All functions."""
         return self.deciding + self.others
 
+    def guess_rate(self, rounds: int) -> float:
+        """Returns how likely guessing is right, in every run, on whether one test of `fail_to_pass` is a twin.
+
+        `1 / (2^rounds - 2)`, for there are as many patterns; 1 where a test has no twin.
+        """
+        return 1 / ((1 << rounds) - 2) if all(name in self.sites for name in self.deciding) else 1.0
+
     @property
     def sampled(self) -> tuple[str, ...]:
         """The others that have twins."""
@@ -54,18 +62,21 @@ class Plan:
 def draw_runs(plan: Plan, rounds: int, generator: np.random.Generator) -> list[Run]:
     """Returns the runs of one grading.
 
-    The first has all tests, the others those of `fail_to_pass`, and the second also the others with twins. Every
-    function with twins is real at least once and replaced at least once; beyond that each is drawn for itself.
+    The first has all tests, the others those of `fail_to_pass` and the others with twins. Every function with twins is
+    real in some runs and replaced in some, which is drawn for itself: who makes a test pass has to guess all of it.
     """
     replaced: list[dict[str, Site]] = [{} for _ in range(rounds)]
-    common = _draw_pattern(rounds, generator)
-    for name in plan.deciding:
-        for number, twin in enumerate(common if plan.together else _draw_pattern(rounds, generator)):
-            if twin and name in plan.sites:
-                replaced[number][name] = _draw_site(plan.sites[name], generator)
-    for name in plan.sampled:
-        replaced[int(generator.integers(2))][name] = _draw_site(plan.sites[name], generator)
-    functions = [plan.functions, plan.deciding + plan.sampled, *[plan.deciding] * (rounds - 2)]
+    if plan.together:
+        for number, twin in enumerate(_draw_pattern(rounds, generator)):
+            if twin and plan.sites:
+                which = int(generator.integers(min(map(len, plan.sites.values()))))
+                replaced[number] = {name: found[which] for name, found in plan.sites.items()}
+    else:
+        for name in plan.deciding + plan.sampled:
+            for number, twin in enumerate(_draw_pattern(rounds, generator)):
+                if twin and name in plan.sites:
+                    replaced[number][name] = _draw_site(plan.sites[name], generator)
+    functions = [plan.functions, *[plan.deciding + plan.sampled] * (rounds - 1)]
     return [Run(names, twins) for names, twins in zip(functions, replaced, strict=True)]
 
 
@@ -82,10 +93,16 @@ def _draw_site(sites: tuple[Site, ...], generator: np.random.Generator) -> Site:
     return chosen[int(generator.integers(len(chosen)))]
 
 
-def make_plan(open_: OpenSandbox, task: RepairTask, suite: TestSuite) -> Plan:
+def make_plan(open_: OpenSandbox, task: RepairTask, suite: TestSuite, *, secret: str = "") -> Plan:
     """Returns what is to be known of a suite; its twins are tried on the task's solution, where there is one.
 
     Without a solution, only places are used of which it is certain that a right solution fails them.
+
+    Args:
+        open_: opens sandboxes.
+        task: the task.
+        suite: its suite.
+        secret: what depends on it: how places are wrong that are wrong in one way only.
 
     Raises:
         TaskError: a file with tests is missing, or the solution does not pass.
@@ -100,13 +117,16 @@ def make_plan(open_: OpenSandbox, task: RepairTask, suite: TestSuite) -> Plan:
         return _plan(deciding, others, sites, dropped, together=False)
     with closing(open_suite(open_, task, suite)) as sandbox:
         _lay_solution(sandbox, task)
-        trial = _Trial(sandbox, task, suite, np.random.default_rng(0))
+        seed = hashlib.sha256(f"{secret} {task.id}".encode()).digest()
+        trial = _Trial(sandbox, task, suite, np.random.default_rng([*seed]))
         real = trial.run(deciding + others, {})
         _require_pass(real, task, suite, deciding + others)
         part = (*deciding, *(name for name in others if name in sites))
         _require_pass(trial.run(part, {}), task, suite, part)
         sites = trial.sift(part, sites, real, dropped)
-        together = not trial.stand_together(part, sites, real)
+        together = not trial.stand_apart(part, sites, real)
+        if together:
+            sites = trial.sift_together(part, sites, real, dropped)
     return _plan(deciding, others, sites, dropped, together=together)
 
 
@@ -137,16 +157,31 @@ class _Trial:
             twins = {name: found[number] for name, found in settled.items() if number < len(found)}
             report = self.run(names, twins)
             for name, site in twins.items():
-                if report.problem or any(
-                    words == ("passed", "passed") for words in zip(real.words(name), report.words(name), strict=False)
-                ):
+                if report.problem or _passes(real, report, name):
                     why = report.problem or "it passes on the solution"
                     dropped[f"{name}: twin {number + 1}, {site.kind}"] = why
                 else:
                     kept[name].append(site)
         return {name: tuple(found) for name, found in kept.items()}
 
-    def stand_together(self, names: tuple[str, ...], sites: Mapping[str, tuple[Site, ...]], real: Report) -> bool:
+    def sift_together(
+        self, names: tuple[str, ...], sites: Mapping[str, tuple[Site, ...]], real: Report, dropped: dict[str, str]
+    ) -> dict[str, tuple[Site, ...]]:
+        """Returns places of which the first ones fail together, the second ones, and so on, each wrong in one way."""
+        deciding = {*map(function_of, self.suite.fail_to_pass)}
+        able = {name: found for name, found in sites.items() if found and name in deciding}
+        kept: dict[str, list[Site]] = {name: [] for name in able}
+        for number in range(_SITES if able else 0):
+            twins = {name: _fixed(found[number % len(found)], self.generator) for name, found in able.items()}
+            report = self.run(names, twins)
+            if report.problem or any(_passes(real, report, name) for name in twins):
+                dropped[f"all together, {number + 1}"] = report.problem or "one passes on the solution"
+                continue
+            for name, site in twins.items():
+                kept[name].append(site)
+        return {name: tuple(found) for name, found in kept.items()}
+
+    def stand_apart(self, names: tuple[str, ...], sites: Mapping[str, tuple[Site, ...]], real: Report) -> bool:
         """Whether no test fails because another is replaced. Every two are tried, each replaced beside the other."""
         able = [name for name in names if sites.get(name)]
         for bit in range((len(able) - 1).bit_length() if able else 0):
@@ -158,10 +193,17 @@ class _Trial:
         return True
 
 
+def _passes(real: Report, twins: Report, name: str) -> bool:
+    """Whether a test of a function passes as it is, and as a twin."""
+    return ("passed", "passed") in zip(real.words(name), twins.words(name), strict=False)
+
+
 def _settled(site: Site, generator: np.random.Generator) -> Site:
     """Returns a place that is wrong in one way only, where trying one way does not speak for another."""
-    if site.sure:
-        return site
+    return site if site.sure else _fixed(site, generator)
+
+
+def _fixed(site: Site, generator: np.random.Generator) -> Site:
     edits = site.make(generator)
 
     def same(_: np.random.Generator) -> tuple[Edit, ...]:

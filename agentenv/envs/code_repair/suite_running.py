@@ -8,14 +8,14 @@ import secrets
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agentenv.protocols import ExecResult, Sandbox
 
-from .pytest_files import FOLDER, install_pytest, pytest_archive
+from .interpreter import FOLDER, GUEST_ENV, guest_argv, guest_source
+from .pytest_files import install_pytest, pytest_archive
 from .submissions import OpenSandbox, spec_of
 from .suites import TestSuite, read_id
 from .tasks import RepairTask
@@ -23,7 +23,7 @@ from .twins import Site, apply_edits
 
 __all__ = ["Report", "Run", "function_of", "open_suite", "read_lines", "run_suite"]
 
-_GUEST = (Path(__file__).parent / "suite_guest.py").read_text(encoding="utf-8")
+_GUEST = guest_source("suite_guest")
 _OUTPUT = 32 << 20
 _TESTS_FAILED = 1  # pytest's exit status; there is always one test that must fail
 _ORDER = ("passed", "skipped", "error", "failed")
@@ -137,10 +137,10 @@ def _run(sandbox: Sandbox, task: RepairTask, suite: TestSuite, run: Run, generat
         "functions": [*run.functions, *controls],
         "source": suite.source,
         "plugins": suite.plugins,
+        "env": {"PYTHONPATH": spec_of(task).env["PYTHONPATH"]},
     }
-    flags = () if task.image else ("-S",)  # an image may bring packages
-    argv = [suite.python, "-I", "-B", *flags, "-c", _GUEST]
-    result = sandbox.exec(argv, stdin=json.dumps(request), timeout_s=suite.timeout_s)
+    argv = guest_argv(_GUEST, python=suite.python)
+    result = sandbox.exec(argv, stdin=json.dumps(request), timeout_s=suite.timeout_s, env=GUEST_ENV)
     report = read_lines(result, key)
     return report if report.problem else _check(report.outcomes, run, controls)
 

@@ -1,6 +1,9 @@
 """What a repair task is."""
 
 import ast
+import functools
+import re
+from pathlib import PurePosixPath
 
 import pydantic
 
@@ -21,7 +24,9 @@ PROTECTED = (
     "conftest.py",
     "*/conftest.py",
     "sitecustomize.py",
+    "*/sitecustomize.py",
     "usercustomize.py",
+    "*/usercustomize.py",
     "*.pth",
     "setup.py",
     "setup.cfg",
@@ -32,6 +37,7 @@ PROTECTED = (
 """Files that are never part of a submission, whatever `editable` says: they steer how code is tested."""
 
 VISIBLE_TESTS = "tests/test_visible.py"
+_PYTEST = re.compile(r"^(async )?def test|^\s*(import|from) pytest\b", re.MULTILINE)
 
 
 class TestProgram(pydantic.BaseModel):
@@ -101,6 +107,11 @@ class RepairTask(Task):
         parse_python(self.setup, "setup")
         return self
 
+    @functools.cached_property
+    def uses_pytest(self) -> bool:
+        """Whether its tests are pytest's: those of a suite, and visible ones that `unittest` would not find."""
+        return self.suite is not None or "pytest" in self.test_command or any(map(_is_pytest, self.files.items()))
+
     def workspace(self) -> dict[str, str]:
         """Returns the files that the agent finds, those of `base` apart; the visible tests are among them."""
         files = dict(self.files)
@@ -120,6 +131,14 @@ class RepairTask(Task):
         """
         files = self.workspace()
         return files[path].encode() if path in files or self.base is None else read_file(self.base, path)
+
+
+def _is_pytest(file: tuple[str, str]) -> bool:
+    """Whether a visible file has tests that only pytest finds: functions outside of classes, or what imports pytest."""
+    path, source = file
+    name = PurePosixPath(path).name
+    is_test = name.startswith("test") or name.endswith("_test.py")
+    return path.startswith("tests/") and path.endswith(".py") and is_test and _PYTEST.search(source) is not None
 
 
 def write_visible_tests(task: RepairTask) -> str:

@@ -29,7 +29,7 @@ MEMORY = """
 import os, pytest, inspect, zlib
 
 run = pytest.Function.runtest
-STEP, BASE = 16, 200
+STEP, BASE = 4, 200
 start = os.getpid()
 
 def advance(to):

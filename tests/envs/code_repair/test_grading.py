@@ -5,17 +5,16 @@ import json
 import math
 import os
 import signal
-import threading
-import time
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentenv.envs.code_repair import Case, Grader, RepairTask, Submission, TestProgram, matches, read_case
-from agentenv.envs.code_repair.grading import read_answer
-from agentenv.envs.code_repair.guest import decode, encode
+from agentenv.envs.code_repair import Case, Grader, RepairTask, Submission, TestProgram, matches, outcomes, read_case
+from agentenv.envs.code_repair.outcomes import Outcome, read_outcome
+from agentenv.envs.code_repair.wire import decode, encode
 from agentenv.errors import SandboxError, TaskError
 from agentenv.protocols import ExecResult
 from agentenv.sandboxes import open_sandbox
@@ -60,6 +59,14 @@ def test_encodings_match_exactly_where_type_and_value_are_equal(left, right):
     assert matches(encode(left), encode(right)) == same(left, right)
 
 
+def returned(value):
+    return Outcome("returned", value=encode(value))
+
+
+def raised(*names):
+    return Outcome("raised", names=names)
+
+
 class Sub(int):
     pass
 
@@ -85,22 +92,34 @@ class Sub(int):
     ],
 )
 def test_cases_compare_by_type_and_value(expected, value, right):
-    assert Case(call="f()", expected=expected).accepts({"value": encode(value)}) is right
+    assert Case(call="f()", expected=expected).accepts(returned(value)) is right
 
 
 def test_tolerance_is_for_floats_only():
     case = Case(call="f()", expected="[0.3, 2]", tolerance=1e-9)
-    assert case.accepts({"value": encode([0.1 + 0.2, 2])})
-    assert not case.accepts({"value": encode([0.3, 2.0])})
-    assert not case.accepts({"value": encode([0.31, 2])})
+    assert case.accepts(returned([0.1 + 0.2, 2]))
+    assert not case.accepts(returned([0.3, 2.0]))
+    assert not case.accepts(returned([0.31, 2]))
 
 
 def test_exceptions_match_by_name_and_by_base():
     case = Case(call="f()", raises="LookupError")
-    assert case.accepts({"raised": ["KeyError", "LookupError", "Exception", "BaseException"]})
-    assert not case.accepts({"raised": ["ValueError", "Exception"]})
-    assert not case.accepts({"broken": ["LookupError"]})
-    assert not case.accepts({"value": encode("LookupError")})
+    assert case.accepts(raised("KeyError", "LookupError", "Exception", "BaseException"))
+    assert not case.accepts(raised("ValueError", "Exception", "BaseException"))
+    assert not case.accepts(Outcome("died", why="LookupError"))
+    assert not case.accepts(returned("LookupError"))
+    system = raised("FileNotFoundError", "OSError", "Exception", "BaseException")
+    assert Case(call="f()", raises="IOError").accepts(system)  # another name of OSError
+
+
+def test_a_subclass_of_an_exception_of_the_workspace_counts_where_the_reference_tells_its_bases():
+    case = Case(call="f()", raises="shop.Empty")
+    bases = ("shop.Error", "ValueError", "Exception", "BaseException")
+    assert case.accepts(raised("shop.Empty", *bases))
+    assert not case.accepts(raised("own.Empty", "shop.Empty", *bases))
+    reference = raised("shop.Empty", *bases)
+    assert case.accepts(raised("own.Empty", "shop.Empty", *bases), reference)
+    assert not case.accepts(raised("own.All", "shop.Empty", "shop.Full", *bases), reference)
 
 
 def test_cases_are_written_as_assertions():
@@ -145,13 +164,102 @@ def test_a_case_that_cannot_be_right_is_an_error(fields):
     ],
 )
 def test_missing_late_doubled_or_unauthenticated_answers_are_none(result):
-    answer = read_answer(result, "n")
-    assert not Case(call="f()", expected="1").accepts(answer)
-    assert "nothing" in answer
+    outcome = read_outcome(result, "n")
+    assert outcome.kind in {"timed out", "died"}
+    assert not Case(call="f()", expected="1").accepts(outcome)
+    assert not Case(call="f()", raises="BaseException").accepts(outcome)
 
 
 def test_one_authentic_answer_counts():
-    assert read_answer(ExecResult(0, '{"nonce": "n", "value": 1}\n'), "n") == {"value": 1}
+    line = '{"nonce": "n", "returned": 1}\n'
+    assert read_outcome(ExecResult(0, line), "n") == Outcome("returned", value=1, record={"returned": 1})
+
+
+EVERYTHING = ["ValueError", "KeyError", "LookupError", "Exception", "BaseException"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"returned": 1, "raised": ["ValueError", "Exception", "BaseException"]},
+        {"returned": 1, "died": "x"},
+        {"returned": 1, "more": 1},
+        {"raised": EVERYTHING},
+        {"raised": ["a.E", "ValueError", "a.F", "Exception", "BaseException"]},
+        {"raised": ["a.E"]},
+        {"raised": ["ValueError"]},
+        {"raised": ["int", "object"]},
+        {"raised": ["__doc__"]},
+        {"raised": "ValueError"},
+        {"raised": []},
+        {"raised": {"ValueError": 1}},
+        {"raised": [["ValueError"], "Exception", "BaseException"]},
+        {"raised": ["a.E"] * 2 + ["Exception", "BaseException"]},
+        {"raised": [f"a.E{n}" for n in range(1000)] + ["Exception", "BaseException"]},
+        {},
+        {"died": {"returned": 1}},
+    ],
+)
+def test_an_answer_with_several_outcomes_or_none_died(answer):
+    outcome = read_outcome(ExecResult(0, json.dumps({"nonce": "n", **answer}) + "\n"), "n")
+    assert outcome.kind == "died", outcome
+
+
+@pytest.mark.parametrize(
+    "line", ['"returned": 1, "returned": 2', '"returned": 1.0', '"returned": NaN', '"returned": -Infinity']
+)
+def test_an_answer_that_no_guest_writes_died(line):
+    assert read_outcome(ExecResult(0, f'{{"nonce": "n", {line}}}\n'), "n").kind == "died"
+
+
+BOTH = """
+import json, os, sys
+
+def f(x):
+    nonce, out, frame = "?", None, sys._getframe()
+    while frame and out is None:
+        request, out = frame.f_locals.get("request"), frame.f_locals.get("out")
+        nonce = request["nonce"] if isinstance(request, dict) else nonce
+        frame = frame.f_back
+    answer = {"nonce": nonce, "returned": x, "value": x, "raised": RAISED}
+    os.write(out, (json.dumps(answer) + "\\n").encode())
+    os._exit(0)
+"""
+CLASSES = """
+class Empty(ValueError): pass
+class Full(KeyError): pass
+class All(Empty, Full, TypeError): pass
+
+def f(x):
+    if WHEN:
+        raise All("all of them")
+    return x
+"""
+ALL = '["ValueError", "LookupError", "KeyError", "m.Empty", "m.Full", "Exception", "BaseException"]'
+
+
+@pytest.mark.parametrize(
+    ("text", "passed"),
+    [
+        (BOTH.replace("RAISED", ALL), [False] * 4),
+        (BOTH.replace('"raised": RAISED', '"changed": {}').replace('"value": x, ', ""), [False] * 4),
+        (BOTH.replace('"returned": x, "value": x, ', "").replace("RAISED", ALL), [False] * 4),
+        (CLASSES.replace("WHEN", "x < 0"), [True, True, False, False]),
+        (CLASSES.replace("WHEN", "False"), [True, False, False, False]),
+    ],
+    ids=[
+        "both outcomes",
+        "an outcome and more",
+        "raised everything, written by hand",
+        "raised a class of everything",
+        "untouched",
+    ],
+)
+def test_a_submission_cannot_say_that_it_raised_everything(text, passed):
+    raises = ("ValueError", "KeyError", "TypeError")
+    cases = (read_case("f(1) == 1"), *(Case(call="f(-1)", raises=name) for name in raises))
+    found = [Grader().grade(TASK.model_copy(update={"hidden": (case,)}), submit(text)).solved for case in cases]
+    assert found == passed
 
 
 TASK = RepairTask(
@@ -197,24 +305,43 @@ def test_a_submission_with_files_that_it_may_not_hold_fails():
         assert not Grader().grade(TASK, Submission({"m.py": right, path: b""})).solved
 
 
-def test_a_sandbox_that_dies_gives_no_verdict():
+def breaking(broken):
+    """Opens sandboxes whose guest is killed as the first command starts, where `broken(number)` says so."""
     opened = []
 
     def opener(spec):
-        opened.append(open_sandbox(spec))
-        return opened[-1]
+        sandbox = open_sandbox(spec)
+        opened.append(sandbox)
+        if broken(len(opened)):
+            signal.pidfd_send_signal(sandbox._held.pidfd, signal.SIGKILL)
+        return sandbox
 
-    def kill():
-        while not opened or not opened[0]._held.pidfd:
-            time.sleep(0.01)
-        time.sleep(0.3)
-        signal.pidfd_send_signal(opened[0]._held.pidfd, signal.SIGKILL)
+    return opener, opened
 
-    thread = threading.Thread(target=kill)
-    thread.start()
+
+RIGHT = "def f(x):\n    return x + (x > 0)\n"
+
+
+def test_a_sandbox_that_breaks_is_nobodys_fault_where_the_untouched_code_breaks_it_too():
+    opener, opened = breaking(lambda _: True)
     with pytest.raises(SandboxError):
-        Grader(opener).grade(TASK, submit("import time\ntime.sleep(60)\n"))
-    thread.join()
+        Grader(opener).grade(TASK, submit(RIGHT))
+    assert len(opened) == 2  # the submission's, and the control's
+
+
+def test_a_sandbox_that_breaks_once_is_replaced():
+    opener, opened = breaking(lambda number: number == 1)
+    grade = Grader(opener).grade(TASK, submit(RIGHT))
+    assert grade.solved
+    assert not grade.blamed
+    assert len(opened) == 3
+
+
+def test_a_submission_that_breaks_its_sandbox_again_and_again_fails():
+    opener, _ = breaking(lambda number: number != 2)
+    grade = Grader(opener).grade(TASK, submit(RIGHT))
+    assert (grade.solved, grade.passed, grade.total, grade.blamed) == (False, 0, 3, True)
+    assert "broke, twice" in grade.reasons[0]
 
 
 PROGRAM = TestProgram(
@@ -256,12 +383,11 @@ def test_a_program_that_rejects_its_reference_is_an_error():
         Grader().grade(wrong, Submission())
 
 
-def test_the_guest_needs_only_the_standard_library():
-    from agentenv.envs.code_repair import guest
-
-    tree = ast.parse(Path(guest.__file__).read_text())
+@pytest.mark.parametrize("name", ["entering", "guest", "suite_guest", "wire"])
+def test_guests_need_only_the_standard_library(name):
+    tree = ast.parse((Path(outcomes.__file__).parent / f"{name}.py").read_text())
     imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names} | {
-        str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+        str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level
     }
-    assert imported <= {"ast", "json", "os", "random", "sys", "typing"}
+    assert {name.partition(".")[0] for name in imported} - {"pytest"} <= sys.stdlib_module_names
     assert os.name == "posix"

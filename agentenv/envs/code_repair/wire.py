@@ -1,0 +1,438 @@
+"""Values as JSON, exactly: types, order, what is one object, and what a call changed. Runs inside sandboxes, too.
+
+`encode` and `decode` carry one value, as a tree. `Graph` carries the arguments and the result of a call: an object that
+occurs twice is one object on the other side, too, functions and iterators come along, and what the call changed in
+place can be sent back.
+
+| tag | |
+|---|---|
+| `i f c b y` | an integer beyond 2^53, float, complex, bytes, bytearray |
+| `l t s z d` | list, tuple, set, frozenset, dict, in the order in which they are gone over |
+| `k` | an instance of one of `_KINDS`: its name, and how it is made |
+| `p` | another instance, from a test program to the function under test: what makes it, with what, and its state |
+| `m` | one of `_MAPPINGS` or a deque: its name, its content, and what it was made with |
+| `n` | a built-in function, a class or a module, by name |
+| `r` | the object of that number in the same graph |
+| `u` | the function under test |
+| `F` | a function, as its code: only from a test program to the function under test, never back |
+| `h` | a function or iterator that stays where it is: what it is, and its number |
+| `o` | something else; equals nothing |
+"""
+
+import builtins
+import collections
+import importlib
+import itertools
+import json
+import marshal
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, cast
+
+__all__ = ["Graph", "UncarriedError", "decode", "encode"]
+
+_DEPTH = 60
+_PLAIN_INT = 1 << 53
+_MOST_ITEMS = 100_000
+_KINDS = frozenset(
+    {"builtins.range", "builtins.slice", "decimal.Decimal", "fractions.Fraction", "uuid.UUID"}
+    | {f"datetime.{name}" for name in ("date", "time", "datetime", "timedelta", "timezone")}
+)
+_MAPPINGS: dict[str, Any] = {
+    "Counter": collections.Counter,
+    "OrderedDict": collections.OrderedDict,
+    "defaultdict": collections.defaultdict,
+    "deque": collections.deque,
+}
+_NAMES_OF_MAPPINGS = {kind: name for name, kind in _MAPPINGS.items()}
+_WRITERS: dict[Any, Callable[[Any], Any]] = {
+    int: lambda value: value if -_PLAIN_INT < value < _PLAIN_INT else {"i": hex(value)},
+    float: lambda value: {"f": value.hex()},
+    complex: lambda value: {"c": [value.real.hex(), value.imag.hex()]},
+    bytes: lambda value: {"b": value.hex()},
+}
+_NOTHING = object()
+
+
+class UncarriedError(TypeError):
+    """A value that cannot be carried to another process."""
+
+
+def encode(value: Any) -> Any:
+    """Returns `value` as JSON that keeps the exact type of everything: `1`, `1.0`, `True`, `[1]` and `(1,)` differ.
+
+    Only plain values are kept; an instance of anything else (a subclass of `int` too) becomes its type's name under
+    `"o"`, which equals nothing.
+    """
+    return Graph(as_tree=True).encode(value)
+
+
+def decode(data: Any) -> Any:
+    """Returns the value that `encode` turned into `data`.
+
+    Raises:
+        ValueError: it is the encoding of no plain value.
+    """
+    return Graph(as_tree=True).decode(data)
+
+
+class Graph:
+    """Objects that two processes have in common while one call lasts, numbered in the order in which they come up.
+
+    Args:
+        as_tree: nothing is numbered: each value stands for itself.
+        stay: keeps a function or an iterator that must not leave this process; returns its number.
+        fetch: returns what stands here for one that stayed in the other process, given what it is and its number.
+        under_test: the function under test, which is itself on the other side, too.
+        sends: what is written is trusted there: functions go as code, whatever has a name by its name.
+        trusts: what is read comes from such a sender.
+    """
+
+    def __init__(
+        self,
+        *,
+        as_tree: bool = False,
+        stay: Callable[[Any], int] | None = None,
+        fetch: Callable[[str, int], Any] | None = None,
+        under_test: Any = _NOTHING,
+        sends: bool = False,
+        trusts: bool = False,
+    ) -> None:
+        self.objects: list[Any] = []
+        self._numbers: dict[int, int] = {}
+        self._as_tree = as_tree
+        self._stay, self._fetch = stay, fetch
+        self._under_test = under_test
+        self._sends, self._trusts = sends, trusts
+
+    # ------------------------------------------------------------------ writing
+
+    def encode(self, value: Any, depth: int = 0) -> Any:
+        """Returns a value as JSON.
+
+        Raises:
+            UncarriedError: it cannot be carried, and is no tree's.
+        """
+        kind = cast("type[Any]", type(value))
+        if value is None or kind is bool or kind is str:
+            return value
+        if kind in _WRITERS:
+            return _WRITERS[kind](value)
+        if value is self._under_test:
+            return {"u": 0}
+        if depth >= _DEPTH:
+            return self._other(value, "it is nested too deep")
+        if kind is tuple or kind is frozenset:
+            return {"t" if kind is tuple else "z": [self.encode(item, depth + 1) for item in value]}
+        if (name := _known(kind)) is not None:
+            _, made_with, *_ = value.__reduce__()
+            return {"k": [name, [self.encode(item, depth + 1) for item in made_with]]}
+        if not self._as_tree and id(value) in self._numbers:
+            return {"r": self._numbers[id(value)]}
+        return self._mutable(value, depth)
+
+    def _mutable(self, value: Any, depth: int) -> Any:
+        kind = cast("type[Any]", type(value))
+        if kind in (list, dict, set, bytearray) or kind in _NAMES_OF_MAPPINGS:
+            self._number(value)
+            return self.content(value, depth)
+        if self._as_tree:
+            return self._other(value)
+        if (name := _name_of(value)) is not None and (self._sends or name.startswith("builtins:")):
+            return {"n": name}
+        if self._sends and kind is types.FunctionType:
+            self._number(value)
+            return {"F": self._code(value, depth)}
+        what = "generator" if kind is types.GeneratorType else "iterator" if hasattr(kind, "__next__") else "function"
+        if self._stay is not None and (what != "function" or callable(value)) and not isinstance(value, type):
+            return {"h": [what, self._stay(value)]}
+        if self._sends and what != "function":  # gone over before the call
+            items = list(itertools.islice(value, _MOST_ITEMS + 1))
+            if len(items) > _MOST_ITEMS:
+                return self._other(value, f"it gives more than {_MOST_ITEMS} items")
+            return {"m": [what, [self.encode(item, depth + 1) for item in items], None]}
+        return self._parts(value, depth) if self._sends else self._other(value)
+
+    def _parts(self, value: Any, depth: int) -> Any:
+        """Returns what an instance of a class of the standard library is made of, as `pickle` would take it apart."""
+        try:
+            function, args, state, *more = (*value.__reduce_ex__(2), None, None)[:5]
+        except (TypeError, AttributeError, ValueError):
+            return self._other(value)
+        if any(part is not None for part in more):
+            return self._other(value)
+        return {"p": [self.encode(part, depth + 1) for part in (function, tuple(args), state)]}
+
+    def content(self, value: Any, depth: int = 0) -> Any:
+        """Returns what an object that can change holds now."""
+        kind = cast("type[Any]", type(value))
+        if kind is bytearray:
+            return {"y": value.hex()}
+        if kind is list or kind is set:
+            return {"l" if kind is list else "s": [self.encode(item, depth + 1) for item in list(value)]}
+        if kind is dict:
+            return {"d": self._pairs(value, depth)}
+        if kind in _NAMES_OF_MAPPINGS:
+            items = [self.encode(i, depth + 1) for i in list(value)] if kind is collections.deque else None
+            with_ = value.maxlen if kind is collections.deque else getattr(value, "default_factory", None)
+            content = self._pairs(value, depth) if items is None else items
+            return {"m": [_NAMES_OF_MAPPINGS[kind], content, self.encode(with_, depth + 1)]}
+        cells = [self.encode(cell.cell_contents, depth + 1) for cell in value.__closure__ or () if _is_full(cell)]
+        return {"F": [cells, {name: self.encode(value.__globals__[name], depth + 1) for name in _stored(value)}]}
+
+    def _pairs(self, value: Any, depth: int) -> list[Any]:
+        return [[self.encode(key, depth + 1), self.encode(item, depth + 1)] for key, item in list(value.items())]
+
+    def _code(self, function: Any, depth: int) -> list[Any]:
+        """Returns a function as its code, what it closes over, and the globals that it names, as far as they go."""
+        found: dict[str, Any] = {}
+        for name in sorted(_names(function.__code__)):
+            if name in function.__globals__:
+                known = len(self.objects)
+                try:
+                    found[name] = self.encode(function.__globals__[name], depth + 1)
+                except UncarriedError:  # it may be an attribute's name only
+                    for value in self.objects[known:]:
+                        del self._numbers[id(value)]
+                    del self.objects[known:]
+        cells = [
+            [self.encode(cell.cell_contents, depth + 1)] if _is_full(cell) else []
+            for cell in function.__closure__ or ()
+        ]
+        defaults = [self.encode(function.__defaults__, depth + 1), self.encode(function.__kwdefaults__, depth + 1)]
+        return [marshal.dumps(function.__code__).hex(), function.__qualname__, cells, defaults, found]
+
+    def _number(self, value: Any) -> None:
+        self._numbers[id(value)] = len(self.objects)
+        self.objects.append(value)
+
+    def _other(self, value: Any, why: str = "") -> Any:
+        name = f"{type(value).__module__}.{type(value).__qualname__}"
+        if self._as_tree:
+            return {"o": name}
+        msg = f"a value of type {name} cannot be carried between processes{why and ': ' + why}"
+        raise UncarriedError(msg)
+
+    # ------------------------------------------------------------------ reading
+
+    def decode(self, data: Any) -> Any:
+        """Returns the value that was turned into `data`.
+
+        Raises:
+            ValueError: it is no encoding.
+        """
+        if data is None or isinstance(data, bool | str | int):
+            return data
+        ((tag, content),) = data.items()
+        reader = getattr(self, f"_read_{tag}", None)
+        if reader is None:
+            msg = f"not the encoding of a plain value: {tag!r}"
+            raise ValueError(msg)
+        return reader(content)
+
+    def _all(self, content: Any) -> Any:
+        return (self.decode(item) for item in content)
+
+    def _read_i(self, content: str) -> int:
+        return int(content, 16)
+
+    def _read_f(self, content: str) -> float:
+        return float.fromhex(content)
+
+    def _read_c(self, content: Any) -> complex:
+        real, imaginary = content
+        return complex(float.fromhex(real), float.fromhex(imaginary))
+
+    def _read_b(self, content: str) -> bytes:
+        return bytes.fromhex(content)
+
+    def _read_y(self, content: str) -> bytearray:
+        return self._new(bytearray(), {"y": content})
+
+    def _read_t(self, content: Any) -> tuple[Any, ...]:
+        return tuple(self._all(content))
+
+    def _read_z(self, content: Any) -> frozenset[Any]:
+        return frozenset(self._all(content))
+
+    def _read_l(self, content: Any) -> list[Any]:
+        return self._new([], {"l": content})
+
+    def _read_s(self, content: Any) -> set[Any]:
+        return self._new(set(), {"s": content})
+
+    def _read_d(self, content: Any) -> dict[Any, Any]:
+        return self._new({}, {"d": content})
+
+    def _read_k(self, content: Any) -> Any:
+        name, made_with = content
+        if name not in _KINDS:
+            msg = f"{name!r} cannot be carried"
+            raise ValueError(msg)
+        module, _, kind = name.partition(".")
+        return getattr(importlib.import_module(module), kind)(*self._all(made_with))
+
+    def _read_m(self, content: Any) -> Any:
+        name, items, with_ = content
+        if name in ("iterator", "generator"):
+            found = list(self._all(items))
+            return iter(found) if name == "iterator" else (item for item in found)
+        value = _MAPPINGS[name]([], with_) if name == "deque" else _MAPPINGS[name]()
+        return self._new(value, {"m": content})
+
+    def _read_n(self, content: Any) -> Any:
+        module, _, name = content.partition(":")
+        if not self._trusts and module != "builtins":  # nothing that a submission names is looked up
+            msg = f"{content!r} cannot be carried"
+            raise ValueError(msg)
+        found: Any = importlib.import_module(module)
+        for part in filter(None, name.split(".")):
+            found = getattr(found, part)
+        return found
+
+    def _read_p(self, content: Any) -> Any:
+        if not self._trusts:
+            msg = "an instance cannot be carried"
+            raise ValueError(msg)
+        function, args, state = self._all(content)
+        value = function(*args)
+        if state is not None:
+            value.__setstate__(state) if hasattr(value, "__setstate__") else value.__dict__.update(state)
+        return value
+
+    def _read_r(self, content: int) -> Any:
+        return self.objects[content]
+
+    def _read_u(self, _: Any) -> Any:
+        return self._under_test
+
+    def _read_h(self, content: Any) -> Any:
+        what, number = content
+        if self._fetch is None or not isinstance(number, int) or what not in ("function", "generator", "iterator"):
+            msg = f"{what!r} cannot be carried"
+            raise ValueError(msg)
+        return self._fetch(what, number)
+
+    def _read_F(self, content: Any) -> Any:  # noqa: N802  a tag
+        if not self._trusts:
+            msg = "a function cannot be carried"
+            raise ValueError(msg)
+        code, name, cells, defaults, found = content
+        scope: dict[str, Any] = {"__builtins__": builtins, "__name__": "__test__"}
+        closure = tuple(types.CellType() for _ in cells)
+        function = types.FunctionType(marshal.loads(bytes.fromhex(code)), scope, name, None, closure)  # noqa: S302
+        function.__qualname__ = name
+        self._number(function)
+        for key, item in found.items():
+            scope[key] = self.decode(item)
+        for cell, held in zip(closure, cells, strict=True):
+            for item in held:
+                cell.cell_contents = self.decode(item)
+        function.__defaults__, function.__kwdefaults__ = self.decode(defaults[0]), self.decode(defaults[1])
+        return function
+
+    def _new(self, value: Any, content: Any) -> Any:
+        if not self._as_tree:
+            self._number(value)
+        self.fill(value, content)
+        return value
+
+    def fill(self, value: Any, data: Any) -> None:
+        """Makes an object that can change hold what `content` returned for its counterpart.
+
+        Raises:
+            ValueError: it is of another type.
+        """
+        ((tag, content),) = data.items()
+        kind = type(value)
+        if kind is types.FunctionType and tag == "F":
+            full = [cell for cell in value.__closure__ or () if _is_full(cell)]
+            for cell, item in zip(full, content[0], strict=True):
+                cell.cell_contents = self.decode(item)
+            value.__globals__.update({name: self.decode(content[1][name]) for name in _stored(value)})
+            return
+        name, items, with_ = content if tag == "m" else ("", content, None)
+        if kind is not {"y": bytearray, "l": list, "s": set, "d": dict, "m": _MAPPINGS.get(name)}.get(tag):
+            msg = f"a {kind.__name__} cannot be filled with {data!r:.80}"
+            raise ValueError(msg)
+        if kind is bytearray:
+            value[:] = bytes.fromhex(items)
+            return
+        if name == "defaultdict":
+            value.default_factory = self.decode(with_)
+        if kind is list or kind is collections.deque:
+            found = list(self._all(items))
+            value.clear()
+            value.extend(found)
+        elif kind is set:
+            found = list(self._all(items))
+            value.clear()
+            value.update(found)
+        else:
+            pairs = [(self.decode(key), self.decode(item)) for key, item in items]
+            value.clear()
+            for key, item in pairs:
+                value[key] = item
+
+
+def _known(kind: type[Any]) -> str | None:
+    """Returns the name of a class of `_KINDS`; None for others. Nothing is imported: who has one has its module."""
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return name if name in _KINDS and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind else None
+
+
+def _is_full(cell: Any) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
+
+
+def _codes(code: types.CodeType) -> list[types.CodeType]:
+    """Returns a code object and those inside of it."""
+    found = [code]
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found += _codes(constant)
+    return found
+
+
+def _names(code: types.CodeType) -> set[str]:
+    return {name for inner in _codes(code) for name in inner.co_names}
+
+
+def _stored(function: Any) -> list[str]:
+    """Returns the globals that a function sets, of those that there are."""
+    import dis
+
+    stored = {
+        str(step.argval)
+        for inner in _codes(function.__code__)
+        for step in dis.get_instructions(inner)
+        if step.opname == "STORE_GLOBAL"
+    }
+    return sorted(stored & function.__globals__.keys())
+
+
+def _name_of(value: Any) -> str | None:
+    """Returns the name under which a built-in function, a class or a module is found; None where it is not."""
+    if isinstance(value, types.ModuleType):
+        return f"{value.__name__}:"
+    if not isinstance(value, type | types.BuiltinFunctionType | types.MethodDescriptorType):
+        return None
+    module = getattr(value, "__module__", None) or getattr(getattr(value, "__objclass__", None), "__module__", None)
+    name = f"{module}:{value.__qualname__}"
+    try:
+        found: Any = importlib.import_module(str(module))
+        for part in value.__qualname__.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return name if found is value else None
+
+
+def sort_key(data: Any) -> str:
+    """Returns what encodings of sets and dictionaries are compared by."""
+    return json.dumps(data, sort_keys=True)

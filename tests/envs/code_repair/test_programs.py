@@ -1,0 +1,221 @@
+"""What test programs and submissions tell each other out of process: values exactly, changes, iterators, functions."""
+
+import collections
+import datetime as dt
+import json
+from collections import Counter
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentenv.envs.code_repair import Grader, RepairTask, Submission, TestProgram
+from agentenv.envs.code_repair.submissions import solution_of
+from agentenv.envs.code_repair.wire import Graph, UncarriedError
+from agentenv.errors import TaskError
+
+
+def make(reference, program, wrong):
+    return RepairTask(
+        instruction="x",
+        files={"m.py": wrong},
+        setup="from m import f",
+        program=TestProgram(program=program, function="f", reference=reference),
+        solution={"m.py": reference},
+    )
+
+
+PROGRAMS = {
+    "order of an argument": (
+        "def f(d):\n    return list(d)\n",
+        "assert f({'b': 1, 'a': 2}) == ['b', 'a']\nassert f({1: 2}) == [1]\n",
+        "def f(d):\n    return sorted(d)\n",
+    ),
+    "order of an answer": (
+        "def f(d):\n    return {k: 1 for k in d}\n",
+        "assert list(f(['b', 'a'])) == ['b', 'a']\n",
+        "def f(d):\n    return {k: 1 for k in sorted(d)}\n",
+    ),
+    "sorted in place": (
+        "def f(x):\n    x.sort()\n",
+        "x = [3, 1]\nassert f(x) is None\nassert x == [1, 3]\n",
+        "def f(x):\n    return None\n",
+    ),
+    "one object twice, in itself": (
+        "def f(x):\n    x.append(x)\n    return x\n",
+        "x = [1]\nassert f(x) is x\nassert x[1] is x\n",
+        "def f(x):\n    return [*x, x]\n",
+    ),
+    "the inside of an argument": (
+        "def f(d):\n    d['q'][0].add(3)\n    return len(d)\n",
+        "s = {1}\nd = {'q': [s]}\nassert f(d) == 1\nassert s == {1, 3} and d['q'][0] is s\n",
+        "def f(d):\n    return 1\n",
+    ),
+    "a generator, an endless one too": (
+        "def f(n):\n    i = 0\n    while n is None or i < n:\n        yield i\n        i += 1\n",
+        "import inspect\nassert inspect.isgenerator(f(1))\nassert list(f(50)) == list(range(50))\n"
+        "g = f(None)\nassert [next(g) for _ in range(40)] == list(range(40))\n",
+        "def f(n):\n    return iter(range(n or 40))\n",
+    ),
+    "a generator that raises": (
+        "def f():\n    yield 1\n    raise KeyError('x')\n",
+        "g = f()\nassert next(g) == 1\ntry:\n    next(g)\n    assert False\n"
+        "except KeyError as e:\n    assert e.args == ('x',)\n",
+        "def f():\n    yield 1\n",
+    ),
+    "generators inside of a list": (
+        "def f(xs):\n    return [iter(x) for x in xs]\n",
+        "a, b = f(['ab', 'cd'])\nassert next(a) == 'a'\nassert ''.join(b) == 'cd'\nassert next(a) == 'b'\n",
+        "def f(xs):\n    return [iter(x) for x in reversed(xs)]\n",
+    ),
+    "iterators as arguments": (
+        "def f(it):\n    return sum(it)\n",
+        "assert f(x * x for x in range(4)) == 14\nassert f(iter([1])) == 1\nassert f(map(int, '12')) == 3\n",
+        "def f(it):\n    return 14\n",
+    ),
+    "Counter, range, deque and their like": (
+        "def f(x):\n    return x\n",
+        "import collections, datetime, decimal, fractions\n"
+        "for x in (collections.Counter('aab'), range(2, 9, 3), collections.deque([1], 3), decimal.Decimal('1.10'),\n"
+        "          fractions.Fraction(1, 3), datetime.date(2020, 1, 3), slice(1, None), {1: frozenset()}, int, len):\n"
+        "    assert f(x) == x and type(f(x)) is type(x) and str(f(x)) == str(x), x\n"
+        "d = collections.defaultdict(list)\nassert f(d) is d\nd['z'].append(1)\nassert f(d)['y'] == []\n",
+        "def f(x):\n    return list(x)\n",
+    ),
+    "functions as arguments": (
+        "def f(key, xs):\n    return sorted(xs, key=key)\n",
+        "import functools, operator\nassert f(lambda x: -x, [1, 2]) == [2, 1]\nassert f(str, [10, 9]) == [10, 9]\n"
+        "assert f(operator.itemgetter(1), [(1, 2), (2, 1)]) == [(2, 1), (1, 2)]\n"
+        "assert f('ba'.index, ['a', 'b']) == ['b', 'a']\nassert f(functools.partial(pow, -1), [2, 1]) == [1, 2]\n",
+        "def f(key, xs):\n    return sorted(xs)\n",
+    ),
+    "functions that note how they are called": (
+        "def f(g):\n    return g(1) + g(2)\n",
+        "seen, count = [], 0\ndef g(x):\n    global count\n    count += 1\n    seen.append(x)\n    return x\n"
+        "assert f(g) == 3\nassert seen == [1, 2]\nassert count == 2\n",
+        "def f(g):\n    return 3\n",
+    ),
+    "functions as answers": (
+        "def f(n):\n    total = n\n    def add(x):\n        nonlocal total\n        total += x\n        return total\n"
+        "    return add\n",
+        "a, b = f(0), f(5)\nassert a(1) == 1\nassert b(1) == 6\nassert a(2) == 3\nassert b(a(1)) == 10\n",
+        "def f(n):\n    return lambda x: n + x\n",
+    ),
+    "exceptions": (
+        "def f(n):\n    if n < 0:\n        raise ValueError('negative', n)\n    return n\n",
+        "try:\n    f(-1)\n    assert False\n"
+        "except ValueError as e:\n    assert e.args == ('negative', -1)\nassert f(1) == 1\n",
+        "def f(n):\n    if n < 0:\n        raise KeyError('negative', n)\n    return n\n",
+    ),
+    "exceptions of its own": (
+        "class E(Exception):\n    pass\ndef f(n):\n    raise E(n)\n",
+        "try:\n    f(1)\n    assert False\nexcept E as e:\n    assert e.args == (1,)\n",
+        "class E(Exception):\n    pass\ndef f(n):\n    raise E(n + 1)\n",
+    ),
+    "recursion over the function itself": (
+        "def f(g, n):\n    return 1 if n == 0 else n * g(g, n - 1)\n",
+        "assert f(f, 5) == 120\n",
+        "def f(g, n):\n    return n\n",
+    ),
+    "random numbers of the program": (
+        "import random\ndef f(x):\n    random.random()\n    return x\n",
+        "import random\nassert f(random.randint(0, 99)) is not None\nx = random.random()\nassert f(x) == x\n",
+        "def f(x):\n    return round(x)\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_reference_scores_and_wrong_code_does_not(name):
+    task = make(*PROGRAMS[name])
+    grade = Grader().grade(task, solution_of(task))
+    assert grade.solved, grade.reasons
+    assert not Grader().grade(task, Submission()).solved
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "import os\ndef f(n):\n    os._exit(0)\n",
+        "import time\ndef f(n):\n    time.sleep(99)\n",
+        "class P: pass\ndef f(n):\n    return P()\n",
+        "def f(n):\n    return (x for x in iter(int, 1))\n",
+        "def f(n):\n    raise SystemExit\n",
+    ],
+)
+def test_a_program_that_catches_everything_is_not_passed_by_what_gives_no_answer(wrong):
+    program = (
+        "try:\n    x = f(1)\nexcept BaseException:\n    x = 1\n"
+        "assert list(x) == [] if not isinstance(x, int) else f(1) == 1\n"
+    )
+    task = make("def f(n):\n    return n\n", program, wrong)
+    assert not Grader(case_timeout_s=2.0).grade(task, Submission()).solved
+
+
+@pytest.mark.parametrize(
+    ("reference", "program", "why"),
+    [
+        ("class P:\n    pass\ndef f(n):\n    return P()\n", "f(1)\n", r"call 1: a value of type __test__\.P cannot be"),
+        ("def f(n):\n    return n\n", "class Q:\n    pass\nf(1)\nf(Q())\n", r"in call 1: a value of type .* cannot be"),
+        ("def f(n):\n    return n\n", "import itertools\nf(itertools.count())\n", "more than 100000 items"),
+        ("def f(n):\n    return n\n", "assert f(1) == 1\nassert f(2) == 3\n", "in call 2: AssertionError"),
+        ("def f(n):\n    return n\n", "x = 1\n", "never calls it"),
+    ],
+)
+def test_what_cannot_be_carried_or_is_not_right_is_said(reference, program, why):
+    task = make(reference, program, "def f(n):\n    return 0\n")
+    with pytest.raises(TaskError, match=why):
+        Grader().grade(task, solution_of(task))
+
+
+def test_nothing_that_a_submission_sends_becomes_code_in_the_program():
+    reader = Graph(fetch=lambda what, number: (what, number))
+    for data in (
+        {"F": ["", "f", [], [None, None], {}]},
+        {"p": [{"n": "os:system"}, {"t": ["true"]}, None]},
+        {"n": "os:system"},
+        {"k": ["subprocess.Popen", [["true"]]]},
+        {"k": ["os.system", ["true"]]},
+        {"h": ["module", 1]},
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            reader.decode(json.loads(json.dumps(data)))
+
+
+def test_a_value_that_cannot_be_carried_is_an_error_that_names_it():
+    with pytest.raises(UncarriedError, match=r"builtins\.object cannot be carried"):
+        Graph().encode([object()])
+
+
+hashable = st.integers() | st.text(max_size=3) | st.booleans() | st.none() | st.fractions() | st.dates()
+values = st.recursive(
+    hashable | st.floats(allow_nan=False) | st.binary(max_size=3) | st.decimals(allow_nan=False),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(hashable, inner, max_size=3)
+        | st.dictionaries(hashable, inner, max_size=3).map(collections.OrderedDict)
+        | st.lists(hashable, max_size=4).map(Counter)
+        | st.lists(inner, max_size=3).map(collections.deque)
+        | st.sets(st.integers(), max_size=3)
+        | st.builds(range, st.integers(-9, 9), st.integers(-9, 9))
+    ),
+    max_leaves=8,
+)
+
+
+@given(values)
+def test_a_graph_carries_values_in_order_and_changes_back(value):
+    there, here = Graph(trusts=True), Graph(sends=True)
+    holder = [value, value]
+    found = there.decode(json.loads(json.dumps(here.encode(holder))))
+    assert repr(found) == repr(holder)
+    assert type(found[0]) is type(value)
+    if not isinstance(value, int | str | float | bytes | tuple | range | Fraction | Decimal | dt.date | None):
+        assert found[0] is found[1]
+    found.clear()
+    found.append("changed")
+    here.fill(here.objects[0], json.loads(json.dumps(there.content(found))))
+    assert holder == ["changed"]
