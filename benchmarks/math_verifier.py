@@ -1,28 +1,25 @@
-"""MathVerifier: throughput of verification, cost of a step, hostile answers, and math-verify's own test suite.
+"""MathVerifier: throughput of verification, cost of a step, hostile answers (`graders.py` has the pairs).
 
 python benchmarks/math_verifier.py throughput   # checks per second: our workers against a fresh process per check
 python benchmarks/math_verifier.py steps        # microseconds per reset, step, snapshot, fork
 python benchmarks/math_verifier.py hostile      # 1,000 answers that hang sympy, mixed with honest ones
-python benchmarks/math_verifier.py suite        # math-verify's own tests through our workers (downloads its sdist)
 """
 
 import argparse
 import subprocess
 import sys
-import tarfile
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from agentenv.envs.math_verifier import MathVerifier, Verifier, WorkerPool, careful_calls, quote, shared_verifier
+from agentenv.envs.math_verifier import MathVerifier, Verifier, WorkerPool, careful_calls
 
+REQUEST = {"op": "verify", "gold": ["latex", "x"], "answer": ["latex", "x"]}
 FRESH = "import sys; from math_verify import parse, verify; print(verify(parse(sys.argv[1]), parse(sys.argv[2])))"
 
 
@@ -39,6 +36,11 @@ def pairs(count: int) -> list[tuple[str, str, bool]]:
     return [forms[i % len(forms)](i + 2) for i in range(count)]
 
 
+def quoted(text: str) -> str:
+    """Returns a text as math-verify wants it: mathematics in dollar signs, a sentence as it is."""
+    return text if "answer" in text else f"${text}$"
+
+
 def throughput(_: argparse.Namespace) -> None:
     """Prints checks per second, each way of checking measured on pairs it has not seen."""
     checks = pairs(1_800)
@@ -51,7 +53,7 @@ def throughput(_: argparse.Namespace) -> None:
         print(f"{name:48} {rates[name]:10.1f} checks/s  ({len(part)} checks, {wrong} wrong)", flush=True)
 
     def fresh(pair: tuple[str, str, bool]) -> bool:
-        argv = [sys.executable, "-c", FRESH, quote(pair[0]), quote(pair[1])]
+        argv = [sys.executable, "-c", FRESH, quoted(pair[0]), quoted(pair[1])]
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip() == "True"
 
     measure("a fresh process per check", checks[:12], fresh)
@@ -78,7 +80,7 @@ def startup(_: argparse.Namespace) -> None:
     """Prints how long the first check of a process takes, and a check right after the workers were killed."""
     start = time.perf_counter()
     with WorkerPool() as pool:
-        pool.call({"op": "verify", "gold": "$x$", "answer": "$x$"})
+        pool.call(REQUEST)
         print(f"first check of a process, start included: {time.perf_counter() - start:.2f} s")
         waits: list[float] = []
         for _i in range(10):
@@ -89,7 +91,7 @@ def startup(_: argparse.Namespace) -> None:
             )
             subprocess.run(["kill", "-9", *workers.stdout.split()], check=True)
             start = time.perf_counter()
-            pool.call({"op": "verify", "gold": "$x$", "answer": "$x$"})
+            pool.call(REQUEST)
             waits.append(time.perf_counter() - start)
         print(f"a check right after all workers were killed: {1e3 * float(np.median(waits)):.1f} ms (median of 10)")
 
@@ -159,98 +161,16 @@ def hostile(arguments: argparse.Namespace) -> None:
     print(f"files touched by code in answers: {len(touched)}")
 
 
-def in_process(request: dict[str, Any]) -> bool:
-    """Asks this process's own workers."""
-    return bool(shared_verifier().pool.call(request)["right"])
-
-
-class Parsed(list[Any]):
-    """What math-verify parsed, and from which text."""
-
-    text: str
-    options: dict[str, Any]
-
-
-def suite(arguments: argparse.Namespace) -> None:
-    """Runs math-verify's own tests with every `verify(parse(a), parse(b))` in them answered by our workers.
-
-    Each such pair is asked from a thread of this process and from another process, and both are compared with
-    math-verify's verdict here in the main thread; the suite's own assertions then judge our verdict.
-    """
-    import math_verify
-    import pytest
-
-    asked: Counter[str] = Counter()
-    parse, verify = math_verify.parse, math_verify.verify
-
-    def recording_parse(text: str, extraction_config: Any = None, *rest: Any, **options: Any) -> Any:
-        given = () if extraction_config is None else (extraction_config, *rest)
-        parsed = Parsed(parse(text, *given, **options))
-        kinds = {"LatexExtractionConfig": "latex", "ExprExtractionConfig": "expr", "StringExtractionConfig": "string"}
-        parsed.text, parsed.options = text, {}
-        if extraction_config is not None:
-            parsed.options["extraction"] = [kinds[type(config).__name__] for config in extraction_config]
-            for config in extraction_config:
-                if hasattr(config, "boxed_match_priority"):
-                    parsed.options["boxed_match_priority"] = config.boxed_match_priority
-        return parsed
-
-    def our_verify(gold: Any, target: Any, *rest: Any, **options: Any) -> bool:
-        here = verify(gold, target, *rest, **options)
-        if not isinstance(gold, Parsed) or not isinstance(target, Parsed) or rest:
-            asked["not texts, left to math-verify"] += 1
-            return here
-        request = {"op": "verify", "gold": gold.text, "answer": target.text, "options": {**gold.options, **options}}
-        in_thread = threads.submit(in_process, request).result()
-        elsewhere = processes.apply(in_process, (request,))
-        asked["pairs asked"] += 1
-        asked["same verdict in a thread"] += in_thread == here
-        asked["same verdict in a process"] += elsewhere == here
-        return in_thread
-
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ThreadPoolExecutor(1) as threads,
-        get_context("spawn").Pool(1) as processes,
-    ):
-        version = f"math-verify=={arguments.version}"
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--no-deps",
-            "--no-binary",
-            ":all:",
-            "-d",
-            folder,
-            version,
-        ]
-        subprocess.run(pip, check=True)
-        with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
-            archive.extractall(folder, filter="data")
-        tests = next(Path(folder).glob("*/tests"))
-        sys.path.insert(0, str(tests.parent))  # its modules import each other as `tests.x`
-        math_verify.parse, math_verify.verify = recording_parse, our_verify
-        code = pytest.main(["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", folder, str(tests)])
-    for name, count in asked.items():
-        print(f"{name:36} {count}")
-    print(f"math-verify's own tests, judged by our verdicts: {'all passed' if code == 0 else f'exit code {code}'}")
-
-
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for function in (throughput, startup, steps, hostile, suite):
+    for function in (throughput, startup, steps, hostile):
         command = commands.add_parser(function.__name__, help=(function.__doc__ or "").splitlines()[0])
         command.set_defaults(function=function)
         if function is hostile:
             command.add_argument("--count", type=int, default=1_000)
             command.add_argument("--cpu-limit", type=float, default=1.0)
-        if function is suite:
-            command.add_argument("--version", default="0.9.0")
     arguments = parser.parse_args()
     arguments.function(arguments)
 

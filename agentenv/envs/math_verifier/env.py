@@ -1,8 +1,8 @@
 r"""`MathVerifier`: math problems, tools to compute with, and a verifier that decides."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pydantic
@@ -59,7 +59,10 @@ class MathVerifier(ToolEnv):
     Args:
         kind: the generator of problems, or several to draw from; without effect where `tasks` is given.
         difficulty: its dial, or the lowest and the highest to draw from.
-        tasks: problems to draw from instead: a JSON-lines file, `MathTask`s, or rows of GSM8K, MATH or AIME.
+        tasks: problems to draw from instead: a file or table of rows of GSM8K, MATH or AIME, or `MathTask`s (see
+            `read_tasks`).
+        on_bad_row: what to do with rows of `tasks` that cannot be used, such as those whose reference cannot be read:
+            `"raise"` a report, or `"skip"` them with a warning.
         operations_per_call: operations that one `calculate` may hold; `None` for any number.
         attempts: answers that an episode may submit. After a wrong one before the last, the episode goes on.
         feedback: what the agent is told of such an answer: `"verdict"` that it is wrong, `"direction"` also whether a
@@ -80,12 +83,13 @@ class MathVerifier(ToolEnv):
     state: MathState
     task: MathTask
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  keyword arguments, each by its name
         self,
         *,
         kind: str | Sequence[str] = "arithmetic",
         difficulty: int | tuple[int, int] = 2,
-        tasks: Sequence[Any] | str | Path | None = None,
+        tasks: Any = None,
+        on_bad_row: Literal["raise", "skip"] = "raise",
         operations_per_call: int | None = None,
         attempts: int = 1,
         feedback: Literal["verdict", "direction"] = "verdict",
@@ -102,11 +106,11 @@ class MathVerifier(ToolEnv):
         if feedback not in {"verdict", "direction"}:
             msg = f"feedback must be 'verdict' or 'direction', got {feedback!r}"
             raise ValueError(msg)
-        if isinstance(tasks, str | Path):
-            tasks = read_tasks(tasks)
-        if tasks is not None and not len(tasks):
-            msg = "tasks must hold at least one task, got none; leave it out for generated ones"
-            raise ValueError(msg)
+        self._verifier = shared_verifier() if verifier is None else verifier
+        if tasks is not None:
+            source, tasks = tasks, read_tasks(tasks, on_bad_row=on_bad_row, verifier=self._verifier)
+            if not isinstance(source, str | os.PathLike):
+                self._arguments[1]["tasks"] = tasks  # what is spawned need not read them again, or cannot
         if sandbox is None:
             tools = {name: entry for name, entry in self._tools.items() if name != "python"}
             self._tools = tools
@@ -126,7 +130,6 @@ class MathVerifier(ToolEnv):
         self._open_sandbox = sandbox
         self._python_timeout_s = python_timeout_s
         self._instructions = instructions
-        self._verifier = shared_verifier() if verifier is None else verifier
 
     @override
     def sample_task(self) -> MathTask:

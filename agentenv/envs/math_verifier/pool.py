@@ -23,12 +23,18 @@ _START_S = 60.0
 _GRACE_S = 3.0
 _TOO_EXPENSIVE = {"SIGPROF": "processor time", "memory": "memory"}
 _CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"}
+_CONTROL = {"op": "verify", "gold": ["latex", "x+1"], "answer": ["latex", "1+x"]}
+"""A request that every healthy worker answers."""
 _started: "weakref.WeakSet[WorkerPool]" = weakref.WeakSet()
 _fork_hook = threading.Event()
 
 
 class RequestError(Exception):
     """A request needs more than the limits allow, or crashes sympy: the fault is in the request, not in the pool."""
+
+
+class _FailedTwice(Exception):
+    """A request failed in two workers; the message says how the last one ended."""
 
 
 class WorkerPool:
@@ -79,10 +85,31 @@ class WorkerPool:
     def call(self, request: dict[str, Any]) -> dict[str, Any]:
         """Sends one request to a worker and returns its answer; waits for a free worker.
 
+        A request that fails twice for a reason that need not be its own is tried again after another that is known to
+        be good, in fresh processes: who fails alone is to blame.
+
         Raises:
-            RequestError: the request took more processor time or memory than allowed, or crashed two workers.
-            VerifierError: the workers cannot be started, or were killed or stalled twice by something else.
+            RequestError: the request took more processor time or memory than allowed, or fails where another does not.
+            VerifierError: the workers cannot be started, or fail with any request.
         """
+        try:
+            return self._call(request)
+        except _FailedTwice as error:
+            cause = str(error)
+        self.close()
+        try:
+            self._call(_CONTROL)
+        except (_FailedTwice, RequestError) as error:
+            msg = f"the verifier's worker failed twice, last by {cause}; a known good request then failed by {error}"
+            raise VerifierError(msg) from None
+        try:
+            return self._call(request)
+        except _FailedTwice as error:
+            msg = f"it breaks the worker ({error}), and another request does not"
+            raise RequestError(msg) from None
+
+    def _call(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Sends a request, and once more where the first worker fails."""
         cause = ""
         for _ in range(2):
             channel = self._take()
@@ -109,8 +136,7 @@ class WorkerPool:
         if cause in _CRASHES:
             msg = f"it crashes the worker ({cause})"
             raise RequestError(msg)
-        msg = f"the verifier's worker failed twice, last by {cause}"
-        raise VerifierError(msg)
+        raise _FailedTwice(cause)
 
     def close(self) -> None:
         """Ends the processes. The next request starts new ones."""

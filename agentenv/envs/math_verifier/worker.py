@@ -13,11 +13,10 @@ keeper. This file imports nothing of the package, so that the keeper stays small
 
 import ctypes
 import gc
-import importlib
+import importlib.util
 import json
 import logging
 import mmap
-import operator
 import os
 import resource
 import select
@@ -25,6 +24,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 __all__ = ["main"]
@@ -189,143 +189,70 @@ def _address_space() -> int:
         return 0
 
 
-def _load() -> dict[str, _Handler]:
-    """Imports math-verify, warms it up, and returns what answers each request."""
-    math_verify: Any = importlib.import_module("math_verify")
+class _Algebra:
+    """Answers requests with sympy; what sympy raises is an answer too, but for a lack of memory."""
 
+    def __init__(self) -> None:
+        self._comparison = _sibling("comparison")
+        self._symbolic = _sibling("symbolic")
+        self._equal = self._symbolic.Algebra(self._comparison).equal
+
+    def parse(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns under `parsed` whether sympy can make everything in a reading."""
+        try:
+            for leaf in self._comparison.leaves(request["reading"]):
+                if leaf[0] in {"tree", "latex"}:
+                    self._symbolic.build(leaf)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  the parser and sympy raise anything
+            return {"parsed": False, "reason": type(error).__name__}
+        return {"parsed": True}
+
+    def verify(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns under `right` whether the reading `answer` says the same as the reading `gold`."""
+        try:
+            return {"right": bool(self._comparison.same(request["gold"], request["answer"], self._equal))}
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001  an answer that sympy cannot make
+            return {"right": False}
+
+    def evaluate(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns under `value` the text of an expression computed by sympy, or under `error` why there is none."""
+        try:
+            text = self._symbolic.show_result(self._symbolic.compute(request["tree"]))
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  sympy raises anything
+            return {"error": f"cannot compute this: {type(error).__name__}"}
+        if text is None:
+            return {"error": "division by zero"}
+        if len(text) > _MAX_RESULT:
+            return {"error": f"result too long: {len(text)} characters, at most {_MAX_RESULT}"}
+        return {"value": text}
+
+
+def _load() -> dict[str, _Handler]:
+    """Imports sympy and math-verify's parser, warms them up, and returns what answers each request."""
+    importlib.import_module("latex2sympy2_extended.latex2sympy2")
     logging.disable(logging.CRITICAL)
-    handlers = {"parse": _parse, "verify": _verify, "evaluate": _evaluate}
-    for gold, answer in (("72", "\\boxed{1,234}"), ("$\\frac{1}{2}$", "0.5"), ("$x=\\sqrt{2}$", "$\\{1,2\\}$")):
-        math_verify.verify(math_verify.parse(gold), math_verify.parse(answer))
+    algebra = _Algebra()
+    for gold, answer in ((r"\sqrt{2}", "2^{1/2}"), ("x+1", r"\frac{1}{2}"), (r"\{1, 2\}", "[0,1)")):
+        algebra.verify({"gold": ["latex", gold], "answer": ["latex", answer]})
     gc.collect()
     gc.freeze()
-    return handlers
+    return {"parse": algebra.parse, "verify": algebra.verify, "evaluate": algebra.evaluate}
 
 
-def _parse(request: dict[str, Any]) -> dict[str, Any]:
-    """Returns under `parsed` whether the text holds an expression that sympy understands."""
-    return {"parsed": any(not isinstance(part, str) for part in _read(request["text"], request.get("options", {})))}
-
-
-def _verify(request: dict[str, Any]) -> dict[str, Any]:
-    """Returns under `right` math-verify's verdict on `answer` against `gold`.
-
-    math-verify asks whether any of the gold's readings equals any of the answer's; comparing the texts among them
-    first changes no verdict and saves most of the time.
-    """
-    math_verify: Any = importlib.import_module("math_verify")
-
-    options = request.get("options", {})
-    gold, answer = _read(request["gold"], options), _read(request["answer"], options)
-    if request.get("value_only") and not all(_is_value(part) for part in answer if not isinstance(part, str)):
-        return {"right": False}
-    texts = [part.strip() for part in answer if isinstance(part, str)]
-    if any(isinstance(part, str) and part.strip() and part.strip() in texts for part in gold):
-        return {"right": True}
-    right = math_verify.verify(
-        gold,
-        answer,
-        float_rounding=options.get("float_rounding", 6),
-        strict=options.get("strict", True),
-        allow_set_relation_comp=options.get("allow_set_relation_comp", False),
-        timeout_seconds=None,
-    )
-    return {"right": bool(right)}
-
-
-def _is_value(expression: Any) -> bool:
-    """Returns whether nothing is left to compute: a number, or an assignment, tuple, set or interval of numbers."""
-    sympy: Any = importlib.import_module("sympy")
-    if isinstance(expression, sympy.Number):
-        return True
-    if isinstance(expression, sympy.Eq):
-        return isinstance(expression.lhs, sympy.Symbol) and _is_value(expression.rhs)
-    if isinstance(expression, sympy.Interval):
-        return _is_value(expression.start) and _is_value(expression.end)
-    if isinstance(expression, sympy.Mul):  # a minus sign, or a percentage
-        number, factor = expression.args[0], expression.args[-1]
-        percent = sympy.UnevaluatedExpr(sympy.Rational(1, 100))
-        return (
-            len(expression.args) == 2
-            and (number == -1 or factor == percent)
-            and _is_value((number, factor)[number == -1])
-        )
-    parts = getattr(expression, "args", ())
-    return isinstance(expression, sympy.Tuple | sympy.FiniteSet | sympy.And) and all(map(_is_value, parts))
-
-
-def _read(text: str, options: dict[str, Any]) -> list[Any]:
-    math_verify: Any = importlib.import_module("math_verify")
-
-    kinds = {
-        "latex": math_verify.LatexExtractionConfig(boxed_match_priority=options.get("boxed_match_priority", 50)),
-        "expr": math_verify.ExprExtractionConfig(),
-        "string": math_verify.StringExtractionConfig(),
-    }
-    extraction = [kinds[kind] for kind in options.get("extraction", ("latex", "expr"))]
-    return math_verify.parse(text, extraction, parsing_timeout=None)
-
-
-def _evaluate(request: dict[str, Any]) -> dict[str, Any]:
-    """Returns under `value` the text of an expression computed by sympy, or under `error` why there is none.
-
-    Only listed functions and the names of constants mean anything; every other name is a symbol.
-    """
-    sympy: Any = importlib.import_module("sympy")
-    functions = _functions(sympy)
-    constants = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I}
-
-    def build(tree: Any) -> Any:
-        if isinstance(tree, str):
-            return constants.get(tree, sympy.Symbol(tree))
-        name, *arguments = tree
-        return functions[name](*arguments if name == "number" else map(build, arguments))
-
-    try:
-        value = build(request["tree"])
-        text = str(value).replace("**", "^")
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001  sympy raises anything
-        return {"error": f"cannot compute this: {type(error).__name__}"}
-    if isinstance(value, sympy.Basic) and value.has(sympy.zoo, sympy.nan):
-        return {"error": "division by zero"}
-    if len(text) > _MAX_RESULT:
-        return {"error": f"result too long: {len(text)} characters, at most {_MAX_RESULT}"}
-    return {"value": text}
-
-
-def _functions(sympy: Any) -> dict[str, Any]:
-    def divide(a: Any, b: Any) -> Any:
-        return a / b
-
-    def divide_down(a: Any, b: Any) -> Any:
-        return sympy.floor(a / b)
-
-    def power(a: Any, b: Any) -> Any:
-        return a**b
-
-    def number(numerator: str, denominator: str) -> Any:
-        return sympy.Rational(int(numerator), int(denominator))
-
-    functions: dict[str, Any] = {
-        "+": operator.add,
-        "-": operator.sub,
-        "*": operator.mul,
-        "/": divide,
-        "//": divide_down,
-        "%": sympy.Mod,
-        "^": power,
-        "!": sympy.factorial,
-        "neg": operator.neg,
-        "number": number,
-        "abs": sympy.Abs,
-        "ceil": sympy.ceiling,
-        "max": sympy.Max,
-        "min": sympy.Min,
-    }
-    plain = "binomial cos diff exp expand factor factorial floor gcd lcm log simplify sin solve sqrt tan"
-    return functions | {name: getattr(sympy, name) for name in plain.split()}
+def _sibling(name: str) -> Any:
+    """Loads a file beside this one, without the package around it."""
+    spec = importlib.util.spec_from_file_location(f"_worker_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_mistakes_of_the_calculator(arguments, answer):
         ("sqrt(16) + 2", "6"),
         ("expand((x + 1)^3)", "x^3 + 3*x^2 + 3*x + 1"),
         ("factor(x^2 - x - 6)", "(x - 3)*(x + 2)"),
-        ("solve(x^2 - x - 6, x)", "[-2, 3]"),
+        ("solve(x^2 - x - 6, x)", "{-2, 3}"),
         ("diff(x^3, x)", "3*x^2"),
         ("simplify(sin(x)^2 + cos(x)^2)", "1"),
         ("2^(1/2) * 2^(1/2)", "2"),
@@ -246,9 +246,10 @@ class NoVerdict(WorkerPool):
 
 
 def test_a_verifier_that_fails_gives_no_reward():
-    env = begin(verifier=Verifier(NoVerdict()))
+    env = MathVerifier(tasks=[MathTask(question="Q", reference="6")], verifier=Verifier(NoVerdict()))
+    env.reset(seed=0)
     with pytest.raises(VerifierError):
-        env.step(call("submit", answer="6.0"))
+        env.step(call("submit", answer="sqrt(36)"))
     with pytest.raises(EpisodeError, match="failed"):
         env.step(call("submit", answer="6"))
     env = begin(verifier=Verifier(NoVerdict()))

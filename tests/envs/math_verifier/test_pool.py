@@ -15,9 +15,9 @@ import pytest
 from agentenv.envs.math_verifier import RequestError, WorkerPool
 from agentenv.errors import InfrastructureError, VerifierError
 
-HANG = {"op": "verify", "gold": "72", "answer": r"\boxed{9^{9^{9^9}}}"}
-RIGHT = {"op": "verify", "gold": "72", "answer": r"\boxed{72}"}
-WRONG = {"op": "verify", "gold": "72", "answer": r"\boxed{73}"}
+HANG = {"op": "verify", "gold": ["number", "72"], "answer": ["latex", "9^{9^{9^9}}"]}
+RIGHT = {"op": "verify", "gold": ["latex", "72"], "answer": ["latex", "72"]}
+WRONG = {"op": "verify", "gold": ["latex", "72"], "answer": ["latex", "73"]}
 
 
 @pytest.fixture(scope="module")
@@ -117,32 +117,23 @@ def test_a_crash_of_the_answers_making_is_the_answers_fault(pool):
     assert pool.call(RIGHT)["right"] is True
 
 
-def test_a_worker_that_somebody_kills_is_no_verdict(pool):
-    """Killed once, the request is repeated; killed again and again, it has no verdict."""
+def test_a_worker_that_somebody_kills_once_is_no_verdict(pool):
+    """Killed once, the request is repeated."""
     pool.call(RIGHT)
     killed = threading.Timer(0.2, lambda: [os.kill(worker, signal.SIGKILL) for worker in children(pool.process_id)])
     killed.start()
     with pytest.raises(RequestError, match="processor time"):  # the second try ran to its limit
         pool.call(HANG)
     killed.join()
-    stop = threading.Event()
-
-    def shoot():
-        while not stop.is_set():
-            for worker in children(pool.process_id):
-                with_no_error(os.kill, worker, signal.SIGKILL)
-            time.sleep(0.02)
-
-    shooter = threading.Thread(target=shoot)
-    shooter.start()
-    try:
-        with pytest.raises(VerifierError, match="failed twice, last by SIGKILL") as caught:
-            pool.call(HANG)
-    finally:
-        stop.set()
-        shooter.join()
-    assert isinstance(caught.value, InfrastructureError)
     assert pool.call(RIGHT)["right"] is True
+
+
+def test_a_request_that_fails_like_every_other_has_no_verdict():
+    """The clock cuts off everything, a known good request too."""
+    with WorkerPool(workers=1, wall_limit_s=1e-5) as pool:
+        with pytest.raises(VerifierError, match="failed twice, last by SIGALRM; a known good request then") as caught:
+            pool.call(RIGHT)
+        assert isinstance(caught.value, InfrastructureError)
 
 
 def test_a_death_is_blamed_on_the_request_it_befell(pool):
@@ -160,7 +151,7 @@ def test_a_death_is_blamed_on_the_request_it_befell(pool):
     shooter.start()
     try:
         for i in range(60):
-            assert pool.call({**RIGHT, "gold": str(i), "answer": f"\\boxed{{{i}}}"})["right"] is True
+            assert pool.call({**RIGHT, "gold": ["latex", str(i)], "answer": ["latex", str(i)]})["right"] is True
             assert pool.call(WRONG)["right"] is False
             time.sleep(0.01)
     finally:
@@ -181,11 +172,11 @@ def test_idle_workers_killed_change_no_verdict(pool):
     assert [pool.call(RIGHT)["right"] for _ in range(4)] == [True] * 4
 
 
-def test_the_clock_alone_gives_no_verdict():
-    """A request that the clock cuts off, not the processor time: the machine is stuck, not the answer wrong."""
+def test_who_overruns_the_clock_alone_is_to_blame():
+    """A request that the clock cuts off, while a known good one is answered."""
     with WorkerPool(workers=1, cpu_limit_s=60.0, wall_limit_s=0.3) as pool:
         pool.call(RIGHT)
-        with pytest.raises(VerifierError, match="SIGALRM"):
+        with pytest.raises(RequestError, match=r"breaks the worker \(SIGALRM\), and another request does not"):
             pool.call(HANG)
         assert pool.call(RIGHT)["right"] is True
 
@@ -215,7 +206,9 @@ def test_a_killed_keeper_is_replaced(pool):
 
 def test_many_threads_share_two_workers(pool):
     def ask(i):
-        return pool.call({"op": "verify", "gold": str(i), "answer": f"\\boxed{{{i if i % 3 else i + 1}}}"})["right"]
+        return pool.call({"op": "verify", "gold": ["latex", str(i)], "answer": ["latex", str(i if i % 3 else i + 1)]})[
+            "right"
+        ]
 
     with ThreadPoolExecutor(16) as threads:
         assert list(threads.map(ask, range(300))) == [bool(i % 3) for i in range(300)]
@@ -251,8 +244,8 @@ def test_workers_that_cannot_start_are_reported(monkeypatch, tmp_path):
         pool.call(RIGHT)
 
 
-def test_missing_math_verify_is_reported(monkeypatch, tmp_path):
-    (tmp_path / "math_verify.py").write_text("raise ImportError('broken on purpose')")
+def test_a_missing_parser_is_reported(monkeypatch, tmp_path):
+    (tmp_path / "latex2sympy2_extended.py").write_text("raise ImportError('broken on purpose')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with WorkerPool(workers=1) as pool, pytest.raises(VerifierError, match="ImportError: broken on purpose"):
         pool.call(RIGHT)
@@ -269,7 +262,7 @@ import os, sys, threading, time
 from agentenv.envs.math_verifier import MathVerifier, WorkerPool, shared_verifier
 pool = shared_verifier().pool
 assert "sympy" not in sys.modules and "math_verify" not in sys.modules
-thread = threading.Thread(target=lambda: shared_verifier().check("1/2", "0.5") or os._exit(1))
+thread = threading.Thread(target=lambda: shared_verifier().check("x+1", "1+x") or os._exit(1))
 thread.start(); thread.join()
 assert "sympy" not in sys.modules and "math_verify" not in sys.modules
 hang = threading.Thread(target=lambda: shared_verifier().check("72", "9**9**9**9"), daemon=True)
@@ -303,7 +296,7 @@ from agentenv.envs.math_verifier import shared_verifier
 def ask(_):
     verifier = shared_verifier()
     before = verifier.pool.process_id
-    right = verifier.check("1/2", "0.5") and verifier.check("1/3", "2/6") and not verifier.check("x+1", "x+2")
+    right = verifier.check("x+2", "2+x") and verifier.check("x+3", "3+x") and not verifier.check("x+1", "x+2")
     return right, before, verifier.pool.process_id, os.getpid()
 if __name__ == "__main__":
     verifier = shared_verifier()

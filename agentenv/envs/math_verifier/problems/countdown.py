@@ -1,5 +1,6 @@
 """Countdown: reach a target with given numbers, each used once."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
@@ -7,27 +8,34 @@ from fractions import Fraction
 import numpy as np
 
 from agentenv.envs.math_verifier.exact import evaluate
-from agentenv.envs.math_verifier.expressions import Call, Expression, ExpressionError, parse_expression
+from agentenv.envs.math_verifier.expressions import Call, Expression, ExpressionError
+from agentenv.envs.math_verifier.spelling import spell
+from agentenv.envs.math_verifier.typed import parse_typed
 
 from .generator import Generator
 
 __all__ = ["countdown", "reaches"]
 
 
-def reaches(answer: str, numbers: Sequence[int], target: Fraction) -> bool:
-    """Returns whether an expression has the value `target` and uses each of the numbers exactly once.
+_MARKS = re.compile(r"\$|\\[()\[\]]")
+_BRACKETS = str.maketrans("[]", "()")
 
-    Only `+ - * /` and parentheses are allowed; steps may be fractions and negative. `= target` at the end is tolerated.
+
+def reaches(answer: str, numbers: Sequence[int], target: Fraction) -> bool:
+    r"""Returns whether an expression has the value `target` and uses each of the numbers exactly once.
+
+    Only `+ - * /` and parentheses are allowed, typed or in LaTeX (`\times`, `\frac{a}{b}`, `3(1+2)`); steps may be
+    fractions and negative. `= target` at the end is tolerated.
     """
-    expression, _, claim = answer.strip().strip("$").partition("=")
+    expression, _, claim = spell(_MARKS.sub("", answer)).strip(". ").translate(_BRACKETS).partition("=")
     try:
-        tree = parse_expression(expression)
+        tree = parse_typed(expression)
         leaves = _leaves(tree)
         return (
             leaves is not None
             and Counter(leaves) == Counter(map(Fraction, numbers))
             and evaluate(tree) == target
-            and (not claim.strip() or evaluate(parse_expression(claim)) == target)
+            and (not claim.strip() or evaluate(parse_typed(claim)) == target)
         )
     except ExpressionError:
         return False

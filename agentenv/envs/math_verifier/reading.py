@@ -1,0 +1,456 @@
+r"""What an answer says: a text is read into values, lists, intervals, relations and words before anything is compared.
+
+A text is read as a whole or not at all: nothing is decided by the last number that stands in it. A reading is JSON:
+
+| reading | of |
+|---|---|
+| `["number", "3/4"]`, `["value", "3/4"]` | a literal number; what a calculation with numbers comes to |
+| `["decimal", "1.6e-19"]` | a decimal, digits as typed |
+| `["percent", r]`, `["quantity", r, unit]` | `50\%`; `5 m/s` |
+| `["tree", ...]`, `["latex", text]` | an expression, read by us; another, left to math-verify's parser |
+| `["words", text]`, `["choice", letter, r]` | `east`; `(B)`, `\textbf{(B)}\ 7` |
+| `["list", conjunction, [r]]`, `["set", [r]]` | `2, 3`, `2 or 3`; `\{2, 3\}` |
+| `["tuple", open, close, [r]]`, `["union", [r]]` | `(2, 3)`, `[0, 1)`; `[0,1) \cup \{2\}` |
+| `["named", name, r]`, `["relation", [op], [r]]` | `x = 3`; `1 < x < 2`, `y = 2x + 1` with more than a name |
+| `["dots"]` | an ellipsis in a list |
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from .answers import last_boxed
+from .exact import fold
+from .expressions import Expression, ExpressionError, Fraction, show_number, to_lists
+from .prose import KNOWN, is_prose, prose_candidates
+from .spelling import spell
+from .splitting import (
+    close_of,
+    join_thousands,
+    split_colons,
+    split_conjunctions,
+    split_relations,
+    split_separators,
+    split_union,
+)
+from .typed import parse_typed
+from .units import canonical_unit, split_unit
+
+__all__ = ["Reading", "UnreadableError", "read"]
+
+Reading = list[Any]
+"""JSON, as the table above says."""
+
+_MAX_DEPTH = 16
+_MAX_EXPONENT = 400
+_INTEGER = r"(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)"
+_NUMBER = re.compile(rf"([-+]?)\s*({_INTEGER})\.?")
+_DECIMAL = re.compile(rf"([-+]?)\s*((?:{_INTEGER})?\.\d+)")
+_SCIENCE = re.compile(
+    r"([-+]?\s*\d+(?:\.\d*)?|[-+]?\.\d+)\s*"
+    r"(?:\*\s*10\s*\^\s*(?:\{\s*([-+]?\d+)\s*\}|\(([-+]?\d+)\)|([-+]?\d+))|[eE]([-+]?\d+))"
+)
+_FRACTION = re.compile(r"([-+]?)\s*(?:\\frac\{\s*(-?\d+)\s*\}\{\s*(-?\d+)\s*\}|(\d+)\s*/\s*(-?\d+))")
+_MIXED = re.compile(r"([-+]?)\s*(\d+)\s*(?:\\frac\{\s*(\d+)\s*\}\{\s*(\d+)\s*\}|(?<=\d)\s+(\d+)/(\d+))")
+_PERCENT = re.compile(
+    r"(.*\S)\s*(?:\\?%|\\text\s*\{\s*(?:percent|pct|%|\\%)\s*\}|(?:percent|pct|percentage))", re.DOTALL
+)
+_NAME = re.compile(
+    r"(?:\\?[A-Za-z]+(?:_(?:\{[^{}]*\}|\w))?'*(?:\s*\([A-Za-z0-9, ]*\))?|\\text\s*\{[^{}]*\}|\|[A-Z]{1,3}\||[A-Z]{2,4}"
+    r"|\\(?:overline|vec|hat|bar)\s*\{[A-Za-z]+\}|\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])+\s*\)|\\frac\{d[a-z]*\}\{d[a-z]\})"
+)
+_CHOICE = re.compile(
+    r"(?:(?:option|choice|answer|case)\s*:?\s*)?"
+    r"(?:\(\s*(?P<a>[A-J])\s*\)|\[\s*(?P<b>[A-J])\s*\]|(?P<c>[A-J])\s*[).:]|(?P<d>[A-J])(?=\s*$))[.:]?\s*(?P<rest>.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_STATED = re.compile(
+    r"(?:(?:so|thus|hence|therefore|then),?\s+)?(?:(?:the|my|our|this)\s+)?(?:final\s+|correct\s+|right\s+)?"
+    r"(?:answer|option|choice|solution|result)\s*(?:is|are|:|=)\s*:?\s*([^\d]*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_WORDS = re.compile(r"[^\W\d_][^\W\d_]+(?:[ '-][^\W\d_]+)*")
+_MARKUP = re.compile(r"(\*{1,3}|`{1,3})(?P<inner>.+)\1|<(\w+)>(?P<content>.*)</\3>", re.DOTALL)
+_ENCLOSED = re.compile(r"\$\$?([^$]+)\$?\$|\\\(((?:(?!\\\)).)+)\\\)|\\\[((?:(?!\\\]).)+)\\\]", re.DOTALL)
+_NOTHING = re.compile(r"(?:there (?:is|are) )?no (?:real )?solutions?|(?:the )?empty set")
+_OPENERS = {"(": ")", "[": "]", "⟨": "⟩"}
+
+
+class UnreadableError(ValueError):
+    """A text does not say one thing that can be compared; the message says what is in the way."""
+
+
+def read(text: str) -> Reading:
+    """Reads an answer or a reference.
+
+    Raises:
+        UnreadableError: the text is empty, is not understood, or says several things.
+    """
+    return _read_marked(text, 0)
+
+
+def _read_marked(text: str, depth: int) -> Reading:
+    text = text.strip()
+    if not text:
+        msg = "it is empty"
+        raise UnreadableError(msg)
+    if depth > _MAX_DEPTH:
+        msg = "it is nested too deeply"
+        raise UnreadableError(msg)
+    if emphasis := _MARKUP.fullmatch(text):
+        return _read_marked(emphasis["inner"] or emphasis["content"] or "", depth + 1)
+    if r"\boxed" in text or r"\fbox" in text:
+        return _read_boxed(text, depth)
+    segments = [(match.start(), match.end(), next(filter(None, match.groups()))) for match in _ENCLOSED.finditer(text)]
+    if segments:
+        return _read_segments(text, segments, depth)
+    return _read_text(spell(text), depth)
+
+
+def _read_boxed(text: str, depth: int) -> Reading:
+    r"""Reads the last box, together with those that a conjunction or separator alone joins to it."""
+    segments: list[tuple[int, int, str]] = []
+    rest = text
+    while (content := last_boxed(rest)) is not None:
+        start = max(
+            rest.rfind(r"\boxed", 0, rest.rfind(content + "}") + 1),
+            rest.rfind(r"\fbox", 0, rest.rfind(content + "}") + 1),
+        )
+        end = rest.find(content + "}", start) + len(content) + 1
+        segments.insert(0, (start, end, content))
+        rest = rest[:start]
+    if not segments:
+        msg = "its box is never closed"
+        raise UnreadableError(msg)
+    return _read_chain(text, segments, depth)
+
+
+def _read_segments(text: str, segments: list[tuple[int, int, str]], depth: int) -> Reading:
+    """Reads mathematics in dollar signs or brackets, with text around it."""
+    start, end, content = segments[0]
+    if len(segments) == 1 and not text[:start].strip() and not text[end:].strip(" .\n"):
+        return _read_marked(content, depth + 1)
+    if money := re.fullmatch(r"[^$]*\$[^$]*", text):  # one dollar sign is money
+        return _read_text(spell(money[0]), depth)
+    before, after = text[: segments[0][0]].strip(), text[segments[-1][1] :].strip()
+    if len(segments) == 1 and (before or after) and not re.search(r"\d", before + after):
+        unit = spell(after).rstrip(".")
+        if not before and unit and (canonical_unit(unit) or re.fullmatch(r"\s*\\?%", after)):
+            return _read_text(f"{spell(content)} {unit}", depth)
+    return _read_chain(text, segments, depth)
+
+
+def _read_chain(text: str, segments: list[tuple[int, int, str]], depth: int) -> Reading:
+    """Reads the last run of segments between which there is nothing but separators."""
+    first = len(segments) - 1
+    joints: list[str] = []
+    while first and (joint := _joint(text[segments[first - 1][1] : segments[first][0]])) is not None:
+        joints.insert(0, joint)
+        first -= 1
+    chain = [content for _, _, content in segments[first:]]
+    if len(chain) == 1:
+        return _read_marked(chain[0], depth + 1)
+    if not any(joints) and len(set(chain)) == 1:
+        return _read_marked(chain[0], depth + 1)
+    conjunction = next((joint for joint in joints if joint in "∧∨"), ",")
+    return ["list", conjunction, [_read_marked(content, depth + 1) for content in chain]]
+
+
+def _joint(text: str) -> str | None:
+    """Returns what joins two segments: a separator or conjunction; `None` where other text stands between them."""
+    return {"": ",", ",": ",", ";": ",", "∧": "∧", "∨": "∨"}.get(spell(f"{text}").strip())
+
+
+def _read_text(text: str, depth: int) -> Reading:
+    """Reads spelled text without marks of mathematics."""
+    text = text.strip().removesuffix(".").strip() if not text.endswith("..") else text.strip()
+    if not text or depth > _MAX_DEPTH:
+        msg = "it is empty" if not text else "it is nested too deeply"
+        raise UnreadableError(msg)
+    if stated := _STATED.fullmatch(text):
+        return _read_text(stated[1], depth + 1)
+    for reader in (_choice, _words):
+        if (reading := reader(text, depth)) is not None:
+            return reading
+    if not is_prose(text) and "##" not in text:
+        return _read_math(text, depth)
+    if split_unit(text) is not None:
+        try:
+            return _read_math(text, depth)
+        except UnreadableError:
+            pass
+    for candidate in prose_candidates(text):
+        try:
+            return _read_math(candidate, depth + 1) if not is_prose(candidate) else _read_quantity(candidate, depth + 1)
+        except UnreadableError:
+            continue
+    msg = "it is text from which no single value follows; write the answer alone"
+    raise UnreadableError(msg)
+
+
+def _read_quantity(text: str, depth: int) -> Reading:
+    if split_unit(text) is None:
+        msg = "it is text"
+        raise UnreadableError(msg)
+    return _read_math(text, depth)
+
+
+def _choice(text: str, depth: int) -> Reading | None:
+    flat = re.sub(r"\\text\s*\{\s*(?:\\text\s*\{)?\s*(\(?[A-J][).:]?)\s*\}?\s*\}", r"\1 ", text, count=1).strip()
+    match = _CHOICE.fullmatch(flat)
+    if match is None:
+        return None
+    letter = match["a"] or match["b"] or match["c"] or match["d"]
+    rest = match["rest"].strip()
+    if not letter.isupper():
+        return None
+    if not rest:
+        return ["choice", letter, None]
+    if match["a"] and not (text.startswith("\\text") or re.match(r"\([A-J]\)\s", flat)):
+        return None
+    return ["choice", letter, _read_text(rest, depth + 1)]
+
+
+def _words(text: str, depth: int) -> Reading | None:
+    del depth
+    inner = re.fullmatch(r"\\text\s*\{([^{}]*)\}", text)
+    plain = " ".join((inner[1] if inner else text).replace("\\", " ").split()).strip(" .")
+    if inner and not _WORDS.fullmatch(plain):
+        return ["words", plain.casefold()] if plain and not re.search(r"\d", plain) else None
+    if not _WORDS.fullmatch(plain) or any(KNOWN.fullmatch(word) for word in plain.split()):
+        return None
+    if _NOTHING.fullmatch(plain.casefold()):
+        return ["set", []]
+    if not inner and len(plain) < 4 and plain.islower():  # `ab` is a product
+        return None
+    return ["words", plain.casefold()]
+
+
+def _read_math(text: str, depth: int) -> Reading:
+    """Reads one expression, or several with separators."""
+    if depth > _MAX_DEPTH:
+        msg = "it is nested too deeply"
+        raise UnreadableError(msg)
+    text = text.strip()
+    for structure in (_conjunction, _signs, _relation, _separated, _union, _bracketed, _python, _ratio):
+        if (reading := structure(text, depth + 1)) is not None:
+            return reading
+    return _leaf(text, depth + 1)
+
+
+def _conjunction(text: str, depth: int) -> Reading | None:
+    pieces = split_conjunctions(text)
+    if len(pieces) < 2:
+        return None
+    items = [item for piece in pieces for item in _items(_read_math(piece.text, depth))]
+    return ["list", next((piece.before for piece in pieces if piece.before), ","), items]
+
+
+def _items(reading: Reading) -> list[Reading]:
+    return reading[2] if reading[0] == "list" else [reading]
+
+
+def _signs(text: str, depth: int) -> Reading | None:
+    """Reads what holds `±`: the list of what the upper signs and the lower signs give."""
+    if "±" not in text and "∓" not in text:
+        return None
+    if len(split_separators(text)) > 1:
+        return None
+    upper, lower = text.replace("±", "+").replace("∓", "-"), text.replace("±", "-").replace("∓", "+")
+    first, second = (_read_math(part.removeprefix("+"), depth) for part in (upper, lower))
+    if first[0] == second[0] == "named" and first[1] == second[1]:
+        return ["named", first[1], ["list", "∨", [first[2], second[2]]]]
+    return ["list", "∨", [first, second]]
+
+
+def _relation(text: str, depth: int) -> Reading | None:
+    pieces = split_relations(text)
+    if len(pieces) < 2:
+        return None
+    if len(pieces) > 2 and len(split_separators(text)) > 1:  # x = 3, y = -2
+        return None
+    texts, operators = [piece.text for piece in pieces], [piece.before for piece in pieces[1:]]
+    if any(not part.strip() for part in texts):
+        msg = f"a side is missing in {text!r:.60}"
+        raise UnreadableError(msg)
+    named = (
+        operators[0] in {"=", "≈", ":", "∈"}
+        and _NAME.fullmatch(texts[0].strip())
+        and not _is_constant(texts[0].strip())
+    )
+    if named and all(operator in "=≈" for operator in operators[1:]):
+        name = "".join(
+            re.sub(r"\\text|[{}\\ ]", "", texts[0].split("(")[0] if texts[0].strip()[0] != "(" else texts[0]).split()
+        )
+        return ["named", name, _chain(texts[1:], operators[1:], depth)]
+    if len(split_separators(text)) > 1:
+        return None
+    if any(operator in ":∈" for operator in operators):
+        msg = f"a relation in it is not understood: {text!r:.60}"
+        raise UnreadableError(msg)
+    return _chain(texts, operators, depth)
+
+
+def _is_constant(name: str) -> bool:
+    return name.lstrip("\\") in {"pi", "e", "i", "infty", "emptyset"}
+
+
+def _chain(texts: list[str], operators: list[str], depth: int) -> Reading:
+    if not operators:
+        return _read_math(texts[0], depth)
+    return ["relation", operators, [_read_math(part, depth) for part in texts]]
+
+
+def _separated(text: str, depth: int) -> Reading | None:
+    pieces = split_separators(join_thousands(text, top=True))
+    if len(pieces) < 2:
+        return None
+    if any(not piece.text.strip() for piece in pieces[:-1]):
+        msg = f"an item is missing in {text!r:.60}"
+        raise UnreadableError(msg)
+    items = [_read_math(piece.text, depth) for piece in pieces if piece.text.strip()]
+    return items[0] if len(items) == 1 else ["list", ",", _expanded(items)]
+
+
+def _expanded(items: list[Reading]) -> list[Reading]:
+    return items
+
+
+def _ratio(text: str, depth: int) -> Reading | None:
+    """Reads `3:4`, the order of whose parts matters."""
+    pieces = split_colons(text)
+    if len(pieces) < 2 or not all(piece.text for piece in pieces):
+        return None
+    return ["tuple", ":", ":", [_read_math(piece.text, depth) for piece in pieces]]
+
+
+def _union(text: str, depth: int) -> Reading | None:
+    parts = split_union(text)
+    return ["union", [_read_math(part, depth) for part in parts]] if len(parts) > 1 else None
+
+
+def _bracketed(text: str, depth: int) -> Reading | None:
+    r"""Reads `\{...\}`, `{...}` with separators, `(...)`, `[...)` and the like, where they close at the end."""
+    if text in {"∅", "{}", r"\{\}", r"\{ \}"}:
+        return ["set", []]
+    opener = text[:2] if text.startswith(r"\{") else text[:1]
+    if opener in {r"\{", "{"}:
+        return _set(text, opener, depth)
+    if opener not in _OPENERS or close_of(text) != len(text) - 1:
+        return None
+    inner, closer = text[1:-1], text[-1]
+    pieces = split_separators(join_thousands(inner, top=False))
+    if len(pieces) < 2:
+        if opener == "(" and closer == ")":
+            return _read_math(inner, depth)
+        return ["tuple", opener, closer, [_read_math(inner, depth)]] if opener == "[" and closer == "]" else None
+    return ["tuple", opener, closer, [_read_math(piece.text, depth) for piece in pieces]]
+
+
+def _set(text: str, opener: str, depth: int) -> Reading | None:
+    end = close_of(text)
+    if end != len(text) - 1:
+        return None
+    inner = text[len(opener) : -len(opener)]
+    pieces = split_separators(join_thousands(inner, top=False))
+    if opener == "{" and len(pieces) < 2:
+        return _read_math(inner, depth) if inner.strip() else None
+    return ["set", _expanded([_read_math(piece.text, depth) for piece in pieces])]
+
+
+_SPECIAL = re.compile(r"(Interval(?:\.\w+)?|FiniteSet|Union|Matrix|EmptySet|Reals)\s*(\(.*\))?", re.DOTALL)
+_OPEN = {"Interval": "[]", "Interval.open": "()", "Interval.Lopen": "(]", "Interval.Ropen": "[)"}
+
+
+def _python(text: str, depth: int) -> Reading | None:
+    """Reads sets and matrices as sympy prints them."""
+    match = _SPECIAL.fullmatch(text)
+    if match is None:
+        return None
+    name, arguments = match[1], match[2]
+    if arguments is None:
+        return ["set", []] if name == "EmptySet" else None
+    items = [_read_math(piece.text, depth) for piece in split_separators(arguments[1:-1])]
+    if name in _OPEN and len(items) == 2:
+        return ["tuple", *_OPEN[name], items]
+    if name == "Matrix" and len(items) == 1:
+        return items[0]
+    return {"FiniteSet": ["set", items], "Union": ["union", items]}.get(name)
+
+
+def _leaf(text: str, depth: int) -> Reading:
+    if text == "…":
+        return ["dots"]
+    for reader in (_literal, _percent, _quantity, _tree, _latex):
+        if (reading := reader(text, depth)) is not None:
+            return reading
+    msg = f"{text!r:.60} is not understood"
+    raise UnreadableError(msg)
+
+
+def _percent(text: str, depth: int) -> Reading | None:
+    match = _PERCENT.fullmatch(text)
+    return ["percent", _read_math(match[1], depth)] if match else None
+
+
+def _quantity(text: str, depth: int) -> Reading | None:
+    parts = split_unit(text)
+    if parts is None:
+        return None
+    value, unit = _read_math(parts[0], depth), canonical_unit(parts[1])
+    return value if unit is None else ["quantity", value, unit]
+
+
+def _literal(text: str, depth: int) -> Reading | None:
+    """Reads a number that nothing is left to compute in."""
+    del depth
+    readers: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Reading | None]], ...] = (
+        (_NUMBER, lambda m: ["number", str(_signed(m[1], Fraction(m[2].replace(",", ""))))]),
+        (_DECIMAL, lambda m: ["decimal", m[1].replace("+", "") + m[2].replace(",", "")]),
+        (_SCIENCE, lambda m: _scientific("".join(m[1].split()), next(filter(None, m.groups()[1:])))),
+        (_FRACTION, lambda m: _fraction_of(m[1], 0, m[2] or m[4], m[3] or m[5])),
+        (_MIXED, lambda m: _fraction_of(m[1], int(m[2]), m[3] or m[5], m[4] or m[6])),
+    )
+    for pattern, make in readers:
+        if match := pattern.fullmatch(text):
+            return make(match)
+    return None
+
+
+def _scientific(digits: str, exponent: str) -> Reading:
+    if abs(int(exponent)) > _MAX_EXPONENT:
+        msg = f"its exponent is beyond {_MAX_EXPONENT}"
+        raise UnreadableError(msg)
+    return ["decimal", f"{digits}e{int(exponent)}"]
+
+
+def _signed(sign: str, value: Fraction) -> Fraction:
+    return -value if sign == "-" else value
+
+
+def _fraction_of(sign: str, whole: int, above: str, below: str) -> Reading | None:
+    return ["number", str(_signed(sign, whole + Fraction(int(above), int(below))))] if int(below) else None
+
+
+def _tree(text: str, depth: int) -> Reading | None:
+    del depth
+    try:
+        tree = parse_typed(text)
+    except ExpressionError:
+        return None
+    try:
+        tree: Expression = fold(tree)
+    except ExpressionError as error:
+        if "division" in str(error):
+            raise UnreadableError(str(error)) from None
+    if isinstance(tree, Fraction):
+        return ["value", show_number(tree)]
+    return ["tree", to_lists(tree)]
+
+
+def _latex(text: str, depth: int) -> Reading | None:
+    del depth
+    if re.search(r"[^\x20-\x7e∩∖∪∅]|__|#|\\text\s*\{[^{}]*\d", text) or is_prose(text):
+        return None
+    names = {"∩": r"\cap ", "∖": r"\setminus ", "∪": r"\cup ", "∅": r"\emptyset "}
+    return ["latex", re.sub("[∩∖∪∅]", lambda match: names[match[0]], text)]
