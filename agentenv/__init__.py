@@ -10,6 +10,7 @@ from agentenv.env import Env
 from agentenv.errors import AgentEnvError, InfrastructureError, SnapshotError, TaskError, ToolError
 from agentenv.protocols import Agent, Context, Sandbox, Snapshot
 from agentenv.registry import env_ids, make, register
+from agentenv.replay import ReplayEnv
 from agentenv.tasks import State, Task
 from agentenv.tool_env import ToolEnv
 from agentenv.tools import tool
@@ -25,6 +26,7 @@ __all__ = [
     "EpisodeTree",
     "InfrastructureError",
     "Message",
+    "ReplayEnv",
     "Sandbox",
     "Snapshot",
     "SnapshotError",

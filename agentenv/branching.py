@@ -230,7 +230,7 @@ class Branching(gymnasium.Env[Observation, Any]):
         )
 
     def _begin_step(self) -> None:
-        self._terminated = False
+        self._terminated = self._truncated = False
         self._rewards: dict[str, float] = {}
         self._mistakes: list[str] = []
 

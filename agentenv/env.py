@@ -226,7 +226,8 @@ class Env(Branching):
         self._phase = "failed"  # until the answer is complete
         self._last = _readable(to_observation(self.respond(parsed)))
         self._step_count += 1
-        truncated = not self._terminated and self.max_steps is not None and self._step_count >= self.max_steps
+        spent = self.max_steps is not None and self._step_count >= self.max_steps
+        truncated = not self._terminated and (self._truncated or spent)
         self._phase = "ended" if self._terminated or truncated else "running"
         info = {"step_count": self._step_count, "rewards": self._rewards, "mistakes": self._mistakes}
         return _copy(self._last), float(sum(self._rewards.values())), self._terminated, truncated, info

@@ -11,6 +11,7 @@ import pydantic
 
 __all__ = ["canonical", "digest"]
 
+_LARGE = 64  # the entries of an array that is told by its bytes
 _LONG_BITS = 2_000  # Python refuses to write integers of more than 4,300 digits, or, where it is told to, 640
 
 
@@ -35,6 +36,9 @@ def canonical(value: Any) -> Any:
             return value
         case np.generic() | np.ndarray():
             array = np.asarray(cast("Any", value))
+            if array.size > _LARGE and not array.dtype.hasobject:
+                content = hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()
+                return {"array": str(array.dtype), "shape": list(array.shape), "content": content}
             return {"array": str(array.dtype), "values": canonical(array.tolist())}
         case _ if type(value).__repr__ is object.__repr__:  # which shows an address
             return {"object": type(value).__qualname__, "state": canonical(value.__getstate__())}

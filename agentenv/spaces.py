@@ -163,6 +163,8 @@ class Actions(_PlainSpace[Any]):
         match schema.get("type"):
             case "object":
                 return {name: self._value(part, models) for name, part in schema.get("properties", {}).items()}
+            case "array" if "prefixItems" in schema:
+                return [self._value(part, models) for part in schema["prefixItems"]]
             case "array":
                 fewest = int(schema.get("minItems", 0))
                 length = int(self.np_random.integers(fewest, int(schema.get("maxItems", fewest + 2)) + 1))

@@ -21,6 +21,7 @@ PUBLIC = [
     "EpisodeTree",
     "InfrastructureError",
     "Message",
+    "ReplayEnv",
     "Sandbox",
     "Snapshot",
     "SnapshotError",
@@ -125,6 +126,7 @@ PARAMETERS = {
         "valid",
         "thresholds",
     ],
+    "ReplayEnv.__init__": ["self", "env", "adapter", "markov", "success_threshold", "options"],
     "TreeArrays.build": [
         "parents",
         "rewards",
