@@ -46,6 +46,7 @@ wheel: $(STAMP)
 	$(PY) .ci/check_wheel.py
 
 install: $(STAMP)
+	@test "$(VIRTUAL_ENV)" = "$(VENV)" || printf '%s\n' "Installed in $(VENV). In this shell, so that agentenv is found:" "  source $(VENV)/bin/activate"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %s: make PYTHON=python3.11" % sys.version.split()[0])'

@@ -31,7 +31,7 @@ def main() -> None:
         venv.create(folder / "env", with_pip=True)
         python = folder / "env" / "bin" / "python"
         constraints = ROOT / "constraints.txt"
-        needed = [f"agentenv[dev] @ {wheel.as_uri()}", "openai-agents"]
+        needed = [f"agentenv-rl[dev] @ {wheel.as_uri()}", "openai-agents"]
         run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", constraints, *needed, cwd=folder)
         for part in ("tests", "docs"):
             shutil.copytree(ROOT / part, folder / part)

@@ -33,6 +33,7 @@ from typing import IO, Any, Literal, TypeGuard, TypeVar, cast
 
 import pydantic
 
+from agentenv.distribution import install_module
 from agentenv.errors import AgentEnvError, MissingDependencyError, TaskError
 
 __all__ = [
@@ -387,7 +388,7 @@ def _read_parquet(path: Path, error: type[AgentEnvError]) -> Iterator[tuple[str,
     try:
         from pyarrow import parquet
     except ImportError:
-        msg = f"{path} is a parquet file, which needs pyarrow: pip install pyarrow"
+        msg = f"{path} is a parquet file, which needs pyarrow: {install_module('pyarrow')}"
         raise MissingDependencyError(msg) from None
     number = 0
     try:

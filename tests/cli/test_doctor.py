@@ -14,6 +14,7 @@ from cli_runs import run
 
 import agentenv
 from agentenv.cli import machine
+from agentenv.distribution import pip_install
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_a_version_outside_the_range_is_a_problem_and_an_untested_one_a_note(mon
     assert finding.status == status
     assert (status == "ok") == (finding.remedy == "")
     if status == "problem":
-        assert finding.remedy == f"pip install 'trl{wanted}'" and found in finding.value
+        assert finding.remedy == pip_install(f"trl{wanted}") and found in finding.value
 
 
 def test_a_second_agentenv_is_a_problem_and_a_foreign_agents_is_harmless(tmp_path):

@@ -10,6 +10,7 @@ import tarfile
 from contextlib import closing
 from pathlib import Path
 
+from agentenv.distribution import pip_install
 from agentenv.errors import MissingDependencyError, SandboxError
 from agentenv.protocols import Sandbox
 from agentenv.sandboxes import SandboxSpec
@@ -82,7 +83,7 @@ def _sources() -> dict[str, bytes]:
         elif found is not None and (found.origin or "").endswith(".py"):
             files[f"{name}.py"] = Path(str(found.origin)).read_bytes()
         elif name in _PACKAGES:
-            msg = f"hidden test suites need pytest, but {name!r} is not installed: pip install pytest"
+            msg = f"hidden test suites need pytest, but {name!r} is not installed: {pip_install('pytest')}"
             raise MissingDependencyError(msg)
     return files
 

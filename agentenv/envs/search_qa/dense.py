@@ -13,6 +13,7 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
+from agentenv.distribution import install_module
 from agentenv.errors import CorpusError, MissingDependencyError
 
 from .bm25 import PassageStore
@@ -99,7 +100,7 @@ def load_encoder(model: str | Path, *, prefix: str = "", batch_size: int = 64, d
     try:
         library: Any = importlib.import_module("sentence_transformers")
     except ImportError as error:
-        msg = "dense retrieval needs sentence-transformers: pip install 'agentenv[dense]'"
+        msg = f"dense retrieval needs sentence-transformers: {install_module('sentence_transformers')}"
         raise MissingDependencyError(msg) from error
     network = library.SentenceTransformer(str(model), device=device, local_files_only=True)
 
