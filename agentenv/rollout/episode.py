@@ -106,7 +106,7 @@ class Branch:
 
     def next_attempt(self) -> "Attempt":
         """Begins an attempt: the conversation as it was at the anchor."""
-        attempt = Attempt(self, len(self.attempts), self.messages, self.token_ids, self.covered)
+        attempt = Attempt(self.seed, self.number, len(self.attempts), self.messages, self.token_ids, self.covered)
         self.attempts.append(attempt)
         return attempt
 
@@ -115,7 +115,8 @@ class Branch:
 class Attempt:
     """One try at a rollout: what it did so far, what its agent sees next, and how many tokens it has used."""
 
-    branch: Branch
+    seed: int
+    rollout: int
     number: int
     messages: tuple[Message, ...]
     token_ids: tuple[int, ...]
@@ -137,7 +138,7 @@ class Attempt:
 
     def context(self, tools: tuple[ToolSchema, ...], max_tokens: int | None) -> Context:
         """What the agent sees before its next action."""
-        seed = derive_seed(self.branch.seed, self.number, len(self.steps))
+        seed = derive_seed(self.seed, self.number, len(self.steps))
         room = None if max_tokens is None else max(1, max_tokens - max(self.used, len(self.token_ids)))
         return Context(self.messages, tools, self.token_ids, self.covered, seed, room)
 
@@ -149,7 +150,7 @@ class Attempt:
         self.used = _tokens(action)
         long = limits.max_tokens is not None and self.used >= limits.max_tokens
         cost = _cost(answer, after, env_seconds)
-        number = {"rollout": self.branch.number, "attempt": self.number}
+        number = {"rollout": self.rollout, "attempt": self.number}
         node = node_after(action, after, truncated=late or long, cost=cost, **number)
         self.steps.append(Step(node, prompt, None if node.ended else after.snapshot))
         self.messages = (*self.messages, action.to_message(), *after.observation)
@@ -161,7 +162,7 @@ class Attempt:
 
     def fail(self, error: BaseException) -> None:
         """Ends the attempt with a step that has no reward."""
-        self.steps.append(Step(failed_node(self.action, error, rollout=self.branch.number, attempt=self.number)))
+        self.steps.append(Step(failed_node(self.action, error, rollout=self.rollout, attempt=self.number)))
 
     def given_up(self, error: BaseException) -> "Attempt":
         """Returns the same attempt, failed; what hangs in it may go on in the other."""

@@ -52,7 +52,7 @@ class Recorder:
         branch.recorded = True
         for number, recorded in enumerate(found):
             steps = [Step(node, prompt) for node, prompt in recorded]
-            branch.attempts.append(Attempt(branch, number, (), (), 0, steps))
+            branch.attempts.append(Attempt(branch.seed, branch.number, number, (), (), 0, steps))
         return True
 
     def add(self, trees: Sequence[EpisodeTree], branch: Branch, *, known: bool = False) -> None:

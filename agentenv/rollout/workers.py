@@ -124,6 +124,7 @@ class Workers:
                 job.on_done(job)
             if left:
                 return
+            del job  # a thread that waits keeps nothing alive
 
     def _next(self) -> "Job[Any] | None":
         with self._ready:
