@@ -371,6 +371,6 @@ def _import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        msg = "RayExecutor needs ray: pip install ray, or from a clone pip install -e '.[ray]'"
+        msg = "RayExecutor needs ray: pip install 'agentenv-rl[ray]', or from a clone pip install -e '.[ray]'"
         raise MissingDependencyError(msg) from error
     return ray
