@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 from rich.table import Table
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -33,7 +33,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import agentenv as ae
 from agentenv.arrays import TreeArrays
-from agentenv.credit import PROBLEMS, StepAdvantages, TabularMDP, dr_grpo_advantages, rtmc_advantages
+from agentenv.credit import Allocator, StepAdvantages, TraceAllocator, dr_grpo_advantages, rtmc_advantages
+from agentenv.credit.predictor import Prefix
+from agentenv.credit.problems import PROBLEMS
+from agentenv.credit.tabular import TabularMDP
 from agentenv.trainers import TreeConfig, TreeTrainer
 from agentenv.tree import Anchor, EpisodeTree
 
@@ -135,6 +138,30 @@ def random_anchors(trees: Sequence[EpisodeTree], budget: int, rng: np.random.Gen
     return anchors
 
 
+class ExactPredictor:
+    """Success rates of prefixes from the problem's exact values, so that TRACE's choice is as sharp as it can be."""
+
+    def __init__(self, problem: TabularMDP) -> None:
+        self._values = np.clip(problem.values(), 0.0, 1.0)
+
+    def predict(self, prefixes: Sequence[Prefix]) -> FloatArray:
+        """Reads the state that a prefix ends with."""
+        return self._values[[int(prefix.text.rpartition("s")[2]) for prefix in prefixes]]
+
+    def update(self, prefixes: Sequence[Prefix], targets: ArrayLike, weights: ArrayLike | None = None) -> None:
+        """Has nothing to learn."""
+
+
+def forks_of(problem: TabularMDP) -> dict[str, Allocator | None]:
+    """Ways to spend the continuations, by name; none for chains."""
+    return {
+        "chains": None,
+        "random": random_anchors,
+        "TRACE": TraceAllocator(ExactPredictor(problem), maximum=8),
+        "TRACE unseen": TraceAllocator(ExactPredictor(problem), maximum=8, outcomes="unseen"),
+    }
+
+
 @dataclass(frozen=True)
 class Result:
     """One line of the table."""
@@ -157,7 +184,7 @@ class Harness:
         problem: TabularMDP,
         folder: Path,
         *,
-        allocator: Callable[..., list[Anchor]] | None,
+        allocator: Allocator | None,
         groups: int,
         num_rollouts: int = 4,
         num_continuations: int = 4,
@@ -180,7 +207,6 @@ class Harness:
             seed=seed,
             **settings,
         )
-        forks = {"allocator": allocator} if allocator else {}
         self.trainer: Any = TreeTrainer(
             model,
             args,
@@ -188,7 +214,7 @@ class Harness:
             train_tasks=[None] * groups,
             estimator=self._credit,
             processing_class=tokenizer,
-            **forks,
+            allocator=allocator or "even",
         )
         self.trainer.model.train()
         self.trainer.current_gradient_accumulation_steps = 1
@@ -238,7 +264,6 @@ def measure(
     name: str,
     *,
     forks: str,
-    allocator: Callable[..., list[Anchor]] | None,
     estimators: Estimators,
     weights: Sequence[str],
     groups: int,
@@ -249,8 +274,7 @@ def measure(
 
     Args:
         name: of the problem.
-        forks: what to call the allocator.
-        allocator: where continuations start; `None` for chains.
+        forks: where continuations start, a name of `forks_of`.
         estimators: by name.
         weights: `step_weights` to compare.
         groups: trees in all.
@@ -258,7 +282,7 @@ def measure(
         seed: of the sampling.
     """
     problem: TabularMDP = PROBLEMS[name]()
-    exact = problem.gradient()
+    exact, allocator = problem.gradient(), forks_of(problem)[forks]
     samples: dict[tuple[str, str], list[FloatArray]] = {(e, w): [] for e in estimators for w in weights}
     steps = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -286,6 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problem", nargs="+", default=["sparse", "long", "irrecoverable", "tree"], choices=PROBLEMS)
     parser.add_argument("--groups", type=int, default=2000)
+    parser.add_argument("--forks", nargs="+", default=["chains", "random", "TRACE", "TRACE unseen"])
     parser.add_argument("--weights", nargs="+", default=["unique", "counts", "occupancy"])
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
@@ -293,13 +318,12 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     results: list[Result] = []
     for problem in options.problem:
-        for forks, allocator in (("chains", None), ("random", random_anchors)):
+        for forks in options.forks:
             results += measure(
                 problem,
                 forks=forks,
-                allocator=allocator,
                 estimators=ESTIMATORS,
-                weights=options.weights if allocator else ["occupancy"],
+                weights=options.weights if forks != "chains" else ["occupancy"],
                 groups=options.groups,
             )
     table = Table(title="cosine of the mean trained gradient with the exact one")

@@ -29,47 +29,35 @@ from typing_extensions import override
 
 from agentenv.agents import TransformersAgent
 from agentenv.arrays import TreeArrays
-from agentenv.credit import StepAdvantages, TokenAdvantages, rtmc_advantages, step_weights
+from agentenv.credit import (
+    Allocator,
+    StepAdvantages,
+    TokenAdvantages,
+    check_advantages,
+    check_anchors,
+    make_allocator,
+    rtmc_advantages,
+    step_weights,
+)
 from agentenv.env import Env
 from agentenv.errors import InfrastructureError
 from agentenv.registry import make
 from agentenv.rollout import Rollout, derive_seed
 from agentenv.stats import EpisodeStats, episode_stats
-from agentenv.tree import Anchor, EpisodeTree
+from agentenv.tree import EpisodeTree
 
 from .config import TreeConfig
 from .guards import FiniteGradients, LogRatio, log_ratio, remove_noise, token_logprobs
 from .layout import Rows, lay_out
 from .run_folder import RunFolder, write_model_card
 
-__all__ = ["Allocator", "Estimator", "TokenEstimator", "TreeTrainer", "spread_evenly"]
+__all__ = ["Estimator", "TokenEstimator", "TreeTrainer"]
 
 Estimator = Callable[[TreeArrays], StepAdvantages]
 """Turns trees into step advantages, e.g. `functools.partial(rtmc_advantages, discount=1.0)`."""
 
 TokenEstimator = Callable[[Rows], TokenAdvantages]
 """Turns token rows into token advantages of the same shape, e.g. with a critic and `sr_ppo_advantages`."""
-
-Allocator = Callable[[Sequence[EpisodeTree], int, np.random.Generator], list[Anchor]]
-"""Chooses where to spend a budget of continuations, given the trees so far; `agentenv.credit` has rules to build on."""
-
-
-def spread_evenly(trees: Sequence[EpisodeTree], budget: int, rng: np.random.Generator) -> list[Anchor]:
-    """Gives every tree the same number of continuations, from nodes drawn uniformly among those that can go on.
-
-    Args:
-        trees: with snapshots.
-        budget: continuations in all; what does not divide by the number of trees is not spent.
-        rng: draws the nodes.
-    """
-    anchors: list[Anchor] = []
-    for i, tree in enumerate(trees):
-        if not tree.snapshots:
-            continue
-        drawn = rng.choice(sorted(tree.snapshots), size=budget // len(trees))
-        nodes, counts = np.unique(drawn, return_counts=True)
-        anchors += [Anchor(i, int(node), int(count)) for node, count in zip(nodes, counts, strict=True)]
-    return anchors
 
 
 class TreeTrainer(GRPOTrainer):
@@ -83,7 +71,8 @@ class TreeTrainer(GRPOTrainer):
         eval_tasks: held-out tasks for `evaluate`; one episode each, always with the same seeds.
         estimator: turns trees into step advantages.
         token_estimator: turns token rows into token advantages; takes the place of `estimator`.
-        allocator: chooses the nodes that receive the `num_continuations` per tree.
+        allocator: chooses the nodes that receive the `num_continuations` per tree: a name of
+            `agentenv.credit.ALLOCATORS`, or a function.
         processing_class: the tokenizer, with a chat template; loaded with the model by default.
         callbacks: as for `transformers.Trainer`.
         optimizers: as for `transformers.Trainer`.
@@ -113,7 +102,7 @@ class TreeTrainer(GRPOTrainer):
         eval_tasks: Sequence[Any] | None = None,
         estimator: Estimator = rtmc_advantages,
         token_estimator: TokenEstimator | None = None,
-        allocator: Allocator = spread_evenly,
+        allocator: str | Allocator = "even",
         processing_class: PreTrainedTokenizerBase | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
@@ -128,7 +117,8 @@ class TreeTrainer(GRPOTrainer):
         self._make_env = _maker(env)
         self._estimator = estimator
         self._token_estimator = token_estimator
-        self._allocator = allocator
+        self._allocator = make_allocator(allocator)
+        self._names = {"estimator": _name(token_estimator or estimator), "allocator": _name(allocator)}
         self._agent: TransformersAgent | None = None
         self._rollouts: dict[str, Rollout] = {}
         self._generation = (-1, 0)  # optimizer step, and how many generations it has had
@@ -152,8 +142,7 @@ class TreeTrainer(GRPOTrainer):
             remove_noise(cast("torch.nn.Module", self.model))
         description = {
             "env": _name(env),
-            "estimator": _name(token_estimator or estimator),
-            "allocator": _name(allocator),
+            **self._names,
             "train_tasks": len(train_tasks),
         }
         self.add_callback(FiniteGradients())
@@ -217,10 +206,20 @@ class TreeTrainer(GRPOTrainer):
         numbers = [int(row["task"]) for row in inputs]
         self.last_trees = self._grow(numbers, mode)
         rows = lay_out(self.last_trees, train_truncated=not self.mask_truncated_completions)
-        credit = self._estimator(rows.arrays) if self._token_estimator is None else self._token_estimator(rows)
+        credit = self._credit(rows)
         batch = self._collate(rows, credit, mode)
         self._record(numbers, rows, credit, batch, mode)
         return batch
+
+    def _credit(self, rows: Rows) -> StepAdvantages | TokenAdvantages:
+        name = self._names["estimator"]
+        if self._token_estimator is None:
+            return check_advantages(self._estimator(rows.arrays), rows.arrays, name)
+        credit = self._token_estimator(rows)
+        if not isinstance(credit, TokenAdvantages):
+            msg = f"{name} must return TokenAdvantages, got {type(credit).__name__}"
+            raise TypeError(msg)
+        return credit
 
     def _grow(self, numbers: Sequence[int], mode: str) -> list[EpisodeTree]:
         """Samples one tree per task with the current weights."""
@@ -235,7 +234,9 @@ class TreeTrainer(GRPOTrainer):
             trees = rollout.grow(tasks, args.num_rollouts if mode == "train" else 1)
             if continuations:
                 rng = np.random.default_rng(rollout.seed)
-                rollout.extend(trees, self._allocator(trees, continuations * len(trees), rng))
+                budget = continuations * len(trees)
+                chosen = self._allocator(trees, budget, rng)
+                rollout.extend(trees, check_anchors(trees, chosen, budget, self._names["allocator"]))
         return trees
 
     def _seed(self, numbers: Sequence[int], mode: str) -> int:
