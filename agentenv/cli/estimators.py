@@ -12,7 +12,7 @@ from agentenv.credit import StepAdvantages
 from .command_line import blame, refuse
 from .environments import parse_options
 
-__all__ = ["choose_estimator", "estimators", "try_estimator"]
+__all__ = ["choose_allocator", "choose_estimator", "estimators", "try_estimator", "weigh_alike"]
 
 _ENDING = "_advantages"
 
@@ -47,6 +47,36 @@ def choose_estimator(name: str, options: Sequence[str] = ()) -> Callable[[TreeAr
     known_options = dict(list(inspect.signature(function).parameters.items())[1:])
     given = parse_options(options, known=known_options, owner=f"{plain}_advantages", argument="--credit-option")
     return functools.partial(function, **given)
+
+
+def weigh_alike(
+    estimator: Callable[[TreeArrays], StepAdvantages], step_weights: str
+) -> Callable[[TreeArrays], StepAdvantages]:
+    """Returns an estimator that pools with the weights of the loss, where it pools at all and was not told otherwise.
+
+    Raises:
+        typer.BadParameter: there are no such weights.
+    """
+    from agentenv import credit
+
+    with blame("--step-weights", ValueError):
+        credit.step_weights(TreeArrays.build([-1, 0], [0.0, 1.0]), step_weights)
+    weights = inspect.signature(estimator).parameters.get("weights")
+    if weights is None or "weights" in getattr(estimator, "keywords", {}) or weights.default == step_weights:
+        return estimator
+    return functools.partial(estimator, weights=step_weights)
+
+
+def choose_allocator(name: str) -> None:
+    """Refuses the name of an allocator that there is not.
+
+    Raises:
+        typer.BadParameter: there is none; the message lists the names.
+    """
+    from agentenv.credit import make_allocator
+
+    with blame("--allocator", ValueError):
+        make_allocator(name)
 
 
 def try_estimator(estimator: Callable[[TreeArrays], StepAdvantages], num_rollouts: int) -> None:

@@ -20,7 +20,20 @@ def train(  # noqa: PLR0913, PLR0917  one per option
     credit_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the estimator; may be repeated.")
     ] = None,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Optimizer steps.")] = 100,
+    step_weights: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What a step weighs in the loss and in the estimator's means: occupancy (as the policy itself would "
+            "come through it), counts (episodes through it) or unique.",
+        ),
+    ] = "occupancy",
+    allocator: Annotated[
+        str, typer.Option(metavar="NAME", help="Where continuations start: even, random, trace or trace_unseen.")
+    ] = "even",
+    steps: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Optimizer steps in all, those before --resume included.")
+    ] = 100,
     tasks_per_step: Annotated[int, typer.Option(metavar="N", min=2, help="Trees per optimizer step.")] = 8,
     tasks: Annotated[
         int, typer.Option(metavar="N", min=2, help="Different tasks to train on; fewer where there are no more.")
@@ -44,6 +57,9 @@ def train(  # noqa: PLR0913, PLR0917  one per option
         typer.Option(metavar="FOLDER", help="Of this run; by default runs/NAME-CREDIT, or the next free name."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --run-folder.")] = False,
+    override: Annotated[
+        bool, typer.Option("--override", help="Let --resume go on with other settings than the run has.")
+    ] = False,
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the environment; may be repeated.")
     ] = None,
@@ -57,15 +73,16 @@ def train(  # noqa: PLR0913, PLR0917  one per option
     Examples:
         agentenv train agentenv/MathVerifier-v0 --model models/qwen --steps 200 --continuations 4
         agentenv train agentenv/MathVerifier-v0 --model models/qwen --credit grpo --run-folder runs/grpo
-        agentenv train agentenv/MathVerifier-v0 --model models/qwen --run-folder runs/grpo --resume
+        agentenv train agentenv/MathVerifier-v0 --model models/qwen --run-folder runs/grpo --credit grpo --resume
     """
     from .environments import choose_env
-    from .estimators import choose_estimator, try_estimator
+    from .estimators import choose_allocator, choose_estimator, try_estimator, weigh_alike
     from .run_folders import choose_run_folder
 
     choice = choose_env(env_id, option or ())
-    estimator = choose_estimator(credit, credit_option or ())
+    estimator = weigh_alike(choose_estimator(credit, credit_option or ()), step_weights)
     try_estimator(estimator, rollouts)
+    choose_allocator(allocator)
     folder = choose_run_folder(run_folder, f"{choice.cls.__name__}-{credit}", resume=resume)
 
     from .actors import load_model_agent
@@ -73,20 +90,15 @@ def train(  # noqa: PLR0913, PLR0917  one per option
     loaded = load_model_agent("--model", model, dtype="float32")
     from .training import Plan, run_training
 
-    plan = Plan(
-        choice=choice,
-        estimator=estimator,
-        folder=folder,
-        steps=steps,
-        tasks_per_step=tasks_per_step,
-        tasks=tasks,
-        num_rollouts=rollouts,
-        num_continuations=continuations,
-        learning_rate=learning_rate,
-        max_action_tokens=max_action_tokens,
-        eval_tasks=eval_tasks,
-        every=every,
-        rows=rows,
-        seed=seed,
-    )
+    settings = {
+        "max_steps": steps,
+        "num_rollouts": rollouts,
+        "num_continuations": continuations,
+        "step_weights": step_weights,
+        "learning_rate": learning_rate,
+        "max_action_tokens": max_action_tokens,
+        "seed": seed,
+        "allow_changes": override,
+    }
+    plan = Plan(choice, estimator, allocator, folder, settings, tasks_per_step, tasks, eval_tasks, every, rows)
     run_training(plan, loaded.model, loaded.tokenizer, resume=resume)

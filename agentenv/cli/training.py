@@ -1,7 +1,7 @@
 """What `agentenv train` does once its arguments are read. Needs torch and TRL."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,39 +33,31 @@ class Plan:
     Attributes:
         choice: the environment.
         estimator: turns trees into step advantages.
+        allocator: where continuations start, by name.
         folder: of the run.
-        steps: optimizer steps.
+        settings: of `TreeConfig`.
         tasks_per_step: trees per optimizer step.
         tasks: different tasks to train on, at most.
-        num_rollouts: full episodes per tree.
-        num_continuations: further episodes per tree, from snapshots.
-        learning_rate: constant.
-        max_action_tokens: limit of one action.
         eval_tasks: held-out tasks.
         every: steps between measurements, checkpoints and kept trees.
         rows: episodes per backward pass, if possible.
-        seed: of everything.
     """
 
     choice: EnvChoice
     estimator: Callable[[TreeArrays], StepAdvantages]
+    allocator: str
     folder: Path
-    steps: int
+    settings: Mapping[str, Any]
     tasks_per_step: int
     tasks: int
-    num_rollouts: int
-    num_continuations: int
-    learning_rate: float
-    max_action_tokens: int
     eval_tasks: int
     every: int
     rows: int
-    seed: int
 
     @property
     def micro_batches(self) -> int:
         """The least divisor of `tasks_per_step` that keeps a backward pass within `rows`, or else itself."""
-        leaves = self.tasks_per_step * (self.num_rollouts + self.num_continuations)
+        leaves = self.tasks_per_step * (self.settings["num_rollouts"] + self.settings["num_continuations"])
         divisors = [n for n in range(1, self.tasks_per_step + 1) if self.tasks_per_step % n == 0]
         return next((n for n in divisors if leaves / n <= self.rows), self.tasks_per_step)
 
@@ -83,9 +75,10 @@ def run_training(
     """
     console = open_console()
     with blame("--tasks-per-step", TaskError):
-        held_out = sample_tasks(plan.choice, plan.eval_tasks, seed=plan.seed + 1)
+        seed = plan.settings["seed"]
+        held_out = sample_tasks(plan.choice, plan.eval_tasks, seed=seed + 1)
         most = max(plan.tasks, plan.tasks_per_step)
-        tasks = sample_tasks(plan.choice, most, seed=plan.seed, exclude=held_out, least=plan.tasks_per_step)
+        tasks = sample_tasks(plan.choice, most, seed=seed, exclude=held_out, least=plan.tasks_per_step)
     trainer: Any = TreeTrainer(
         model,
         _config(plan, eval_on_start=plan.eval_tasks > 0 and not resume),
@@ -93,10 +86,11 @@ def run_training(
         train_tasks=list(tasks.values()),
         eval_tasks=list(held_out.values()) or None,
         estimator=plan.estimator,
+        allocator=plan.allocator,
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(TrainingBar(console, plan.steps))
+    trainer.add_callback(TrainingBar(console, plan.settings["max_steps"]))
     say_line(console, f"run folder {plan.folder}")
     try:
         trainer.train(resume_from_checkpoint=resume or None)
@@ -107,20 +101,18 @@ def run_training(
     finally:
         trainer.close()
     _report(console, plan)
+    if trainer.state.global_step > plan.settings["max_steps"]:
+        say_line(console, f"\nthe run had made {trainer.state.global_step} steps already")
 
 
 def _config(plan: Plan, *, eval_on_start: bool) -> TreeConfig:
-    cuda = torch.cuda.is_available()
+    cuda, steps = torch.cuda.is_available(), plan.settings["max_steps"]
     return TreeConfig(
+        **plan.settings,
         output_dir=str(plan.folder),
-        max_steps=plan.steps,
         per_device_train_batch_size=plan.tasks_per_step // plan.micro_batches,
         gradient_accumulation_steps=plan.micro_batches,
         per_device_eval_batch_size=max(1, min(plan.eval_tasks, 256)),
-        num_rollouts=plan.num_rollouts,
-        num_continuations=plan.num_continuations,
-        max_action_tokens=plan.max_action_tokens,
-        learning_rate=plan.learning_rate,
         lr_scheduler_type="constant",
         bf16=cuda and torch.cuda.is_bf16_supported(),
         use_cpu=not cuda,
@@ -130,11 +122,10 @@ def _config(plan: Plan, *, eval_on_start: bool) -> TreeConfig:
         eval_steps=plan.every,
         eval_on_start=eval_on_start,
         save_strategy="steps",
-        save_steps=min(plan.every, plan.steps),
-        save_trees_steps=min(plan.every, plan.steps),
+        save_steps=min(plan.every, steps),
+        save_trees_steps=min(plan.every, steps),
         disable_tqdm=True,
         report_to=[],
-        seed=plan.seed,
     )
 
 
@@ -142,7 +133,7 @@ def _report(console: Console, plan: Plan) -> None:
     metrics = read_metrics(plan.folder)
     fields: dict[str, str] = {}
     for name, key in (("success, held-out tasks", "eval_success"), ("success, training episodes", "success")):
-        if values := [entry[key] for entry in metrics if key in entry]:
+        if values := [entry[key] for entry in metrics if entry.get(key) is not None]:
             fields[name] = f"{values[0]:.3f} at first, {values[-1]:.3f} at last"
     checkpoint, trees = _newest(plan.folder, "checkpoint-*"), _newest(plan.folder / "trees", "*.jsonl")
     fields |= {"curve": str(plan.folder / "curve.png"), "checkpoint": str(checkpoint)}

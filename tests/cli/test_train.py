@@ -65,11 +65,53 @@ def test_held_out_tasks_are_never_trained_on(here, model):
     tasks = [{"question": f"{n} + 1", "reference": str(n + 1)} for n in range(6)]
     (here / "tasks.jsonl").write_text("\n".join(map(json.dumps, tasks)))
     words = ["--option", "tasks=tasks.jsonl", "--option", "max_steps=2", *SMALL, "--steps", 1, "--run-folder", "few"]
-    assert run("train", MATH, "--model", model, *words).exit_code == 0
+    trained = run("train", MATH, "--model", model, *words)
+    assert trained.exit_code == 0, trained.stderr
     assert json.loads((here / "few" / "config.json").read_text())["train_tasks"] == 3
     result = run("train", MATH, "--model", model, *words[:-1], "none", "--eval-tasks", 5)
     assert result.exit_code == 2
     assert "'--tasks-per-step'" in result.stderr and "only 1 different tasks" in result.stderr
+
+
+def test_steps_are_steps_in_all_and_changed_settings_are_refused(here, model):
+    words = ["train", "dice_env:Letters", "--model", model, *SMALL, "--credit", "rloo", "--run-folder", here / "run"]
+    assert run(*words, "--steps", 2).exit_code == 0
+    config = (here / "run" / "config.json").read_text()
+    again = run(*words, "--steps", 2, "--resume")
+    assert again.exit_code == 0, again.stderr
+    assert [line["step"] for line in metrics(here / "run", "step", "loss") if line["loss"] is not None] == [1, 2]
+
+    changed = [*words[:-4], "--credit", "grpo", *words[-2:], "--steps", 3, "--rollouts", 3, "--resume"]
+    refused = run(*changed)
+    assert refused.exit_code != 0
+    assert all(word in refused.stderr for word in ("estimator is", "rloo", "num_rollouts is 2 in the run, 3 now"))
+    assert "--override" in refused.stderr and "Traceback" not in refused.stderr
+    assert run(*changed, "--override").exit_code == 0
+    assert (here / "run" / "config.json").read_text() == config
+    assert json.loads((here / "run" / "config_step_2.json").read_text())["settings"]["num_rollouts"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--allocator", "evenly"], "'--allocator'"),
+        (["--step-weights", "occupation"], "'--step-weights'"),
+    ],
+)
+def test_names_that_there_are_not_are_refused(here, model, words, message):
+    result = run("train", "dice_env:Letters", "--model", model, *SMALL, *words)
+    assert result.exit_code == 2
+    assert message in result.stderr and words[1] in result.stderr
+
+
+def test_weights_and_allocator_reach_the_run(here, model):
+    words = ["--allocator", "trace", "--step-weights", "counts", "--steps", 1, "--run-folder", here / "run"]
+    result = run("train", "dice_env:Letters", "--model", model, *SMALL, *words)
+    assert result.exit_code == 0, result.stderr
+    described = json.loads((here / "run" / "config.json").read_text())
+    assert described["allocator"] == "trace"
+    assert described["settings"]["step_weights"] == "counts"
+    assert "weights='counts'" in described["estimator"]
 
 
 @pytest.mark.slow
