@@ -228,8 +228,6 @@ class RayExecutor:
         errors = self._ray.exceptions
         try:
             answer = self._ray.get(reference, timeout=seconds)
-            actor.answered = True
-            return answer
         except errors.RayTaskError as error:
             raise error.cause from error
         except errors.GetTimeoutError as error:
@@ -239,6 +237,8 @@ class RayExecutor:
             actor.dead = True
             msg = f"actor {actor.name} is gone: {type(error).__name__}: {str(error).splitlines()[0]}"
             raise InfrastructureError(msg) from error
+        actor.answered = True
+        return answer
 
     def open(self, actor: _Actor, make_env: Any) -> tuple[int, str, float]:
         """Opens an environment in an actor."""
