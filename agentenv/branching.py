@@ -233,6 +233,7 @@ class Branching(gymnasium.Env[Observation, Any]):
         self._terminated = self._truncated = False
         self._rewards: dict[str, float] = {}
         self._mistakes: list[str] = []
+        self._breakages: list[str] = []
 
     def _require(self, phases: str, error: type[Exception], verb: str) -> None:
         if self._phase in phases.split():

@@ -154,6 +154,14 @@ class Env(Branching):
         self._mistakes.append(text)
         return text
 
+    def note_breakage(self, text: str) -> str:
+        """Records that the agent broke something of the infrastructure (in `info["breakages"]`) and returns `text`.
+
+        It is the agent's fault where a control does not break: it costs the reward, and is no `InfrastructureError`.
+        """
+        self._breakages.append(text)
+        return text
+
     # ------------------------------------------------------------------ what users call
 
     @property
@@ -213,7 +221,8 @@ class Env(Branching):
 
         Returns:
             The new messages; the reward of this step; whether the task ended the episode; whether a limit did; and
-            `info` with `step_count`, `rewards` by component, and `mistakes` (what was wrong with the action).
+            `info` with `step_count`, `rewards` by component, `mistakes` (what was wrong with the action), and where
+            there are any `breakages` (what of the infrastructure it broke).
 
         Raises:
             EpisodeError: before `reset`, after the end, or after a failure.
@@ -230,6 +239,8 @@ class Env(Branching):
         truncated = not self._terminated and (self._truncated or spent)
         self._phase = "ended" if self._terminated or truncated else "running"
         info = {"step_count": self._step_count, "rewards": self._rewards, "mistakes": self._mistakes}
+        if self._breakages:
+            info["breakages"] = self._breakages
         return _copy(self._last), float(sum(self._rewards.values())), self._terminated, truncated, info
 
     def begin(
