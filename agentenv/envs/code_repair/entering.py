@@ -31,7 +31,7 @@ def send(out: int, answer: dict[str, Any]) -> None:
     os._exit(0)
 
 
-def enter(argv: list[str]) -> None:
+def enter(contract: dict[str, Any]) -> None:
     """Sets what code under test can see of the process, and lets the workspace be imported from."""
     import runpy
     import unittest.main
@@ -41,8 +41,12 @@ def enter(argv: list[str]) -> None:
     for name in _OWN:  # where the tests are run, nothing has loaded them
         del sys.modules[name]
     here = os.getcwd()  # noqa: PTH109
-    sys.argv[:] = argv
-    sys.path[:0] = [f"{here}/tests", here] if os.path.isdir("tests") else [here]  # noqa: PTH112
+    sys.argv[:] = contract["argv"]
+    places = [here if place == "." else os.path.join(here, place) for place in contract["path"]]  # noqa: PTH118
+    sys.path[:0] = [place for place in places if os.path.isdir(place)]  # noqa: PTH112
+    os.environ.pop("PYTHONPATH", None)
+    if contract["pythonpath"] is not None:
+        os.environ["PYTHONPATH"] = contract["pythonpath"]
 
 
 def call_as_tests_do(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,8 @@
 """`CodeRepair`: a workspace with broken code, tools to repair it, and hidden cases that decide."""
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -10,7 +11,7 @@ from typing_extensions import override
 
 from agentenv.credit.file_signatures import FileStep, action_signature, state_signatures
 from agentenv.env import Reply
-from agentenv.errors import TaskError, ToolError, WorkspaceError
+from agentenv.errors import SandboxError, TaskError, ToolError, WorkspaceError
 from agentenv.protocols import ExecResult, Sandbox, Snapshot
 from agentenv.sandboxes import open_sandbox
 from agentenv.signatures import digest
@@ -24,15 +25,19 @@ from .grading import Grader
 from .library import bundled_tasks
 from .pytest_files import install_pytest, pytest_archive
 from .reading import read_tasks
+from .searching import search_lines
 from .submissions import OpenSandbox, collect_submission, spec_of
 from .swebench import is_swebench, read_swebench
-from .tasks import RepairTask
+from .tasks import RepairTask, has_visible_tests
+from .texts import NotText, Text, find_all, split_lines
 
 __all__ = ["CodeRepair", "RepairState"]
 
 _MAX_OUTPUT = 6_000
 _MAX_ARGUMENT = 100_000
 _MAX_LISTED = 200
+_RAN = re.compile(r"^Ran (\d+) tests? in (?:.*\n)*?(?:OK|FAILED)(?: \(.*?skipped=(\d+).*\))?$", re.MULTILINE)
+_RAN_NONE = re.compile(r"^NO TESTS RAN|^=* ?(no tests ran|\d+ (skipped|deselected)(, \d+ \w+)?) in ", re.MULTILINE)
 _DURATION = re.compile(r"\bin \d+(?:\.\d+)?s\b")
 _SYSTEM = (
     "You repair code. The files are in the current folder. Find out what is wrong, change the code, run the tests, and "
@@ -48,12 +53,14 @@ class RepairState(State):
         outcomes: of the calls of the last step: `"ok"` or `"error"`.
         progress: the largest share of visible cases that was right so far.
         graded: digest of the submission that was graded; empty before.
+        lost: how many sandboxes were lost to what the agent did.
     """
 
     steps: tuple[FileStep, ...] = ()
     outcomes: tuple[str, ...] = ()
     progress: float = 0.0
     graded: str = ""
+    lost: int = 0
 
 
 class CodeRepair(ToolEnv):
@@ -128,6 +135,7 @@ class CodeRepair(ToolEnv):
         self._timeout_s = command_timeout_s
         self._max_output = max_output
         self._is_restoring = False
+        self._not_blamed: SandboxError | None = None
 
     @override
     def make_sandbox(self) -> Sandbox:
@@ -170,13 +178,50 @@ class CodeRepair(ToolEnv):
 
     @override
     def respond(self, action: Action) -> Reply:
-        self.state.outcomes = ()
-        answer = super().respond(action)
+        before, state = self._files.snapshot(), self.state.model_copy()
+        self.state.outcomes, self._not_blamed = (), None
+        try:
+            answer = super().respond(action)
+            if not self._terminated:
+                self._files.snapshot()  # what cannot be kept is lost: its command is to blame, not who asks next
+        except SandboxError as error:
+            if error is self._not_blamed:
+                raise
+            return self._recover(before, state, action, error)
         for call, outcome in zip(action.tool_calls, self.state.outcomes, strict=False):
             step = describe_call(call, outcome)
             if step not in self.state.steps:
                 self.state.steps = (*self.state.steps, step)
         return answer
+
+    def _recover(self, before: Any, state: RepairState, action: Action, error: SandboxError) -> Reply:
+        """Goes back to before a step that lost the sandbox, and says so; the second time the episode ends.
+
+        Raises:
+            SandboxError: no other sandbox can be opened: nobody's fault.
+        """
+        self.state, self._terminated = state, False
+        self._rewards.clear()
+        self._drop_sandbox()
+        self._is_restoring = True
+        try:
+            self.sandbox = self.make_sandbox()
+            self._files.restore(before)
+        finally:
+            self._is_restoring = False
+        state.lost += 1
+        state.outcomes = ("error",) * len(action.tool_calls)
+        text = f"the sandbox was lost in this step ({error!s:.200}); its files are as they were before it. "
+        if state.lost > 1:
+            text = self.finish(f"{text}It was lost before, so the episode ends.", reward=0.0)
+        else:
+            text += "If it is lost again, the episode ends."
+        self.note_breakage(text)
+        reply: list[Message] = []
+        for call in action.tool_calls:
+            message: Message = {"role": "tool", "content": text, "name": call.name}
+            reply.append({**message, "tool_call_id": call.id} if call.id else message)
+        return reply
 
     # ------------------------------------------------------------------ tools
 
@@ -199,7 +244,8 @@ class CodeRepair(ToolEnv):
             start: first line, from 1.
             end: last line; the last of the file by default.
         """
-        lines = self._read(path).splitlines()
+        text = self._read(path)
+        lines = split_lines(text.content)
         last = len(lines) if end is None else min(end, len(lines))
         if lines and not 1 <= start <= len(lines):
             msg = f"start must be in 1 to {len(lines)}, the lines of {path}, got {start}"
@@ -209,7 +255,7 @@ class CodeRepair(ToolEnv):
             raise ToolError(msg)
         shown = "\n".join(f"{number:5d}  {lines[number - 1]}" for number in range(start, last + 1))
         self._note("ok")
-        return self._cut(shown) or "(empty file)"
+        return "\n".join(filter(None, (self._cut(shown) or "(empty file)", text.note and f"[{text.note}]")))
 
     @tool
     def search(self, pattern: str, path: str = ".") -> str:
@@ -219,15 +265,9 @@ class CodeRepair(ToolEnv):
             pattern: as for grep -E.
             path: a file or folder, relative to the workspace.
         """
-        words = ["grep", "-rnIE", "-e", _text(pattern, "pattern"), "--", _text(path, "path")]
-        result = self._files.exec(words, timeout_s=self._timeout_s)
-        if result.exit_code > 1:
-            raise ToolError(self._cut(result.stderr.strip() or f"grep ended with exit code {result.exit_code}"))
+        found = search_lines(self._files, _text(pattern, "pattern"), _text(path, "path"), self._timeout_s)
         self._note("ok")
-        return (
-            self._cut("\n".join(sorted((line.removeprefix("./") for line in result.stdout.splitlines()), key=_place)))
-            or "no match"
-        )
+        return self._cut("\n".join(found)) or "no match"
 
     @tool
     def edit_file(self, path: str, old: str, new: str) -> str:
@@ -238,23 +278,27 @@ class CodeRepair(ToolEnv):
             old: the text to replace, with its exact white space; enough of it to be unique.
             new: what takes its place.
         """
-        content = self._read(path)
+        text = self._read(path)
         if not old:
             msg = "old must not be empty; use write_file for a new file"
             raise ToolError(msg)
-        count = content.count(old)
-        if count == 0:
+        places = find_all(text.content, old)
+        if not places:
             msg = f"old does not occur in {path}; it must match exactly, white space included"
-            raise ToolError(msg + _near(content, old))
-        if count > 1:
-            starts = [match.start() for match in re.finditer(re.escape(old), content)]
-            where = ", ".join(str(content.count("\n", 0, start) + 1) for start in starts[:8])
-            msg = f"old occurs {count} times in {path} (at lines {where}); include more of its surroundings"
+            raise ToolError(msg + _near(text.content, old))
+        if len(places) > 1:
+            where = ", ".join(str(text.content.count("\n", 0, start) + 1) for start, _ in places[:8])
+            msg = f"old occurs {len(places)} times in {path} (at lines {where}); include more of its surroundings"
             raise ToolError(msg)
         if old == new:
             msg = "old and new are the same"
             raise ToolError(msg)
-        self._write(path, content.replace(old, new))
+        try:
+            data = text.replace(places[0], new).write()
+        except NotText as error:
+            msg = f"{path} {error}"
+            raise ToolError(msg) from None
+        self._write(path, data)
         return f"replaced 1 occurrence in {path}"
 
     @tool
@@ -265,27 +309,39 @@ class CodeRepair(ToolEnv):
             path: relative to the workspace.
             content: the whole content.
         """
-        self._write(path, content)
+        if not _is_unicode(content):
+            msg = "the content is not valid Unicode: it has lone surrogates"
+            raise ToolError(msg)
+        self._write(path, content.encode())
         return f"wrote {path}"
 
     @tool
     def run_tests(self) -> str:
         """Run the visible tests."""
-        result = self._files.exec(self.task.test_command, timeout_s=self._timeout_s)
+        if not self.task.test_command and not has_visible_tests(self.task):
+            msg = "this task has no visible tests; write some and run them with `run`"
+            raise ToolError(msg)
+        result = self._files.exec(self.task.command, timeout_s=self._timeout_s)
         if self._progress_reward:
             share = self._visible_share()
             if share > self.state.progress:
                 self.add_reward(self._progress_reward * (share - self.state.progress), name="progress")
                 self.state.progress = share
-        return self._show(result, _DURATION.sub("", result.stdout + result.stderr))
+        output = result.stdout + result.stderr
+        ran_none = _ran_none(output)
+        answer = self._show(result, _DURATION.sub("", output), failed=ran_none)
+        return f"{answer}\nNo test was run." if ran_none else answer
 
     @tool
     def submit(self) -> str:
         """Hand in the files as they are. This ends the episode."""
         submission = collect_submission(self._files, self.task)
-        grade = self._grader.grade(self.task, submission, stop_early=self._reward == "all")
+        with self._blameless():
+            grade = self._grader.grade(self.task, submission, stop_early=self._reward == "all")
         self.state.graded = submission.digest
         self._note("ok")
+        if grade.blamed:
+            self.note_breakage(grade.reasons[0])
         value = float(grade.solved) if self._reward == "all" else grade.fraction
         return self.finish("all hidden tests pass" if grade.solved else "hidden tests fail", reward=value)
 
@@ -332,33 +388,36 @@ class CodeRepair(ToolEnv):
         self.state.outcomes = (*self.state.outcomes, outcome)
 
     def _visible_share(self) -> float:
-        return self._grader.grade_visible(self.task, collect_submission(self._files, self.task)).fraction
+        submission = collect_submission(self._files, self.task)
+        with self._blameless():
+            return self._grader.grade_visible(self.task, submission).fraction
 
-    def _read(self, path: str) -> str:
+    @contextlib.contextmanager
+    def _blameless(self) -> Iterator[None]:
+        """Notes that a failure in here is not the agent's: a control broke, too."""
         try:
-            data = self._files.read(_text(path, "path"))
+            yield
+        except SandboxError as error:
+            self._not_blamed = error
+            raise
+
+    def _read(self, path: str) -> Text:
+        try:
+            return Text.read(self._files.read(_text(path, "path")))
         except WorkspaceError as error:
             raise ToolError(_why(error, path)) from None
-        if b"\0" in data:
-            msg = f"{path} is a binary file of {len(data)} bytes"
-            raise ToolError(msg)
-        try:
-            return data.decode()
-        except UnicodeDecodeError:
-            msg = f"{path} is not UTF-8 text ({len(data)} bytes)"
+        except NotText as error:
+            msg = f"{path} {error}"
             raise ToolError(msg) from None
 
-    def _write(self, path: str, content: str) -> None:
-        if max(content, default="") >= "\ud800" and not _is_unicode(content):
-            msg = "the content is not valid Unicode: it has lone surrogates"
-            raise ToolError(msg)
+    def _write(self, path: str, content: bytes) -> None:
         try:
             self._files.write(_text(path, "path"), content)
         except WorkspaceError as error:
             raise ToolError(_why(error, path)) from None
         self._note("ok")
 
-    def _show(self, result: ExecResult, output: str) -> str:
+    def _show(self, result: ExecResult, output: str, *, failed: bool = False) -> str:
         """Returns a command's output as the agent sees it, with how it ended."""
         notes = [f"exit code {result.exit_code}"]
         if result.timed_out:
@@ -369,7 +428,7 @@ class CodeRepair(ToolEnv):
             notes.append("output beyond the limit was dropped")
         if result.killed and not result.timed_out:
             notes.append(f"{result.killed} processes outlived it and were killed")
-        self._note("ok" if result.exit_code == 0 and not result.timed_out else "error")
+        self._note("error" if failed or result.exit_code or result.timed_out else "ok")
         return f"{self._cut(output.rstrip())}\n[{', '.join(notes)}]".lstrip()
 
     def _cut(self, text: str) -> str:
@@ -390,6 +449,12 @@ def _refuse_swebench(rows: Sequence[Any]) -> None:
     for row in rows if isinstance(rows, list | tuple) else ():
         if isinstance(row, Mapping) and is_swebench(cast("Mapping[str, Any]", row)):
             read_swebench(cast("Mapping[str, Any]", row))
+
+
+def _ran_none(output: str) -> bool:
+    """Whether the last line of a test runner says that no test ran, or that all were skipped."""
+    counts = _RAN.findall(output)
+    return bool(_RAN_NONE.search(output)) or bool(counts and int(counts[-1][0]) == int(counts[-1][1] or 0))
 
 
 def _text(value: str, name: str) -> str:
@@ -418,13 +483,6 @@ def _why(error: WorkspaceError, path: str) -> str:
 
 def _near(content: str, old: str) -> str:
     """Says where the first line of `old` would match if white space did not count."""
-    first = next((line.strip() for line in old.splitlines() if line.strip()), "")
-    numbers = [str(n) for n, line in enumerate(content.splitlines(), 1) if first and line.strip() == first]
+    first = next((line.strip() for line in split_lines(old) if line.strip()), "")
+    numbers = [str(n) for n, line in enumerate(split_lines(content), 1) if first and line.strip() == first]
     return f"; its first line, but for white space, is line {', '.join(numbers[:4])}" if numbers else ""
-
-
-def _place(line: str) -> tuple[str, int]:
-    """The file and the line number of a line of grep's output."""
-    path, _, rest = line.partition(":")
-    number = rest.partition(":")[0]
-    return path, int(number) if number.isdecimal() and len(number) < 12 else 0

@@ -26,7 +26,7 @@ from agentenv.protocols import Sandbox
 from agentenv.sandboxes import open_sandbox
 
 from .cases import Case
-from .interpreter import ARGV
+from .interpreter import contract
 from .outcomes import Outcome, read_outcome
 from .programs import answer_program, record_program, run_guest
 from .submissions import OpenSandbox, Submission, lay_over, solution_of, spec_of
@@ -164,7 +164,7 @@ class Grader:
         with closing(self.open(spec_of(task))) as sandbox:
             if problem := lay_over(sandbox, task, submission):
                 return Grade(0, total, (problem,), submission.digest, details=(problem,))
-            runner = _Runner(sandbox, sandbox.snapshot(), task.setup, self.case_timeout_s)
+            runner = _Runner(sandbox, sandbox.snapshot(), task, self.case_timeout_s)
             for number, case in enumerate(cases, 1):
                 outcome = runner.ask({"call": case.call})
                 right = case.accepts(outcome)
@@ -196,14 +196,15 @@ class _Runner:
 
     sandbox: Sandbox
     state: Any
-    setup: str
+    task: RepairTask
     timeout_s: float
 
     def ask(self, request: dict[str, Any], *, of_program: bool = False) -> Outcome:
         """Returns what became of a call."""
         self.sandbox.restore(self.state)
         nonce = secrets.token_hex(16)
-        whole = {"nonce": nonce, "setup": self.setup, "argv": ARGV, **request}
+        agreed = contract(spec_of(self.task).env)
+        whole = {"nonce": nonce, "setup": self.task.setup, "contract": agreed, **request}
         return read_outcome(run_guest(self.sandbox, "case", whole, self.timeout_s), nonce, of_program=of_program)
 
     def ask_of_program(self, request: dict[str, Any]) -> Outcome:
@@ -217,4 +218,4 @@ def _reference(open_: OpenSandbox, task_json: str, call: str) -> Outcome:
     task = RepairTask.model_validate_json(task_json)
     with closing(open_(spec_of(task))) as sandbox:
         lay_over(sandbox, task, solution_of(task))
-        return _Runner(sandbox, sandbox.snapshot(), task.setup, 60.0).ask({"call": call})
+        return _Runner(sandbox, sandbox.snapshot(), task, 60.0).ask({"call": call})

@@ -44,7 +44,7 @@ def names_of(error: BaseException) -> list[str]:
 
 def run_case(request: dict[str, Any]) -> dict[str, Any]:
     """Evaluates one call on the submission in the current folder."""
-    enter(request["argv"])
+    enter(request["contract"])
     names: dict[str, Any] = {"__name__": "test_visible"}
     try:
         exec(request["setup"], names)  # noqa: S102

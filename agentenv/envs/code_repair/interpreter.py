@@ -15,8 +15,19 @@ of the workspace gets into its way.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-__all__ = ["ARGV", "ENV", "FOLDER", "GUEST_ENV", "TEST_COMMAND", "guest_argv", "guest_source", "testing_env"]
+__all__ = [
+    "ENV",
+    "FOLDER",
+    "GUEST_ENV",
+    "PYTEST_COMMAND",
+    "TEST_COMMAND",
+    "contract",
+    "guest_argv",
+    "guest_source",
+    "testing_env",
+]
 
 ENV: Mapping[str, str] = {
     "PYTHONHASHSEED": "0",
@@ -31,8 +42,8 @@ ENV: Mapping[str, str] = {
 TEST_COMMAND = "python3 -m unittest discover -s tests"
 """What runs the visible tests, unless a task names something else."""
 
-ARGV = ("python3 -m unittest", "discover", "-s", "tests")
-"""`sys.argv` of a program that `TEST_COMMAND` started, which hidden cases find, too."""
+PYTEST_COMMAND = "python3 -m pytest -q"
+"""What runs them where they are pytest's."""
 
 FOLDER = ".pytest"
 """Where pytest is put, in the sandbox's folder for temporary files."""
@@ -56,6 +67,19 @@ def testing_env(source: Sequence[str]) -> dict[str, str]:
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTEST_ADDOPTS": "--import-mode=append -p no:cacheprovider",
     }
+
+
+def contract(env: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what `entering.enter` makes of a process that was started with `GUEST_ENV`.
+
+    Args:
+        env: variables of the sandbox in which the visible tests run.
+    """
+    places = env.get("PYTHONPATH")
+    if places is None:
+        return {"argv": ["python3 -m unittest", "discover", "-s", "tests"], "path": ["tests", "."], "pythonpath": None}
+    argv = [f"/tmp/{FOLDER}/pytest/__main__.py", "-q"]  # noqa: S108
+    return {"argv": argv, "path": [".", *places.split(":")], "pythonpath": places}
 
 
 def guest_source(*names: str) -> str:

@@ -10,10 +10,11 @@ import pydantic
 from agentenv.tasks import Task
 
 from .cases import Case, parse_python
+from .interpreter import PYTEST_COMMAND, TEST_COMMAND
 from .repositories import GitTree, list_files, read_file
 from .suites import TestSuite, check_path
 
-__all__ = ["PROTECTED", "RepairTask", "TestProgram"]
+__all__ = ["PROTECTED", "RepairTask", "TestProgram", "has_visible_tests"]
 
 PROTECTED = (
     "tests/*",
@@ -72,7 +73,8 @@ class RepairTask(Task):
         solution: files that repair it, by path; not needed for grading, but a `suite` is checked with it.
         removed: files that the solution removes.
         editable: shell patterns of the files that a submission may hold; `*` also matches `/`.
-        test_command: what `run_tests` runs.
+        test_command: what `run_tests` runs in the workspace, for `sh`; `python3 -m unittest discover -s tests` by
+            default, or `python3 -m pytest -q` where `uses_pytest`.
         kind: the kind of bug.
         difficulty: 1 (one wrong token) to 5; 0 where unknown.
         image: container image, for the docker back end.
@@ -89,7 +91,7 @@ class RepairTask(Task):
     solution: dict[str, str] = pydantic.Field(default_factory=dict[str, str])
     removed: tuple[str, ...] = ()
     editable: tuple[str, ...] = ("*.py",)
-    test_command: str = "python3 -B -m unittest discover -s tests"
+    test_command: str = ""
     kind: str = ""
     difficulty: int = pydantic.Field(default=0, ge=0, le=5)
     image: str | None = None
@@ -112,6 +114,11 @@ class RepairTask(Task):
         """Whether its tests are pytest's: those of a suite, and visible ones that `unittest` would not find."""
         return self.suite is not None or "pytest" in self.test_command or any(map(_is_pytest, self.files.items()))
 
+    @property
+    def command(self) -> str:
+        """What `run_tests` runs."""
+        return self.test_command or (PYTEST_COMMAND if self.uses_pytest else TEST_COMMAND)
+
     def workspace(self) -> dict[str, str]:
         """Returns the files that the agent finds, those of `base` apart; the visible tests are among them."""
         files = dict(self.files)
@@ -131,6 +138,12 @@ class RepairTask(Task):
         """
         files = self.workspace()
         return files[path].encode() if path in files or self.base is None else read_file(self.base, path)
+
+
+def has_visible_tests(task: RepairTask) -> bool:
+    """Whether there are tests for the agent to run, as far as names tell."""
+    names = [PurePosixPath(path) for path in task.paths() if path.endswith(".py")]
+    return any(name.match("test*.py") or name.match("*_test.py") for name in names)
 
 
 def _is_pytest(file: tuple[str, str]) -> bool:

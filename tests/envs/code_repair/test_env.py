@@ -143,9 +143,9 @@ def test_mistakes_are_observations(env, name, arguments, answer):
 
 
 def test_hostile_files(env):
-    ask(env, "run", command="head -c 999 /dev/urandom > b.bin; printf '\\0' >> b.bin; printf '\\377\\376' > latin.txt")
+    ask(env, "run", command="head -c 999 /dev/urandom > b.bin; printf '\\0' >> b.bin; printf 'caf\\351\\n' > latin.txt")
     assert "b.bin is a binary file of 1000 bytes" in ask(env, "read_file", path="b.bin")
-    assert "not UTF-8" in ask(env, "read_file", path="latin.txt")
+    assert ask(env, "read_file", path="latin.txt") == "    1  caf\xe9\n[its encoding is latin-1]"
     ask(env, "run", command="ln -s /etc/passwd link.py; mkfifo pipe.py; ln -s . loop")
     for path in ("link.py", "pipe.py"):
         assert "root:" not in ask(env, "read_file", path=path)
@@ -173,12 +173,53 @@ def test_a_command_that_hangs_and_one_that_stays():
         assert "timed out" in ask(env, "run_tests")
 
 
-def test_a_sandbox_killed_in_mid_episode_is_no_zero(env):
+def lose(env):
+    """Kills the guest of the agent's sandbox, as a command might do it."""
     signal.pidfd_send_signal(env.sandbox._held.pidfd, signal.SIGKILL)
-    with pytest.raises(SandboxError):
-        env.step(call("run", command="true"))
-    env.reset(seed=0)
-    assert ask(env, "run", command="true") == "[exit code 0]"
+
+
+def test_a_step_that_loses_the_sandbox_is_taken_back_and_the_agent_is_told():
+    with closing(CodeRepair(tasks=[TASK], progress_reward=0.5)) as env:
+        env.reset(seed=0)
+        env.step(REPAIR[3])
+        before = env.state_signature()
+        lose(env)
+        observation, reward, terminated, _, info = env.step(call("run", command="echo x > lost.py"))
+        assert "the sandbox was lost in this step" in observation[0]["content"]
+        assert (reward, terminated, len(info["breakages"])) == (0.0, False, 1)
+        assert env.state.lost == 1
+        env.state.lost = 0
+        assert env.state_signature() == before
+        env.state.lost = 1
+        assert ask(env, "run", command="cat pkg/m.py; ls").endswith("pkg\ntests\n[exit code 0]")
+        fork = env.fork(1)[0]
+        assert env.step(call("submit"))[1:3] == (1.0, True)
+        with closing(fork):
+            lose(fork)
+            observation, reward, terminated, _, info = fork.step(call("run_tests"))
+        assert "the episode ends" in observation[0]["content"]
+        assert (reward, terminated, info["rewards"], len(info["breakages"])) == (0.0, True, {"outcome": 0.0}, 1)
+
+
+def test_a_sandbox_that_cannot_be_replaced_is_nobodys_fault():
+    opened = []
+
+    def opener(spec):
+        if opened:
+            msg = "the host has no sandboxes left"
+            raise SandboxError(msg)
+        opened.append(open_sandbox(spec))
+        return opened[0]
+
+    with closing(CodeRepair(tasks=[TASK], sandbox=opener)) as env:
+        env.reset(seed=0)
+        with pytest.raises(SandboxError, match="no sandboxes left"):
+            env.step(call("submit"))  # grading needs one, and so does its control
+        env._phase = "running"
+        lose(env)
+        with pytest.raises(SandboxError, match="no sandboxes left"):
+            env.step(call("run", command="true"))
+    opened.clear()
 
 
 def test_an_episode_forked_at_every_step_and_replayed(env):
