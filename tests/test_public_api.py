@@ -63,6 +63,7 @@ PARAMETERS = {
     "Env.finish": ["self", "reply", "reward"],
     "Env.fork": ["self", "n"],
     "Env.make_sandbox": ["self"],
+    "Env.note_breakage": ["self", "text"],
     "Env.note_mistake": ["self", "text"],
     "Env.render": ["self"],
     "Env.reseed": ["self", "seed"],
