@@ -15,6 +15,7 @@ EXTRA_OF = {
     "datasets": "train",
     "docker": "docker",
     "httpx": "openai",
+    "ray": "ray",
     "matplotlib": "train",
     "peft": "train",
     "sentence_transformers": "dense",

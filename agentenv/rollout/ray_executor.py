@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, TypeVar, cast
 
+from agentenv.distribution import install_module
 from agentenv.errors import InfrastructureError, MissingDependencyError, SnapshotError
 from agentenv.protocols import Agent, BranchingEnv, Fidelity, Snapshot, Transition
 from agentenv.types import ToolSchema
@@ -371,6 +372,6 @@ def _import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        msg = "RayExecutor needs ray: pip install 'agentenv-rl[ray]', or from a clone pip install -e '.[ray]'"
+        msg = f"RayExecutor needs ray: {install_module('ray')}"
         raise MissingDependencyError(msg) from error
     return ray
