@@ -4,11 +4,11 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, eye_array
-from scipy.sparse.linalg import spsolve
+from scipy.sparse import csr_array
 
 from agentenv.arrays import TreeArrays
 
+from .fixed_point import solve_fixed_point
 from .groups import group_sums, ratio
 from .matching import Matching
 from .weights import Weights, step_weights
@@ -16,8 +16,6 @@ from .weights import Weights, step_weights
 __all__ = ["graph_values"]
 
 FloatArray = NDArray[np.float64]
-
-_MAX_SWEEPS = 500
 
 
 def graph_values(
@@ -35,8 +33,7 @@ def graph_values(
         V(s) = sum_a share(a | s) Q(s, a)         Q(s, a) = mean over its steps of r + discount * V(next state)
 
     A step into a leaf has no next state. Every state leads to a leaf with positive share, so the solution is unique
-    also with cycles and discount 1. Sweeps of the whole graph converge exactly after as many sweeps as an acyclic
-    graph is deep; where cycles make them slow, a sparse factorization takes over.
+    also with cycles and discount 1.
 
     Source: GRAFT, as restated in its discussion of RTMC; its graph-GAE and per-state scaling
     are left out.
@@ -46,7 +43,7 @@ def graph_values(
         matching: which steps are equal.
         discount: factor per step, in [0, 1].
         weights: of the steps in both shares, see `step_weights`.
-        tolerance: largest change of a value in the last sweep, relative to the largest value.
+        tolerance: of the solution, see `solve_fixed_point`.
 
     Returns:
         V `[S]` and Q `[P]`, 0 for states and pairs that no valid trajectory meets.
@@ -60,21 +57,8 @@ def graph_values(
     size = matching.num_states
     coordinates = (matching.states[inner], matching.after[inner])
     step = csr_array((discount * share[inner], coordinates), shape=(size, size))
-    values = _solve(step, reward, tolerance)
+    values = solve_fixed_point(step, reward, tolerance=tolerance)
     target = own * (rewards + discount * np.where(inner, values[matching.after], 0.0))
     counts = group_sums(matching.pairs, own, matching.num_pairs)
     totals = group_sums(matching.pairs, target, matching.num_pairs)
     return values, ratio(totals, counts)
-
-
-def _solve(step: csr_array, reward: FloatArray, tolerance: float) -> FloatArray:
-    """Solves `V = reward + step @ V`."""
-    values = reward
-    for _ in range(_MAX_SWEEPS):
-        updated = np.asarray(reward + step @ values, dtype=np.float64)
-        change = np.abs(updated - values).max(initial=0.0)
-        values = updated
-        if change <= 1e-3 * tolerance * max(1.0, float(np.abs(values).max(initial=0.0))):
-            return values
-    system = (eye_array(len(reward), format="csr") - step).tocsc()
-    return np.asarray(spsolve(system, reward), dtype=np.float64)

@@ -10,9 +10,10 @@ from agentenv.arrays import TreeArrays
 
 from .graph import graph_values
 from .groups import group_means, group_sums, ratio
-from .matching import Matching, match_steps
-from .passes import assemble, check_discount, check_steps, returns_below, sum_below, tree_means
+from .matching import Matching, match_steps, renumber
+from .passes import assemble, branches, check_discount, check_steps, returns_below, sum_below, tree_means
 from .result import StepAdvantages
+from .rloo import rloo_advantages
 from .weights import Weighing, Weights, weigh
 
 __all__ = ["Visits", "rtmc_advantages", "rtmc_visits"]
@@ -36,6 +37,7 @@ def rtmc_advantages(
     prior_count: float = 2.0,
     prior_mean: Literal["return", "discounted"] = "return",
     values: Literal["monte_carlo", "graph"] = "monte_carlo",
+    baseline: Literal["all", "others"] = "all",
     normalize: bool = False,
     state_ids: ArrayLike | None = None,
     action_ids: ArrayLike | None = None,
@@ -67,6 +69,9 @@ def rtmc_advantages(
             `"discounted"`: v0(s) is that times the mean of `discount ** (steps that follow)` over the visits of s,
             which removes the sign flip that early steps of long successes suffer otherwise.
         values: `"graph"` replaces V and Q by the solution of the Bellman equation on the merged graph (`graph_values`).
+        baseline: `"others"` leaves the branch of the root that a step is in out of V'(s) and v0 (not in the paper). The
+            step's own return in V'(s) is what keeps the update of `"all"` from the exact gradient; without it, and
+            with discount 1, what is left is that later visits get the credit of first ones. Costs some variance.
         normalize: divide by the tree's standard deviation of advantages over the steps of all trajectories (population,
             not centered, skipped at 1e-8 or less), the paper's optional scaling.
         state_ids: `[N]` integers that replace `tree.state_ids`: clusters of embeddings, coarser signatures.
@@ -85,6 +90,7 @@ def rtmc_advantages(
         raise ValueError(msg)
     _check_choice("prior_mean", prior_mean, ("return", "discounted"))
     _check_choice("values", values, ("monte_carlo", "graph"))
+    _check_choice("baseline", baseline, ("all", "others") if values == "monte_carlo" else ("all",))
     check_steps(tree)
     match = match_steps(tree, state_ids, action_ids)
     weighing = weigh(tree, weights)
@@ -95,17 +101,20 @@ def rtmc_advantages(
     else:
         state_values, action_values = _monte_carlo(tree, match, weighing, own, visits, discount)
     prior = tree_means(tree, tree.returns, weighing.below)[tree.tree_ids[match.steps]]
+    if baseline == "others":
+        prior = rloo_advantages(tree, weights=weights).values[match.steps]
     if prior_mean == "discounted":
         prior *= _mean_remaining(tree, match, weighing, visits, discount)[match.states]
-    smoothed = visits * state_values
-    smoothed = ratio(smoothed[match.states] + prior_count * prior, visits[match.states] + prior_count)
-    baseline, action_value = np.zeros(len(tree)), np.zeros(len(tree))
-    baseline[match.steps] = smoothed
+    total, count = (visits * state_values)[match.states], visits[match.states]
+    if baseline == "others":
+        total, count = _without_branch(tree, match, weighing, own, discount, total, count)
+    smoothed, action_value = np.zeros(len(tree)), np.zeros(len(tree))
+    smoothed[match.steps] = np.where(count > 0, ratio(total + prior_count * prior, count + prior_count), prior)
     action_value[match.steps] = action_values[match.pairs]
-    advantages = action_value - baseline
+    advantages = action_value - smoothed
     if normalize:
         advantages = _scale(tree, advantages, weighing.steps)
-    return assemble(tree, advantages, baseline, action_value)
+    return assemble(tree, advantages, smoothed, action_value)
 
 
 def rtmc_visits(tree: TreeArrays, *, state_ids: ArrayLike | None = None, action_ids: ArrayLike | None = None) -> Visits:
@@ -130,6 +139,24 @@ def _monte_carlo(
     state_values = ratio(group_sums(match.states, totals, match.num_states), visits)
     counts = group_sums(match.pairs, own, match.num_pairs)
     return state_values, ratio(group_sums(match.pairs, totals, match.num_pairs), counts)
+
+
+def _without_branch(
+    tree: TreeArrays,
+    match: Matching,
+    weighing: Weighing,
+    own: FloatArray,
+    discount: float,
+    total: FloatArray,
+    count: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Takes what a step's own branch brought to its state out of the state's summed returns and weights."""
+    sums = weighing.of_steps(returns_below(tree, weighing.below, discount=discount))
+    totals = sums[match.steps] * match.first
+    keys, size = renumber(branches(tree)[match.steps] * match.num_states + match.states)
+    rest = count - group_sums(keys, own, size)[keys]
+    rest = np.where(rest > 1e-9 * count, rest, 0.0)
+    return np.where(rest > 0, total - group_sums(keys, totals, size)[keys], 0.0), rest
 
 
 def _mean_remaining(

@@ -9,18 +9,30 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
 from agentenv.arrays import TreeArrays
 
+from .fixed_point import solve_fixed_point
 from .groups import group_sums, ratio
+from .matching import match_steps
 from .passes import check_arrays, sum_below
 
-__all__ = ["Weighing", "Weights", "is_chains", "occupancy_weights", "sample_deviation", "step_weights", "weigh"]
+__all__ = [
+    "Weighing",
+    "Weights",
+    "graph_weights",
+    "is_chains",
+    "occupancy_weights",
+    "sample_deviation",
+    "step_weights",
+    "weigh",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-Weights = Literal["occupancy", "counts", "unique"] | ArrayLike
+Weights = Literal["occupancy", "graph", "counts", "unique"] | ArrayLike
 """How steps are weighed: a name that `step_weights` knows, or `[N]` numbers."""
 
 
@@ -28,11 +40,12 @@ def step_weights(tree: TreeArrays, weights: Weights = "occupancy") -> FloatArray
     """Computes the weight of every step.
 
     - `"occupancy"`: how often the policy itself would come through the step, see `occupancy_weights`.
+    - `"graph"`: the same, estimated on the graph that merging equal states makes, see `graph_weights`.
     - `"counts"`: the trajectories through the step, `TreeArrays.leaf_counts`: where an allocator spent its budget.
     - `"unique"`: 1, each step once.
     - numbers `[N]`: these.
 
-    Without forks below the roots, the first three are the same. A root's entry is the sum of its children's.
+    Without forks below the roots, the first four are the same. A root's entry is the sum of its children's.
 
     Args:
         tree: `[N]`
@@ -49,11 +62,13 @@ def step_weights(tree: TreeArrays, weights: Weights = "occupancy") -> FloatArray
     if isinstance(weights, str):
         if weights == "occupancy":
             return occupancy_weights(tree)
+        if weights == "graph":
+            return graph_weights(tree)
         if weights == "counts":
             return tree.leaf_counts.astype(np.float64)
         if weights == "unique":
             return np.where(tree.is_root, _children(tree), live).astype(np.float64)
-        msg = f"weights must be 'occupancy', 'counts', 'unique' or [N] numbers, got {weights!r}"
+        msg = f"weights must be 'occupancy', 'graph', 'counts', 'unique' or [N] numbers, got {weights!r}"
         raise ValueError(msg)
     given = np.asarray(weights, dtype=np.float64)
     if given.shape != (len(tree),):
@@ -93,6 +108,38 @@ def occupancy_weights(tree: TreeArrays) -> FloatArray:
     for level in tree.levels[1:]:
         weights[level] = weights[tree.parents[level]] * share[level]
     return weights
+
+
+def graph_weights(tree: TreeArrays) -> FloatArray:
+    """Computes how often the policy would come through every step, on the graph that merging equal states makes.
+
+        visits = starts + P^T visits          w_step = visits(s) / n(s)          s the state that the step leaves
+
+    With n(s) the draws from s, each step of the tree one, and P(s' | s) the share of them that led to s'. Which node an
+    allocator forked, and why, only changes how many draws there are from a state: they are fair all the same, and here
+    all steps from a state weigh alike. So there is less to gain or lose from forks than with `occupancy_weights`, which
+    this equals where every node is a state of its own: less variance, and less bias where the choice of anchors looked
+    at outcomes. Not none: the shares of a state that was left n(s) times are off by O(1 / n). Signatures must tell
+    states apart that differ in what comes after them.
+
+    Without forks below the roots this is `leaf_counts`.
+
+    Returns:
+        `[N]`, a root the sum of its children's; 0 where no valid trajectory passes.
+    """
+    check_arrays(tree)
+    if is_chains(tree):
+        return tree.leaf_counts.astype(np.float64)
+    match = match_steps(tree)
+    live = tree.leaf_counts[match.steps] > 0
+    draws = group_sums(match.states, live, match.num_states)
+    share = ratio(live, draws[match.states])
+    inner = live & ~tree.is_leaf[match.steps]
+    step = csr_array((share[inner], (match.after[inner], match.states[inner])), shape=(match.num_states,) * 2)
+    starts = group_sums(match.states, live & tree.is_root[tree.parents[match.steps]], match.num_states)
+    weights = np.zeros(len(tree))
+    weights[match.steps] = share * solve_fixed_point(step, starts)[match.states]
+    return np.where(tree.is_root, group_sums(tree.parents[match.steps], weights[match.steps], len(tree)), weights)
 
 
 def _children(tree: TreeArrays) -> IntArray:

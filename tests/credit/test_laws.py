@@ -50,6 +50,7 @@ BY_BRANCH = {
     "rloo": rloo_advantages,
     "step_reward": partial(step_reward_advantages, discount=0.9),
     "vine_ppo": partial(vine_ppo_advantages, discount=0.9),
+    "rtmc_others": partial(rtmc_advantages, baseline="others"),
 }
 BY_NODE = {
     "passk": passk_advantages,
@@ -181,7 +182,7 @@ def test_special_cases_agree(tree):
 @settings(max_examples=40, deadline=None)
 def test_without_forks_every_weight_is_one_and_vine_is_rloo(tree):
     inner = ~tree.is_root
-    for weights in ("occupancy", "counts", "unique"):
+    for weights in ("occupancy", "graph", "counts", "unique"):
         assert (step_weights(tree, weights)[inner] == 1).all()
     vine, rloo = vine_ppo_advantages(tree), rloo_advantages(tree)
     lone = np.bincount(tree.tree_ids[tree.depths == 1], minlength=tree.num_trees)[tree.tree_ids] == 1
@@ -193,7 +194,7 @@ def test_without_forks_every_weight_is_one_and_vine_is_rloo(tree):
 @given(tree=tree_arrays())
 @settings(max_examples=15, deadline=None)
 def test_a_name_of_weights_and_its_numbers_are_the_same(name, tree):
-    for weights in ("occupancy", "counts", "unique"):
+    for weights in ("occupancy", "graph", "counts", "unique"):
         same(ALL[name](tree, weights=weights), ALL[name](tree, weights=step_weights(tree, weights)))
 
 

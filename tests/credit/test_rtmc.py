@@ -149,6 +149,15 @@ def test_normalize_divides_by_the_population_deviation_without_centering():
     np.testing.assert_allclose(scaled.advantages, plain.advantages / plain.advantages[1:].std())
 
 
+def test_a_baseline_of_others_leaves_the_branch_out():
+    result = rtmc_advantages(chains(GROUP, [1, 1, 0, 0]), discount=1.0, prior_count=2.0, baseline="others")
+    # Third rollout: at s0 the others returned 1, 1, 0 and v0 is 2/3; at s1 1, 1; at s3 nobody was.
+    values = result.values[1:].reshape(4, 3)
+    np.testing.assert_allclose(values[2], [(2 + 2 * 2 / 3) / 5, (2 + 2 * 2 / 3) / 4, 2 / 3])
+    np.testing.assert_allclose(values[3], [(2 + 2 * 2 / 3) / 5, 2 / 3, 2 / 3])
+    np.testing.assert_allclose(result.action_values[1:].reshape(4, 3)[2], [2 / 3, 0, 0])
+
+
 def test_ids_of_the_caller_replace_signatures():
     tree = chains(GROUP, [1, 1, 0, 0])
     clusters = np.where(tree.state_ids == tree.state_ids[9], tree.state_ids[3], tree.state_ids)
@@ -169,6 +178,8 @@ def test_ids_of_the_caller_replace_signatures():
         ({"prior_count": -1}, "prior_count must be at least 0"),
         ({"prior_mean": "median"}, "prior_mean must be one of 'return', 'discounted', got 'median'"),
         ({"values": "td"}, "values must be one of"),
+        ({"baseline": "none"}, "baseline must be one of 'all', 'others', got 'none'"),
+        ({"baseline": "others", "values": "graph"}, "baseline must be one of 'all', got 'others'"),
     ],
 )
 def test_refuses_bad_options(options, message):

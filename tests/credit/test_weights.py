@@ -31,6 +31,7 @@ def test_by_hand():
     assert step_weights(FORK).tolist() == [2, 1, 0.5, 0.5, 0, 1, 1]
     assert step_weights(FORK, "counts").tolist() == [3, 2, 1, 1, 0, 1, 1]
     assert step_weights(FORK, "unique").tolist() == [2, 1, 1, 1, 0, 1, 1]
+    assert step_weights(FORK, "graph").tolist() == [2, 1, 0.5, 0.5, 0, 1, 1]
     assert step_weights(FORK, range(7)).tolist() == [0, 1, 2, 3, 0, 5, 6]
     below = TreeArrays.build([-1, 0, 1, 1, 2, 2, 2], [0] * 7)
     np.testing.assert_allclose(step_weights(below), [1, 1, 1 / 2, 1 / 2, 1 / 6, 1 / 6, 1 / 6])
@@ -39,7 +40,7 @@ def test_by_hand():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ("leaves", "weights must be 'occupancy', 'counts', 'unique' or .* got 'leaves'"),
+        ("leaves", "weights must be 'occupancy', 'graph', 'counts', 'unique' or .* got 'leaves'"),
         ([1.0] * 6, r"weights must have shape \[N\] = \[7\], one entry per node, got \[6\]"),
         ([1.0] * 6 + [-1.0], r"weights must be finite and at least 0; weights\[6\] is -1.0"),
         ([np.nan] + [1.0] * 6, r"weights\[0\] is nan"),
@@ -62,6 +63,39 @@ def test_occupancy_flows_down_and_counts_the_branches_of_the_root(tree):
         assert weights[node] == pytest.approx(weights[children].sum())
         assert np.ptp(weights[children]) == 0
     assert (weights[live & (tree.depths == 1)] == 1).all()
+
+
+def test_graph_weights_by_hand():
+    # Two chains meet in state m; one of them is asked again there. m is visited twice per pair of rollouts, and three
+    # steps leave it, whoever asked: 2/3 each. By occupancy the forked steps weigh 1/2 and the other 1.
+    tree = TreeArrays.build([-1, 0, 1, 1, 0, 4], [0] * 6, state_ids=[0, 1, 2, 2, 1, 2])
+    np.testing.assert_allclose(step_weights(tree, "graph"), [2, 1, 2 / 3, 2 / 3, 1, 2 / 3])
+    assert step_weights(tree).tolist() == [2, 1, 0.5, 0.5, 1, 1]
+    # A loop: of the three steps from s, one stays; s is visited 1 / (2/3) times, 1/2 a draw.
+    loop = TreeArrays.build([-1, 0, 1, 1], [0] * 4, state_ids=[0, 0, 1, 1])
+    np.testing.assert_allclose(step_weights(loop, "graph"), [0.5, 0.5, 0.5, 0.5])
+
+
+@given(tree=tree_arrays(num_states=3))
+@settings(max_examples=100, deadline=None)
+def test_graph_weights_equal_the_linear_system(tree):
+    weights, live = step_weights(tree, "graph"), (tree.leaf_counts > 0) & ~tree.is_root
+    for t in range(tree.num_trees):
+        steps = np.flatnonzero(live & (tree.tree_ids == t))
+        left, after = tree.state_ids[tree.parents[steps]], tree.state_ids[steps]
+        draws, flow, starts = np.bincount(left, minlength=3), np.eye(3), np.zeros(3)
+        for step, s, s2 in zip(steps, left, after, strict=True):
+            if not tree.is_leaf[step]:
+                flow[s2, s] -= 1 / draws[s]
+            starts[s] += tree.is_root[tree.parents[step]]
+        visits = np.linalg.solve(flow, starts)
+        np.testing.assert_allclose(weights[steps], visits[left] / draws[left], atol=1e-8)
+
+
+@given(tree=tree_arrays(num_states=0))
+@settings(max_examples=60, deadline=None)
+def test_graph_weights_are_occupancy_where_nothing_merges(tree):
+    np.testing.assert_allclose(step_weights(tree, "graph"), step_weights(tree), atol=1e-9)
 
 
 # Every tree of a tiny problem, with its probability. States: 0 at first, then 1 or 2 (by action, with noise), then the
@@ -162,6 +196,7 @@ EXACT = {
     "rloo": rloo_advantages,
     "step_reward": partial(step_reward_advantages, scale=False),
     "vine_ppo": vine_ppo_advantages,
+    "rtmc_others": partial(rtmc_advantages, discount=1.0, baseline="others"),
 }
 
 
