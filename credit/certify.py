@@ -5,6 +5,7 @@ Letters: `N` nodes, `S` states, `A` actions.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from .tabular import SampledTrees, TabularMDP
 from .trace import allocate_prefixes, prefixes_of
 from .weights import Weights, step_weights
 
-__all__ = ["Score", "certify", "sample_chains", "sample_forks"]
+__all__ = ["Score", "certify", "sample_chains", "sample_forks", "sample_random_forks"]
 
 FloatArray = NDArray[np.float64]
 
@@ -53,25 +54,65 @@ def sample_chains(problem: TabularMDP, rng: np.random.Generator, groups: int, gr
     return problem.sample(rng, groups=groups, group_size=group_size)
 
 
-def sample_forks(problem: TabularMDP, rng: np.random.Generator, groups: int, group_size: int) -> SampledTrees:
-    """Samples half the chains, and spends the steps of the other half on forks that TRACE chooses.
+def sample_forks(
+    problem: TabularMDP,
+    rng: np.random.Generator,
+    groups: int,
+    group_size: int,
+    *,
+    share: float = 0.5,
+    outcomes: Literal["seen", "unseen"] = "seen",
+) -> SampledTrees:
+    """Samples fewer chains, and spends the steps of the others on forks that TRACE chooses.
 
     The expected cost equals that of `sample_chains`. The success predictor is the truth, so this is the most that
     allocation can give.
+
+    Args:
+        problem: what to sample from.
+        rng: draws the steps.
+        groups: number of trees.
+        group_size: chains per tree that a tree may cost.
+        share: of the steps that go into continuations.
+        outcomes: whether the choice looks at the outcomes of the chains, see `TraceAllocator`.
     """
-    half = problem.sample(rng, groups=groups, group_size=group_size // 2)
-    prefixes = prefixes_of(half.tree)
-    states = half.states[prefixes.nodes]
-    budget = groups * (group_size - group_size // 2) * float(problem.remaining[0])
+    chains, budget = _split(problem, groups, group_size, share)
+    sampled = problem.sample(rng, groups=groups, group_size=chains)
+    prefixes = prefixes_of(sampled.tree, mixed=outcomes == "unseen")
+    states = sampled.states[prefixes.nodes]
     chosen = allocate_prefixes(
         np.clip(problem.values()[states], 0.0, 1.0),
-        prefixes.outcomes,
+        prefixes.outcomes if outcomes == "seen" else None,
         budget=budget,
         costs=problem.remaining[states],
         maximum=group_size,
         anchors=prefixes.nodes,
     )
-    return problem.extend(rng, half, chosen.anchors, chosen.counts)
+    return problem.extend(rng, sampled, chosen.anchors, chosen.counts)
+
+
+def sample_random_forks(
+    problem: TabularMDP, rng: np.random.Generator, groups: int, group_size: int, *, share: float = 0.5
+) -> SampledTrees:
+    """Samples fewer chains, and spends the steps of the others on forks from nodes drawn evenly from all trees.
+
+    The expected cost equals that of `sample_chains`. Arguments as for `sample_forks`.
+    """
+    chains, budget = _split(problem, groups, group_size, share)
+    sampled = problem.sample(rng, groups=groups, group_size=chains)
+    inner = prefixes_of(sampled.tree, mixed=True).nodes
+    drawn = rng.choice(inner, size=int(2 * budget / float(problem.remaining[sampled.states[inner]].mean())) + 8)
+    nodes, counts = np.unique(drawn[np.cumsum(problem.remaining[sampled.states[drawn]]) <= budget], return_counts=True)
+    return problem.extend(rng, sampled, nodes, counts)
+
+
+def _split(problem: TabularMDP, groups: int, group_size: int, share: float) -> tuple[int, float]:
+    """Splits the cost of `group_size` chains per group into chains, and steps for continuations in all groups."""
+    chains = group_size - round(share * group_size)
+    if not 1 <= chains <= group_size:
+        msg = f"share must leave at least one of {group_size} chains, got {share!r}"
+        raise ValueError(msg)
+    return chains, groups * (group_size - chains) * float(problem.remaining[0])
 
 
 def certify(
