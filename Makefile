@@ -1,14 +1,21 @@
 # make demo    the main job: define, branch, train (installs first, once)
 # make test    the whole test suite
+# make quick   the core's tests: no sandbox, environment, model or slow test; under 90 seconds
+# make fuzz    the property tests with a fresh seed, for FUZZ_SECONDS at most; prints the seed
 # make check   lint, format, types, layers, import budget
 # make wheel   builds sdist and wheel, and tests the wheel in an empty environment, from another folder
 #
-# An active virtual environment is used as it is; otherwise .venv is made. PYTHON chooses the interpreter.
+# An active virtual environment is used as it is; otherwise .venv is made. PYTHON chooses the interpreter, EXTRA what is
+# installed, TESTS which tests run, PYTEST further options.
 
 PYTHON ?= python3
 VENV := $(or $(VIRTUAL_ENV),$(CURDIR)/.venv)
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.agentenv-installed
+EXTRA ?= dev
+TESTS ?= tests
+PYTEST ?=
+FUZZ_SECONDS ?= 180
 
 # How many tests run at a time: most wait for sandboxes most of the time. Each worker may hold a model: 1.5 GB.
 WORKERS ?= 2
@@ -19,13 +26,20 @@ export PYTHONSAFEPATH := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check lint types layers budget wheel install clean
+.PHONY: demo test quick fuzz check lint types layers budget wheel install clean
 
 demo: $(STAMP)
 	$(VENV)/bin/agentenv demo
 
 test: $(STAMP)
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST) $(TESTS)
+
+quick: $(STAMP)
+	$(PY) -m pytest -q -n $(WORKERS) --dist worksteal --without-models \
+	  -m "not slow and not docker and not sandbox and not environment" $(PYTEST) $(TESTS)
+
+fuzz: $(STAMP)
+	$(PY) .ci/fuzz.py --seconds $(FUZZ_SECONDS) --workers $(WORKERS)
 
 check: lint types layers budget
 
@@ -46,14 +60,14 @@ wheel: $(STAMP)
 	$(PY) .ci/check_wheel.py
 
 install: $(STAMP)
-	@test "$(VIRTUAL_ENV)" = "$(VENV)" || printf '%s\n' "Installed in $(VENV). In this shell, so that agentenv is found:" "  source $(VENV)/bin/activate"
+	@test "$(VIRTUAL_ENV)" = "$(VENV)" || printf '%s\n' "Installed in $(VENV). So that this shell finds agentenv:" "  source $(VENV)/bin/activate"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %s: make PYTHON=python3.11" % sys.version.split()[0])'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "No venv module: apt-get install python3-venv"; exit 1; }
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null   # environments of uv have no pip
-	$(PY) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	$(PY) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[$(EXTRA)]'
 	@touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .coverage

@@ -18,6 +18,7 @@ EXTRA_OF = {
     "ray": "ray",
     "matplotlib": "train",
     "peft": "train",
+    "ray": "ray",
     "sentence_transformers": "dense",
     "torch": "train",
     "transformers": "train",

@@ -1,23 +1,126 @@
-"""What all tests share: settings of Hypothesis, and the ordinary user for whom namespaces must also work.
+"""What all tests share: marks, what may be left out and when, no network, settings of Hypothesis, an ordinary user.
 
-Hypothesis repeats itself exactly, and has no deadline on a loaded machine.
+Nothing is left out silently: `--without-models` leaves out what needs torch, and with `REQUIRE_ALL=1`, as in CI, a test
+that skips for another reason than those of `MAY_SKIP` has failed.
 """
 
+import ipaddress
 import os
+import random
 import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 import agentenv
 
-settings.register_profile("agentenv", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("agentenv", deadline=None, max_examples=50, print_blob=True)
+settings.register_profile("repeatable", settings.get_profile("agentenv"), derandomize=True)
 settings.load_profile("agentenv")
+
+HERE = Path(__file__).parent
+NEED_TORCH = ("trainers", "agents/test_chat.py", "agents/test_huggingface.py")
+"""Folders and files that cannot even be imported without torch and what goes with it."""
+
+FOLDER_MARKS = {"sandboxes": "sandbox", "envs": "environment", **dict.fromkeys(NEED_TORCH, "model")}
+_STARTED = pytest.StashKey[float]()
+MAY_SKIP = ("gpu", "data", "kernel")
+"""Marks of tests that need what not every machine of CI has."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--without-models", action="store_true", help="leave out what needs torch: the mark `model`")
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in a random order")
+    parser.addoption("--stop-after", type=float, metavar="SECONDS", help="begin no test later than that")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_STARTED] = time.monotonic()
+
+
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    limit = item.config.getoption("--stop-after")
+    return True if limit is not None and time.monotonic() - item.config.stash[_STARTED] > limit else None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    left_out = config.getoption("--without-models") and _is_in(collection_path, *NEED_TORCH)
+    return True if left_out else None
+
+
+def _is_in(path: Path, *places: str) -> bool:
+    return any(path.is_relative_to(HERE / place) for place in places)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for place, mark in FOLDER_MARKS.items():
+            if _is_in(item.path, place):
+                item.add_marker(mark)
+        if item.get_closest_marker("data") and not os.environ.get("AGENTENV_DATA"):
+            item.add_marker(pytest.mark.skip(reason="AGENTENV_DATA does not name the folder with published tasks"))
+    if config.getoption("--without-models"):
+        models = [item for item in items if item.get_closest_marker("model")]
+        config.hook.pytest_deselected(items=models)
+        items[:] = [item for item in items if not item.get_closest_marker("model")]
+    if (seed := config.getoption("--shuffle")) is not None:
+        random.Random(seed).shuffle(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report: Any = yield
+    allowed = hasattr(report, "wasxfail") or any(item.get_closest_marker(mark) for mark in MAY_SKIP)
+    if report.skipped and os.environ.get("REQUIRE_ALL") == "1" and not allowed:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which is a failure here: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    report: Any = yield
+    if report.skipped and os.environ.get("REQUIRE_ALL") == "1":
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} is skipped as a whole, which is a failure here: {report.longrepr}"
+    return report
+
+
+class NetworkUsedError(RuntimeError):
+    """A test wanted something from another machine."""
+
+
+def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook: sees every way to connect, send or look up a name, whichever library does it."""
+    if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
+        address = arguments[1]
+    elif event in {"socket.getaddrinfo", "socket.gethostbyname"}:
+        address = arguments
+    else:
+        return
+    if isinstance(address, tuple) and not _is_loopback(address[0]):
+        message = f"tests use no network, but {event} was called with {address!r}"
+        raise NetworkUsedError(message)
+
+
+def _is_loopback(host: Any) -> bool:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in {None, "", "localhost", "0.0.0.0", "::"}:  # the last two: listening, or this machine itself
+        return True
+    try:
+        return ipaddress.ip_address(name.partition("%")[0]).is_loopback
+    except ValueError:
+        return name == os.uname().nodename
+
+
+sys.addaudithook(_refuse_network)
 
 
 @pytest.fixture(scope="session")
@@ -71,8 +174,6 @@ def _python_for(prefix: tuple[str, ...], folders: list[str]) -> str:
         if _run((*prefix, candidate), _TRIAL, folders).returncode == 0:
             return candidate
     message = f"an ordinary user can run no {version} with the packages here"
-    if os.environ.get("REQUIRE_DOCKER") == "1":
-        pytest.fail(message)
     pytest.skip(message)
 
 

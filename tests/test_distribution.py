@@ -22,7 +22,8 @@ SOURCES = ("agentenv", "agents", "credit", "sandboxes", "trainers", "docs", "ben
 
 def test_the_distribution_has_the_version_of_the_package():
     assert metadata.version(DISTRIBUTION) == agentenv.__version__
-    assert DISTRIBUTION in metadata.packages_distributions()["agentenv"]
+    scripts = metadata.distribution(DISTRIBUTION).entry_points.select(group="console_scripts")
+    assert [script.value for script in scripts if script.name == "agentenv"] == ["agentenv.cli:main"]
 
 
 @pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="needs the repository, not a wheel")

@@ -202,8 +202,10 @@ def test_plain_values(value, expected):
     assert type(found) is type(expected)
 
 
+@pytest.mark.model
 def test_tensors_are_lists():
-    torch = pytest.importorskip("torch")
+    import torch
+
     assert plain({"a": torch.tensor([[1, 2]]), "b": torch.tensor(0.5)}) == {"a": [[1, 2]], "b": 0.5}
 
 

@@ -83,6 +83,7 @@ def run(sandbox, attack, host):
     return sandbox.exec(argv, env=host, timeout_s=QUICK.get(attack.name))
 
 
+@pytest.mark.kernel
 @pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the numbers of system calls in the table are those of x86-64"
 )

@@ -75,6 +75,7 @@ def test_every_thread_finds_the_same_controllers():
         assert list(pool.map(find, range(4))) == [expected] * 4
 
 
+@pytest.mark.kernel
 @pytest.mark.skipif(not cgroups.find_controllers(), reason="no control groups can be made here")
 def test_a_sandbox_that_cannot_join_its_control_groups_runs_nothing(monkeypatch):
     monkeypatch.setattr(cgroups.Cgroup, "open_members", lambda self: [os.open("/dev/full", os.O_WRONLY)])

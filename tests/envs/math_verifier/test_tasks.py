@@ -118,7 +118,7 @@ SPELLINGS = {
 }
 
 
-@pytest.mark.skipif("AGENTENV_DATA" not in os.environ, reason="AGENTENV_DATA is not set")
+@pytest.mark.data
 def test_every_gsm8k_reference_is_right_in_five_spellings_and_wrong_by_one():
     tasks = read_tasks(Path(os.environ["AGENTENV_DATA"]) / "gsm8k_train_800.jsonl")
     assert len(tasks) == 800

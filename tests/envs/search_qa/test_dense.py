@@ -107,6 +107,7 @@ def model(tmp_path_factory):
     return folder / "model"
 
 
+@pytest.mark.model
 @pytest.mark.filterwarnings("ignore")
 def test_a_sentence_transformers_index(model, passages, tmp_path):
     out = tmp_path / "dense"
@@ -126,6 +127,7 @@ def test_a_sentence_transformers_index(model, passages, tmp_path):
     assert observation[0]["content"].count("\n") == 4
 
 
+@pytest.mark.model
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("damage", ["version", "passages", "vectors"])
 def test_a_damaged_index(model, passages, tmp_path, damage):

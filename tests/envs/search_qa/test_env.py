@@ -364,7 +364,7 @@ def test_a_corpus_alone_takes_its_task_from_reset():
 DATA = os.environ.get("AGENTENV_DATA")
 
 
-@pytest.mark.skipif(not DATA, reason="AGENTENV_DATA is not set")
+@pytest.mark.data
 @pytest.mark.parametrize("protocol", ["tools", "search_r1"])
 def test_an_oracle_on_the_hotpotqa_questions(protocol):
     """Searching the two supporting titles finds both documents, and the reference answer scores 1."""

@@ -28,6 +28,7 @@ def comparable():
     return [(p, a) for p, a in cases() if all(map(normalize_answer, a))]
 
 
+@pytest.mark.model
 def test_squad_in_torchmetrics():
     squad = importlib.import_module("torchmetrics.functional.text").squad
     for prediction, answers in comparable():
@@ -37,6 +38,7 @@ def test_squad_in_torchmetrics():
         assert f1_score(prediction, answers) * 100 == pytest.approx(float(result["f1"]), abs=1e-4)
 
 
+@pytest.mark.model  # the package brings torch
 def test_search_r1_scorer_in_skyrl_gym():
     published = importlib.import_module("skyrl_gym.envs.search.utils")
     for prediction, answers in comparable():

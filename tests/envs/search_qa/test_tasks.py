@@ -250,7 +250,7 @@ def test_passages_of_rows():
 DATA = os.environ.get("AGENTENV_DATA")
 
 
-@pytest.mark.skipif(not DATA, reason="AGENTENV_DATA is not set")
+@pytest.mark.data
 def test_the_real_questions():
     tasks = load_tasks(Path(str(DATA)) / "hotpotqa_questions_100.jsonl")
     assert len(tasks) == 100
