@@ -18,7 +18,6 @@ EXTRA_OF = {
     "ray": "ray",
     "matplotlib": "train",
     "peft": "train",
-    "ray": "ray",
     "sentence_transformers": "dense",
     "torch": "train",
     "transformers": "train",
