@@ -17,17 +17,20 @@ from agentenv.errors import TreeError
 __all__ = [
     "Action",
     "Content",
+    "Found",
     "Message",
     "Observation",
     "Part",
     "ToolCall",
     "ToolSchema",
     "Usage",
+    "decode_json",
+    "has_image",
     "map_text",
     "message_reasoning",
     "message_text",
     "parse_text",
-    "read_call",
+    "scan_text",
     "to_observation",
 ]
 
@@ -81,6 +84,11 @@ def message_reasoning(message: Mapping[str, Any]) -> str:
         if isinstance(text := message.get(name), str) and text:
             return text
     return "\n".join(text for kind, text in _read_parts(message.get("content")) if kind in _THOUGHTS)
+
+
+def has_image(message: Mapping[str, Any]) -> bool:
+    """Says whether there is an image among the parts of a message."""
+    return any(kind == "image_url" for kind, _ in _read_parts(message.get("content")))
 
 
 def map_text(message: Message, change: Callable[[str], str]) -> Message:
@@ -193,18 +201,21 @@ _MAX_DEPTH = 64
 
 
 def _loads(text: str) -> object:
-    """Decodes JSON that a model wrote. Raises ValueError or RecursionError where nothing downstream could keep it."""
-    value, end = _decode(text, 0)
+    """Decodes a text that is one JSON value; raises as `decode_json`."""
+    value, end = decode_json(text)
     if text[end:].strip():
         msg = f"nothing may follow the JSON value, got {text[end:]!r:.80}"
         raise ValueError(msg)
     return value
 
 
-def _decode(text: str, start: int) -> tuple[object, int]:
+def decode_json(text: str, start: int = 0) -> tuple[object, int]:
     """Decodes the JSON value that begins at `start`, whatever follows it; returns it and where it ends.
 
     Line breaks and tabs within strings are read as they are, as models write them.
+
+    Raises:
+        ValueError, RecursionError: it is no JSON, or a value that nothing downstream could keep.
     """
     value, end = _DECODER.raw_decode(text, cast("re.Match[str]", _SPACE.match(text, start)).end())
     level: list[object] = [value]
@@ -320,7 +331,7 @@ class Action:
         if not isinstance(entries, list | tuple):
             msg = f"action['tool_calls'] must be a list, got {entries!r}"
             raise ValueError(msg)
-        if any(kind == "image_url" for kind, _ in _read_parts(message.get("content"))):
+        if has_image(message):
             msg = "action['content'] must be text or text parts, got an image"
             raise ValueError(msg)
         calls = tuple(ToolCall.parse(call) for call in cast("list[object]", entries))
@@ -343,10 +354,6 @@ class Action:
         return self if self.prompt_token_ids is None else replace(self, prompt_token_ids=None)
 
 
-_TAGS = re.compile("<think>|</think>|<tool_call>")
-_CALL_END = re.compile(r"\s*(?:</tool_call>|(?=<tool_call>)|\Z)")
-
-
 def parse_text(text: str, *, find_calls: bool = True) -> Action:
     """Splits what a model wrote into reasoning, content and tool calls in the Hermes / Qwen form.
 
@@ -365,34 +372,63 @@ def parse_text(text: str, *, find_calls: bool = True) -> Action:
         An action with `content`, stripped where something was taken out of it, `reasoning`, stripped, and `tool_calls`
         with the ids `call_0`, `call_1`, ...
     """
+    return scan_text(text, "<tool_call>" if find_calls else None, _read_hermes)
+
+
+Found = tuple[Sequence[ToolCall], int]
+"""Calls that were read, and where in the text they end."""
+
+
+def scan_text(
+    text: str,
+    opening: str | None,
+    read: Callable[[re.Match[str]], Found | None],
+    *,
+    thought: tuple[str, str] = ("<think>", "</think>"),
+) -> Action:
+    """Splits what a model wrote into reasoning, content and tool calls, from left to right.
+
+    Args:
+        text: the message.
+        opening: pattern of what opens a call, never empty text; `None` where there are no calls.
+        read: reads the calls whose opening matched; `None` says that they are broken and stay in the content.
+        thought: what opens and closes reasoning; either may be missing, as in `parse_text`.
+    """
+    opens, closes = thought
+    tags = re.compile("|".join([re.escape(opens), re.escape(closes), *([opening] if opening else [])]))
     kept, thoughts, calls = list[str](), list[str](), list[ToolCall]()
     thought_until, position, plain = 0, 0, True
-    while (tag := _TAGS.search(text, position)) is not None:
+    while (tag := tags.search(text, position)) is not None:
         kept.append(text[position : tag.start()])
         position = tag.end()
-        if tag[0] == "</think>":
+        if tag[0] == closes:
             kept, thoughts, calls, thought_until, plain = [], [], [], tag.start(), False
-        elif tag[0] == "<think>":
-            close = text.find("</think>", position)
+        elif tag[0] == opens:
+            close = text.find(closes, position)
             thoughts.append(text[position : close if close >= 0 else None].strip())
-            position, plain = close + len("</think>") if close >= 0 else len(text), False
-        elif find_calls and (call := read_call(text, position)) and (end := _CALL_END.match(text, call[1])):
-            calls.append(replace(call[0], id=f"call_{len(calls)}"))
-            position, plain = end.end(), False
+            position, plain = close + len(closes) if close >= 0 else len(text), False
+        elif (found := read(tag)) is not None:
+            calls += found[0]
+            position, plain = found[1], False
         else:
             kept.append(tag[0])
-    thoughts.insert(0, re.sub("</?think>", "", text[:thought_until]).strip())
-    content = "".join([*kept, text[position:]])
-    return Action(content if plain else content.strip(), tuple(calls), reasoning="\n".join(filter(None, thoughts)))
+    thoughts.insert(0, text[:thought_until].replace(opens, "").replace(closes, "").strip())
+    content, reasoning = "".join([*kept, text[position:]]), "\n".join(filter(None, thoughts))
+    numbered = tuple(replace(call, id=f"call_{i}") for i, call in enumerate(calls))
+    return Action(content if plain else content.strip(), numbered, reasoning=reasoning)
 
 
-def read_call(text: str, start: int = 0) -> tuple[ToolCall, int] | None:
-    """Reads the JSON object at `start` as a call, whatever follows it; returns it and where it ends, `None` if none."""
+_CALL_END = re.compile(r"\s*(?:</tool_call>|(?=<tool_call>)|\Z)")
+
+
+def _read_hermes(tag: re.Match[str]) -> Found | None:
     try:
-        value, end = _decode(text, start)
-        return ToolCall.parse(value), end
+        value, end = decode_json(tag.string, tag.end())
+        call = ToolCall.parse(value)
     except (ValueError, RecursionError):
         return None
+    close = _CALL_END.match(tag.string, end)
+    return None if close is None else ((call,), close.end())
 
 
 def to_observation(value: str | Message | Sequence[Message], *, role: str = "user") -> Observation:

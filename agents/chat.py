@@ -14,12 +14,13 @@ from transformers import PreTrainedTokenizerBase
 
 from agentenv.errors import ModelError
 from agentenv.protocols import Context
-from agentenv.types import Message, ToolCall, ToolSchema, parse_text
+from agentenv.types import Action, Message, ToolCall, ToolSchema
+
+from .parsers import PARSERS, Parser
+from .templates import ASKED, ChatTemplate, missing_words
+from .tool_probe import choose_parser, find_tool_problem
 
 __all__ = ["ChatFormat"]
-
-_MARK = "\N{LEFT WHITE CORNER BRACKET}mark\N{RIGHT WHITE CORNER BRACKET}"
-_ASKED: Message = {"role": "user", "content": "?"}
 
 TokenIds = tuple[int, ...]
 
@@ -30,6 +31,8 @@ class ChatFormat:
     Attributes:
         tokenizer: a tokenizer with a chat template.
         stop_token_ids: the tokens that end an assistant message.
+        parser: reads what a model wrote.
+        tool_problem: why the template cannot be used with tools; empty where it can.
     """
 
     def __init__(
@@ -38,39 +41,47 @@ class ChatFormat:
         *,
         stop_token_ids: Iterable[int] = (),
         template_options: Mapping[str, Any] | None = None,
+        parser: str | Parser | None = None,
         cache_size: int = 8192,
     ) -> None:
-        """Makes a format.
+        """Makes a format, and tries it: what cannot work is refused here, or where tools come in.
 
         Args:
             tokenizer: it must have a chat template.
             stop_token_ids: tokens that end a message, besides the tokenizer's end-of-sequence token.
             template_options: variables for the template, such as `{"enable_thinking": False}`.
+            parser: what reads the model's messages: a name of `PARSERS`, or a function of text and tools that returns
+                an `Action`; by default the one that reads back what the template writes.
             cache_size: how many rendered pieces to remember.
 
         Raises:
-            ModelError: the tokenizer has no chat template, or nothing ends a message.
+            ModelError: the tokenizer has no chat template, nothing ends a message, the template loses messages, or
+                there is no such parser.
         """
-        if not getattr(tokenizer, "chat_template", None):
-            msg = (
-                f"tokenizer must have a chat template, {type(tokenizer).__name__} has none: set tokenizer.chat_template"
-            )
-            raise ModelError(msg)
         end = cast("int | None", tokenizer.eos_token_id)
         stops = {*stop_token_ids, *(() if end is None else (end,))}
+        self._template = ChatTemplate(tokenizer, template_options or {})
         if not stops:
             msg = "stop_token_ids must name a token that ends a message: the tokenizer has no eos_token, and got none"
             raise ModelError(msg)
         self.tokenizer = tokenizer
         self.stop_token_ids = frozenset(stops)
         self._stop_texts = [text for text in map(self.decode, ([stop] for stop in sorted(stops))) if text]
-        self._options = dict(template_options or {})
+        # Harmony ends a message with another token where the conversation goes on.
+        self._ends = [*self._stop_texts, *(["<|end|>"] if "<|return|>" in self._stop_texts else [])]
+        self._end_ids = stops | {self.encode(end)[-1] for end in self._ends}
         self._last_tools: tuple[Sequence[ToolSchema], str] = (), "[]"
         remember: Callable[..., Any] = lru_cache(cache_size)
         self._root: Callable[[str, str], TokenIds] = remember(self._render_root)
         self._suffix: Callable[[str, str, str], TokenIds] = remember(self._render_suffix)
         self._action: Callable[[str, str], TokenIds] = remember(self._render_action)
         self._text: Callable[[TokenIds], str] = remember(self.decode)
+        self._suffix(_dump([{"role": "user", "content": "alpha beta"}]), "[]", "[]")
+        found = choose_parser(self._template, self._stop_texts) if parser is None else _named_parser(parser)
+        self.parser = found or PARSERS["tool_call"]
+        self.tool_problem = find_tool_problem(
+            self._template, found, lambda *turn: self._suffix(_dump([turn[0]]), _dump_calls(turn[1]), _dump([turn[2]]))
+        )
 
     def prompt(self, context: Context) -> TokenIds:
         """Returns the ids that a model sees before it acts in `context`.
@@ -79,14 +90,18 @@ class ChatFormat:
         rendering of the messages after `context.covered`; an action that was cut before its end gets its end token.
 
         Raises:
-            ModelError: the template ends an assistant message with none of the stop tokens.
+            ModelError: the template refuses or loses a message, cannot be used with the context's tools, or ends an
+                assistant message with none of the stop tokens.
         """
+        if context.tools and self.tool_problem:
+            msg = f"the chat template cannot be used with tools: {self.tool_problem}"
+            raise ModelError(msg)
         tools = self._dump_tools(context.tools)
         if not context.token_ids:
             return self._root(_dump(context.messages), tools)
-        last = context.messages[context.covered - 1] if context.covered else _ASKED
-        calls = [[call.id, call.name] for call in map(ToolCall.parse, last.get("tool_calls", ()))]
-        suffix = self._suffix(_dump(context.messages[context.covered :]), _dump(calls), tools)
+        last = context.messages[context.covered - 1] if context.covered else ASKED
+        calls = _dump_calls([ToolCall.parse(call) for call in last.get("tool_calls", ())])
+        suffix = self._suffix(_dump(context.messages[context.covered :]), calls, tools)
         closed = context.token_ids[-1] in self.stop_token_ids
         return context.token_ids + (suffix[1:] if closed else suffix)
 
@@ -98,11 +113,20 @@ class ChatFormat:
         """
         return self._action(_dump(message), self._dump_tools(tools))
 
-    def parse(self, token_ids: Sequence[int]) -> tuple[str, tuple[ToolCall, ...]]:
-        """Returns the text and the tool calls that sampled ids stand for, without the end token."""
+    def parse(self, token_ids: Sequence[int], *, tools: Sequence[ToolSchema] = ()) -> Action:
+        """Reads sampled ids, without the end token, as reasoning, content and tool calls.
+
+        Reasoning that the template opened belongs to what was sampled; as long as it is not closed there is nothing
+        else.
+        """
         ids = tuple(token_ids)
-        action = parse_text(self._text(ids[:-1] if ids and ids[-1] in self.stop_token_ids else ids))
-        return action.content, action.tool_calls
+        text = self._text(ids[:-1] if ids and ids[-1] in self.stop_token_ids else ids)
+        thinks = text.lstrip().startswith("<think>")
+        if not thinks and self._template.opening(self._dump_tools(tools)).rstrip().endswith("<think>"):
+            text, thinks = "<think>" + text, True
+        if thinks and "</think>" not in text:
+            return Action(reasoning=text.replace("<think>", "").strip())
+        return self.parser(text, tools)
 
     def encode(self, text: str) -> TokenIds:
         """Returns the ids of `text`, special tokens recognized, none added."""
@@ -119,46 +143,63 @@ class ChatFormat:
             self._last_tools = tools, _dump(tools)
         return self._last_tools[1]
 
-    def _render(self, messages: Sequence[Message], tools: Sequence[ToolSchema], *, generate: bool) -> str:
-        rendered = self.tokenizer.apply_chat_template(
-            [_with_decoded_arguments(message) for message in messages],
-            tools=list(tools) or None,
-            add_generation_prompt=generate,
-            tokenize=False,
-            **self._options,
-        )
-        return cast("str", rendered)
-
     def _render_root(self, messages: str, tools: str) -> TokenIds:
-        return self.encode(self._render(json.loads(messages), json.loads(tools), generate=True))
+        conversation = json.loads(messages)
+        rendered = self._template.render(conversation, json.loads(tools), generate=True)
+        self._check_kept(conversation, rendered.text.replace(rendered.cut, ""))
+        return self._encode(rendered.text, rendered.cut)
 
     def _render_suffix(self, messages: str, tool_calls: str, tools: str) -> TokenIds:
         """Renders new messages after a dummy assistant message; begins with the token that ends the latter.
 
         The dummy makes the same calls as the real message, because templates look there for the names of tools; a
-        mark in its text and arguments says where it ends. What comes before the mark is of no interest.
+        mark in its arguments or its text says where it ends. What comes before the mark is of no interest. Where a
+        template does not take that, the dummy makes one call, or none.
         """
-        dummy: Message = {"role": "assistant", "content": _MARK}
-        if calls := json.loads(tool_calls):
-            dummy["tool_calls"] = [ToolCall(name, {"_": _MARK}, call_id).to_dict() for call_id, name in calls]
-        text = self._render([_ASKED, dummy, *json.loads(messages)], json.loads(tools), generate=True)
-        mark = text.rfind(_MARK)
-        if mark < 0:
+        new, calls = json.loads(messages), json.loads(tool_calls)
+        mark = next(mark for i in range(len(messages)) if (mark := f"mark{i}mark") not in messages + tools)
+        problems: list[ModelError] = []
+        for number in dict.fromkeys((len(calls), min(1, len(calls)), 0)):
+            made = [ToolCall(name, {"_": mark}, call_id).to_dict() for call_id, name in calls[:number]]
+            for content in ("", mark) if made else (mark,):
+                dummy: Message = {"role": "assistant", "content": content, "tool_calls": made}
+                try:
+                    return self._after(mark, dummy if made else {"role": "assistant", "content": mark}, new, tools)
+                except ModelError as problem:
+                    problems.append(problem)
+        raise problems[-1]
+
+    def _after(self, mark: str, dummy: Message, new: Sequence[Message], tools: str) -> TokenIds:
+        rendered = self._template.render([ASKED, dummy, *new], json.loads(tools), generate=True)
+        text = rendered.text
+        where = text.rfind(mark)
+        if where < 0:
             msg = f"the chat template must write the content or the arguments of assistant messages, got {text!r}"
             raise ModelError(msg)
-        return self._stop_at(text, self._first_stop(text, mark))
+        start = self._first_stop(text, where)
+        self._check_kept(new, text[start:].replace(rendered.cut, ""))
+        return self._stop_at(text, start, rendered.cut)
+
+    def _check_kept(self, messages: Sequence[Message], text: str) -> None:
+        if lost := missing_words(messages, text):
+            msg = (
+                f"the chat template must write every message after the end of the one before, and lost {lost}: use "
+                f"another template, or pass all stop_token_ids (now {self._stop_texts})"
+            )
+            raise ModelError(msg)
 
     def _render_action(self, message: str, tools: str) -> TokenIds:
-        start = self._render([_ASKED], json.loads(tools), generate=True)
-        whole = self._render([_ASKED, json.loads(message)], json.loads(tools), generate=False)
+        start = self._template.render([ASKED], json.loads(tools), generate=True).text
+        rendered = self._template.render([ASKED, json.loads(message)], json.loads(tools), generate=False)
+        whole = rendered.text
         if not whole.startswith(start):
             msg = f"the chat template must write an assistant message after its generation prompt {start!r}: {whole!r}"
             raise ModelError(msg)
         where = self._first_stop(whole, len(start))
-        return self.encode(whole[len(start) : where]) + self._stop_at(whole, where)[:1]
+        return self._encode(whole[len(start) : where], rendered.cut) + self._stop_at(whole, where, rendered.cut)[:1]
 
     def _first_stop(self, text: str, start: int) -> int:
-        found = [where for stop in self._stop_texts if (where := text.find(stop, start)) >= 0]
+        found = [where for end in self._ends if (where := text.find(end, start)) >= 0]
         if not found:
             msg = (
                 f"the chat template must end assistant messages with one of the stop tokens {self._stop_texts}, "
@@ -167,27 +208,31 @@ class ChatFormat:
             raise ModelError(msg)
         return min(found)
 
-    def _stop_at(self, text: str, where: int) -> TokenIds:
+    def _stop_at(self, text: str, where: int, cut: str) -> TokenIds:
         """Encodes from the stop token on; drops what a tokenizer puts before it, such as a dummy space."""
-        ids = self.encode(text[where:])
-        first = next((i for i, token in enumerate(ids) if token in self.stop_token_ids), None)
+        ids = self._encode(text[where:], cut)
+        first = next((i for i, token in enumerate(ids) if token in self._end_ids), None)
         if first is None:
             msg = f"the stop token must be encoded as one token in {text[where:]!r}, got {ids}"
             raise ModelError(msg)
         return ids[first:]
+
+    def _encode(self, text: str, cut: str) -> TokenIds:
+        return tuple(token for part in text.split(cut) for token in self.encode(part))
+
+
+def _named_parser(parser: str | Parser) -> Parser:
+    if not isinstance(parser, str):
+        return parser
+    if parser not in PARSERS:
+        msg = f"parser must be a function or one of {', '.join(PARSERS)}, got {parser!r}"
+        raise ModelError(msg)
+    return PARSERS[parser]
 
 
 def _dump(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _with_decoded_arguments(message: Message) -> dict[str, Any]:
-    """Templates expect the arguments of a call as a mapping; OpenAI's format has them as JSON text."""
-    if not (calls := message.get("tool_calls")):
-        return dict(message)
-    decoded: list[dict[str, Any]] = []
-    for call in calls:
-        parsed = ToolCall.parse(call)
-        function = {"name": parsed.name, "arguments": parsed.arguments}
-        decoded.append({"id": parsed.id, "type": "function", "function": function})
-    return {**message, "tool_calls": decoded}
+def _dump_calls(calls: Sequence[ToolCall]) -> str:
+    return _dump([[call.id, call.name] for call in calls])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,9 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from agentenv.errors import AgentError, ModelError
 from agentenv.protocols import Context
-from agentenv.types import Action
+from agentenv.types import Action, Usage
 
 from .chat import ChatFormat
+from .parsers import Parser
 from .sampler import Sample, Sampler
 
 __all__ = ["TransformersAgent"]
@@ -45,6 +47,7 @@ class TransformersAgent:
         keep_gib: float = 1.0,
         stop_token_ids: Iterable[int] = (),
         template_options: Mapping[str, Any] | None = None,
+        parser: str | Parser | None = None,
     ) -> None:
         """Makes an agent.
 
@@ -58,10 +61,12 @@ class TransformersAgent:
             keep_gib: GiB of keys and values to keep between calls, so that only new messages are read; 0 for none.
             stop_token_ids: tokens that end an action besides those that tokenizer and generation config name.
             template_options: variables for the chat template, such as `{"enable_thinking": False}`.
+            parser: what reads the model's messages: a name of `agentenv.agents.parsers.PARSERS`, or a function of text
+                and tools that returns an `Action`; by default the one that reads back what the chat template writes.
 
         Raises:
             ValueError: a number is out of range.
-            ModelError: the tokenizer has no chat template, or nothing ends a message.
+            ModelError: the tokenizer has no chat template, the template loses messages, or nothing ends a message.
         """
         if max_new_tokens < 1 or (batch_size is not None and batch_size < 1):
             msg = f"max_new_tokens and batch_size must be at least 1, got {max_new_tokens} and {batch_size}"
@@ -72,7 +77,7 @@ class TransformersAgent:
         stops = {*stop_token_ids, *_generation_stops(model)}
         self.model = model
         self.tokenizer = tokenizer
-        self.chat = ChatFormat(tokenizer, stop_token_ids=stops, template_options=template_options)
+        self.chat = ChatFormat(tokenizer, stop_token_ids=stops, template_options=template_options, parser=parser)
         self._batch_size = batch_size
         self._sampler = Sampler(
             model,
@@ -141,7 +146,7 @@ class TransformersAgent:
             except (RuntimeError, IndexError) as exc:
                 msg = f"the model failed on {len(part)} contexts: {type(exc).__name__}: {exc}"
                 raise AgentError(msg) from exc
-        return [self._action(prompt, sample) for prompt, sample in zip(prompts, samples, strict=True)]
+        return [self._action(*both) for both in zip(contexts, prompts, samples, strict=True)]
 
     @property
     def weight_version(self) -> int:
@@ -161,20 +166,19 @@ class TransformersAgent:
         """Frees the keys and values kept from earlier calls."""
         self._sampler.kept.clear()
 
-    def _action(self, prompt: tuple[int, ...], sample: Sample) -> Action:
+    def _action(self, context: Context, prompt: tuple[int, ...], sample: Sample) -> Action:
         if not all(math.isfinite(value) for value in sample.logprobs):
             msg = (
                 f"the model's log-probabilities must be finite, got {sample.logprobs}: its weights or inputs are broken"
             )
             raise AgentError(msg)
-        content, calls = self.chat.parse(sample.token_ids)
-        return Action(
-            content,
-            calls,
+        return replace(
+            self.chat.parse(sample.token_ids, tools=context.tools),
             token_ids=sample.token_ids,
             logprobs=sample.logprobs,
             prompt_token_ids=prompt,
             finish_reason="stop" if sample.stopped else "length",
+            usage=Usage(len(prompt), sample.cached, len(sample.token_ids)),
             weight_version=self.weight_version,
         )
 

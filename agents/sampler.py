@@ -8,7 +8,7 @@ keys and values of earlier calls are kept and only the new messages read; finish
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import Parameter, signature
 from typing import Any
 
@@ -39,11 +39,13 @@ class Sample:
         token_ids: `[L]`, the stop token included.
         logprobs: `[L]` natural logarithm of the probability with which each was drawn.
         stopped: whether the last one is a stop token; otherwise a limit cut the sequence.
+        cached: how many tokens of the prompt were not read, because their keys were kept or another row read them.
     """
 
     token_ids: TokenIds
     logprobs: tuple[float, ...]
     stopped: bool
+    cached: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,9 +56,10 @@ class _Frontier:
     logits: torch.Tensor  # [B, V] for the next token
     lengths: torch.Tensor  # [B] tokens of each prompt
     slots: int  # T, the longest prompt
+    cached: Sequence[int]  # tokens of each different prompt whose keys were kept from earlier calls
 
     def select(self, rows: torch.Tensor) -> "_Frontier":
-        return _Frontier(select_rows(self.cache, rows), self.logits[rows], self.lengths[rows], self.slots)
+        return _Frontier(select_rows(self.cache, rows), self.logits[rows], self.lengths[rows], self.slots, self.cached)
 
 
 class Sampler:
@@ -118,7 +121,7 @@ class Sampler:
         Returns:
             `[B]` in the order of the prompts. A prompt that fills the model's window gives an empty sample.
         """
-        most = [limit or self.max_new_tokens for limit in limits or [None] * len(prompts)]
+        most = [self.max_new_tokens if limit is None else limit for limit in limits or [None] * len(prompts)]
         room = [min(self._room(len(prompt)), limit) for prompt, limit in zip(prompts, most, strict=True)]
         active = [i for i, tokens in enumerate(room) if tokens > 0]
         samples = [Sample((), (), stopped=False)] * len(prompts)
@@ -134,8 +137,10 @@ class Sampler:
             drawn = self._decode(
                 frontier, [prompts[i] for i in active], [room[i] for i in active], seeds=[seeds[i] for i in active]
             )
+        cached = dict(zip(unique, frontier.cached, strict=True))
         for i, sample in zip(active, drawn, strict=True):
-            samples[i] = sample
+            samples[i] = replace(sample, cached=cached.get(prompts[i], len(prompts[i])))
+            cached.pop(prompts[i], None)  # the next row with this prompt reads nothing
         return samples
 
     def _room(self, length: int) -> int:
@@ -178,6 +183,7 @@ class Sampler:
             0 if where is None else min(where.length, len(prompt) - 1)
             for where, prompt in zip(kept, prompts, strict=True)
         ]
+        cached = have
         if any(have) and not all(have):
             kept, have = self._read_missing(prompts, kept, have)
         lengths = [len(prompt) for prompt in prompts]
@@ -191,7 +197,8 @@ class Sampler:
         ids = self._tensor([[0] * (chunk - len(prompt[-chunk:])) + list(prompt[-chunk:]) for prompt in prompts])
         sizes = self._tensor(lengths)
         mask = self._mask(sizes, slots, slots)
-        return _Frontier(cache, self._forward(ids, mask, sizes, slots, cache), sizes, slots)
+        cached = [min(pair) for pair in zip(cached, taken, strict=True)]
+        return _Frontier(cache, self._forward(ids, mask, sizes, slots, cache), sizes, slots, cached)
 
     def _read_missing(
         self, prompts: Sequence[TokenIds], kept: Sequence[KeptRow | None], have: Sequence[int]

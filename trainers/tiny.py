@@ -20,6 +20,7 @@ from agentenv.types import Message
 __all__ = ["CHAT_TEMPLATE", "make_tiny_model", "make_tiny_tokenizer"]
 
 CHAT_TEMPLATE = """\
+{#- agentenv: no schemas #}
 {%- for message in messages %}
 {{- '<|im_start|>' + message['role'] + '\\n' + (message['content'] or '') }}
 {%- for call in message['tool_calls'] or [] %}

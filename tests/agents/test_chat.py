@@ -11,7 +11,7 @@ from agentenv.agents.chat import ChatFormat
 from agentenv.errors import ModelError
 from agentenv.protocols import Context
 from agentenv.trainers.tiny import make_tiny_tokenizer
-from agentenv.types import Message
+from agentenv.types import Action, Message, ToolCall
 
 TOOLS = (
     {
@@ -35,7 +35,7 @@ LONG: list[Message] = [
     call("calculate", expression="7 * 6"),
     answer("42"),
     {"role": "assistant", "content": "42, 42"},
-    {"role": "user", "content": "  and é 😀 <|im_end|>? "},
+    {"role": "user", "content": "  and é 😀 <|x|>? "},
     {"role": "assistant", "content": "done"},
 ]
 
@@ -103,8 +103,9 @@ def test_sampled_tokens_stay_as_they_are(template):
     odd = tuple(chat.encode("4")) + tuple(chat.encode("2")) + (min(chat.stop_token_ids),)  # not how "42" is encoded
     assert chat.encode("42") != odd[:-1]
     # Phi 3 knows no tools.
-    messages = (LONG[1], LONG[2], LONG[3]) if template == "phi3" else (LONG[1], LONG[4], LONG[5])
-    prompt = chat.prompt(Context(messages, TOOLS, (1, 2, *odd), 2))
+    phi3 = template == "phi3"
+    messages = (LONG[1], LONG[2], LONG[3]) if phi3 else (LONG[1], LONG[4], LONG[5])
+    prompt = chat.prompt(Context(messages, () if phi3 else TOOLS, (1, 2, *odd), 2))
     assert prompt[:5] == (1, 2, *odd)
     assert messages[-1]["content"] in chat.decode(prompt[5:])
     assert "mark" not in chat.decode(prompt)
@@ -126,10 +127,10 @@ def test_an_empty_observation_opens_the_next_message():
 
 def test_parse_reads_calls_and_leaves_the_end_out():
     chat = ChatFormat(tokenizer_with(""))
-    content, calls = chat.parse(chat.action_ids(LONG[4]))
-    assert (content, [(c.name, c.arguments) for c in calls]) == ("", [("calculate", {"expression": "7 * 6"})])
-    assert chat.parse(chat.encode("cut of")) == ("cut of", ())
-    assert chat.parse(()) == ("", ())
+    action = chat.parse(chat.action_ids(LONG[4]))
+    assert action == Action("", (ToolCall("calculate", {"expression": "7 * 6"}, "call_0"),))
+    assert chat.parse(chat.encode("cut of")) == Action("cut of")
+    assert chat.parse(()) == Action()
 
 
 def test_unusable_tokenizers_are_refused():
@@ -141,6 +142,7 @@ def test_unusable_tokenizers_are_refused():
     tokenizer.eos_token = None
     with pytest.raises(ModelError, match="stop_token_ids must name a token"):
         ChatFormat(tokenizer)
-    chat = ChatFormat(tokenizer, stop_token_ids=[0])
     with pytest.raises(ModelError, match=r"end assistant messages with one of the stop tokens \['<\|endoftext\|>'\]"):
-        chat.prompt(Context(tuple(LONG[1:4]), (), (1, 2, 3), 2))
+        ChatFormat(tokenizer, stop_token_ids=[0])
+    with pytest.raises(ModelError, match=r"parser must be a function or one of tool_call, bare, .* got 'hermes'"):
+        ChatFormat(tokenizer_with(""), parser="hermes")

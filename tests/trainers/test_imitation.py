@@ -70,7 +70,7 @@ def test_encoding_is_what_the_agent_sees_and_marks_what_it_samples():
         assert example.token_ids == ids
         assert [i for i, sampled in enumerate(example.sampled) if sampled] == own
         assert agent.chat.decode(ids) == tokenizer.apply_chat_template(conversation, tokenize=False)
-        (call,) = agent.chat.parse([ids[i] for i in own][-4:])[1]
+        (call,) = agent.chat.parse([ids[i] for i in own][-4:]).tool_calls
         assert call.name == "submit"
 
 

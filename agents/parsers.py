@@ -1,0 +1,359 @@
+"""What models write, read as actions: one small parser per family of tool-call formats.
+
+Every parser takes the text of one message and the tools, and keeps reasoning apart: nothing in it is ever a call.
+`ChatFormat` chooses the parser that reads back what the tokenizer's own chat template writes, so a family need not be
+known by name. Where a format has no quotes for text (the XML ones), the tool's schema says what is a number.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+from agentenv.types import Action, Found, ToolCall, ToolSchema, decode_json, parse_text, scan_text
+
+__all__ = ["PARSERS", "Parser"]
+
+Parser = Callable[[str, Sequence[ToolSchema]], Action]
+"""Reads the text of one message, special tokens included but for the one that ended it. It begins with `<think>` where
+the chat template had opened that. Returns content, reasoning and tool calls."""
+
+Reader = Callable[[re.Match[str]], Found | None]
+
+_BROKEN = (ValueError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError)
+"""What decoding raises on text that is no call."""
+
+
+def _numbered(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
+    return tuple(replace(call, id=f"call_{i}") for i, call in enumerate(calls))
+
+
+# ---------------------------------------------------------------------- JSON after a tag
+
+
+def _json_calls(value: object) -> list[ToolCall]:
+    """Reads a decoded call, or a list of them, under any of the usual keys."""
+    entries = cast("list[Any]", value) if isinstance(value, list) else [value]
+    return [
+        ToolCall.parse({"name": entry["tool_name"], **entry} if "tool_name" in entry else entry) for entry in entries
+    ]
+
+
+def _read_json(closing: re.Pattern[str], tag: re.Match[str]) -> Found | None:
+    """Reads JSON after a tag: arguments where the tag names the tool, otherwise a call or a list of calls."""
+    try:
+        value, end = decode_json(tag.string, tag.end())
+        name = tag.groupdict().get("name")
+        calls = _json_calls(value) if name is None else [ToolCall.parse({"name": name, "arguments": value})]
+    except _BROKEN:
+        return None
+    close = closing.match(tag.string, end)
+    return (calls, close.end()) if calls and close else None
+
+
+def _tagged(
+    opening: str, closing: str, *, thought: tuple[str, str] = ("<think>", "</think>"), dropped: str = ""
+) -> Parser:
+    """Returns a parser of JSON between tags; `dropped` is a pattern of marks that are no content."""
+    close = re.compile(rf"\s*(?:{closing}|\Z|(?={opening}))")
+
+    def parse(text: str, _: Sequence[ToolSchema]) -> Action:
+        action = scan_text(text, opening, partial(_read_json, close), thought=thought)
+        return replace(action, content=re.sub(dropped, "", action.content).strip()) if dropped else action
+
+    return parse
+
+
+# ---------------------------------------------------------------------- <tool_call>: JSON, Qwen's XML, GLM's pairs
+
+_XML_NAME = re.compile(r"\s*<function=(?P<name>[^>\n]+)>\s*")
+_XML_VALUE = re.compile(
+    r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>\s*(?=<parameter=[^>\n]+>|</function>)", re.DOTALL
+)
+_XML_END = re.compile(r"</function>\s*(?:</tool_call>|\Z|(?=<tool_call>|<function=))")
+_GLM_NAME = re.compile(r"\s*(?P<name>[^\s<{\[]+)\s*")
+_GLM_VALUE = re.compile(
+    r"<arg_key>([^<]+)</arg_key>\s*<arg_value>(.*?)</arg_value>\s*(?=<arg_key>|</tool_call>|\Z)", re.DOTALL
+)
+_TOOL_CALL_END = re.compile(r"\s*(?:</tool_call>|\Z|(?=<tool_call>))")
+
+
+def _parse_tool_call_tag(text: str, tools: Sequence[ToolSchema]) -> Action:
+    def read(tag: re.Match[str]) -> Found | None:
+        start = tag.end() if tag[0] == "<tool_call>" else tag.start()
+        found = _read_pairs(text, _XML_NAME.match(text, start), _XML_VALUE, _XML_END, tools)
+        if found is not None or tag[0] != "<tool_call>":
+            return found
+        found = _read_json(_TOOL_CALL_END, tag)
+        return found or _read_pairs(text, _GLM_NAME.match(text, start), _GLM_VALUE, _TOOL_CALL_END, tools)
+
+    return scan_text(text, r"<tool_call>|<function=", read)
+
+
+def _read_pairs(
+    text: str,
+    name: re.Match[str] | None,
+    pairing: re.Pattern[str],
+    ending: re.Pattern[str],
+    tools: Sequence[ToolSchema],
+) -> Found | None:
+    """Reads, after a name, any number of keys with values, and an end."""
+    if name is None:
+        return None
+    position, values = name.end(), dict[str, str]()
+    while (pair := pairing.match(text, position)) is not None:
+        values[pair[1].strip()] = pair[2]
+        position = pair.end()
+    end = ending.match(text, position)
+    return None if end is None else ([_typed_call(name["name"].strip(), values, tools)], end.end())
+
+
+def _typed_call(name: str, values: Mapping[str, str], tools: Sequence[ToolSchema]) -> ToolCall:
+    """Gives the values of a call, which came as plain text, the types that the tool's schema declares."""
+    schema = next((tool["function"] for tool in tools if tool["function"].get("name") == name), {})
+    properties = cast("dict[str, Any]", (schema.get("parameters") or {}).get("properties") or {})
+    return ToolCall(name, {key: _typed(text, _types(properties.get(key, {}))) for key, text in values.items()})
+
+
+def _types(schema: Mapping[str, Any]) -> set[str]:
+    declared: Any = schema.get("type") or ()
+    found = {declared} if isinstance(declared, str) else set(cast("Iterable[str]", declared))
+    for key in ("anyOf", "oneOf", "allOf"):
+        for option in schema.get(key, ()):
+            found |= _types(option)
+    if "enum" in schema and not found and all(isinstance(value, str) for value in schema["enum"]):
+        found = {"string"}
+    return found
+
+
+def _typed(text: str, types: set[str]) -> Any:
+    if "string" in types and not ("null" in types and text.strip() in {"null", "None"}):
+        return text
+    try:
+        value, end = decode_json(text)
+    except _BROKEN:
+        return {"True": True, "False": False, "None": None}.get(text.strip(), text)
+    return text if text[end:].strip() else value
+
+
+# ---------------------------------------------------------------------- <invoke name="...">
+
+_PREFIX = r"(?:[\w|｜]+:|｜DSML｜)?"
+_INVOKE = (
+    rf"(?:to=[\w.\-]+<\|message\|>\s*)?(?:<{_PREFIX}(?:function_calls|tool_call)>\s*)?"
+    rf'<{_PREFIX}invoke name="(?P<name>[^"]+)">\s*'
+)
+_INVOKE_VALUE = re.compile(
+    rf'<{_PREFIX}parameter name="([^"]+)"[^>]*>(.*?)</{_PREFIX}parameter>\s*'
+    rf"(?=<{_PREFIX}parameter name=|</{_PREFIX}invoke>)",
+    re.DOTALL,
+)
+_INVOKE_END = re.compile(rf"</{_PREFIX}invoke>(?:\s*</{_PREFIX}(?:function_calls|tool_call)>)?")
+
+
+def _parse_invoke(text: str, tools: Sequence[ToolSchema]) -> Action:
+    return scan_text(text, _INVOKE, lambda tag: _read_pairs(text, tag, _INVOKE_VALUE, _INVOKE_END, tools))
+
+
+# ---------------------------------------------------------------------- Gemma: call:name{key:<|"|>text<|"|>}
+
+_GEMMA_STRING = re.compile(r"(<\|\"\|>|<escape>)(.*?)\1", re.DOTALL)
+_GEMMA_BODY = re.compile(
+    r"((?:(?><\|\"\|>.*?<\|\"\|>|<escape>.*?<escape>|.))*?)(?:<tool_call\|>|<end_function_call>)\s*", re.DOTALL
+)
+_GEMMA_KEY = re.compile(r"([{,]\s*)([\w.\-]+)\s*:")
+
+
+def _read_gemma(tag: re.Match[str]) -> Found | None:
+    body = _GEMMA_BODY.match(tag.string, tag.end())
+    if body is None:
+        return None
+    pieces, position = list[str](), 0
+    for text in _GEMMA_STRING.finditer(body[1]):
+        pieces += [_GEMMA_KEY.sub(r'\1"\2":', body[1][position : text.start()]), json.dumps(text[2])]
+        position = text.end()
+    pieces.append(_GEMMA_KEY.sub(r'\1"\2":', body[1][position:]))
+    call = ToolCall.parse({"name": tag["name"], "arguments": "".join(pieces)})
+    return None if isinstance(call.arguments, str) else ([call], body.end())
+
+
+def _parse_gemma(text: str, _: Sequence[ToolSchema]) -> Action:
+    opening = r"(?:<\|tool_call>|<start_function_call>)call:(?P<name>[\w.\-]+)"
+    action = scan_text(text, opening, _read_gemma, thought=("<|channel>thought", "<channel|>"))
+    return replace(action, content=re.sub(r"<\|tool_response>\Z", "", action.content).strip())
+
+
+# ---------------------------------------------------------------------- Python: [f(a=1), g(b='x')]
+
+_PYTHON_CALL = re.compile(r"\s*([A-Za-z_][\w.]*)\(\s*")
+_PYTHON_VALUE = re.compile(
+    r"(\w+)\s*=\s*('.*?'|\".*?\"|[^'\"\s].*?)\s*(?=,\s*\w+\s*=|\)\s*(?:,\s*[A-Za-z_][\w.]*\(|\Z))", re.DOTALL
+)
+
+
+class _Names(ast.NodeTransformer):
+    """Puts Python's constants where JSON's names are."""
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        constants = {"true": True, "false": False, "null": None}
+        return ast.Constant(constants[node.id]) if node.id in constants else node
+
+
+def _python_calls(source: str) -> list[ToolCall]:
+    """Reads `f(a=1), g(b='x')`, with or without brackets. Raises one of `_BROKEN`."""
+    tree = _Names().visit(ast.parse(source.strip(), mode="eval")).body
+    nodes = tree.elts if isinstance(tree, ast.List | ast.Tuple) else [tree]
+    calls: list[ToolCall] = []
+    for node in nodes:
+        if not isinstance(node, ast.Call) or node.args or any(word.arg is None for word in node.keywords):
+            msg = "it is no call with arguments by name"
+            raise ValueError(msg)
+        values = {str(word.arg): ast.literal_eval(word.value) for word in node.keywords}
+        calls.append(ToolCall.parse({"name": ast.unparse(node.func), "arguments": json.dumps(values)}))
+    return calls
+
+
+def _loose_python_calls(source: str) -> list[ToolCall]:
+    """Reads the same where quotes and line breaks within strings were written as they are. Raises ValueError."""
+    inner, calls, position = source.strip().removeprefix("[").removesuffix("]"), list[ToolCall](), 0
+    while (name := _PYTHON_CALL.match(inner, position)) is not None:
+        position, values = name.end(), dict[str, Any]()
+        while (pair := _PYTHON_VALUE.match(inner, position)) is not None:
+            quoted = pair[2][0] in "'\"" and len(pair[2]) > 1
+            values[pair[1]] = pair[2][1:-1] if quoted else _literal(pair[2])
+            position = pair.end() + (inner[pair.end()] == ",")
+            position += len(inner[position:]) - len(inner[position:].lstrip())
+        calls.append(ToolCall(name[1], values))
+        if inner[position : position + 1] != ")":
+            break
+        position += 1 + len(inner[position + 1 :]) - len(inner[position + 1 :].lstrip(" \n,"))
+    if not calls or position != len(inner):
+        msg = "it is no list of calls"
+        raise ValueError(msg)
+    return calls
+
+
+def _literal(text: str) -> Any:
+    try:
+        value = ast.literal_eval(text)
+    except _BROKEN:
+        value = _typed(text, set())
+    if isinstance(value, str):
+        msg = f"{text!r} is no value"
+        raise ValueError(msg)
+    return value
+
+
+def _read_python(source: str) -> list[ToolCall]:
+    try:
+        return _python_calls(source)
+    except _BROKEN:
+        return _loose_python_calls(source)
+
+
+def _parse_lfm2(text: str, _: Sequence[ToolSchema]) -> Action:
+    def read(tag: re.Match[str]) -> Found | None:
+        end = text.find("<|tool_call_end|>", tag.end())
+        source = text[tag.end() : end if end >= 0 else len(text)]
+        try:
+            calls = _json_calls(decode_json(source)[0]) if source.lstrip()[:2] in {"[{", '{"'} else _read_python(source)
+        except _BROKEN:
+            return None
+        return calls, end + len("<|tool_call_end|>") if end >= 0 else len(text)
+
+    return scan_text(text, re.escape("<|tool_call_start|>"), read)
+
+
+# ---------------------------------------------------------------------- messages that are nothing but calls
+
+_SEPARATOR = re.compile(r"[\s;,]*(?:<\|python_tag\|>\s*)?")
+
+
+def _bare_calls(text: str) -> list[ToolCall]:
+    """Reads a message that is nothing but calls, as JSON or Python. Raises one of `_BROKEN`."""
+    position = cast("re.Match[str]", _SEPARATOR.match(text)).end()
+    head = re.sub(r"\s", "", text[position : position + 20])
+    if not head.startswith(("{", "[{")):
+        return _read_python(text[position:]) if head.startswith("[") or "<|python_tag|>" in text[:position] else []
+    calls = list[ToolCall]()
+    while position < len(text):
+        value, position = decode_json(text, position)
+        for entry in cast("list[Any]", value) if isinstance(value, list) else [value]:
+            if not {"arguments", "parameters", "function"} & set(entry):  # JSON may be an answer, too
+                return []
+            calls += _json_calls(entry)
+        position = cast("re.Match[str]", _SEPARATOR.match(text, position)).end()
+    return calls
+
+
+def _parse_bare(text: str, tools: Sequence[ToolSchema]) -> Action:
+    written = parse_text(text, find_calls=False)
+    for content, reasoning in ((text, ""), (written.content, written.reasoning)) if tools else ():
+        try:
+            calls = _bare_calls(content)
+        except _BROKEN:
+            continue
+        if calls:
+            return Action("", _numbered(calls), reasoning=reasoning)
+    return written
+
+
+# ---------------------------------------------------------------------- harmony
+
+_HARMONY = re.compile(
+    r"(?P<head>[^<]*(?:<\|(?:channel|constrain)\|>[^<]*)*)<\|message\|>(?P<body>.*?)"
+    r"(?:<\|end\|>|<\|call\|>|<\|return\|>|\Z)\s*(?:<\|start\|>)?",
+    re.DOTALL,
+)
+_RECIPIENT = re.compile(r"to=(?:functions\.)?([\w.\-]+)")
+
+
+def _parse_harmony(text: str, _: Sequence[ToolSchema]) -> Action:
+    """Reads the messages of a turn: to a tool, on the channel `analysis` (reasoning), or on another (content)."""
+    thoughts, said, calls, position = list[str](), list[str](), list[ToolCall](), 0
+    while (message := _HARMONY.match(text, position)) is not None and position < len(text):
+        position = message.end()
+        if recipient := _RECIPIENT.search(message["head"]):
+            calls.append(ToolCall.parse({"name": recipient[1], "arguments": message["body"]}))
+        else:
+            (thoughts if "analysis" in message["head"] else said).append(message["body"])
+    content = "\n".join([*said, text[position:].strip()]).strip() if position else text
+    return Action(content, _numbered(calls), reasoning="\n".join(thoughts).strip())
+
+
+PARSERS: dict[str, Parser] = {
+    "tool_call": _parse_tool_call_tag,
+    "bare": _parse_bare,
+    "mistral": _tagged(
+        r"\[TOOL_CALLS\]\s*(?:(?P<name>[\w.\-]+)(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*(?=\{))?",
+        "</s>",
+        thought=("[THINK]", "[/THINK]"),
+    ),
+    "deepseek": _tagged(
+        r"(?:<｜tool▁calls▁begin｜>\s*)?<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?(?P<name>[^\s<]+?)"
+        r"(?:<｜tool▁sep｜>|\s*```json)\s*",
+        r"(?:```\s*)?<｜tool▁call▁end｜>(?:\s*<｜tool▁calls▁end｜>)?",
+    ),
+    "kimi": _tagged(
+        r"(?:<\|tool_calls_section_begin\|>\s*)?<\|tool_call_begin\|>\s*(?:functions\.)?(?P<name>[\w.\-]+?)(?::\d+)?"
+        r"\s*<\|tool_call_argument_begin\|>\s*",
+        r"<\|tool_call_end\|>(?:\s*<\|tool_calls_section_end\|>)?",
+    ),
+    "phi": _tagged(r"<\|tool_call\|>", r"<\|/tool_call\|>"),
+    "cohere": _tagged(
+        r"<\|START_ACTION\|>",
+        r"<\|END_ACTION\|>",
+        thought=("<|START_THINKING|>", "<|END_THINKING|>"),
+        dropped=r"<\|(?:START|END)_RESPONSE\|>",
+    ),
+    "gemma": _parse_gemma,
+    "lfm2": _parse_lfm2,
+    "invoke": _parse_invoke,
+    "harmony": _parse_harmony,
+}
+"""The formats by name. `tool_call` reads all that stands in `<tool_call>`: JSON as Hermes and Qwen write it, the XML of
+Qwen3-Coder, Qwen3.5 and Nemotron 3, the pairs of GLM; `bare` a message that is nothing but JSON or Python calls, as
+Llama 3 and 4 write it."""
