@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import agentenv as ae
-from agentenv.errors import SnapshotError
+from agentenv.errors import SnapshotError, VerifierError
 
 __all__ = ["BROKEN", "CountsOutside", "FragileTool", "KeepsReferences", "NeedsALock", "Sound", "stop_leaks"]
 
@@ -68,6 +68,16 @@ class RaisesOnBadText(Sound):
     def on_text(self, text):
         _, found, call = text.partition("<tool_call>")
         return str(json.loads(call)) if found else "Use the tool."
+
+
+class BlamesOthers(Sound):
+    """Takes what a long text does to its parser for a failure of infrastructure."""
+
+    def on_text(self, text):
+        if len(text) > 100_000:
+            msg = "the parser died"
+            raise VerifierError(msg)
+        return "Use the tool."
 
 
 class FragileTool(Sound):
@@ -326,6 +336,7 @@ BROKEN = {
     InfoMissing: ("gymnasium", "gymnasium says: .*`env.reset..` was not a dictionary"),
     Unseeded: ("seeded", "two episodes with the same seed: step 1 gave .* elsewhere than `self.np_random`"),
     RaisesOnBadText: ("mistakes", r"step\('<tool_call>.*raised JSONDecodeError.*raise ToolError"),
+    BlamesOthers: ("blame", r"step\('xxx.*raised VerifierError: the parser died, in two fresh.*reward 0 and say why"),
     NeverEnds: ("ended", "after the end gave an answer.*`step` is overridden"),
     NumpyInfo: ("json", r"info of step 1 is not JSON: Object of type int64.*int\(\) or float\(\)"),
     RemembersOutside: ("equal", "again: step 1 gave .*kept outside `self.state`.*: here `self.seen`"),

@@ -40,13 +40,13 @@ def run(pytester):
 
 def test_every_law_is_a_test_of_its_own_and_nothing_else_runs(run):
     result = run("-v", "--agentenv-check", "my_envs:Counter")
-    result.assert_outcomes(passed=13)
+    result.assert_outcomes(passed=14)
     result.stdout.fnmatch_lines(["*my_envs:Counter[[]gymnasium[]] PASSED*", "*my_envs:Counter[[]leaks[]] PASSED*"])
 
 
 def test_a_broken_law_is_quoted_without_a_traceback_and_a_skipped_one_says_why(run):
     result = run("-rsf", "--agentenv-check", "my_envs:Broken", "--agentenv-check=my_envs:Endless")
-    result.assert_outcomes(passed=24, failed=1, skipped=1)
+    result.assert_outcomes(passed=26, failed=1, skipped=1)
     result.stdout.fnmatch_lines(
         [
             "a snapshot of another env id or version raises SnapshotError naming both",
@@ -61,7 +61,7 @@ def test_a_broken_law_is_quoted_without_a_traceback_and_a_skipped_one_says_why(r
 
 def test_a_registered_id_is_checked(run):
     result = run("--agentenv-check", "agentenv/SearchQA-v0", "-k", "foreign or pure")
-    result.assert_outcomes(passed=2, deselected=11)
+    result.assert_outcomes(passed=2, deselected=12)
 
 
 @pytest.mark.parametrize(

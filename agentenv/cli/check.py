@@ -1,10 +1,15 @@
 """`agentenv check`: does an environment keep the contract?"""
 
-from typing import Annotated, Any
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .command_line import refuse
+from .command_line import blame, refuse
+
+if TYPE_CHECKING:
+    from agentenv.testing import CheckReport
 
 __all__ = ["check"]
 
@@ -22,50 +27,75 @@ def check(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the episodes and of the random actions.")] = 0,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Random actions per episode.")] = 6,
+    actions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Play these instead of random ones: JSONL, an action or an episode a line."),
+    ] = None,
+    trees: Annotated[Path | None, typer.Option(metavar="FILE", help="Play the actions of these trees.")] = None,
+    leak_wait: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.0, help="What an episode left may take to go away by itself.")
+    ] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
 ) -> None:
     """Check that an environment keeps the contract.
 
     The contract is a list of laws: on seeding, snapshots, restores, forks and leaks. Each is a clause, tried on
-    episodes of random actions. Exit code 1 where one is broken. `pytest --agentenv-check ENV_ID` runs the same clauses
-    as tests.
+    episodes of random actions, or of those given: what no action reaches is not checked, and said. Exit code 1 where a
+    law is broken. `pytest --agentenv-check ENV_ID` runs the same clauses as tests.
 
     Examples:
         agentenv check agentenv/MathVerifier-v0
         agentenv check my_module:MyEnv --clause siblings --clause undo
+        agentenv check my_module:MyEnv --actions good.jsonl
     """
-    from agentenv.testing import CLAUSES, run_clauses
+    from agentenv.testing import CLAUSES, inspect_env, prepare_scripts
 
-    from .console import open_console, print_json, print_table, say
+    from .console import open_console, print_json
     from .environments import choose_env
 
     names = [entry.name for entry in CLAUSES]
     if unknown := [name for name in clause or () if name not in names]:
         refuse("--clause", f"must be one of {', '.join(names)}; got {unknown[0]!r}")
     choice = choose_env(env_id, option or ())
-    chosen = [entry for entry in CLAUSES if not clause or entry.name in clause]
-    results: list[Any] = []
-    env = choice.make()
     progress = open_console(stderr=True)
-    with progress.status("checking") as status:
-        for entry in chosen:
-            status.update(f"checking: {entry.law}")
-            results += run_clauses(env, seed=seed, num_steps=steps, clauses=[entry])
-    env.close()
-    failed = [result for result in results if result.outcome == "failed"]
+    with closing(choice.make()) as env, progress.status("checking") as status:
+        with blame("--trees" if actions is None else "--actions", ValueError, OSError):
+            scripts = prepare_scripts(env, seed=seed, num_steps=steps, actions=actions, trees=trees)
+        report = inspect_env(
+            env,
+            actions=scripts,
+            leak_wait_s=leak_wait,
+            clauses=[entry for entry in CLAUSES if not clause or entry.name in clause],
+            on_clause=lambda entry: status.update(f"checking: {entry.law}"),
+        )
+    failed = [result for result in report.results if result.outcome == "failed"]
     if as_json:
         keys = ("name", "law", "outcome", "detail")
-        print_json([{key: getattr(result, key) for key in keys} for result in results])
+        print_json([{key: getattr(result, key) for key in keys} for result in report.results])
+        for warning in report.warnings():
+            typer.echo(f"warning: {warning}", err=True)
     else:
-        from rich.text import Text
-
-        console = open_console()
-        rows = [[r.name, Text(r.outcome, _STYLES[r.outcome]), r.law] for r in results]
-        print_table(console, ["clause", "verdict", "law"], rows)
-        for result in [result for result in results if result.detail]:
-            console.print()
-            say(console, Text.assemble((f"{result.name} {result.outcome}: ", _STYLES[result.outcome]), result.detail))
-        broken = f"{len(failed)} broken" if failed else "none broken"
-        say(console, f"\n{env_id}: {len(results)} laws tried, {broken}")
+        _print(env_id, report, len(failed))
     if failed:
         raise typer.Exit(1)
+
+
+def _print(env_id: str, report: "CheckReport", broken: int) -> None:
+    from rich.text import Text
+
+    from .console import open_console, print_table, say
+
+    console = open_console()
+    rows = [[r.name, Text(r.outcome, _STYLES[r.outcome]), r.law] for r in report.results]
+    print_table(console, ["clause", "verdict", "law"], rows)
+    for result in [result for result in report.results if result.detail]:
+        console.print()
+        say(console, Text.assemble((f"{result.name} {result.outcome}: ", _STYLES[result.outcome]), result.detail))
+    console.print()
+    for line in report.coverage:
+        say(console, line)
+    if report.fork_cost is not None:
+        say(console, str(report.fork_cost))
+    for warning in report.warnings():
+        say(console, Text.assemble(("warning: ", "yellow"), warning))
+    say(console, f"\n{env_id}: {len(report.results)} laws tried, {f'{broken} broken' if broken else 'none broken'}")

@@ -1,14 +1,8 @@
-"""Checks that an environment keeps the contract: `check_env` for any `agentenv.Env`, bundled or yours.
-
-The contract is a list of laws. Each is one clause here, tried on episodes of random actions (or of actions you give); a
-broken law is reported with its text, what was seen, and the likely cause. `pytest --agentenv-check ENV_ID` runs one
-test per clause.
-"""
+"""The laws of the contract of environments, each with how it is tried on an episode."""
 
 import json
 import pickle
 import warnings
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +13,14 @@ import gymnasium.utils.env_checker
 from agentenv.env import Env
 from agentenv.errors import EpisodeError, SnapshotError
 from agentenv.protocols import Snapshot
-from agentenv.registry import make
+from agentenv.testing.blame import check_blame
 from agentenv.testing.causes import OUTSIDE, OVERRIDDEN, OWNED, RAISES, RANDOM, SHARED, check_same, guess_cause
-from agentenv.testing.clauses import Broken, Clause, ClauseResult, Skipped, require_kept, try_clauses
+from agentenv.testing.clauses import Broken, Clause, Skipped
 from agentenv.testing.fresh_process import check_travels
 from agentenv.testing.leaks import check_leaks
 from agentenv.testing.probe import Probe, Trace, play
 
-__all__ = ["CLAUSES", "check_env", "run_clauses"]
+__all__ = ["CLAUSES"]
 
 
 def _attributes(env: Env) -> dict[str, str]:
@@ -84,7 +78,7 @@ def _ended(probe: Probe) -> None:
 
 def _json(probe: Probe) -> None:
     with closing(probe.spawn()) as env:
-        results: list[Any] = [env.reset(seed=probe.seed)]
+        results: list[Any] = [env.reset(seed=probe.seed, options=probe.options)]
         for action in probe.actions:
             observation, _, terminated, truncated, info = env.step(action)
             results.append((observation, info))
@@ -218,6 +212,7 @@ CLAUSES: tuple[Clause[Probe], ...] = (
     Clause("gymnasium", "it is a gymnasium.Env: gymnasium.utils.env_checker.check_env passes", _gymnasium),
     Clause("seeded", "the same seed and actions give the same episode", _seeded),
     Clause("mistakes", "an agent's mistake is an observation, never an exception", _mistakes),
+    Clause("blame", "a failure that comes with an action, and not with a control, is the agent's: a step", check_blame),
     Clause("ended", "a step after the end of the episode raises EpisodeError", _ended),
     Clause("json", "observations and infos are JSON values", _json),
     Clause(
@@ -234,37 +229,3 @@ CLAUSES: tuple[Clause[Probe], ...] = (
     Clause("leaks", "nothing leaks (processes, files, mounts) after close", check_leaks),
 )
 """The laws, in the order in which they are tried."""
-
-
-def run_clauses(
-    env_or_id: Env | type[Env] | str,
-    *,
-    seed: int = 0,
-    num_steps: int = 6,
-    actions: Sequence[Any] | None = None,
-    clauses: Sequence[Clause[Probe]] = CLAUSES,
-) -> list[ClauseResult]:
-    """Tries every law on an environment and returns the verdicts; see `check_env`."""
-    if not isinstance(env_or_id, Env):
-        with closing(make(env_or_id) if isinstance(env_or_id, str) else env_or_id()) as env:
-            return run_clauses(env, seed=seed, num_steps=num_steps, actions=actions, clauses=clauses)
-    probe = Probe(env_or_id, seed=seed, num_steps=num_steps, actions=actions)
-    return try_clauses(probe, clauses, guess_cause)
-
-
-def check_env(
-    env_or_id: Env | type[Env] | str, *, seed: int = 0, num_steps: int = 6, actions: Sequence[Any] | None = None
-) -> None:
-    """Raises unless an environment keeps every law of the contract (`CLAUSES`).
-
-    Args:
-        env_or_id: a registered id, an environment class, or an environment (others are made with its arguments; it is
-            not touched).
-        seed: of the episodes and of the random actions.
-        num_steps: random actions per episode.
-        actions: actions to play instead of random ones; good ones reach further.
-
-    Raises:
-        CheckError: laws are broken.
-    """
-    require_kept(run_clauses(env_or_id, seed=seed, num_steps=num_steps, actions=actions))

@@ -15,7 +15,6 @@ from agentenv.testing.probe import Probe, play
 __all__ = ["check_leaks"]
 
 _LEAK_TRIALS = 3
-_LEAK_WAIT_S = 2.0
 
 
 def check_leaks(probe: Probe) -> None:
@@ -37,13 +36,13 @@ def check_leaks(probe: Probe) -> None:
     episode()  # what all environments of a process share may start now, once
     left = ""
     for _ in range(_LEAK_TRIALS):
-        left = _left_by(episode)
+        left = _left_by(episode, probe.leak_wait_s)
         if not left:  # what was left before came from elsewhere: another container of the machine, say
             return
     raise Broken(OVERRIDDEN.format(name="close"), f"left after close(): {left}")
 
 
-def _left_by(episode: Callable[[], None]) -> str:
+def _left_by(episode: Callable[[], None], wait_s: float) -> str:
     """Plays an episode; returns what is left of it, in words. What goes away by itself soon is not left."""
     with _private_temporary_folder() as folder:
         before = _resources()
@@ -51,7 +50,7 @@ def _left_by(episode: Callable[[], None]) -> str:
         left = {kind: things - before[kind] for kind, things in _resources().items()}
         if files := sorted(str(path.relative_to(folder)) for path in folder.rglob("*")):
             return f"temporary files {files[:5]}"
-    deadline = time.monotonic() + _LEAK_WAIT_S
+    deadline = time.monotonic() + wait_s
     while any(left.values()) and time.monotonic() < deadline:
         time.sleep(0.05)
         left = {kind: left[kind] & things for kind, things in _resources().items()}

@@ -1,10 +1,11 @@
 """Equal episodes for the checker: the same environment, seed and actions, as often as a law needs them."""
 
 from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from typing import Any
 
 from agentenv.env import Env
+from agentenv.testing.scripts import Script
 
 __all__ = ["Probe", "Trace", "play"]
 
@@ -16,36 +17,31 @@ class Probe:
     """Makes equal environments of one kind and plays the same actions in them.
 
     Attributes:
+        script: what is played.
         actions: the actions of every episode.
         seed: of every episode.
+        options: of every reset.
+        leak_wait_s: how long what an episode left may take to go away by itself.
+
+    Args:
+        env: the environments are made like it; it is not touched.
+        script: the episode.
+        leak_wait_s: see above.
     """
 
-    def __init__(self, env: Env, *, seed: int, num_steps: int, actions: Sequence[Any] | None) -> None:
+    def __init__(self, env: Env, script: Script, *, leak_wait_s: float = 2.0) -> None:
         self._prototype = env
-        self.seed = seed
-        self.actions: list[Any] = []
-        self.actions = self._sample(num_steps) if actions is None else list(actions)
-
-    def _sample(self, num_steps: int) -> list[Any]:
-        """Draws random actions, up to eight times until the episode does not end with one of the first."""
-        longest, best = -1, list[Any]()
-        for attempt in range(8):
-            self._prototype.action_space.seed(self.seed + attempt)
-            actions = [self._prototype.action_space.sample() for _ in range(num_steps)]
-            length = 0
-            with suppress(Exception), self.episode() as env:  # what it raises is for the clauses to report
-                length = len(play(env, actions))
-            if length > longest:
-                longest, best = length, actions
-            if length == num_steps:
-                break
-        return best
+        self.script = script
+        self.options = None if script.task is None else {"task": script.task}
+        self.actions: list[Any] = list(script.actions)
+        self.seed = script.seed
+        self.leak_wait_s = leak_wait_s
 
     @contextmanager
     def episode(self, steps: int = 0) -> Generator[Env]:
         """Yields a fresh environment, reset and `steps` actions on (fewer if the episode ends); closes it."""
         with closing(self._prototype.spawn()) as env:
-            env.reset(seed=self.seed)
+            env.reset(seed=self.seed, options=self.options)
             play(env, self.actions[:steps])
             yield env
 

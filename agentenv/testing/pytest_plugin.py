@@ -1,11 +1,13 @@
 """A pytest plugin: `pytest --agentenv-check ENV_ID` runs every law of the contract as a test of its own.
 
 ENV_ID is a registered id, or `package.module:Class` for an environment that is not registered. It may be given several
-times. Nothing else changes in a test run that does not use it.
+times. `--agentenv-actions FILE` and `--agentenv-trees FILE` give actions that reach further than random ones. Nothing
+else changes in a test run that does not use it.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -14,6 +16,7 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from agentenv.env import Env
     from agentenv.testing.clauses import Clause
+    from agentenv.testing.scripts import Script
 
 __all__ = ["load_env", "pytest_addoption", "pytest_collection_modifyitems", "pytest_ignore_collect"]
 
@@ -28,6 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="ENV_ID",
         help="check that an environment keeps the contract: a registered id, or package.module:Class",
     )
+    group.addoption("--agentenv-actions", metavar="FILE", help="play these actions instead of random ones (JSONL)")
+    group.addoption("--agentenv-trees", metavar="FILE", help="play the actions of these trees")
 
 
 def load_env(name: str) -> "type[Env]":
@@ -50,12 +55,13 @@ class _ClauseItem(pytest.Item):
 
     env: Any
     clause: "Clause[Any]"
+    scripts: "Callable[[], list[Script]]"
 
     @override
     def runtest(self) -> None:
         from agentenv.testing import run_clauses
 
-        (result,) = run_clauses(self.env, clauses=[self.clause])
+        (result,) = run_clauses(self.env, actions=self.scripts(), clauses=[self.clause])
         if result.outcome == "skipped":
             pytest.skip(result.detail)
         if result.outcome == "failed":
@@ -67,12 +73,15 @@ class _ClauseItem(pytest.Item):
 
 
 def _items(session: pytest.Session, name: str) -> Iterator[pytest.Item]:
-    from agentenv.testing import CLAUSES
+    from agentenv.testing import CLAUSES, prepare_scripts
 
     env = load_env(name)
+    given = {"actions": "--agentenv-actions", "trees": "--agentenv-trees"}
+    options: dict[str, Any] = {key: session.config.getoption(option) for key, option in given.items()}
+    scripts = cache(lambda: prepare_scripts(env, **options))
     for clause in CLAUSES:
         item: Any = cast("Any", _ClauseItem).from_parent(session, name=f"{name}[{clause.name}]")
-        item.env, item.clause = env, clause
+        item.env, item.clause, item.scripts = env, clause, scripts
         yield item
 
 

@@ -1,6 +1,9 @@
 """`agentenv check`: a verdict per law, and an exit code."""
 
+import json
+
 from cli_runs import run
+from envs_for_tests import call
 
 from agentenv.testing import CLAUSES
 
@@ -22,3 +25,22 @@ def test_a_broken_law_is_told_with_its_cause_and_the_exit_code_is_1(here):
     as_json = run(*words, "--json")
     assert as_json.exit_code == 1
     assert '"outcome": "failed"' in as_json.stdout
+
+
+def test_the_command_plays_what_it_is_given_and_says_what_it_did_not_reach(here):
+    good = here / "good.jsonl"
+    good.write_text("".join(json.dumps(action) + "\n" for action in [*[call("roll")] * 3, call("hold")]))
+    result = run("check", "dice_env:Careless", "--clause", "ended", "--actions", good)
+    assert "roll: " in result.stdout
+    (here / "text.jsonl").write_text('"no call"\n')
+    text = ["--actions", here / "text.jsonl"]
+    bare = run("check", "dice_env:Careless", "--clause", "ended", *text)
+    assert "warning: not reached, and so not checked: " in bare.stdout
+    assert "a fork at step 0 costs " in bare.stdout
+    as_json = run("check", "dice_env:Careless", "--clause", "ended", *text, "--json")
+    assert [entry["name"] for entry in json.loads(as_json.stdout)] == ["ended"]
+    assert "warning: not reached" in as_json.stderr
+    (here / "bad.jsonl").write_text("5\n")
+    refused = run("check", "dice_env:Careless", "--actions", here / "bad.jsonl")
+    assert refused.exit_code == 2
+    assert "--actions" in refused.stderr and "action must be a str" in refused.stderr
