@@ -10,7 +10,7 @@ from agentenv.errors import AgentEnvError
 from agentenv.protocols import Context
 from agentenv.types import Action, Message, ToolCall, message_text
 
-from .command_line import describe_tool, read_action
+from .typed_actions import describe_tool, read_action
 
 __all__ = ["HumanAgent", "PlayerLeftError"]
 

@@ -13,7 +13,7 @@ from agentenv.protocols import Context
 from agentenv.types import Action, ToolCall, message_text
 
 from .command_line import blame, refuse
-from .environments import EnvChoice
+from .env_choice import EnvChoice
 
 if TYPE_CHECKING:
     from agentenv.agents import ScriptedAgent, TransformersAgent

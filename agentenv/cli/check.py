@@ -51,7 +51,7 @@ def check(
     from agentenv.testing import CLAUSES, inspect_env, prepare_scripts
 
     from .console import open_console, print_json
-    from .environments import choose_env
+    from .env_choice import choose_env
 
     names = [entry.name for entry in CLAUSES]
     if unknown := [name for name in clause or () if name not in names]:

@@ -44,7 +44,7 @@ def envs(
 def _all() -> list[dict[str, Any]]:
     from agentenv.registry import env_ids
 
-    from .environments import choose_env
+    from .env_choice import choose_env
 
     rows: list[dict[str, Any]] = []
     for name in env_ids():
@@ -79,7 +79,7 @@ def _one(env_id: str, words: list[str], seed: int) -> dict[str, Any]:
     from agentenv.errors import AgentEnvError
 
     from .command_line import blame
-    from .environments import choose_env
+    from .env_choice import choose_env
 
     choice = choose_env(env_id, words)
     env = choice.make()
@@ -104,7 +104,7 @@ def _one(env_id: str, words: list[str], seed: int) -> dict[str, Any]:
 
 
 def _options(cls: type[Any]) -> list[dict[str, Any]]:
-    from .environments import constructor_options
+    from .env_choice import constructor_options
 
     about: dict[str, str] = {}
     for base in reversed(cls.__mro__):

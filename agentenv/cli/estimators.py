@@ -10,7 +10,7 @@ from agentenv.arrays import TreeArrays
 from agentenv.credit import StepAdvantages
 
 from .command_line import blame, refuse
-from .environments import parse_options
+from .env_choice import parse_options
 
 __all__ = ["choose_allocator", "choose_estimator", "estimators", "try_estimator", "weigh_alike"]
 

@@ -41,7 +41,7 @@ def play(
     from agentenv.serialize import write_trees
 
     from .console import open_console, say_line
-    from .environments import choose_env, parse_task
+    from .env_choice import choose_env, parse_task
     from .player import Player
 
     choice = choose_env(env_id, option or ())

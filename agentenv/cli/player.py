@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from agentenv.agents.command_line import describe_tool, read_action
+from agentenv.agents.typed_actions import describe_tool, read_action
 from agentenv.errors import EpisodeError, InfrastructureError, SnapshotError, TreeError
 from agentenv.protocols import SteppableEnv
 from agentenv.tree import EpisodeTree

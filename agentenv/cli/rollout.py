@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentenv.rollout import Rollout
     from agentenv.tree import EpisodeTree
 
-    from .environments import EnvChoice
+    from .env_choice import EnvChoice
 
 __all__ = ["rollout", "summarize"]
 
@@ -61,7 +61,7 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     from agentenv.serialize import write_trees
 
     from .console import open_console, print_fields, print_json, say_line
-    from .environments import choose_env
+    from .env_choice import choose_env
 
     choice = choose_env(env_id, option or ())
     actor, given = _actor(choice, agent, tasks, seed, temperature, max_action_tokens)
@@ -95,7 +95,7 @@ def _actor(
     if agent == "scripted":
         from agentenv.errors import TaskError
 
-        from .environments import sample_tasks
+        from .env_choice import sample_tasks
 
         script = find_demonstrator(choice)
         with blame("--tasks", TaskError):

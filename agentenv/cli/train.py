@@ -75,7 +75,7 @@ def train(  # noqa: PLR0913, PLR0917  one per option
         agentenv train agentenv/MathVerifier-v0 --model models/qwen --credit grpo --run-folder runs/grpo
         agentenv train agentenv/MathVerifier-v0 --model models/qwen --run-folder runs/grpo --credit grpo --resume
     """
-    from .environments import choose_env
+    from .env_choice import choose_env
     from .estimators import choose_allocator, choose_estimator, try_estimator, weigh_alike
     from .run_folders import choose_run_folder
 

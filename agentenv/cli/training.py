@@ -21,7 +21,7 @@ from agentenv.trainers.run_folder import read_metrics
 
 from .command_line import blame
 from .console import open_console, print_fields, say_line
-from .environments import EnvChoice, sample_tasks
+from .env_choice import EnvChoice, sample_tasks
 
 __all__ = ["Plan", "run_training"]
 

@@ -13,7 +13,7 @@ import pytest
 
 import agentenv as ae
 from agentenv.agents import HumanAgent, PlayerLeftError
-from agentenv.agents.command_line import describe_tool, read_action
+from agentenv.agents.typed_actions import describe_tool, read_action
 from agentenv.errors import AgentEnvError
 from agentenv.protocols import Agent, Context
 from agentenv.types import Action, Message

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cli_runs import run, run_json
 
-from agentenv.cli.environments import choose_env, sample_tasks
+from agentenv.cli.env_choice import choose_env, sample_tasks
 from agentenv.errors import TaskError
 from agentenv.serialize import read_trees
 
