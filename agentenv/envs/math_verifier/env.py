@@ -30,6 +30,7 @@ from .expressions import (
 )
 from .pool import RequestError
 from .problems import GENERATORS, Generator, reaches
+from .reading import UnreadableError, read
 from .tasks import MathTask, read_tasks
 from .verifier import MAX_ANSWER, Verifier, shared_verifier
 
@@ -218,6 +219,11 @@ class MathVerifier(ToolEnv):
             raise ToolError(msg) from None
         if "error" in reply:
             raise ToolError(reply["error"])
+        try:
+            read(reply["value"])
+        except UnreadableError:
+            msg = "the result has no closed form that could be submitted"
+            raise ToolError(msg) from None
         return reply["value"]
 
     def _remember(self, value: str) -> None:

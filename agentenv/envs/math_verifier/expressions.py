@@ -55,22 +55,24 @@ _SPELLINGS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "⋅":
 _LEVELS: tuple[frozenset[str], ...] = (frozenset("+-"), frozenset({"*", "/", "//", "%"}))
 
 
-def parse_expression(text: str) -> Expression:
+def parse_expression(text: str, *, max_length: int = MAX_LENGTH, max_operations: int = MAX_OPERATIONS) -> Expression:
     """Reads an expression.
 
     Args:
-        text: at most `MAX_LENGTH` characters; `^` and `**` are powers, `//` and `%` the quotient and remainder of a
+        text: `^` and `**` are powers, `//` and `%` the quotient and remainder of a
             floor division; `−`, `×` and `÷` are understood. A minus sign before a number makes a negative number.
+        max_length: characters that it may have.
+        max_operations: operations that it may have.
 
     Raises:
         ExpressionError: the text is not an expression, or is too long, too deep or has too many operations.
     """
-    if len(text) > MAX_LENGTH:
-        msg = f"expression too long: {len(text)} characters, at most {MAX_LENGTH}"
+    if len(text) > max_length:
+        msg = f"expression too long: {len(text)} characters, at most {max_length}"
         raise ExpressionError(msg)
     tokens = _tokens(text.translate(_SPELLINGS))
-    if sum(isinstance(part, str) and part not in "(,)" for part in tokens) > MAX_OPERATIONS:
-        msg = f"too many operations: at most {MAX_OPERATIONS}"
+    if sum(isinstance(part, str) and part not in "(,)" for part in tokens) > max_operations:
+        msg = f"too many operations: at most {max_operations}"
         raise ExpressionError(msg)
     return _Parser(tokens).parse()
 

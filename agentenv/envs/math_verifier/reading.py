@@ -163,13 +163,14 @@ def _joint(text: str) -> str | None:
 
 def _read_text(text: str, depth: int) -> Reading:
     """Reads spelled text without marks of mathematics."""
+    text = text.lstrip("=≈ ")
     text = text.strip().removesuffix(".").strip() if not text.endswith("..") else text.strip()
     if not text or depth > _MAX_DEPTH:
         msg = "it is empty" if not text else "it is nested too deeply"
         raise UnreadableError(msg)
     if stated := _STATED.fullmatch(text):
         return _read_text(stated[1], depth + 1)
-    for reader in (_choice, _words):
+    for reader in (_python, _choice, _words):
         if (reading := reader(text, depth)) is not None:
             return reading
     if not is_prose(text) and "##" not in text:
@@ -212,16 +213,17 @@ def _choice(text: str, depth: int) -> Reading | None:
 
 
 def _words(text: str, depth: int) -> Reading | None:
-    del depth
     inner = re.fullmatch(r"\\text\s*\{([^{}]*)\}", text)
     plain = " ".join((inner[1] if inner else text).replace("\\", " ").split()).strip(" .")
-    if inner and not _WORDS.fullmatch(plain):
-        return ["words", plain.casefold()] if plain and not re.search(r"\d", plain) else None
+    if inner and re.search(r"[\d∧∨]", plain):
+        return _read_text(inner[1], depth + 1)
+    if inner and plain and not _WORDS.fullmatch(plain):
+        return ["words", plain.casefold()]
     if not _WORDS.fullmatch(plain) or any(KNOWN.fullmatch(word) for word in plain.split()):
         return None
     if _NOTHING.fullmatch(plain.casefold()):
         return ["set", []]
-    if not inner and len(plain) < 4 and plain.islower():  # `ab` is a product
+    if not inner and len(plain) < 4 and plain.islower() and plain not in {"yes", "no"}:  # `ab` is a product
         return None
     return ["words", plain.casefold()]
 
@@ -355,27 +357,32 @@ def _set(text: str, opener: str, depth: int) -> Reading | None:
     pieces = split_separators(join_thousands(inner, top=False))
     if opener == "{" and len(pieces) < 2:
         return _read_math(inner, depth) if inner.strip() else None
-    return ["set", _expanded([_read_math(piece.text, depth) for piece in pieces])]
+    items = [_read_math(piece.text, depth) for piece in pieces]
+    if items and all(item[0] == "tuple" and item[1] == ":" for item in items):  # a dict
+        return ["list", ",", [["named", str(item[3][0][1]), item[3][1]] for item in items]]
+    return ["set", _expanded(items)]
 
 
-_SPECIAL = re.compile(r"(Interval(?:\.\w+)?|FiniteSet|Union|Matrix|EmptySet|Reals)\s*(\(.*\))?", re.DOTALL)
+_SPECIAL = re.compile(r"(Interval(?:\.\w+)?|FiniteSet|Union|Matrix|EmptySet|Reals|Fraction|Rational|Eq|And|Or)\s*(\(.*\))?", re.DOTALL)
+_JOINTS = {"Fraction": "/", "Rational": "/", "Eq": "=", "And": "∧", "Or": "∨"}
 _OPEN = {"Interval": "[]", "Interval.open": "()", "Interval.Lopen": "(]", "Interval.Ropen": "[)"}
 
 
 def _python(text: str, depth: int) -> Reading | None:
-    """Reads sets and matrices as sympy prints them."""
+    """Reads sets, matrices, fractions and relations as Python and sympy print them."""
     match = _SPECIAL.fullmatch(text)
     if match is None:
         return None
-    name, arguments = match[1], match[2]
-    if arguments is None:
-        return ["set", []] if name == "EmptySet" else None
-    items = [_read_math(piece.text, depth) for piece in split_separators(arguments[1:-1])]
+    name, arguments = match[1], [piece.text for piece in split_separators(match[2][1:-1])] if match[2] else []
+    if name in _JOINTS and arguments:
+        return _read_math(_JOINTS[name].join(arguments), depth)
+    items = [_read_math(argument, depth) for argument in arguments]
     if name in _OPEN and len(items) == 2:
         return ["tuple", *_OPEN[name], items]
     if name == "Matrix" and len(items) == 1:
         return items[0]
-    return {"FiniteSet": ["set", items], "Union": ["union", items]}.get(name)
+    named = {"EmptySet": ["set", []], "Reals": ["latex", r"\mathbb{R}"], "FiniteSet": ["set", items]}
+    return (named | {"Union": ["union", items]}).get(name)
 
 
 def _leaf(text: str, depth: int) -> Reading:
@@ -453,4 +460,5 @@ def _latex(text: str, depth: int) -> Reading | None:
     if re.search(r"[^\x20-\x7e∩∖∪∅]|__|#|\\text\s*\{[^{}]*\d", text) or is_prose(text):
         return None
     names = {"∩": r"\cap ", "∖": r"\setminus ", "∪": r"\cup ", "∅": r"\emptyset "}
-    return ["latex", re.sub("[∩∖∪∅]", lambda match: names[match[0]], text)]
+    text = re.sub("[∩∖∪∅]", lambda match: names[match[0]], text)
+    return ["latex", re.sub(r"\^\s*(-?\d{2,})", r"^{\1}", text)]

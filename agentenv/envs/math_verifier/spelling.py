@@ -75,6 +75,7 @@ _RULES: tuple[_Rule, ...] = (
     (re.compile(rf"(?<!\\){_SPACE}"), " "),
     (re.compile(r"\\(?:hspace|vspace|phantom|label|tag)\*?\s*\{[^{}]*\}"), " "),
     (re.compile(r"\\(?:mathbf|boldsymbol|bm|vec|mathit|mathsf|hat)\s*\{\s*([A-Za-z])\s*\}"), r"\1"),
+    (re.compile(r"\\underline\s*\{([^{}]*)\}"), r"\1"),
     (re.compile(r"\{\\(?:rm|bf|it)\s+([A-Za-z])\s*\}"), r"\1"),
     (re.compile(rf"{_BOX}\s*\{{\s*([eid])\s*\}}"), r"\1"),
     (re.compile(r"\\+(?=%)"), ""),

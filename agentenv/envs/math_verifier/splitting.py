@@ -19,6 +19,7 @@ _TOKEN = re.compile(
     r"|(?P<row>\\\\)|\\[A-Za-z]+|(?P<other>.)",
     re.DOTALL,
 )
+_ALTERNATIVES = re.compile(r"(?<=\))\s*\|\s*(?=\()")
 _GROUPED = re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 
 
@@ -55,8 +56,8 @@ def split_separators(text: str) -> list[Piece]:
 
 
 def split_conjunctions(text: str) -> list[Piece]:
-    """Splits at `∧`, `∨` and single `&`."""
-    return _split(text, "∧∨&")
+    """Splits at `∧`, `∨`, a single `&`, and a `|` between parentheses."""
+    return _split(_ALTERNATIVES.sub("∨", text), "∧∨&")
 
 
 def split_relations(text: str) -> list[Piece]:

@@ -7,6 +7,8 @@ from .expressions import Call, Expression, ExpressionError, parse_expression
 
 __all__ = ["parse_typed", "to_typed"]
 
+_MAX_LENGTH = 4_000
+_MAX_OPERATIONS = 250
 _FUNCTION = re.compile(
     r"Abs|LambertW|Max|Min|Mod|abs|a?(?:sin|cos|tan)h?|binomial|ceil|ceiling|conjugate|cot|csc|exp|factorial|floor|gamma"
     r"|gcd|im|lcm|ln|max|min|polygamma|re|sec|sign|sqrt"
@@ -20,7 +22,7 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?|\.\d+)|\\(?P<command>[A-Za-z]+)|(?P<word>[A-Za-z]+)"
     r"|(?P<index>_(?:\{\s*[A-Za-z0-9]+\s*\}|[A-Za-z0-9]))|(?P<symbol>[-+*/^!(),{}|]))"
 )
-_BRACES = str.maketrans("{}", "()")
+_DEGREE = re.compile(r"\s*\[\s*([1-9]\d?)\s*\]")
 _ENDS = frozenset({"number", "name", "close"})
 
 
@@ -113,15 +115,15 @@ class _Converter:
         return position
 
     def _structure(self, name: str, position: int) -> int:
-        degree = re.compile(r"\s*\[\s*(\d+)\s*\]").match(self._text, position) if name == "sqrt" else None
-        first, position = _group(self._text, degree.end() if degree else position)
         if name == "sqrt":
-            text = f"({first})^(1/{degree[1]})" if degree else f"sqrt({first})"
-            text = f"({text})"
+            text, position = _root(self._text, position)
         else:
+            first, position = _group(self._text, position)
             second, position = _group(self._text, position)
             if name == "frac" and self._last == "number":
-                _refuse("a mixed number")
+                if not (self._parts[-1] + first + second).isdigit():
+                    _refuse("a mixed number")
+                first, self._last = f"{self._parts.pop()}*({second})+{first}", ""
             text = f"(({first})/({second}))" if name == "frac" else f"binomial({first},{second})"
         self._add("open", text)
         self._last = "close"
@@ -136,6 +138,17 @@ class _Converter:
             self._parts.append("*")
         self._parts.append(text)
         self._last = kind
+
+
+def _root(text: str, position: int) -> tuple[str, int]:
+    r"""Returns a root as typed text, and where it ends; an odd root of a negative number is negative."""
+    degree = _DEGREE.match(text, position)
+    inside, position = _group(text, degree.end() if degree else position)
+    if degree is None:
+        return f"(sqrt({inside}))", position
+    if int(degree[1]) % 2 and re.fullmatch(r"-\d+", inside):
+        return f"(-({inside[1:]})^(1/{degree[1]}))", position
+    return f"(({inside})^(1/{degree[1]}))", position
 
 
 def _group(text: str, position: int) -> tuple[str, int]:
@@ -177,7 +190,7 @@ def parse_typed(text: str) -> Expression:
     Raises:
         ExpressionError: the text is anything else.
     """
-    tree = parse_expression(to_typed(text))
+    tree = parse_expression(to_typed(text), max_length=_MAX_LENGTH, max_operations=_MAX_OPERATIONS)
     return _checked(tree)
 
 
