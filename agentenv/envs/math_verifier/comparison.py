@@ -95,17 +95,16 @@ def _bare(words: str) -> str:
 
 def _same_relation(gold: Reading, answer: Reading, leaf: Leaf) -> bool:
     """Compares equations and inequalities; a chain `a = b = c` says that each part is the value."""
+    if gold[0] == "relation" and "≈" in gold[1]:
+        return any(same(part, answer, leaf) for part in (gold[2][0], gold[2][-1]))
     if gold[0] == answer[0]:
         return leaf(gold, answer)
-    if gold[0] != "relation" and set(answer[1]) <= {"=", "≈"}:
-        exact = [part for operator, part in zip(["=", *answer[1]], answer[2], strict=True) if operator == "="]
-        return all(same(gold, part, leaf) for part in exact) or (
-            gold[0] == "decimal" and answer[1] == ["≈"] and same(gold, answer[2][1], leaf)
-        )
-    if gold[0] == "relation" and set(gold[1]) <= {"=", "≈"}:
-        if set(gold[1]) == {"≈"} or len(gold[1]) > 1:
-            return any(same(part, answer, leaf) for part in (gold[2][0], gold[2][-1]))
-        return False
+    if answer[0] == "relation" and set(answer[1]) <= {"=", "≈"}:
+        exact = [part for mark, part in zip(["=", *answer[1]], answer[2], strict=True) if mark == "="]
+        rounded = gold[0] == "decimal" and answer[1] == ["≈"] and same(gold, answer[2][1], leaf)
+        return rounded or all(same(gold, part, leaf) for part in exact)
+    if gold[0] == "relation" and set(gold[1]) == {"="}:
+        return len(gold[1]) > 1 and same(gold[2][-1], answer, leaf)
     return leaf(gold, answer)
 
 
@@ -127,6 +126,8 @@ def _same_collection(gold: Reading, answer: Reading, leaf: Leaf) -> bool:
         return True
     if _all_named(golds) and not any(item[0] == "named" for item in answers):
         return _pairwise(golds, answers, leaf)
+    if _all_named(answers) and not any(item[0] == "named" for item in golds):
+        return _pairwise(golds, [item[2] for item in sorted(answers, key=lambda item: item[1])], leaf)
     if "latex" in kinds:
         return leaf(gold, answer)
     return _cover(golds, answers, leaf)

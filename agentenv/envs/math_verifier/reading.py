@@ -33,7 +33,7 @@ from .splitting import (
     split_separators,
     split_union,
 )
-from .typed import parse_typed
+from .typed import AmbiguousError, parse_typed
 from .units import canonical_unit, split_unit
 
 __all__ = ["Reading", "UnreadableError", "read"]
@@ -363,7 +363,9 @@ def _set(text: str, opener: str, depth: int) -> Reading | None:
     return ["set", _expanded(items)]
 
 
-_SPECIAL = re.compile(r"(Interval(?:\.\w+)?|FiniteSet|Union|Matrix|EmptySet|Reals|Fraction|Rational|Eq|And|Or)\s*(\(.*\))?", re.DOTALL)
+_SPECIAL = re.compile(
+    r"(Interval(?:\.\w+)?|FiniteSet|Union|Matrix|EmptySet|Reals|Fraction|Rational|Eq|And|Or)\s*(\(.*\))?", re.DOTALL
+)
 _JOINTS = {"Fraction": "/", "Rational": "/", "Eq": "=", "And": "∧", "Or": "∨"}
 _OPEN = {"Interval": "[]", "Interval.open": "()", "Interval.Lopen": "(]", "Interval.Ropen": "[)"}
 
@@ -443,6 +445,8 @@ def _tree(text: str, depth: int) -> Reading | None:
     del depth
     try:
         tree = parse_typed(text)
+    except AmbiguousError as error:
+        raise UnreadableError(str(error)) from None
     except ExpressionError:
         return None
     try:

@@ -102,7 +102,7 @@ def _build_tuple(reading: Reading) -> Any:
     _, left, right, items = reading
     if items and all(item[0] == "tuple" for item in items):
         return _sympy.Matrix([[build(entry) for entry in row[3]] for row in items])
-    if len(items) != 2:
+    if len(items) != 2 or left not in {"(", "["}:
         return _sympy.Tuple(*map(build, items))
     start, end = map(build, items)
     return _sympy.Interval(start, end, left_open=left != "[", right_open=right != "]")

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from .expressions import Call, Expression, ExpressionError, parse_expression
 
-__all__ = ["parse_typed", "to_typed"]
+__all__ = ["AmbiguousError", "parse_typed", "to_typed"]
 
 _MAX_LENGTH = 4_000
 _MAX_OPERATIONS = 250
@@ -26,6 +26,10 @@ _DEGREE = re.compile(r"\s*\[\s*([1-9]\d?)\s*\]")
 _ENDS = frozenset({"number", "name", "close"})
 
 
+class AmbiguousError(ExpressionError):
+    """An expression may mean two things."""
+
+
 class _Converter:
     """Turns tokens into typed text; a sign of multiplication goes where two factors meet."""
 
@@ -34,7 +38,6 @@ class _Converter:
         self._parts: list[str] = []
         self._last = ""  # the kind of the last token
         self._divided = False  # a slash stands in the text
-        self._implied = False  # a product without a sign stands after it
 
     def convert(self) -> str:
         position, end = 0, len(self._text.rstrip())
@@ -131,7 +134,10 @@ class _Converter:
 
     def _add(self, kind: str, text: str) -> None:
         if self._last in _ENDS:
-            if kind == "number" or self._divided:  # `x 2`, `1/2x`: who knows
+            if self._divided:
+                msg = "in a quotient such as 1/2x it is not clear what is divided; write \\frac or parentheses"
+                raise AmbiguousError(msg)
+            if kind == "number":
                 _refuse(text)
             if self._last == "name" and kind == "open" and len(self._parts) and self._parts[-1] not in _CONSTANTS:
                 _refuse("a function")
