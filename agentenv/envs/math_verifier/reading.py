@@ -42,6 +42,7 @@ Reading = list[Any]
 """JSON, as the table above says."""
 
 _MAX_DEPTH = 16
+_MAX_ITEMS = 200
 _MAX_EXPONENT = 400
 _INTEGER = r"(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)"
 _NUMBER = re.compile(rf"([-+]?)\s*({_INTEGER})\.?")
@@ -214,7 +215,7 @@ def _choice(text: str, depth: int) -> Reading | None:
 
 def _words(text: str, depth: int) -> Reading | None:
     inner = re.fullmatch(r"\\text\s*\{([^{}]*)\}", text)
-    plain = " ".join((inner[1] if inner else text).replace("\\", " ").split()).strip(" .")
+    plain = " ".join((inner[1].replace("\\", " ") if inner else text).split()).strip(" .")
     if inner and re.search(r"[\d∧∨]", plain):
         return _read_text(inner[1], depth + 1)
     if inner and plain and not _WORDS.fullmatch(plain):
@@ -315,7 +316,20 @@ def _separated(text: str, depth: int) -> Reading | None:
 
 
 def _expanded(items: list[Reading]) -> list[Reading]:
-    return items
+    """Returns a list without its ellipsis, where that stands for the rest of a progression: `1, 2, ..., 10`."""
+    if items.count(["dots"]) != 1 or any(item[0] != "number" for item in items if item != ["dots"]):
+        return items
+    at = items.index(["dots"])
+    values = [Fraction(item[1]) for item in items if item != ["dots"]]
+    if at < 2 or at == len(items) - 1:
+        return items
+    step = values[1] - values[0]
+    known = [values[0] + step * i for i in range(at)]
+    count = (values[at] - values[0]) / step if step else Fraction(-1)
+    tail = [values[at] + step * i for i in range(len(values) - at)]
+    if known != values[:at] or tail != values[at:] or count.denominator != 1 or not at <= count <= _MAX_ITEMS:
+        return items
+    return [["number", show_number(values[0] + step * i)] for i in range(int(count) + len(tail))]
 
 
 def _ratio(text: str, depth: int) -> Reading | None:
@@ -383,8 +397,13 @@ def _python(text: str, depth: int) -> Reading | None:
         return ["tuple", *_OPEN[name], items]
     if name == "Matrix" and len(items) == 1:
         return items[0]
-    named = {"EmptySet": ["set", []], "Reals": ["latex", r"\mathbb{R}"], "FiniteSet": ["set", items]}
-    return (named | {"Union": ["union", items]}).get(name)
+    named: dict[str, Reading] = {
+        "EmptySet": ["set", []],
+        "Reals": ["latex", r"\mathbb{R}"],
+        "FiniteSet": ["set", items],
+        "Union": ["union", items],
+    }
+    return named.get(name)
 
 
 def _leaf(text: str, depth: int) -> Reading:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import agentenv as ae
 from agentenv.envs.math_verifier import GENERATORS, MathTask, MathVerifier, Verifier, WorkerPool
-from agentenv.errors import EpisodeError, TaskError, VerifierError
+from agentenv.errors import EpisodeError, SandboxError, TaskError, VerifierError
 from agentenv.testing import check_env
 
 UNSAFE = pytest.mark.filterwarnings("ignore:the subprocess sandbox isolates nothing")
@@ -422,3 +422,52 @@ def test_steps_are_fast():
         env.step(call("calculate", expression="4 * 2"))
         env.step(call("submit", answer=env.task.reference))
     assert (time.process_time() - start) / count < 3e-3
+
+
+KILL = "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"
+
+
+@UNSAFE
+def test_a_program_that_loses_the_sandbox_is_taken_back_and_the_second_ends_the_episode(python_env):
+    said(python_env, "python", code="open('kept', 'w').write('7')")
+    observation, reward, terminated, _, info = python_env.step(call("python", code=f"open('new', 'w')\n{KILL}"))
+    assert "the sandbox was lost to this program" in observation[0]["content"]
+    assert (reward, terminated, len(info["breakages"])) == (0.0, False, 1)
+    assert said(python_env, "python", code="import os; print(open('kept').read(), os.path.exists('new'))") == "7 False"
+    _, reward, terminated, _, info = python_env.step(call("python", code=KILL))
+    assert (reward, terminated, info["rewards"]) == (0.0, True, {"outcome": 0.0})
+
+
+@UNSAFE
+def test_a_sandbox_that_cannot_be_opened_again_is_nobodys_fault():
+    opened = []
+
+    def once():
+        if opened:
+            msg = "no room"
+            raise SandboxError(msg)
+        opened.append(plain_sandbox())
+        return opened[0]
+
+    env = begin(sandbox=once)
+    with pytest.raises(SandboxError, match="no room"):
+        env.step(call("python", code=KILL))
+    env.close()
+
+
+def test_an_answer_that_breaks_the_worker_is_wrong_and_listed():
+    with WorkerPool(workers=1, cpu_limit_s=0.3) as pool:
+        env = MathVerifier(tasks=[{"question": "Q", "answer": "7"}], verifier=Verifier(pool))
+        env.reset(seed=0)
+        _, reward, terminated, _, info = env.step(call("submit", answer="9^9^9^9"))
+    assert (reward, terminated) == (0.0, True)
+    assert info["breakages"] == ["the answer was not compared: more processor time than allowed"]
+
+
+def test_an_expression_that_breaks_the_worker_is_listed_while_others_are_computed():
+    with WorkerPool(workers=1, cpu_limit_s=60.0, wall_limit_s=0.3) as pool:
+        env = begin(verifier=Verifier(pool))
+        observation, _, terminated, _, info = env.step(call("calculate", expression="expand((x + y + z)^400)"))
+        assert "breaks the worker (SIGALRM), and another request does not" in observation[0]["content"]
+        assert (terminated, len(info["breakages"]), len(info["mistakes"])) == (False, 1, 1)
+        assert said(env, "calculate", expression="sqrt(8)") == "2*sqrt(2)"

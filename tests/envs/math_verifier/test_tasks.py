@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pydantic
 import pytest
 
@@ -135,3 +136,69 @@ def test_every_gsm8k_reference_is_right_in_five_spellings_and_wrong_by_one():
                 if not terminated or reward != expected:
                     failures.append((task.reference, text, reward))
     assert failures == []
+
+
+def test_rows_whose_reference_cannot_be_read_are_reported_together():
+    rows = [
+        {"question": "Q", "answer": "20°"},
+        {"question": "Q", "answer": r"\frac{1}{"},
+        {"question": "Q", "answer": r"\textbf{(B)}\ 7"},
+        {"question": "Q", "answer": "3 dogs and 2 cats"},
+        {"question": "Q", "answer": "1/2x"},
+    ]
+    with pytest.raises(TaskError) as caught:
+        MathVerifier(tasks=rows)
+    report = str(caught.value)
+    assert "3 of 5 rows cannot be used" in report
+    for part in (
+        "row 1: ",
+        "row 3: ",
+        "row 4: ",
+        r"'\\frac{1}{'",
+        "it is not clear what is divided",
+        "'3 dogs and 2 cats'",
+    ):
+        assert part in report
+    with pytest.warns(UserWarning, match="3 of 5 rows cannot be used"):
+        env = MathVerifier(tasks=rows, on_bad_row="skip")
+    assert [task.reference for task in env.tasks] == ["20°", r"\textbf{(B)}\ 7"]
+    with pytest.raises(ValueError, match="on_bad_row must be 'raise' or 'skip', got 'drop'"):
+        MathVerifier(tasks=rows, on_bad_row="drop")
+
+
+@pytest.mark.parametrize(
+    ("row", "reference"),
+    [
+        ({"question": "Q", "answer": np.float64(7.0)}, "7"),
+        ({"question": "Q", "answer": np.array(["7"])}, "7"),
+        ({"question": "Q", "answer": ["\\frac{1}{2}"]}, r"\frac{1}{2}"),
+        ({"question": "Q", "answer": '["34"]'}, "34"),
+        ({"question": "Q", "answer": "[0,1]"}, "[0,1]"),
+        ({"question": "Q", "answer": True}, "True"),
+        ({"question": "Q", "reference": np.int64(5)}, "5"),
+        ({"problem": "Q", "answer": float("nan"), "solution": r"\boxed{3}"}, "3"),
+    ],
+)
+def test_answers_of_any_library(row, reference):
+    assert MathVerifier(tasks=[row]).tasks[0].reference == reference
+    assert MathTask.model_validate(row).reference == reference
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.nan, "", [], ["1", "2"]])
+def test_an_answer_that_is_missing_or_not_one_is_an_error(missing):
+    with pytest.raises(TaskError, match=r"row 0: .*(needs 'answer'|must be one answer, got)"):
+        MathVerifier(tasks=[{"question": "Q", "answer": missing}])
+
+
+def test_numbers_of_any_library():
+    for numbers in ([1, 2, 3], np.array([1, 2, 3]), "[1, 2, 3]"):
+        task = MathVerifier(tasks=[{"question": "Q", "reference": 9, "numbers": numbers}]).tasks[0]
+        assert (task.numbers, task.reference) == ((1, 2, 3), "9")
+    with pytest.raises(TaskError, match="row 0: the reference of a task with numbers must be a plain number, got 'x'"):
+        MathVerifier(tasks=[{"question": "Q", "reference": "x", "numbers": [1]}])
+
+
+def test_rows_of_memory_and_streams_are_read_once():
+    env = MathVerifier(tasks=({"question": "Q", "answer": str(i)} for i in range(3)))
+    assert len(env.tasks) == 3
+    assert env.spawn().tasks is env.tasks
