@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from agentenv.arrays import TreeArrays
 from agentenv.credit import StepAdvantages
 from agentenv.tree import EpisodeTree
-from agentenv.types import Action
+from agentenv.types import Action, message_text
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -169,7 +169,7 @@ def _spoken(action: Action | None) -> str:
     if action is None:
         return ""
     calls = [f"{call.name}({_arguments(call.arguments)})" for call in action.tool_calls]
-    return "; ".join(calls) or str(action.content)
+    return "; ".join(calls) or message_text(action.content)
 
 
 def _arguments(arguments: object) -> str:
