@@ -15,6 +15,7 @@ from .result import StepAdvantages
 
 __all__ = [
     "assemble",
+    "at_ends",
     "branches",
     "check_arrays",
     "check_discount",
@@ -165,7 +166,14 @@ def mean_below(tree: TreeArrays, scores: FloatArray, below: FloatArray) -> Float
     Returns:
         `[N]`, 0 where no trajectory passes.
     """
-    return ratio(sum_below(tree, np.where(tree.is_trajectory, scores * below, 0.0)), below)
+    return ratio(sum_below(tree, at_ends(tree, scores, below)), below)
+
+
+def at_ends(tree: TreeArrays, scores: FloatArray, below: FloatArray) -> FloatArray:
+    """Returns the weighted scores of trajectories at their leaves, `[N]`, 0 elsewhere."""
+    own, ends = np.zeros(len(tree)), np.flatnonzero(tree.is_trajectory)
+    own[ends] = scores[ends] * below[ends]
+    return own
 
 
 def tree_sums(tree: TreeArrays, values: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ from .matching import check_ids, state_numbers
 from .passes import assemble, check_steps, successes, sum_below, tree_means
 from .passk import pass_at_k
 from .result import StepAdvantages
-from .weights import Weighing, Weights, weigh
+from .weights import Weighing, Weights, is_chains, weigh
 
 __all__ = ["check_k", "passk_advantages", "passk_values"]
 
@@ -110,7 +110,8 @@ def passk_advantages(
         prior = tree_means(tree, outcome, weighing.below)[tree.tree_ids]
         values = passk_values(np.clip(ratio(hits + prior_count * prior, leaves + prior_count), 0.0, 1.0), k)
         if unbiased:
-            hits, leaves = _outcomes(tree, outcome, weigh(tree, "counts"), pool)
+            if not (isinstance(weights, str) and is_chains(tree)):
+                hits, leaves = _outcomes(tree, outcome, weigh(tree, "counts"), pool)
             many = leaves >= k
             values[many] = pass_at_k(leaves[many], hits[many], k)
     else:

@@ -5,7 +5,7 @@ import numpy as np
 from agentenv.arrays import TreeArrays
 
 from .groups import group_sums, ratio
-from .passes import assemble, branches, check_steps, sum_below
+from .passes import assemble, at_ends, branches, check_steps, sum_below
 from .result import StepAdvantages
 from .weights import Weights, is_chains, weigh
 
@@ -32,10 +32,14 @@ def rloo_advantages(tree: TreeArrays, *, weights: Weights = "occupancy") -> Step
     """
     check_steps(tree)
     below = weigh(tree, weights).below
-    sums = sum_below(tree, np.where(tree.is_trajectory, tree.returns * below, 0.0))
-    tops, top = np.flatnonzero(tree.depths == 1), np.arange(len(tree)) if is_chains(tree) else branches(tree)
+    sums = sum_below(tree, at_ends(tree, tree.returns, below))
+    own_sums, own_weight = sums, below
+    if not is_chains(tree):
+        top = branches(tree)
+        own_sums, own_weight = sums[top], below[top]
+    tops = np.flatnonzero(tree.depths == 1)
     total, weight = (group_sums(tree.tree_ids[tops], x[tops], tree.num_trees)[tree.tree_ids] for x in (sums, below))
     action_values = ratio(sums, below)
-    others = weight - below[top]
-    baseline = np.where(others > 0, ratio(total - sums[top], others), action_values)
+    others = weight - own_weight
+    baseline = np.divide(total - own_sums, others, out=action_values.copy(), where=others > 0)
     return assemble(tree, action_values - baseline, baseline, action_values)

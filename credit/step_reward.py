@@ -51,11 +51,14 @@ def step_reward_advantages(
     below = weigh(tree, weights).below
     sums = returns_below(tree, below, discount=discount)
     action_values = ratio(sums, below)
-    own = np.arange(len(tree)) if is_chains(tree) else branches(tree)
-    others = _at_step(tree, tree.tree_ids, sums) - (sums if is_chains(tree) else _at_step(tree, own, sums))
+    own_sums, own_weight = sums, below
+    if not is_chains(tree):
+        top = branches(tree)
+        own_sums, own_weight = _at_step(tree, top, sums), below[top]
     tops = np.flatnonzero(tree.depths == 1)
-    weight = group_sums(tree.tree_ids[tops], below[tops], tree.num_trees)[tree.tree_ids] - below[own]
-    baseline = np.where(weight > 0, ratio(others, weight), action_values)
+    weight = group_sums(tree.tree_ids[tops], below[tops], tree.num_trees)[tree.tree_ids] - own_weight
+    others = _at_step(tree, tree.tree_ids, sums) - own_sums
+    baseline = np.divide(others, weight, out=action_values.copy(), where=weight > 0)
     advantages = action_values - baseline
     if scale:
         inner = np.where(tree.is_root, 0.0, below)

@@ -37,7 +37,9 @@ def tree_grpo_advantages(tree: TreeArrays, *, epsilon: float = 1e-6, weights: We
     check_steps(tree)
     below, ends = weigh(tree, weights).below, np.flatnonzero(tree.is_trajectory)
     returns, own = tree.returns[ends], below[ends]
-    inner, _ = _standardize(branches(tree)[ends], returns, own, len(tree), epsilon)
+    number, tops = np.zeros(len(tree), dtype=np.int64), np.flatnonzero(tree.depths == 1)
+    number[tops] = np.arange(len(tops))
+    inner, _ = _standardize(number[branches(tree)[ends]], returns, own, len(tops), epsilon)
     outer, mean = _standardize(tree.tree_ids[ends], returns, own, tree.num_trees, epsilon)
     scores = np.zeros(len(tree))
     scores[ends] = inner + outer

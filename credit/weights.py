@@ -35,6 +35,8 @@ IntArray = NDArray[np.int64]
 Weights = Literal["occupancy", "graph", "counts", "unique"] | ArrayLike
 """How steps are weighed: a name that `step_weights` knows, or `[N]` numbers."""
 
+_NAMES = ("occupancy", "graph", "counts", "unique")
+
 
 def step_weights(tree: TreeArrays, weights: Weights = "occupancy") -> FloatArray:
     """Computes the weight of every step.
@@ -149,7 +151,7 @@ def _children(tree: TreeArrays) -> IntArray:
 
 def is_chains(tree: TreeArrays) -> bool:
     """Tells whether no two valid trajectories share a step."""
-    return int(np.where(tree.is_root, 0, tree.leaf_counts).max(initial=0)) <= 1
+    return len(tree.levels) < 2 or int(tree.leaf_counts[tree.levels[1]].max()) <= 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,9 +168,10 @@ class Weighing:
 
 def weigh(tree: TreeArrays, weights: Weights) -> Weighing:
     """Reads weights for an estimator that pools: a trajectory weighs what its last step does."""
+    if isinstance(weights, str) and weights in _NAMES and (weights == "counts" or is_chains(tree)):
+        counts = tree.leaf_counts.astype(np.float64)
+        return Weighing(counts, counts)
     steps = step_weights(tree, weights)
-    if isinstance(weights, str) and (weights == "counts" or is_chains(tree)):
-        return Weighing(steps, steps)
     below = sum_below(tree, np.where(tree.is_trajectory, steps, 0.0))
     return Weighing(below if isinstance(weights, str) and weights == "occupancy" else steps, below)
 

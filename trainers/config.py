@@ -9,7 +9,7 @@ from .options import check_options
 
 __all__ = ["STEP_WEIGHTS", "TreeConfig"]
 
-STEP_WEIGHTS = ("occupancy", "counts", "unique")
+STEP_WEIGHTS = ("occupancy", "graph", "counts", "unique")
 """How the steps of a tree can weigh in the loss."""
 
 _PER_SEQUENCE = frozenset({"grpo", "sapo", "luspo", "vespo"})
@@ -50,7 +50,8 @@ class TreeConfig(GRPOConfig):
         default="occupancy",
         metadata={
             "help": "How steps weigh in the loss: 'occupancy' (as the policy itself would come through them, unbiased "
-            "wherever continuations start), 'counts' (episodes through them) or 'unique' (every step once)."
+            "wherever continuations start, unless outcomes chose that), 'graph' (the same, on the graph of merged "
+            "states), 'counts' (episodes through them) or 'unique' (every step once)."
         },
     )
     max_action_tokens: int = field(default=256, metadata={"help": "Limit of the tokens of one action."})

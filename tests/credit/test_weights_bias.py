@@ -1,4 +1,4 @@
-"""The table of benchmarks/weights_bias.py in small: which way the mean update points, by forks, weights and estimator."""
+"""The table of benchmarks/weights_bias.py in small: which way the mean update points, by forks and by weights."""
 
 from functools import cache, partial
 

@@ -299,7 +299,7 @@ def test_kl_to_the_reference_model(tmp_path):
         ({"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}, ["at least 2", "got 1"]),
         ({"temperature": 0.0}, ["temperature", "above 0", "0.0"]),
         ({"temperature": float("nan")}, ["temperature", "nan"]),
-        ({"step_weights": "occupation"}, ["step_weights", "occupancy, counts, unique", "'occupation'"]),
+        ({"step_weights": "occupation"}, ["step_weights", "occupancy, graph, counts, unique", "'occupation'"]),
         ({"max_completion_length": 512}, ["max_completion_length", "512", "max_action_tokens"]),
         ({"num_generations": 8}, ["num_generations", "8", "num_rollouts"]),
         ({"num_generations_eval": 2}, ["num_generations_eval", "2"]),
