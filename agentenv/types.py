@@ -62,6 +62,7 @@ ToolSchema = dict[str, Any]
 
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _THOUGHTS = {"thinking": "thinking", "reasoning": "reasoning"}
+_OF_A_MESSAGE = {"role", "content", "tool_calls", "refusal", "reasoning", "reasoning_content", "thinking"}
 _IMAGES = ("data:image/", "blob:sha256-")
 
 
@@ -324,6 +325,12 @@ class Action:
             msg = f"action must be a str, an assistant message (dict) or an Action, got {value!r}"
             raise ValueError(msg)
         message = cast("Mapping[str, Any]", value)
+        if not message.keys() & _OF_A_MESSAGE:
+            msg = (
+                "action must be a str, an assistant message (with 'role', 'content' or 'tool_calls') or an Action, "
+                f"got {value!r:.200}"
+            )
+            raise ValueError(msg)
         if (role := message.get("role", "assistant")) != "assistant":
             msg = f"action['role'] must be 'assistant', got {role!r}"
             raise ValueError(msg)

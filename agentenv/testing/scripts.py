@@ -13,7 +13,7 @@ from agentenv.protocols import StepResult
 from agentenv.rows import is_mapping, read_jsonl, shorten
 from agentenv.serialize import read_trees
 from agentenv.tree import EpisodeTree
-from agentenv.types import Action
+from agentenv.types import Action, message_text
 
 __all__ = ["Coverage", "Script", "choose_scripts", "play_script", "read_actions", "read_tree_scripts", "sample_script"]
 
@@ -64,7 +64,7 @@ class Coverage:
             answered = position < len(observation)
             self.calls[name] += answered
             alone = len(names) == 1
-            self.mistakes[name] += answered and bool(wrong) and (alone or observation[position]["content"] in wrong)
+            self.mistakes[name] += answered and bool(wrong) and (alone or message_text(observation[position]) in wrong)
 
     def reached(self) -> set[str]:
         """The tools of which a call was no mistake."""
