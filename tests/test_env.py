@@ -394,7 +394,8 @@ def test_what_is_printed_of_a_snapshot_hides_the_answer_and_the_bytes():
 
 
 @pytest.mark.parametrize(
-    "action", [None, 5, b"x", ["text"], [{"role": "assistant", "content": "x"}], object(), 1.5, Dice]
+    "action",
+    [None, 5, b"x", ["text"], [{"role": "assistant", "content": "x"}], Dice, {}, {"choices": [{"message": {}}]}],
 )
 def test_whatever_is_no_action_is_named_and_changes_nothing(action):
     env = started(Boxed)
