@@ -47,7 +47,7 @@ def _is(value: Any, kind: Any) -> bool:
     if typing.get_origin(kind) is typing.Literal:
         return value in typing.get_args(kind)
     if kind not in _WORDS:
-        return not isinstance(kind, type) or kind in {object, inspect.Parameter.empty}
+        return not isinstance(kind, type) or kind in {object, inspect.Parameter.empty, Any}
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, int | float if kind is float else kind)

@@ -41,13 +41,14 @@ def check(
 
     The contract is a list of laws: on seeding, snapshots, restores, forks and leaks. Each is a clause, tried on
     episodes of random actions, or of those given: what no action reaches is not checked, and said. Exit code 1 where a
-    law is broken. `pytest --agentenv-check ENV_ID` runs the same clauses as tests.
+    law is broken. Tasks that have solutions of their own have them graded first, where the environment can do that. `pytest --agentenv-check ENV_ID` runs the same clauses as tests.
 
     Examples:
         agentenv check agentenv/MathVerifier-v0
         agentenv check my_module:MyEnv --clause siblings --clause undo
         agentenv check my_module:MyEnv --actions good.jsonl
     """
+    from agentenv.errors import AgentEnvError
     from agentenv.testing import CLAUSES, inspect_env, prepare_scripts
 
     from .console import open_console, print_json
@@ -59,6 +60,9 @@ def check(
     choice = choose_env(env_id, option or ())
     progress = open_console(stderr=True)
     with closing(choice.make()) as env, progress.status("checking") as status:
+        if (check_tasks := getattr(env, "check_tasks", None)) is not None:
+            with blame("--option" if option else "ENV_ID", AgentEnvError):
+                check_tasks()
         with blame("--trees" if actions is None else "--actions", ValueError, OSError):
             scripts = prepare_scripts(env, seed=seed, num_steps=steps, actions=actions, trees=trees)
         report = inspect_env(

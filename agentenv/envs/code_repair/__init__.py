@@ -3,12 +3,13 @@
 from agentenv.envs.code_repair.cases import Case, matches
 from agentenv.envs.code_repair.commands import describe_call, describe_command
 from agentenv.envs.code_repair.env import CodeRepair, RepairState
+from agentenv.envs.code_repair.folders import read_folder, read_harbor
 from agentenv.envs.code_repair.grading import Grade, Grader
-from agentenv.envs.code_repair.harbor import read_harbor
 from agentenv.envs.code_repair.humanevalfix import read_humanevalfix
 from agentenv.envs.code_repair.library import bundled_projects, bundled_tasks, read_case
 from agentenv.envs.code_repair.mutation import KINDS, GeneratedTasks, Mutation, find_mutations
 from agentenv.envs.code_repair.reading import read_tasks
+from agentenv.envs.code_repair.references import check_task
 from agentenv.envs.code_repair.repositories import GitTree
 from agentenv.envs.code_repair.submissions import Submission, collect_submission
 from agentenv.envs.code_repair.suites import TestSuite
@@ -32,12 +33,14 @@ __all__ = [
     "TestSuite",
     "bundled_projects",
     "bundled_tasks",
+    "check_task",
     "collect_submission",
     "describe_call",
     "describe_command",
     "find_mutations",
     "matches",
     "read_case",
+    "read_folder",
     "read_harbor",
     "read_humanevalfix",
     "read_swebench",

@@ -14,7 +14,7 @@ from .wire import decode, encode, sort_key
 __all__ = ["Case", "matches", "parse_python"]
 
 
-def parse_python(source: str, what: str) -> ast.Module:
+def parse_python(source: str | bytes, what: str) -> ast.Module:
     """Returns the tree of a source text.
 
     Raises:

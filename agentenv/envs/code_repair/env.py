@@ -2,8 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import pydantic
@@ -12,7 +11,8 @@ from typing_extensions import override
 from agentenv.credit.file_signatures import FileStep, action_signature, state_signatures
 from agentenv.env import Reply
 from agentenv.errors import SandboxError, TaskError, ToolError, WorkspaceError
-from agentenv.protocols import ExecResult, Sandbox, Snapshot
+from agentenv.protocols import ExecResult, Sandbox, Snapshot, StepResult
+from agentenv.rows import Source
 from agentenv.sandboxes import open_sandbox
 from agentenv.signatures import digest
 from agentenv.tasks import State
@@ -25,19 +25,18 @@ from .grading import Grader
 from .library import bundled_tasks
 from .pytest_files import install_pytest, pytest_archive
 from .reading import read_tasks
+from .references import check_task
 from .searching import search_lines
 from .submissions import OpenSandbox, collect_submission, spec_of
-from .swebench import is_swebench, read_swebench
-from .tasks import RepairTask, has_visible_tests
-from .texts import NotText, Text, find_all, split_lines
+from .tasks import RepairTask
+from .texts import NotText, Text, find_all, near, split_lines
+from .visible_tests import is_test_file, ran_none
 
 __all__ = ["CodeRepair", "RepairState"]
 
 _MAX_OUTPUT = 6_000
 _MAX_ARGUMENT = 100_000
 _MAX_LISTED = 200
-_RAN = re.compile(r"^Ran (\d+) tests? in (?:.*\n)*?(?:OK|FAILED)(?: \(.*?skipped=(\d+).*\))?$", re.MULTILINE)
-_RAN_NONE = re.compile(r"^NO TESTS RAN|^=* ?(no tests ran|\d+ (skipped|deselected)(, \d+ \w+)?) in ", re.MULTILINE)
 _DURATION = re.compile(r"\bin \d+(?:\.\d+)?s\b")
 _SYSTEM = (
     "You repair code. The files are in the current folder. Find out what is wrong, change the code, run the tests, and "
@@ -54,6 +53,7 @@ class RepairState(State):
         progress: the largest share of visible cases that was right so far.
         graded: digest of the submission that was graded; empty before.
         lost: how many sandboxes were lost to what the agent did.
+        broke_grading: the submission broke what graded it, which the task's own code does not.
     """
 
     steps: tuple[FileStep, ...] = ()
@@ -61,6 +61,7 @@ class RepairState(State):
     progress: float = 0.0
     graded: str = ""
     lost: int = 0
+    broke_grading: bool = False
 
 
 class CodeRepair(ToolEnv):
@@ -70,8 +71,12 @@ class CodeRepair(ToolEnv):
     `Grader`. An episode that ends without `submit` has no outcome reward.
 
     Args:
-        tasks: tasks to draw from: a JSON-lines file, `RepairTask`s, or rows of HumanEvalFix; the bundled ones without.
-            Rows of SWE-bench come from `read_tasks(..., repositories=...)`.
+        tasks: tasks to draw from: whatever `read_tasks` takes (`RepairTask`s, rows of any library, a file of rows, a
+            folder), or a sequence that makes them when asked; the bundled ones without. Rows of SWE-bench come from
+            `read_tasks(..., repositories=...)`.
+        check: when a task's own solution is graded, once; one that does not score 1 is a `TaskError`. `"loading"`: now,
+            but suites, which take longer, at the first `reset` with the task; `"use"`: all at the first `reset`;
+            `"never"`. The bundled tasks are known to be right.
         sandbox: opens sandboxes, for the agent and for grading; `agentenv.sandboxes.open_sandbox` by default.
         reward: `"all"`: 1 for all hidden cases; `"fraction"`: the share of hidden cases that are right.
         progress_reward: what `run_tests` adds in total as more visible cases get right: this times the gain of the
@@ -96,7 +101,7 @@ class CodeRepair(ToolEnv):
     def __init__(
         self,
         *,
-        tasks: Sequence[Any] | str | Path | None = None,
+        tasks: Source | None = None,
         sandbox: OpenSandbox = open_sandbox,
         reward: Literal["all", "fraction"] = "all",
         progress_reward: float = 0.0,
@@ -104,11 +109,13 @@ class CodeRepair(ToolEnv):
         command_timeout_s: float = 30.0,
         case_timeout_s: float = 10.0,
         max_output: int = _MAX_OUTPUT,
+        check: Literal["loading", "use", "never"] = "loading",
         **kwargs: Any,
     ) -> None:
         for name, value, choices in (
             ("reward", reward, ("all", "fraction")),
             ("signatures", signatures, ("exact", "paper", "coarse")),
+            ("check", check, ("loading", "use", "never")),
         ):
             if value not in choices:
                 msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
@@ -120,13 +127,12 @@ class CodeRepair(ToolEnv):
         if max_output < 200:
             msg = f"max_output must be at least 200, got {max_output!r}"
             raise ValueError(msg)
-        if tasks is None or isinstance(tasks, str | Path):
-            tasks = bundled_tasks() if tasks is None else read_tasks(tasks)
-        if not len(tasks):
-            msg = "tasks must hold at least one task, got none; there are no rows"
-            raise TaskError(msg)
-        _refuse_swebench(tasks)
-        super().__init__(tasks=tasks, **kwargs)
+        is_lazy = isinstance(tasks, Sequence) and not isinstance(tasks, str | bytes | list | tuple)
+        kept = bundled_tasks() if tasks is None else tasks if is_lazy else read_tasks(tasks)
+        super().__init__(tasks=cast("Sequence[Any]", kept), **kwargs)
+        if tasks is not None:  # forks need not read the rows again
+            self._replace_argument(tasks, kept)
+        self._check = "never" if tasks is None else check
         self._open = sandbox
         self._grader = Grader(sandbox, case_timeout_s)
         self._reward = reward
@@ -136,6 +142,19 @@ class CodeRepair(ToolEnv):
         self._max_output = max_output
         self._is_restoring = False
         self._not_blamed: SandboxError | None = None
+        if self._check == "loading" and not is_lazy:
+            for task in self.tasks:
+                if task.suite is None:
+                    check_task(task, sandbox, case_timeout_s=case_timeout_s)
+
+    def check_tasks(self) -> None:
+        """Grades the own solutions of all tasks, unless that was done before.
+
+        Raises:
+            TaskError: one does not score 1; the message names task, case and reason.
+        """
+        for task in self.tasks:
+            check_task(task, self._open, case_timeout_s=self._grader.case_timeout_s)
 
     @override
     def make_sandbox(self) -> Sandbox:
@@ -163,6 +182,8 @@ class CodeRepair(ToolEnv):
 
     @override
     def start(self, task: RepairTask) -> Reply:
+        if self._check != "never":
+            check_task(task, self._open, case_timeout_s=self._grader.case_timeout_s)
         if self._progress_reward and not task.visible:
             msg = f"task {self.task_id!r} has no visible cases, which progress_reward needs"
             raise TaskError(msg)
@@ -175,6 +196,13 @@ class CodeRepair(ToolEnv):
         system: Message = {"role": "system", "content": _SYSTEM}
         question: Message = {"role": "user", "content": f"{task.instruction.strip()}\n\nFiles:\n{files}"}
         return [system, question]
+
+    @override
+    def step(self, action: Any) -> StepResult:
+        """Takes one action; `info["metrics"]` counts what the agent broke: sandboxes of its own, and its grading."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        info["metrics"] = {"sandboxes_lost": float(self.state.lost), "gradings_broken": float(self.state.broke_grading)}
+        return observation, reward, terminated, truncated, info
 
     @override
     def respond(self, action: Action) -> Reply:
@@ -285,7 +313,7 @@ class CodeRepair(ToolEnv):
         places = find_all(text.content, old)
         if not places:
             msg = f"old does not occur in {path}; it must match exactly, white space included"
-            raise ToolError(msg + _near(text.content, old))
+            raise ToolError(msg + near(text.content, old))
         if len(places) > 1:
             where = ", ".join(str(text.content.count("\n", 0, start) + 1) for start, _ in places[:8])
             msg = f"old occurs {len(places)} times in {path} (at lines {where}); include more of its surroundings"
@@ -318,7 +346,7 @@ class CodeRepair(ToolEnv):
     @tool
     def run_tests(self) -> str:
         """Run the visible tests."""
-        if not self.task.test_command and not has_visible_tests(self.task):
+        if not self.task.test_command and not any(map(is_test_file, self.task.paths())):
             msg = "this task has no visible tests; write some and run them with `run`"
             raise ToolError(msg)
         result = self._files.exec(self.task.command, timeout_s=self._timeout_s)
@@ -328,9 +356,9 @@ class CodeRepair(ToolEnv):
                 self.add_reward(self._progress_reward * (share - self.state.progress), name="progress")
                 self.state.progress = share
         output = result.stdout + result.stderr
-        ran_none = _ran_none(output)
-        answer = self._show(result, _DURATION.sub("", output), failed=ran_none)
-        return f"{answer}\nNo test was run." if ran_none else answer
+        failed = ran_none(output)
+        answer = self._show(result, _DURATION.sub("", output), failed=failed)
+        return f"{answer}\nNo test was run." if failed else answer
 
     @tool
     def submit(self) -> str:
@@ -340,6 +368,7 @@ class CodeRepair(ToolEnv):
             grade = self._grader.grade(self.task, submission, stop_early=self._reward == "all")
         self.state.graded = submission.digest
         self._note("ok")
+        self.state.broke_grading = grade.blamed
         if grade.blamed:
             self.note_breakage(grade.reasons[0])
         value = float(grade.solved) if self._reward == "all" else grade.fraction
@@ -444,19 +473,6 @@ def _setting(task: RepairTask) -> tuple[object, ...]:
     return task.image, task.uses_pytest, task.suite and task.suite.source
 
 
-def _refuse_swebench(rows: Sequence[Any]) -> None:
-    """Raises for a row of SWE-bench, which lacks a column, or the repositories that only `read_tasks` takes."""
-    for row in rows if isinstance(rows, list | tuple) else ():
-        if isinstance(row, Mapping) and is_swebench(cast("Mapping[str, Any]", row)):
-            read_swebench(cast("Mapping[str, Any]", row))
-
-
-def _ran_none(output: str) -> bool:
-    """Whether the last line of a test runner says that no test ran, or that all were skipped."""
-    counts = _RAN.findall(output)
-    return bool(_RAN_NONE.search(output)) or bool(counts and int(counts[-1][0]) == int(counts[-1][1] or 0))
-
-
 def _text(value: str, name: str) -> str:
     """Returns an argument that can be given to a program.
 
@@ -479,10 +495,3 @@ def _is_unicode(text: str) -> bool:
 
 def _why(error: WorkspaceError, path: str) -> str:
     return f"{path}: {(error.strerror or str(error)).removeprefix(f'{path}: ')}"
-
-
-def _near(content: str, old: str) -> str:
-    """Says where the first line of `old` would match if white space did not count."""
-    first = next((line.strip() for line in split_lines(old) if line.strip()), "")
-    numbers = [str(n) for n, line in enumerate(split_lines(content), 1) if first and line.strip() == first]
-    return f"; its first line, but for white space, is line {', '.join(numbers[:4])}" if numbers else ""

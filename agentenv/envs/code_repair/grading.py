@@ -177,10 +177,12 @@ class Grader:
                     if stop_early:
                         return Grade(passed, total, tuple(reasons), submission.digest, details=tuple(details))
             if task.program and noted:
-                count, problem = answer_program(self.open, task.program, task.image, noted, runner.ask_of_program)
+                count, problem, detail = answer_program(
+                    self.open, task.program, task.image, noted, runner.ask_of_program
+                )
                 passed += count
                 reasons += [problem] if problem else []
-                details += [problem] if problem else []
+                details += [detail] if detail else []
         return Grade(passed, total, tuple(reasons), submission.digest, details=tuple(details))
 
 

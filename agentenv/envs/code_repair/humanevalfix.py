@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .cases import parse_python
-from .tasks import VISIBLE_TESTS, RepairTask, TestProgram
+from .tasks import RepairTask, TestProgram
+from .visible_tests import VISIBLE_TESTS
 
 __all__ = ["is_humanevalfix", "read_humanevalfix"]
 
@@ -27,6 +28,10 @@ def read_humanevalfix(row: Mapping[str, Any]) -> RepairTask:
     Raises:
         ValueError: a column is no Python, or not about the same function; also where the row is of another language.
     """
+    for column in _COLUMNS:
+        if not isinstance(row[column], str) or not row[column]:
+            msg = f"column {column!r} must be text, got {row[column]!r:.80}"
+            raise ValueError(msg)
     name = str(row["entry_point"])
     head, buggy, right = (str(row[c]) for c in ("declaration", "buggy_solution", "canonical_solution"))
     program, example = str(row["test"]), str(row.get("example_test") or "")
@@ -49,7 +54,7 @@ def read_humanevalfix(row: Mapping[str, Any]) -> RepairTask:
 
 def _visible(name: str, example: str) -> str:
     """Returns `example_test` as a `unittest` module; its last line runs it, which becomes the test's body."""
-    body = "\n".join(f"        {line}" if line.strip() else "" for line in example.strip().splitlines())
+    body = "\n".join(f"        {line}" if line.strip() else "" for line in example.strip().split("\n"))
     return (
         f"import unittest\n\nfrom solution import {name}\n\n\n"
         f"class VisibleTests(unittest.TestCase):\n    def test_examples(self):\n{body}\n"

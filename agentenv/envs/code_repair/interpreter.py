@@ -87,7 +87,7 @@ def guest_source(*names: str) -> str:
     lines: list[str] = []
     for name in names:
         text = (_HERE / f"{name}.py").read_text(encoding="utf-8")
-        lines += [line for line in text.splitlines() if not line.startswith("from .")]
+        lines += [line for line in text.split("\n") if not line.startswith("from .")]
     return "\n".join(lines) + "\n"
 
 

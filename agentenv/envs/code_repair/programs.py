@@ -55,8 +55,8 @@ def answer_program(
     image: str | None,
     noted: tuple[Any, ...],
     ask: Callable[[dict[str, Any]], Outcome],
-) -> tuple[int, str]:
-    """Has the submission answer the program's calls; returns how many were right, and what was wrong.
+) -> tuple[int, str, str]:
+    """Has the submission answer the program's calls; returns how many were right, what was wrong, and more on that.
 
     As long as it answers as the reference does, the program goes on as it did with the reference. Only where an answer
     differs has the program itself to say whether it minds, and which call it makes next.
@@ -75,27 +75,37 @@ def answer_program(
             call, reference = calls[len(answers)]
             outcome = ask({"function": program.function, "script": _script(calls, len(answers))})
             if not outcome.record:
-                return min(right, len(noted) - 1), f"call {len(answers) + 1} of the test program: {outcome.reason}"
+                return _wrong(right, noted, len(answers) + 1, calls[len(answers)], outcome)
             answers.append([call, outcome.record])
             if outcome.record != reference:
                 break
             right += 1
         else:
             if not diverged:
-                return len(noted), ""
+                return len(noted), "", ""
         diverged = True
         reply = _run(open_, program, image, answers)
         if isinstance(reply, str):
             break  # no verdict: the answers' fault
         if reply.get("status") == "passed":
-            return len(noted), ""
+            return len(noted), "", ""
         if reply.get("status") != "needs":
             break
         here, wanted = len(reply["calls"]) - 1, reply["calls"][-1]
         answers = answers[:here]
         if here >= len(calls) or calls[here][0] != wanted[0]:
             calls = [*calls[:here], wanted]
-    return min(right, len(noted) - 1), f"call {len(answers)} of the test program: {outcome.reason}"
+    at = max(len(answers), 1)
+    return _wrong(right, noted, at, calls[at - 1], outcome)
+
+
+def _wrong(right: int, noted: tuple[Any, ...], at: int, wanted: Any, outcome: Outcome) -> tuple[int, str, str]:
+    call, reference = wanted
+    problem = f"call {at} of the test program: {outcome.reason}"
+    args = json.dumps([call["args"], call["kwargs"]])[:200]
+    answered = json.dumps(dict(outcome.record) or None)[:200]
+    detail = f"{problem}: with {args} it gave {answered}, the reference {json.dumps(reference)[:200]}"
+    return min(right, len(noted) - 1), problem, detail
 
 
 def _script(calls: list[Any], position: int) -> list[Any]:

@@ -21,7 +21,7 @@ from agentenv.errors import TaskError
 from agentenv.sandboxes import SandboxSpec
 from agentenv.sandboxes.opening import origin_of
 
-from .suites import check_path
+from .suites import as_bytes, check_path
 
 __all__ = ["GitTree", "PatchedFiles", "apply_patch", "check_out", "list_files", "read_file", "resolve_commit"]
 
@@ -117,36 +117,44 @@ def read_file(tree: GitTree, path: str) -> bytes:
 
 
 @functools.lru_cache(maxsize=32)
-def check_out(tree: GitTree, files: tuple[tuple[str, str], ...] = ()) -> Any:
+def check_out(
+    tree: GitTree | None, files: tuple[tuple[str, str | bytes], ...] = (), executable: tuple[str, ...] = ()
+) -> Any:
     """Returns the state of a sandbox that holds the files of a commit, with modes and links, and no `.git`.
 
     Submodules are empty folders. Files of Git LFS are the pointers that the repository has.
 
     Args:
-        tree: the commit.
+        tree: the commit; nothing without one.
         files: more files, which lie over them.
+        executable: which of these are executable.
 
     Raises:
         TaskError: the repository cannot be read, or has paths that are not plain.
     """
-    blobs = _blobs(tree)
     with tempfile.TemporaryDirectory(prefix="agentenv-tree-") as place:
         folder = Path(place)
         folder.chmod(0o755)
-        plain = [blob for blob in blobs if blob.mode not in {_LINK, _SUBMODULE}]
-        for blob, data in zip(plain, _contents(tree, plain), strict=True):
-            path = _place(folder, blob.path)
-            path.write_bytes(data)
-            path.chmod(0o755 if blob.mode == _EXECUTABLE else 0o644)
-        for name, text in files:
-            _place(folder, name).write_text(text, encoding="utf-8")
-        links = [blob for blob in blobs if blob.mode == _LINK]
-        for blob, target in zip(links, _contents(tree, links), strict=True):  # last: no file is written through one
-            _place(folder, blob.path).symlink_to(os.fsdecode(target))
+        blobs = _blobs(tree) if tree else ()
+        if tree:
+            plain = [blob for blob in blobs if blob.mode not in {_LINK, _SUBMODULE}]
+            for blob, data in zip(plain, _contents(tree, plain), strict=True):
+                _write(_place(folder, blob.path), data, executable=blob.mode == _EXECUTABLE)
+        for name, content in files:
+            _write(_place(folder, name), as_bytes(content), executable=name in executable)
+        if tree:
+            links = [blob for blob in blobs if blob.mode == _LINK]
+            for blob, target in zip(links, _contents(tree, links), strict=True):  # last: no file is written through one
+                _place(folder, blob.path).symlink_to(os.fsdecode(target))
         for blob in blobs:
             if blob.mode == _SUBMODULE:
                 _place(folder, blob.path).mkdir()
         return origin_of(SandboxSpec(base=folder))
+
+
+def _write(path: Path, data: bytes, *, executable: bool) -> None:
+    path.write_bytes(data)
+    path.chmod(0o755 if executable else 0o644)
 
 
 def _place(folder: Path, path: str) -> Path:

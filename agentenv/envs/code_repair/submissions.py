@@ -13,6 +13,7 @@ from agentenv.sandboxes.opening import origin_of
 
 from .interpreter import ENV, testing_env
 from .repositories import check_out
+from .suites import as_bytes
 from .tasks import PROTECTED, RepairTask
 
 __all__ = ["OpenSandbox", "Submission", "collect_submission", "is_allowed", "lay_over", "solution_of", "spec_of"]
@@ -48,7 +49,9 @@ class Submission:
 def spec_of(task: RepairTask) -> SandboxSpec:
     """Returns the sandbox that a task starts in."""
     files = task.workspace()
-    base = check_out(task.base, tuple(sorted(files.items()))) if task.base else files
+    base = files
+    if task.base or task.executable:
+        base = check_out(task.base, tuple(sorted(files.items())), task.executable)
     env = testing_env(task.suite.source if task.suite else (".",)) if task.uses_pytest else ENV
     return SandboxSpec(base=base, env=env, image=task.image)
 
@@ -64,7 +67,7 @@ def is_allowed(path: str, task: RepairTask) -> bool:
 
 def solution_of(task: RepairTask) -> Submission:
     """Returns the task's own solution as a submission; what none may hold is left out."""
-    files = {path: content.encode() for path, content in task.solution.items() if is_allowed(path, task)}
+    files = {path: as_bytes(content) for path, content in task.solution.items() if is_allowed(path, task)}
     return Submission(files, tuple(path for path in task.removed if is_allowed(path, task)))
 
 

@@ -20,7 +20,7 @@ from .suite_running import Report, Run, function_of, open_suite, run_suite
 from .suites import TestSuite
 from .tasks import RepairTask
 
-__all__ = ["SuiteGrader", "SuiteVerdict"]
+__all__ = ["SuiteGrader", "SuiteVerdict", "plan_of"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class SuiteGrader:
             SandboxError: a sandbox broke; there is no verdict.
             TaskError: the task's own solution does not pass.
         """
-        plan = _plan_of(self.open, _Keyed(task, suite), self.secret)
+        plan = plan_of(self.open, task, suite)
         names = suite.fail_to_pass + suite.pass_to_pass
         generator = self._generator(task, submission)
         tally = _Tally(names)
@@ -168,5 +168,15 @@ class _Keyed:
 
 
 @functools.lru_cache(maxsize=256)
-def _plan_of(open_: OpenSandbox, keyed: _Keyed, secret: str) -> Plan:
-    return make_plan(open_, keyed.task, keyed.suite, secret=secret)
+def _plan_of(open_: OpenSandbox, keyed: _Keyed) -> Plan:
+    return make_plan(open_, keyed.task, keyed.suite, seed=keyed.digest)
+
+
+def plan_of(open_: OpenSandbox, task: RepairTask, suite: TestSuite) -> Plan:
+    """Returns what is to be known of a suite, which is found out once.
+
+    Raises:
+        SandboxError: a sandbox broke.
+        TaskError: the task's own solution does not pass.
+    """
+    return _plan_of(open_, _Keyed(task, suite))

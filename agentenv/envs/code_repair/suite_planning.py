@@ -1,6 +1,5 @@
 """What is found out about a hidden suite before it grades, and what the runs of a grading shall be."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -93,7 +92,7 @@ def _draw_site(sites: tuple[Site, ...], generator: np.random.Generator) -> Site:
     return chosen[int(generator.integers(len(chosen)))]
 
 
-def make_plan(open_: OpenSandbox, task: RepairTask, suite: TestSuite, *, secret: str = "") -> Plan:
+def make_plan(open_: OpenSandbox, task: RepairTask, suite: TestSuite, *, seed: bytes = b"") -> Plan:
     """Returns what is to be known of a suite; its twins are tried on the task's solution, where there is one.
 
     Without a solution, only places are used of which it is certain that a right solution fails them.
@@ -102,7 +101,7 @@ def make_plan(open_: OpenSandbox, task: RepairTask, suite: TestSuite, *, secret:
         open_: opens sandboxes.
         task: the task.
         suite: its suite.
-        secret: what depends on it: how places are wrong that are wrong in one way only.
+        seed: what depends on it: how places are wrong that are wrong in one way only.
 
     Raises:
         TaskError: a file with tests is missing, or the solution does not pass.
@@ -117,7 +116,6 @@ def make_plan(open_: OpenSandbox, task: RepairTask, suite: TestSuite, *, secret:
         return _plan(deciding, others, sites, dropped, together=False)
     with closing(open_suite(open_, task, suite)) as sandbox:
         _lay_solution(sandbox, task)
-        seed = hashlib.sha256(f"{secret} {task.id}".encode()).digest()
         trial = _Trial(sandbox, task, suite, np.random.default_rng([*seed]))
         real = trial.run(deciding + others, {})
         _require_pass(real, task, suite, deciding + others)

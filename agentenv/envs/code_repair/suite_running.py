@@ -180,7 +180,7 @@ def read_lines(result: ExecResult, key: bytes) -> Report:
         if ended:
             return Report(problem=problem)
     told: list[tuple[str, str]] = []
-    for number, line in enumerate(result.stdout.splitlines()):
+    for number, line in enumerate(_lines(result.stdout)):
         if (entry := _open_line(line, key)) is None:
             return Report(problem="the tests' report was not authentic")
         found, word, name = entry
@@ -206,6 +206,10 @@ def read_lines(result: ExecResult, key: bytes) -> Report:
     ):
         return Report(problem="tests are missing from the report, or in it twice")
     return Report(outcomes)
+
+
+def _lines(output: str) -> list[str]:
+    return output.removesuffix("\n").split("\n") if output else []
 
 
 def _open_line(line: str, key: bytes) -> tuple[str, str, str] | None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple, cast
 
 import pydantic
 
-__all__ = ["Content", "TestId", "TestSuite", "check_path", "read_id"]
+__all__ = ["Content", "FileContent", "TestId", "TestSuite", "as_bytes", "check_path", "read_id"]
 
 _ID = re.compile(r"(?P<path>[^\0:\[\]]+\.py)(?P<names>(::[^\W\d]\w*)+)(?P<parameters>\[.*\])?", re.DOTALL)
 
@@ -60,9 +60,12 @@ def check_path(path: str) -> str:
     return path
 
 
-def _read_content(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode()
+def as_bytes(content: str | bytes) -> bytes:
+    """Returns the bytes of a file."""
+    return content.encode() if isinstance(content, str) else content
+
+
+def _read_file_content(value: Any) -> Any:
     if isinstance(value, dict):
         coded = cast("dict[str, Any]", value).get("base64")
         if not isinstance(coded, str):
@@ -72,9 +75,13 @@ def _read_content(value: Any) -> Any:
     return value
 
 
-def _write_content(data: bytes) -> str | dict[str, str]:
+def _read_content(value: Any) -> Any:
+    return value.encode() if isinstance(value, str) else _read_file_content(value)
+
+
+def _write_content(data: str | bytes) -> str | dict[str, str]:
     try:
-        return data.decode()
+        return data if isinstance(data, str) else data.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(data).decode()}
 
@@ -85,6 +92,14 @@ Content = Annotated[
     pydantic.PlainSerializer(_write_content, when_used="json"),
 ]
 """A file's bytes. In JSON it is text, or `{"base64": "..."}` where it is no UTF-8."""
+
+
+FileContent = Annotated[
+    str | bytes,
+    pydantic.BeforeValidator(_read_file_content),
+    pydantic.PlainSerializer(_write_content, when_used="json"),
+]
+"""A file's text or bytes, likewise."""
 
 
 class TestSuite(pydantic.BaseModel):

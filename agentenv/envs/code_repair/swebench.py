@@ -222,5 +222,5 @@ def _ini(text: str, section: str) -> Mapping[str, Any] | None:
 
 def _lines(value: Any) -> str:
     """Returns a setting as an ini file has it: further lines are indented."""
-    lines = cast("list[Any]", value) if isinstance(value, list) else str(value).splitlines()
+    lines = cast("list[Any]", value) if isinstance(value, list) else str(value).split("\n")
     return "".join(f"\n    {line}" for line in map(str, lines) if line.strip()) if len(lines) > 1 else str(*lines)

@@ -1,10 +1,5 @@
 """What a repair task is."""
 
-import ast
-import functools
-import re
-from pathlib import PurePosixPath
-
 import pydantic
 
 from agentenv.tasks import Task
@@ -12,9 +7,10 @@ from agentenv.tasks import Task
 from .cases import Case, parse_python
 from .interpreter import PYTEST_COMMAND, TEST_COMMAND
 from .repositories import GitTree, list_files, read_file
-from .suites import TestSuite, check_path
+from .suites import FileContent, TestSuite, as_bytes, check_path
+from .visible_tests import VISIBLE_TESTS, is_of_pytest, write_visible_tests
 
-__all__ = ["PROTECTED", "RepairTask", "TestProgram", "has_visible_tests"]
+__all__ = ["PROTECTED", "RepairTask", "TestProgram"]
 
 PROTECTED = (
     "tests/*",
@@ -36,9 +32,6 @@ PROTECTED = (
     "pyproject.toml",
 )
 """Files that are never part of a submission, whatever `editable` says: they steer how code is tested."""
-
-VISIBLE_TESTS = "tests/test_visible.py"
-_PYTEST = re.compile(r"^(async )?def test|^\s*(import|from) pytest\b", re.MULTILINE)
 
 
 class TestProgram(pydantic.BaseModel):
@@ -63,7 +56,9 @@ class RepairTask(Task):
 
     Attributes:
         instruction: what the agent reads.
-        files: the workspace at the start, by path; what lies over `base`, where there is one.
+        files: the workspace at the start, by path; what lies over `base`, where there is one. Text, or bytes; in JSON
+            these are `{"base64": "..."}`.
+        executable: which of `files` are executable.
         base: a commit of a git repository on the host, whose files the workspace starts with.
         setup: Python source that runs before every call, usually imports from the workspace.
         visible: cases that the agent can see and run; they become `tests/test_visible.py` unless `files` has it.
@@ -81,14 +76,15 @@ class RepairTask(Task):
     """
 
     instruction: str = pydantic.Field(min_length=1)
-    files: dict[str, str] = pydantic.Field(default_factory=dict[str, str])
+    files: dict[str, FileContent] = pydantic.Field(default_factory=dict[str, str | bytes])
+    executable: tuple[str, ...] = ()
     base: GitTree | None = None
     setup: str = ""
     visible: tuple[Case, ...] = ()
     hidden: tuple[Case, ...] = ()
     program: TestProgram | None = None
     suite: TestSuite | None = None
-    solution: dict[str, str] = pydantic.Field(default_factory=dict[str, str])
+    solution: dict[str, FileContent] = pydantic.Field(default_factory=dict[str, str | bytes])
     removed: tuple[str, ...] = ()
     editable: tuple[str, ...] = ("*.py",)
     test_command: str = ""
@@ -106,24 +102,29 @@ class RepairTask(Task):
             raise ValueError(msg)
         for path in (*self.files, *self.solution, *self.removed):
             check_path(path)
+        if unknown := set(self.executable) - self.files.keys():
+            msg = f"executable must be among files, got {sorted(unknown)}"
+            raise ValueError(msg)
         parse_python(self.setup, "setup")
         return self
 
-    @functools.cached_property
+    @property
     def uses_pytest(self) -> bool:
         """Whether its tests are pytest's: those of a suite, and visible ones that `unittest` would not find."""
-        return self.suite is not None or "pytest" in self.test_command or any(map(_is_pytest, self.files.items()))
+        if self.suite is not None or "pytest" in self.test_command:
+            return True
+        return any(is_of_pytest(path, as_bytes(content)) for path, content in self.files.items())
 
     @property
     def command(self) -> str:
         """What `run_tests` runs."""
         return self.test_command or (PYTEST_COMMAND if self.uses_pytest else TEST_COMMAND)
 
-    def workspace(self) -> dict[str, str]:
+    def workspace(self) -> dict[str, str | bytes]:
         """Returns the files that the agent finds, those of `base` apart; the visible tests are among them."""
         files = dict(self.files)
         if self.visible:
-            files.setdefault(VISIBLE_TESTS, write_visible_tests(self))
+            files.setdefault(VISIBLE_TESTS, write_visible_tests(self.setup, self.visible))
         return files
 
     def paths(self) -> list[str]:
@@ -137,34 +138,4 @@ class RepairTask(Task):
             KeyError: there is none.
         """
         files = self.workspace()
-        return files[path].encode() if path in files or self.base is None else read_file(self.base, path)
-
-
-def has_visible_tests(task: RepairTask) -> bool:
-    """Whether there are tests for the agent to run, as far as names tell."""
-    names = [PurePosixPath(path) for path in task.paths() if path.endswith(".py")]
-    return any(name.match("test*.py") or name.match("*_test.py") for name in names)
-
-
-def _is_pytest(file: tuple[str, str]) -> bool:
-    """Whether a visible file has tests that only pytest finds: functions outside of classes, or what imports pytest."""
-    path, source = file
-    name = PurePosixPath(path).name
-    is_test = name.startswith("test") or name.endswith("_test.py")
-    return path.startswith("tests/") and path.endswith(".py") and is_test and _PYTEST.search(source) is not None
-
-
-def write_visible_tests(task: RepairTask) -> str:
-    """Returns the visible cases as a `unittest` module."""
-    lines = ["import unittest", "", *task.setup.splitlines(), "", "", "class VisibleTests(unittest.TestCase):"]
-    for number, case in enumerate(task.visible, 1):
-        *before, last = [ast.unparse(statement) for statement in ast.parse(case.call).body]
-        body = [line for statement in before for line in statement.splitlines()]
-        if case.raises:
-            body += [f"with self.assertRaises({case.raises}):", f"    {last}"]
-        elif case.tolerance:
-            body += [f"self.assertAlmostEqual({last}, {case.expected}, delta={case.tolerance})"]
-        else:
-            body += [f"self.assertEqual({last}, {case.expected})"]
-        lines += [f"    def test_{number}(self):", *(f"        {line}" for line in body), ""]
-    return "\n".join([*lines, "", 'if __name__ == "__main__":', "    unittest.main()", ""])
+        return as_bytes(files[path]) if path in files or self.base is None else read_file(self.base, path)

@@ -12,7 +12,7 @@ import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["NotText", "Text", "find_all", "split_lines"]
+__all__ = ["NotText", "Text", "find_all", "near", "split_lines"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -41,6 +41,13 @@ def find_all(text: str, part: str) -> list[tuple[int, int]]:
     if part[:1] == "\n":  # not between the two characters of a line's end
         pattern = f"(?<!\r){pattern}"
     return [(found.start(1), found.end(1)) for found in re.finditer(f"(?=({pattern}))", text)]
+
+
+def near(content: str, old: str) -> str:
+    """Says where the first line of `old` would match if white space did not count."""
+    first = next((line.strip() for line in split_lines(old) if line.strip()), "")
+    numbers = [str(n) for n, line in enumerate(split_lines(content), 1) if first and line.strip() == first]
+    return f"; its first line, but for white space, is line {', '.join(numbers[:4])}" if numbers else ""
 
 
 @dataclass(frozen=True, slots=True)

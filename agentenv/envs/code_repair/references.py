@@ -1,0 +1,113 @@
+"""Whether tasks can be solved: a task's own solution has to score 1, by the same path as every submission.
+
+What was found is kept: for a process, and in a file for later ones, for the back ends of `open_sandbox`. The file is
+named by a digest of the task, of the code that grades, and of how sandboxes are opened.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from agentenv.errors import TaskError
+from agentenv.sandboxes import open_sandbox
+
+from .grading import Grader
+from .interpreter import guest_source
+from .programs import record_program
+from .submissions import OpenSandbox, is_allowed, solution_of
+from .suite_grading import plan_of
+from .tasks import RepairTask
+
+__all__ = ["check_task"]
+
+_GUESTS = ("entering", "wire", "guest", "suite_guest", "outcomes", "cases", "programs", "grading", "interpreter")
+_MOST_DETAILS = 3
+
+
+def check_task(task: RepairTask, open_: OpenSandbox = open_sandbox, *, case_timeout_s: float = 10.0) -> None:
+    """Grades a task's own solution, unless that was done before; a task without one has a program's reference tried.
+
+    Args:
+        task: the task.
+        open_: opens sandboxes.
+        case_timeout_s: seconds on the clock for one hidden case.
+
+    Raises:
+        TaskError: the solution does not score 1; the message names task, case and reason.
+        SandboxError: a sandbox broke: nothing is known of the task.
+    """
+    key = _key(task, open_, case_timeout_s)
+    if key in _checked():
+        return
+    place = _place(key, open_)
+    if place is None or not place.exists():
+        _check(task, open_, case_timeout_s)
+        if place is not None:
+            with contextlib.suppress(OSError):  # a home that cannot be written to
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.touch()
+    _checked().add(key)
+
+
+def _check(task: RepairTask, open_: OpenSandbox, case_timeout_s: float) -> None:
+    name = f"task {task.id!r}" if task.id else f"the task {task.instruction.strip()[:60]!r}"
+    try:
+        if not (task.solution or task.removed):
+            if task.program is not None:
+                record_program(open_, task.program.model_dump_json(), task.image)
+            return
+        if task.hidden or task.program is not None:
+            _require_solved(task, Grader(open_, case_timeout_s))
+        if task.suite is not None:
+            plan_of(open_, task, task.suite)
+    except TaskError as error:
+        text = str(error)
+        raise TaskError(text if task.id and repr(task.id) in text else f"{name}: {text}") from None
+
+
+def _require_solved(task: RepairTask, grader: Grader) -> None:
+    grade = grader.grade(task.model_copy(update={"suite": None}), solution_of(task), stop_early=False)
+    if not grade.solved:
+        shown = "; ".join(grade.details[:_MOST_DETAILS])
+        more = f"; and {len(grade.details) - _MOST_DETAILS} more" if len(grade.details) > _MOST_DETAILS else ""
+        msg = f"its own solution is right in {grade.passed} of {grade.total}: {shown}{more}{_left_out(task)}"
+        raise TaskError(msg)
+
+
+def _left_out(task: RepairTask) -> str:
+    names = [path for path in (*task.solution, *task.removed) if not is_allowed(path, task)]
+    return f". No submission may hold {names[0]!r}, so it was left out; see 'editable'" if names else ""
+
+
+@functools.cache
+def _checked() -> set[str]:
+    return set()
+
+
+def _key(task: RepairTask, open_: OpenSandbox, case_timeout_s: float) -> str:
+    content = [task.model_dump_json(), _graders(), _name_of(open_) or f"{id(open_)}", case_timeout_s]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+@functools.cache
+def _graders() -> str:
+    python = os.path.realpath("/usr/bin/python3")  # what a sandbox without an image runs
+    return hashlib.sha256(f"{guest_source(*_GUESTS)}{python}".encode()).hexdigest()
+
+
+def _name_of(open_: OpenSandbox) -> str:
+    """Names how sandboxes are opened; empty where it is nothing that a later process has, too."""
+    function: Any = open_.func if isinstance(open_, functools.partial) else open_
+    words: Any = (open_.args, sorted(open_.keywords.items())) if isinstance(open_, functools.partial) else ()
+    return f"open_sandbox {words!r}" if function is open_sandbox else ""
+
+
+def _place(key: str, open_: OpenSandbox) -> Path | None:
+    if not _name_of(open_):
+        return None
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
+    return Path(home) / "agentenv" / "solved" / key
