@@ -2,11 +2,22 @@
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from agentenv.envs.code_repair import Grader, Submission, read_harbor, read_humanevalfix, read_tasks
+from agentenv.envs.code_repair import (
+    CodeRepair,
+    Grader,
+    RepairTask,
+    Submission,
+    check_task,
+    read_folder,
+    read_harbor,
+    read_humanevalfix,
+    read_tasks,
+)
 from agentenv.errors import TaskError
 
 ROW = {
@@ -147,3 +158,119 @@ def test_a_folder_that_is_no_task_is_an_error(folder):
     (folder / "task.toml").write_text("")
     with pytest.raises(TaskError, match=r"instruction\.md"):
         read_harbor(folder)
+
+
+def test_files_of_a_folder_are_taken_as_they_are(folder):
+    place = folder / "environment"
+    (place / "run.sh").write_bytes(b"#!/bin/sh\r\necho hi\n")
+    (place / "tool").write_bytes(b"#!/bin/sh\necho runs\n")
+    (place / "tool").chmod(0o755)
+    (place / "logo.png").write_bytes(b"\x89PNG\0\xff")
+    (place / "old.py").write_bytes("x = 'café'\r\n".encode("latin-1"))
+    (place / "windows.py").write_bytes(b"x = 1\r\ny = 2\r\n")
+    task = read_harbor(folder)
+    assert task.executable == ("tool",)
+    assert RepairTask.model_validate_json(task.model_dump_json()) == task
+    with closing(CodeRepair(tasks=[task])) as env:
+        env.reset(seed=0)
+        assert env.sandbox is not None
+        for path in ("run.sh", "tool", "logo.png", "old.py", "windows.py"):
+            assert env.sandbox.read(path) == (place / path).read_bytes(), path
+        assert env.sandbox.exec(["./tool"]).stdout == "runs\n"
+        assert env.sandbox.exec(["test", "-x", "run.sh"]).exit_code == 1
+    right = Submission({path: str(content).encode() for path, content in task.solution.items()})
+    assert [Grader().grade(task, one).solved for one in (right, Submission())] == [True, False]
+
+
+def test_a_folder_without_visible_tests_says_so(folder):
+    (folder / "task.toml").write_text('[agentenv]\nsetup = "from lib.m import f"\n')
+    action = {"role": "assistant", "tool_calls": [{"function": {"name": "run_tests", "arguments": {}}}]}
+    with closing(CodeRepair(tasks=folder)) as env:
+        env.reset(seed=0)
+        observation, *_ = env.step(action)
+        assert observation[0]["content"] == "this task has no visible tests; write some and run them with `run`"
+    (folder / "task.toml").write_text('[agentenv]\nsetup = "from lib.m import f"\ntest_command = "echo mine"\n')
+    with closing(CodeRepair(tasks=str(folder))) as env:
+        env.reset(seed=0)
+        assert env.step(action)[0][0]["content"] == "mine\n[exit code 0]"
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """A project as it lies there, with visible tests of its own, and what makes it a task beside."""
+    files = {
+        "instruction.md": "half() is wrong.",
+        "halves.py": "def half(x):\n    return x // 2 + 1\n",
+        "README.md": "Halves.",
+        "tests/test_halves.py": "from halves import half\n\n\ndef test_half():\n    assert half(2) == 1\n",
+        "hidden/test_more.py": "from halves import half\n\n\ndef test_more():\n    assert half(8) == 4\n",
+        "hidden/cases.txt": "__import__('halves').half(6) == 3\n",
+        "solution/halves.py": "def half(x):\n    return x // 2\n",
+        "__pycache__/halves.pyc": "\0",
+    }
+    for path, content in files.items():
+        (tmp_path / "task" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "task" / path).write_text(content)
+    return tmp_path / "task"
+
+
+def test_a_folder_with_code_becomes_a_task_without_a_line_of_python(plain):
+    (task,) = read_tasks(plain)
+    assert set(task.workspace()) == {"halves.py", "README.md", "tests/test_halves.py"}
+    with closing(CodeRepair(tasks=str(plain.parent))) as env:  # the folder above it: one task
+        env.reset(seed=0)
+
+        def ask(name, **arguments):
+            action = {"role": "assistant", "tool_calls": [{"function": {"name": name, "arguments": arguments}}]}
+            return env.step(action)
+
+        assert "1 failed" in ask("run_tests")[0][0]["content"]
+        ask("edit_file", path="halves.py", old=" + 1", new="")
+        assert "1 passed" in ask("run_tests")[0][0]["content"]
+        assert ask("submit")[1] == 1.0
+    (plain / "hidden" / "cases.txt").write_text("__import__('halves').half(6) == 4\n")
+    with pytest.raises(TaskError, match=r"'task': its own solution is right in 0 of 1: .* it returned 3"):
+        check_task(read_folder(plain))
+
+
+def test_a_folder_without_tasks_is_an_error(tmp_path):
+    (tmp_path / "code.py").write_text("x = 1\n")
+    with pytest.raises(TaskError, match=r"no task: there must be instruction\.md"):
+        read_tasks(tmp_path)
+
+
+OURS = {
+    "instruction": "x",
+    "files": {"m.py": "def f():\n    return 1\n"},
+    "setup": "from m import f",
+    "hidden": [{"call": "f()", "expected": "2"}],
+}
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_rows_of_tables(missing, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    other = {**OURS, "files": {"n.py": "def f():\n    return 0\n"}, "kind": "boundary", "setup": "from n import f"}
+    other["hidden"] = [{"call": "f(1)", "raises": "TypeError"}]
+    table = pandas.DataFrame([{**OURS, "kind": missing}, other])
+    first, second = read_tasks(table)
+    assert (first.kind, second.kind) == ("", "boundary")
+    assert list(first.files) == ["m.py"]
+    as_text = table.assign(files=table["files"].map(json.dumps), hidden=table["hidden"].map(json.dumps))
+    assert read_tasks(as_text) == (first, second)
+    pytest.importorskip("pyarrow")
+    table.to_parquet(tmp_path / "rows.parquet")  # every row gets all keys of all rows there
+    assert read_tasks(tmp_path / "rows.parquet") == (first, second)
+    with pytest.raises(TaskError, match=r"row 1.*canonical_solution"):
+        read_tasks(pandas.DataFrame([ROW, ROW | {"canonical_solution": missing}]))
+
+
+def test_a_line_separator_inside_of_a_text_is_no_new_row(tmp_path):
+    row = OURS | {"instruction": "a\u2028b\x85c"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_tasks(tmp_path / "rows.jsonl")[0].instruction == "a\u2028b\x85c"
+
+
+def test_bad_rows_can_be_left_out():
+    with pytest.warns(UserWarning, match="1 of 2 rows cannot be used"):
+        assert len(read_tasks([OURS, {"instruction": "x"}], on_bad_row="skip")) == 1
