@@ -41,7 +41,8 @@ def check(
 
     The contract is a list of laws: on seeding, snapshots, restores, forks and leaks. Each is a clause, tried on
     episodes of random actions, or of those given: what no action reaches is not checked, and said. Exit code 1 where a
-    law is broken. Tasks that have solutions of their own have them graded first, where the environment can do that. `pytest --agentenv-check ENV_ID` runs the same clauses as tests.
+    law is broken. Tasks that have solutions of their own have them graded first, where the environment can do that.
+    `pytest --agentenv-check ENV_ID` runs the same clauses as tests.
 
     Examples:
         agentenv check agentenv/MathVerifier-v0
