@@ -15,7 +15,8 @@ from agentenv.types import Action, Usage
 
 from .chat import ChatFormat
 from .parsers import Parser
-from .sampler import Sample, Sampler
+from .sampler import Sampler
+from .samples import Sample
 
 __all__ = ["TransformersAgent"]
 
@@ -121,6 +122,11 @@ class TransformersAgent:
     def max_new_tokens(self) -> int:
         """The limit per action."""
         return self._sampler.max_new_tokens
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that the model can read, prompt and action together; `None` where its configuration names no limit."""
+        return self._sampler.context_length
 
     @property
     def temperature(self) -> float:

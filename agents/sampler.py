@@ -7,7 +7,6 @@ keys and values of earlier calls are kept and only the new messages read; finish
 
 import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from inspect import Parameter, signature
 from typing import Any
@@ -17,10 +16,10 @@ from transformers import DynamicCache, PreTrainedModel
 
 from .kv import SPARE, KeptRow, PrefixStore, gather_rows, is_plain, new_cache, select_rows
 from .noise import uniforms
+from .recompute import past_is_kept, sample_afresh
+from .samples import Sample, TokenIds, draw, evaluating
 
-__all__ = ["Sample", "Sampler"]
-
-TokenIds = tuple[int, ...]
+__all__ = ["Sampler"]
 
 _COMPACT_AT = 0.5
 """Share of live rows at which the finished ones leave the batch: moving rows costs about one token's forward."""
@@ -29,23 +28,6 @@ _UNTOLD = (
     "the model's weights changed between two calls of the agent, and nobody said so; kept keys and values were "
     "dropped: call agent.weights_changed() after every change of the weights, switched adapters included"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Sampled tokens.
-
-    Attributes:
-        token_ids: `[L]`, the stop token included.
-        logprobs: `[L]` natural logarithm of the probability with which each was drawn.
-        stopped: whether the last one is a stop token; otherwise a limit cut the sequence.
-        cached: how many tokens of the prompt were not read, because their keys were kept or another row read them.
-    """
-
-    token_ids: TokenIds
-    logprobs: tuple[float, ...]
-    stopped: bool
-    cached: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +44,12 @@ class _Frontier:
         return _Frontier(select_rows(self.cache, rows), self.logits[rows], self.lengths[rows], self.slots, self.cached)
 
 
+_AFRESH = (
+    "{} does not keep its past in a cache as other models do (cached and uncached log-probabilities differ), so every "
+    "token reads the whole conversation again: right, but slow"
+)
+
+
 class Sampler:
     """Draws continuations of prompts from a model's distribution.
 
@@ -71,6 +59,8 @@ class Sampler:
         temperature: of the distribution that is sampled from; 0 takes the likeliest token, with log-probability 0.
         kept: keys and values of earlier calls, all of the present weights.
         weight_version: how often the weights have changed.
+        context_length: tokens that the model can read; `None` where its configuration names no limit.
+        caches: whether the model keeps its past as expected; otherwise every token reads the conversation again.
     """
 
     def __init__(
@@ -88,12 +78,17 @@ class Sampler:
         self.kept = PrefixStore(keep_bytes)
         self._keeps = keep_bytes > 0
         self._stops = torch.tensor(sorted(stop_token_ids))
-        self._window: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.context_length = _context_length(model)
         self.weight_version = 0
         self._probed: torch.Tensor | None = None
         parameters = signature(model.forward).parameters.values()
         self._accepts = {parameter.name for parameter in parameters}
         self._accepts_all = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters)
+        with torch.no_grad(), evaluating(model):
+            self.caches = past_is_kept(model, self._read_on, self.context_length)
+        if not self.caches:
+            self._keeps = False
+            warnings.warn(_AFRESH.format(type(model).__name__), RuntimeWarning, stacklevel=3)
 
     def weights_changed(self) -> None:
         """Drops the kept keys and values, which belong to the weights before, and counts."""
@@ -127,7 +122,13 @@ class Sampler:
         samples = [Sample((), (), stopped=False)] * len(prompts)
         if not active:
             return samples
-        with _evaluating(self.model):
+        if not self.caches:
+            afresh = [prompts[i] for i in active], [room[i] for i in active], [seeds[i] for i in active]
+            drawn = sample_afresh(self.model, *afresh, stops=self._stops, temperature=self.temperature)
+            for i, sample in zip(active, drawn, strict=True):
+                samples[i] = sample
+            return samples
+        with evaluating(self.model):
             self._check_weights()
             unique = {prompts[i]: known[i] for i in active}
             number = {prompt: row for row, prompt in enumerate(unique)}
@@ -144,7 +145,8 @@ class Sampler:
         return samples
 
     def _room(self, length: int) -> int:
-        return self.max_new_tokens if self._window is None else min(self.max_new_tokens, self._window - length)
+        window = self.context_length
+        return self.max_new_tokens if window is None else min(self.max_new_tokens, window - length)
 
     def _tensor(self, values: Sequence[int] | Sequence[Sequence[int]]) -> torch.Tensor:
         return torch.tensor(values, device=self.model.device)
@@ -200,6 +202,18 @@ class Sampler:
         cached = [min(pair) for pair in zip(cached, taken, strict=True)]
         return _Frontier(cache, self._forward(ids, mask, sizes, slots, cache), sizes, slots, cached)
 
+    def _read_on(self, prompts: Sequence[TokenIds], more: Sequence[int]) -> torch.Tensor:
+        """Reads prompts of several lengths, then the same few tokens after each; returns the last logits `[B, V]`."""
+        frontier = self._read(prompts, [0] * len(prompts))
+        logits, lengths, slots = frontier.logits, frontier.lengths, frontier.slots
+        # As sampling does: token by token, and several at once where keys may be kept.
+        chunks = [more[:1], more[1:]] if is_plain(frontier.cache) else [[token] for token in more]
+        for chunk in chunks:
+            slots, lengths = slots + len(chunk), lengths + len(chunk)
+            ids = self._tensor([list(chunk)] * len(prompts))
+            logits = self._forward(ids, self._mask(lengths, slots, slots), lengths, slots, frontier.cache)
+        return logits
+
     def _read_missing(
         self, prompts: Sequence[TokenIds], kept: Sequence[KeptRow | None], have: Sequence[int]
     ) -> tuple[list[KeptRow | None], list[int]]:
@@ -242,7 +256,7 @@ class Sampler:
         mask = self._mask(lengths, slots, slots + steps)
         left: list[tuple[DynamicCache, torch.Tensor]] = []
         for step in range(steps):
-            token, logprob = _draw(logits, noise[rows, step], self.temperature)
+            token, logprob = draw(logits, noise[rows, step], self.temperature)
             tokens[rows, step], logprobs[rows, step] = token, logprob
             counts[rows] += live
             live = live & ~torch.isin(token, stops) & (step + 1 < limits[rows])
@@ -298,34 +312,6 @@ class Sampler:
                 self.kept.add(cache, found)
 
 
-def _draw(logits: torch.Tensor, noise: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draws by inverting the cumulative distribution: one uniform number per row.
-
-    Args:
-        logits: `[B, V]`.
-        noise: `float64 [B]` in [0, 1).
-        temperature: divides the logits; 0 takes the maximum.
-
-    Returns:
-        Tokens `int64 [B]` and their log-probabilities `float32 [B]`.
-    """
-    if temperature == 0:
-        token = logits.argmax(-1)
-        return token, torch.zeros_like(token, dtype=torch.float32)
-    logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
-    cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)
-    threshold = noise[:, None] * cumulative[:, -1:]
-    token = torch.searchsorted(cumulative, threshold, right=True).clamp_(max=logits.shape[-1] - 1)
-    return token[:, 0], logprobs.gather(1, token)[:, 0]
-
-
-@contextmanager
-def _evaluating(model: PreTrainedModel) -> Any:
-    """Puts every module into evaluation mode, and back into its own mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+def _context_length(model: PreTrainedModel) -> int | None:
+    length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return length if isinstance(length, int) and length > 0 else None

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tiny_chat import CONVERSATIONS, answer, random_model, tiny
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from agentenv.agents import TransformersAgent
 from agentenv.errors import AgentError, ModelError
@@ -282,26 +282,6 @@ def gpt2(tokenizer):
     return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=128, n_embd=32, n_layer=2, n_head=2))
 
 
-def sliding_mistral(tokenizer):
-    torch.manual_seed(0)
-    sizes: Any = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return MistralForCausalLM(
-        MistralConfig(vocab_size=len(tokenizer), num_key_value_heads=2, sliding_window=9, **sizes)
-    )
-
-
-@pytest.mark.parametrize("make", [gpt2, sliding_mistral])
-def test_other_architectures(make):
-    tokenizer = tiny()[1]
-    model = make(tokenizer).eval()
-    agent = agent_of((model, tokenizer))
-    contexts = roots(12)
-    for number in range(3):
-        actions = agent.act(contexts)
-        assert_exact(model, actions)
-        contexts = next_turn(contexts, actions, number)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_a_gpu():
@@ -323,6 +303,32 @@ def test_a_full_window_cuts_and_then_silences():
     cut, silent = agent.act([roots(1)[0], long])
     assert len(cut.token_ids) in range(1, 128 - prompt + 1)
     assert (silent.token_ids, silent.logprobs, silent.finish_reason) == ((), (), "length")
+
+
+def test_tokens_used_are_counted():
+    agent = agent_of()
+    contexts = [*roots(2, per_task=1), *roots(1, per_task=1)]
+    first = agent.act(contexts)
+    for action in first:
+        assert (action.usage.prompt_tokens, action.usage.completion_tokens) == (
+            len(action.prompt_token_ids),
+            len(action.token_ids),
+        )
+    assert [action.usage.cached_tokens for action in first] == [0, 0, first[2].usage.prompt_tokens]
+    second = next_turn(contexts, first)[:2]
+    for context, action in zip(second, agent.act(second), strict=True):
+        known = len(context.token_ids)
+        assert 0 < action.usage.cached_tokens < known
+    assert {action.usage.cached_tokens for action in agent_of(keep_gib=0.0).act(second)} == {0}
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+def test_the_limit_of_a_context_is_kept(limit):
+    assert agent_of().honors == {"max_tokens"}
+    actions = agent_of().act([replace(context, max_tokens=limit) for context in roots(8)])
+    assert max(len(action.token_ids) for action in actions) == min(limit, 12)
+    free = agent_of().act(roots(8))
+    assert [a.token_ids for a in actions] == [a.token_ids[:limit] for a in free]
 
 
 def test_it_is_an_agent():
