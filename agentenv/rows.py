@@ -39,6 +39,7 @@ from agentenv.errors import AgentEnvError, MissingDependencyError, TaskError
 __all__ = [
     "Row",
     "Source",
+    "as_mapping",
     "as_text",
     "decoded",
     "describe",
@@ -59,6 +60,7 @@ Source = Any
 
 Parsed = TypeVar("Parsed")
 
+_JSON = json.JSONDecoder(parse_constant=lambda name: None if name == "NaN" else float(name))
 _SHOWN_BAD_ROWS = 5
 _EXACT_INTEGERS = 2**53  # beyond it a float does not tell which integer was meant
 
@@ -79,13 +81,13 @@ def read_rows(
         MissingDependencyError: a parquet file without pyarrow.
     """
     if isinstance(source, str | os.PathLike):
-        placed = _read_file(Path(cast("str | os.PathLike[str]", source)), error)
-    else:
-        placed = ((f"row {number}", row) for number, row in enumerate(_iterate(source, error)))
-    for where, row in placed:
-        if isinstance(row, str | bytes) and not row.strip():
-            continue
-        yield where, _plain_row(row, where, what, error)
+        for where, row in _read_file(Path(cast("str | os.PathLike[str]", source)), error):
+            yield where, _checked(row, where, what, error)
+        return
+    for number, row in enumerate(_iterate(source, error)):
+        if not (isinstance(row, str | bytes) and not row.strip()):
+            where = f"row {number}"
+            yield where, _checked(plain(_fields(row, where, error)), where, what, error)
 
 
 def read_jsonl(path: str | os.PathLike[str], *, error: type[AgentEnvError] = TaskError) -> Iterator[tuple[str, Any]]:
@@ -279,13 +281,14 @@ def shorten(value: object, limit: int = 100) -> str:
 # ---------------------------------------------------------------------- rows
 
 
-def _plain_row(row: Any, where: str, what: str, error: type[AgentEnvError]) -> Row:
-    fields = plain(_fields(row, where, error))
-    if not is_mapping(fields):
+def _checked(row: Any, where: str, what: str, error: type[AgentEnvError]) -> Row:
+    if not is_mapping(row):
         msg = f"{where}: {what} must be a mapping of column names to values, got {shorten(row)}"
         raise error(msg)
-    named = {str(column): value for column, value in fields.items()}
+    named = {str(column): value for column, value in row.items()}
     for column, value in named.items():
+        if type(value) is str and value.isascii() and column.isascii():  # most are, and corpora are large
+            continue
         if problem := _unencodable(column) or _unencodable(value):
             msg = f"{where}, column {column!r}: text must be valid Unicode, got the lone surrogate {problem!r}"
             raise error(msg)
@@ -296,14 +299,22 @@ def _fields(row: Any, where: str, error: type[AgentEnvError]) -> Any:
     if isinstance(row, str | bytes):
         text = row if isinstance(row, str) else _decode(row, where, error)
         return _load_json(text, where, error)
+    return as_mapping(row)
+
+
+def as_mapping(row: Any) -> Any:
+    """Returns the columns of an object that is a row: a model, a dataclass, a named tuple, a database's row, a Series.
+
+    Anything else comes back as it is.
+    """
     if isinstance(row, pydantic.BaseModel):
         return row.model_dump()
     if dataclasses.is_dataclass(cast("object", row)) and not isinstance(row, type):
         return dataclasses.asdict(row)
     if callable(as_dict := getattr(row, "_asdict", None)):
         return as_dict()
-    if not isinstance(row, Mapping) and callable(keys := getattr(row, "keys", None)):  # a database's row, a Series
-        return {key: cast("Any", row)[key] for key in cast("Iterable[Any]", keys())}
+    if not isinstance(row, Mapping | type) and callable(keys := getattr(row, "keys", None)):
+        return {key: row[key] for key in cast("Iterable[Any]", keys())}
     return cast("object", row)
 
 
@@ -394,7 +405,7 @@ def _read_parquet(path: Path, error: type[AgentEnvError]) -> Iterator[tuple[str,
     try:
         for batch in cast("Any", parquet).ParquetFile(path).iter_batches():
             for row in batch.to_pylist():
-                yield f"{path}, row {number}", row
+                yield f"{path}, row {number}", plain(row)
                 number += 1
     except (OSError, ValueError) as problem:  # pyarrow's errors are both
         msg = f"{path}: not a readable parquet file ({problem})"
@@ -423,7 +434,7 @@ def _read_json(path: Path, error: type[AgentEnvError]) -> Iterable[Any] | None:
     with _open(path, error) as file:
         text = _decode(file.read(), str(path), error).removeprefix("\ufeff")
     try:
-        value: Any = json.loads(text)
+        value: Any = _JSON.decode(text)
     except (ValueError, RecursionError):
         return None
     if is_list(value):
@@ -464,7 +475,7 @@ def _decode(data: bytes, where: str, error: type[AgentEnvError]) -> str:
 
 def _load_json(text: str, where: str, error: type[AgentEnvError]) -> Any:
     try:
-        return json.loads(text)
+        return _JSON.decode(text)
     except (ValueError, RecursionError) as problem:
         msg = f"{where}: not JSON ({problem}), got {shorten(text)}"
         raise error(msg) from None

@@ -9,7 +9,7 @@ import pydantic
 
 from agentenv.errors import TaskError
 from agentenv.fitting import fit_row
-from agentenv.rows import is_mapping, parse_rows, shorten
+from agentenv.rows import as_mapping, is_mapping, parse_rows, shorten
 
 __all__ = ["State", "Task", "read_task", "read_tasks"]
 
@@ -54,8 +54,9 @@ def read_task(value: Any, model: type[pydantic.BaseModel] | None, tasks: Sequenc
         value = tasks[index]
     if model is None or isinstance(value, model):
         return value
+    row: Any = as_mapping(value)
     try:
-        return model.model_validate(fit_row(value, model) if is_mapping(value) else value)
+        return model.model_validate(fit_row(row, model) if is_mapping(row) else row)
     except pydantic.ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'task'}: {e['msg']}" for e in error.errors(include_url=False)

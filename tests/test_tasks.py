@@ -33,6 +33,21 @@ def test_tasks_are_given_as_rows_in_any_form(tasks):
     assert goals(tasks=tasks) == ["Reach 5.", "Reach 7."]
 
 
+def test_a_row_of_a_table_is_a_task():
+    pandas = pytest.importorskip("pandas")
+    datasets = pytest.importorskip("datasets")
+    frame = pandas.DataFrame([{"id": "a", "goal": 5.0}, {"id": None, "goal": 7.0}])
+    rows = [frame.iloc[1], next(frame.iloc[1:].itertuples(index=False)), datasets.Dataset.from_pandas(frame)[1]]
+    for row in (*rows, {"goal": np.float32(7)}, {"goal": "7"}):
+        env = Dice()
+        assert env.reset(options={"task": row})[0][0]["content"] == "Reach 7."
+        assert env.task.id == ""
+    assert goals(tasks=datasets.Dataset.from_pandas(frame)) == ["Reach 5.", "Reach 7."]
+    assert goals(tasks=np.array([{"goal": 5}, {"goal": 7}])) == ["Reach 5.", "Reach 7."]
+    with pytest.raises(TaskError, match=r"mapping of splits: choose one of \['train'\]"):
+        Dice(tasks=datasets.DatasetDict({"train": datasets.Dataset.from_pandas(frame)}))
+
+
 def test_tasks_come_from_iterators_which_forks_and_copies_need_not_read_again():
     env = Dice(tasks=(row for row in ROWS))
     assert env.tasks == [Dice.Task(id="a", goal=5), Dice.Task(id="b", goal=7)]

@@ -47,8 +47,9 @@ def parse_passage(row: object, *, where: str = "passage") -> Passage:
         msg = f"{where}: a passage must be a JSON object with 'id', 'title' and 'text', got {shorten(row)}"
         raise CorpusError(msg)
     fields = cast("Mapping[str, Any]", row)
-    key = as_text(fields.get("id"))
-    title, text = as_text(fields.get("title")), as_text(fields.get("text"))
+    key, title, text = (
+        value if isinstance(value := fields.get(name), str) else as_text(value) for name in ("id", "title", "text")
+    )
     title = "" if title is None else title
     if text is None and isinstance(fields.get("contents"), str):
         title, text = _split_contents(fields["contents"])

@@ -35,7 +35,7 @@ _ALIASES = ("answer_aliases", "aliases", "answer_alias")
 
 
 class QaTask(Task):
-    """A question and its hidden reference.
+    """A question and its hidden reference. Rows of the data sets above validate into it too.
 
     Attributes:
         question: what the agent is asked.
@@ -52,6 +52,12 @@ class QaTask(Task):
     kind: str = ""
     hops: int = pydantic.Field(default=0, ge=0)
     path: tuple[str, ...] = ()
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _from_row(cls, value: Any) -> Any:
+        own = not is_mapping(value) or ("answers" in value and set(value) <= set(cls.model_fields))
+        return value if own else _fields(plain(value))
 
     @pydantic.field_validator("answers")
     @classmethod
@@ -78,9 +84,6 @@ def parse_row(row: Mapping[str, Any], *, where: str = "row") -> QaTask:
         msg = f"{where}: a question must be a JSON object, got {shorten(row)}"
         raise TaskError(msg)
     fields: Row = plain(row)
-    if str(fields.get("answerable")).lower() == "false":
-        msg = f"{where}: the question is unanswerable ('answerable' is false); filter such rows out"
-        raise TaskError(msg)
     try:
         return QaTask(**_fields(fields))
     except pydantic.ValidationError as error:
@@ -92,6 +95,9 @@ def parse_row(row: Mapping[str, Any], *, where: str = "row") -> QaTask:
 
 
 def _fields(row: Row) -> Row:
+    if str(row.get("answerable")).lower() == "false":
+        msg = "the question is unanswerable ('answerable' is false); filter such rows out"
+        raise ValueError(msg)
     question = _first(row, _QUESTIONS)[1]
     if is_mapping(question):  # Natural Questions in its original form
         question = question.get("text")

@@ -192,6 +192,17 @@ def test_columns_that_cannot_be_used(columns, message):
         load_tasks(table(**columns))
 
 
+@pytest.mark.parametrize(
+    "row", [HOTPOTQA, HOTPOTQA_HF, MUSIQUE, table(answers='["x"]').iloc[0]], ids=["a", "b", "c", "d"]
+)
+def test_a_row_of_a_data_set_is_a_task_of_reset(row):
+    env = SearchQA()
+    env.reset(seed=0, options={"task": row})
+    assert env.task == parse_row(dict(row))
+    with pytest.raises(TaskError, match="unanswerable"):
+        env.reset(options={"task": {**MUSIQUE, "answerable": np.bool_(False)}})
+
+
 def test_bad_rows_are_reported_together_or_left_out():
     bad = [{"question": "Q?", "answer": answer} for answer in ("x", math.nan, {}, "y")]
     with pytest.raises(TaskError, match=r"(?s)2 of 4 rows cannot be used:.*row 1: answers.*row 2: answers"):
