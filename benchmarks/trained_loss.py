@@ -231,7 +231,11 @@ class Harness:
     def gradient(self, trees: list[EpisodeTree]) -> FloatArray:
         """Computes the gradient of TRL's loss on trees, uphill, in the logits of the policy: `[S, A]`."""
         trainer = self.trainer
-        trainer._grow = lambda *_: trees
+
+        def given(*_: object) -> list[EpisodeTree]:
+            return trees
+
+        trainer._grow = given
         try:
             batch = trainer._generate_and_score_completions([{"prompt": "", "task": i} for i in range(len(trees))])
         finally:

@@ -65,6 +65,10 @@ def config(folder: Path, **options: Any) -> TreeConfig:
 
 
 def trainer(model: Any, tokenizer: Any, folder: Path, *, env: Any = Digits, tasks: Any = None, **options: Any) -> Any:
-    extra = {k: options.pop(k) for k in ("allocator", "estimator", "eval_tasks", "peft_config") if k in options}
+    extra = {
+        k: options.pop(k)
+        for k in ("allocator", "estimator", "token_estimator", "eval_tasks", "peft_config")
+        if k in options
+    }
     args = config(folder, **options)
     return TreeTrainer(model, args, env=env, train_tasks=tasks or TASKS, processing_class=tokenizer, **extra)

@@ -66,6 +66,7 @@ def evaluate_agent(
     *,
     seed: int = 0,
     batch_size: int = 256,
+    max_steps: int = 1000,
     on_end: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Plays one episode of every task and averages.
@@ -76,10 +77,21 @@ def evaluate_agent(
         tasks: the tasks; `None` lets the environment draw one.
         seed: of the episodes; equal seeds give equal random numbers, every task has its own.
         batch_size: tasks played at once.
+        max_steps: an episode is truncated after so many steps in an environment that has no limit of its own.
         on_end: called with every finished episode.
     """
+
+    def make_limited() -> BranchingEnv:
+        env: Any = make_env()
+        inner = env
+        while hasattr(inner, "env"):  # of a wrapper
+            inner = inner.env
+        if getattr(inner, "max_steps", max_steps) is None:
+            inner.max_steps = max_steps
+        return env
+
     trees: list[EpisodeTree] = []
     for start in range(0, len(tasks), batch_size):
         part = tasks[start : start + batch_size]
-        trees += rollout_trees(make_env, agent, part, seed=derive_seed(seed, "eval", start), on_end=on_end)
+        trees += rollout_trees(make_limited, agent, part, seed=derive_seed(seed, "eval", start), on_end=on_end)
     return Evaluation(episode_stats(trees), tuple(trees))

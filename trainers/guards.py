@@ -23,7 +23,7 @@ def active_noise(model: torch.nn.Module) -> dict[str, float]:
 
     Found by name: the probability of dropout modules, and numbers above 0 called dropout, layerdrop or the like.
     """
-    return {f"{name}.{key}".lstrip("."): value for name, module, key, value in _noise(model)}
+    return {f"{name}.{key}".lstrip("."): value for name, _, key, value in _noise(model)}
 
 
 def remove_noise(model: torch.nn.Module) -> None:

@@ -149,12 +149,18 @@ class TreeTrainer(GRPOTrainer):
         self.add_callback(RunFolder(self, description))
 
     @override
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
         """Trains until `max_steps` steps have been made in all, those before a resumption included.
 
         Args:
             resume_from_checkpoint: a checkpoint, or `True` for the last one of `output_dir`.
-            **kwargs: as for `transformers.Trainer.train`.
+            trial: as for `transformers.Trainer.train`.
+            ignore_keys_for_eval: as for `transformers.Trainer.train`.
         """
         given = resume_from_checkpoint
         checkpoint = get_last_checkpoint(str(self.args.output_dir)) if given is True else given
@@ -162,7 +168,7 @@ class TreeTrainer(GRPOTrainer):
         try:
             if checkpoint and (done := self._finished(Path(checkpoint))):
                 return done
-            return super().train(resume_from_checkpoint=given, **kwargs)
+            return super().train(given, trial, ignore_keys_for_eval)
         finally:
             self.close()
 
@@ -258,7 +264,7 @@ class TreeTrainer(GRPOTrainer):
                 cast("PreTrainedTokenizerBase", self.processing_class),
                 max_new_tokens=self.args.max_action_tokens,
                 temperature=self.args.temperature,
-                template_options=self.chat_template_kwargs,
+                template_options=cast("Mapping[str, Any]", self.chat_template_kwargs),
             )
         self._agent.weights_changed()  # by the optimizer, or by a checkpoint, since the generation before
         if mode not in self._rollouts:
@@ -392,7 +398,7 @@ def _maker(env: Any) -> Callable[[], Env]:
             f"of type {name}: every episode needs its own, so pass {name} itself, or functools.partial({name}, ...)"
         )
         raise TypeError(msg)
-    return env
+    return cast("Callable[[], Env]", env)
 
 
 def _check_tasks(name: str, tasks: Any, *, least: int = 0) -> None:

@@ -4,7 +4,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from agentenv.arrays import TreeArrays
 from agentenv.credit import StepAdvantages
@@ -64,7 +64,7 @@ def weigh_alike(
     weights = inspect.signature(estimator).parameters.get("weights")
     if weights is None or "weights" in getattr(estimator, "keywords", {}) or weights.default == step_weights:
         return estimator
-    return functools.partial(estimator, weights=step_weights)
+    return functools.partial(cast("Callable[..., StepAdvantages]", estimator), weights=step_weights)
 
 
 def choose_allocator(name: str) -> None:

@@ -6,6 +6,7 @@ from trainer_env import TASKS, Digits, Flaky
 
 from agentenv import Action
 from agentenv.trainers import evaluate_agent
+from agentenv.wrappers import LimitObservation
 
 
 class Says:
@@ -36,6 +37,41 @@ def test_nothing_to_average_is_nan_and_not_zero():
     result = evaluate_agent(Flaky, Says("1"), [TASKS[0]])
     assert math.isnan(result.success)
     assert math.isnan(result.standard_error)
+
+
+class Endless(Digits):
+    max_steps = None
+
+    def respond(self, action):
+        return "go on"
+
+
+def test_an_environment_without_a_limit_ends_all_the_same():
+    result = evaluate_agent(Endless, Says("x"), TASKS[:2], max_steps=7)
+    assert (result.mean_steps, result.success, result.stats.roots.truncated) == (7.0, 0.0, 2)
+    wrapped = evaluate_agent(lambda: LimitObservation(Endless(), 100), Says("x"), TASKS[:2], max_steps=5)
+    assert wrapped.mean_steps == 5.0
+    own = evaluate_agent(lambda: Endless(max_steps=3), Says("x"), TASKS[:2], max_steps=7)
+    assert own.mean_steps == 3.0
+
+
+def test_one_success_in_nine_tasks_is_one_ninth():
+    class NinthWins(Digits):
+        def respond(self, action):
+            self.add_reward(float(self.task.id == "t8"))
+            return self.finish("done")
+
+    assert evaluate_agent(NinthWins, Says("x"), TASKS[:9], batch_size=4).success == 1 / 9
+
+
+def test_drawn_tasks_differ_between_batches_and_are_the_same_every_time():
+    def draw():
+        result = evaluate_agent(lambda: Digits(tasks=TASKS), Says("1"), [None] * 32, batch_size=8)
+        return [tree.task_id for tree in result.trees]
+
+    drawn = draw(), draw()
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) > 15  # 32 draws from 32 tasks
 
 
 def test_reads_well():

@@ -1,15 +1,19 @@
 """What must hold before weights change: ratios of 1 at the first loss, finite losses and gradients."""
 
+import json
 import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from tiny_chat import random_model
 from trainer_env import trainer
 
-from agentenv.credit import StepAdvantages, rtmc_advantages
+from agentenv.credit import ALLOCATORS, StepAdvantages, rtmc_advantages, sr_ppo_advantages
 from agentenv.trainers.guards import active_noise, remove_noise
+from agentenv.trainers.layout import CONTEXT
+from agentenv.tree import Anchor
 
 pytestmark = pytest.mark.model
 
@@ -135,6 +139,92 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights(tmp_path, value)
     with pytest.raises(FloatingPointError, match=r"the gradient of .* is not finite at step 1"):
         run.train()
     assert torch.equal(before, weights(run.model))
+
+
+def spoiled(arrays, *, value, at):
+    credit = rtmc_advantages(arrays)
+    advantages = credit.advantages.copy()
+    advantages[at] = value
+    return StepAdvantages(advantages, credit.values, credit.action_values, credit.counts)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_one_advantage_that_is_not_finite_is_named_with_its_estimator_tree_and_node(tmp_path, value):
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, tmp_path, estimator=partial(spoiled, value=value, at=-1))
+    before = weights(run.model)
+    with pytest.raises(ValueError, match=rf"spoiled\(.*advantages must be finite; it is {value} at node \d+ of tree 3"):
+        run.train()
+    assert torch.equal(before, weights(run.model))
+
+
+def test_an_estimator_that_returns_something_else_is_named(tmp_path):
+    model, tokenizer = random_model()
+    for wrong, words in (
+        (lambda arrays: rtmc_advantages(arrays).advantages, "must return StepAdvantages, got ndarray"),
+        (lambda arrays: StepAdvantages(*[np.zeros(3)] * 4), r"advantages must have shape \[N\]"),
+    ):
+        run = trainer(model, tokenizer, tmp_path, estimator=wrong)
+        with pytest.raises((TypeError, ValueError), match=words):
+            run.train()
+
+
+@pytest.mark.parametrize(
+    ("choose", "words"),
+    [
+        (
+            lambda trees, budget: [Anchor(0, 0, budget + 1)],
+            "at most its budget of 8 .* ask for 9",
+        ),
+        (lambda trees, budget: [Anchor(0, 0, -1)], "count must be at least 0"),
+        (lambda trees, budget: [Anchor(0, trees[0].leaves()[0], 1)], "the episode ended at this node"),
+        (lambda trees, budget: [Anchor(9, 0, 1)], r"tree must be an index in \[0, 4\)"),
+        (lambda trees, budget: [(0, 0, 1)], "must return a list of agentenv.tree.Anchor; entry 0 is of type tuple"),
+        (lambda trees, budget: None, "must return a list of agentenv.tree.Anchor, got NoneType"),
+    ],
+)
+def test_what_an_allocator_must_not_return_is_named(tmp_path, choose, words):
+    def own_rule(trees, budget, rng):
+        return choose(trees, budget)
+
+    model, tokenizer = random_model()
+    with pytest.raises((TypeError, ValueError), match=rf"own_rule.*{words}"):
+        trainer(model, tokenizer, tmp_path, allocator=own_rule).train()
+
+
+@pytest.mark.parametrize("name", sorted(ALLOCATORS))
+def test_every_allocator_trains_by_its_name(tmp_path, name):
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, tmp_path, allocator=name, max_steps=2)
+    run.train()
+    assert run.state.global_step == 2
+    assert sum(len(tree.leaves()) for tree in run.last_trees) > 12  # 4 trees with 3 full episodes each, and more
+
+
+def test_an_allocator_that_there_is_not_is_named(tmp_path):
+    model, tokenizer = random_model()
+    with pytest.raises(ValueError, match=r"allocator must be .*'even'.*got 'evenly'"):
+        trainer(model, tokenizer, tmp_path, allocator="evenly")
+
+
+def test_token_credit_trains(tmp_path):
+    """SR-PPO's credit from a critic that knows nothing: 1/2 everywhere, so that every episode's end gets the credit."""
+
+    def critic(rows):
+        sampled = rows.nodes != CONTEXT
+        half = np.where(sampled, 0.5, 0.0)
+        return sr_ppo_advantages(half, rows.arrays.succeeded[rows.ends], sampled, k=1.0)
+
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, tmp_path, token_estimator=critic)
+    run.train()
+    assert all(log["grad_norm"] > 0 for log in run.state.log_history if "grad_norm" in log)
+    described = json.loads((tmp_path / "config.json").read_text())
+    assert described["estimator"].endswith("critic")
+
+    run = trainer(model, tokenizer, tmp_path, token_estimator=lambda rows: rtmc_advantages(rows.arrays))
+    with pytest.raises(TypeError, match="must return TokenAdvantages, got StepAdvantages"):
+        run.train()
 
 
 def test_environments_are_closed_when_training_stops_with_an_error(tmp_path):
