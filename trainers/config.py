@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
+from agentenv.arrays import TreeArrays
+from agentenv.credit import step_weights
+
 from .options import check_options
 
-__all__ = ["STEP_WEIGHTS", "TreeConfig"]
-
-STEP_WEIGHTS = ("occupancy", "graph", "counts", "unique")
-"""How the steps of a tree can weigh in the loss."""
+__all__ = ["TreeConfig"]
 
 _PER_SEQUENCE = frozenset({"grpo", "sapo", "luspo", "vespo"})
 """Losses of TRL that normalize, or take the importance ratio of, whole sequences."""
@@ -49,9 +49,8 @@ class TreeConfig(GRPOConfig):
     step_weights: str = field(
         default="occupancy",
         metadata={
-            "help": "How steps weigh in the loss: 'occupancy' (as the policy itself would come through them, unbiased "
-            "wherever continuations start, unless outcomes chose that), 'graph' (the same, on the graph of merged "
-            "states), 'counts' (episodes through them) or 'unique' (every step once)."
+            "help": "What a step weighs in the loss: 'occupancy' (how often the policy itself would come through it), "
+            "'graph' (the same, on merged states), 'counts' (episodes through it) or 'unique' (1)."
         },
     )
     max_action_tokens: int = field(default=256, metadata={"help": "Limit of the tokens of one action."})
@@ -89,9 +88,7 @@ class TreeConfig(GRPOConfig):
         if self.max_episode_tokens is not None and self.max_episode_tokens < 1:
             msg = f"max_episode_tokens must be at least 1 or None, got {self.max_episode_tokens}"
             raise ValueError(msg)
-        if self.step_weights not in STEP_WEIGHTS:
-            msg = f"step_weights must be one of {', '.join(STEP_WEIGHTS)}, got {self.step_weights!r}"
-            raise ValueError(msg)
+        _check_weights(self.step_weights)
         if not 0 < self.temperature < math.inf:
             msg = f"temperature must be above 0 and finite, got {self.temperature}: greedy play explores nothing"
             raise ValueError(msg)
@@ -134,3 +131,11 @@ class TreeConfig(GRPOConfig):
             )
             raise ValueError(msg)
         return tasks
+
+
+def _check_weights(name: str) -> None:
+    try:
+        step_weights(TreeArrays.build([-1, 0], [0.0, 1.0]), name)
+    except ValueError as error:
+        msg = f"step_{error}"
+        raise ValueError(msg) from None

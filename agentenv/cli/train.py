@@ -24,8 +24,8 @@ def train(  # noqa: PLR0913, PLR0917  one per option
         str,
         typer.Option(
             metavar="NAME",
-            help="What a step weighs in the loss and in the estimator's means: occupancy (as the policy itself would "
-            "come through it), counts (episodes through it) or unique.",
+            help="What a step weighs in the loss and in the estimator's means: occupancy (how often the policy itself "
+            "would come through it), graph (the same, on merged states), counts (episodes through it) or unique (1).",
         ),
     ] = "occupancy",
     allocator: Annotated[

@@ -50,7 +50,7 @@ def gradient(model):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-@pytest.mark.parametrize("weights", ["occupancy", "counts", "unique"])
+@pytest.mark.parametrize("weights", ["occupancy", "graph", "counts", "unique"])
 @pytest.mark.parametrize("loss_type", ["dapo", "bnpo", "dr_grpo", "cispo"])
 def test_gradient_equals_the_weighted_policy_gradient(tmp_path, loss_type, weights):
     """d/dw of -sum w A log p / sum w, each sampled token of the tree once, computed step by step without padding.
@@ -299,7 +299,7 @@ def test_kl_to_the_reference_model(tmp_path):
         ({"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}, ["at least 2", "got 1"]),
         ({"temperature": 0.0}, ["temperature", "above 0", "0.0"]),
         ({"temperature": float("nan")}, ["temperature", "nan"]),
-        ({"step_weights": "occupation"}, ["step_weights", "occupancy, graph, counts, unique", "'occupation'"]),
+        ({"step_weights": "occupation"}, ["step_weights must be 'occupancy'", "'occupation'"]),
         ({"max_completion_length": 512}, ["max_completion_length", "512", "max_action_tokens"]),
         ({"num_generations": 8}, ["num_generations", "8", "num_rollouts"]),
         ({"num_generations_eval": 2}, ["num_generations_eval", "2"]),
