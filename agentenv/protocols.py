@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, Self, runtime_checkable
 
+from agentenv.tokens import TokenIds
 from agentenv.types import Action, Message, Observation, ToolSchema
 
 __all__ = [
@@ -44,7 +45,7 @@ class Context:
         messages: the conversation so far.
         tools: the tools it may call, in OpenAI's format.
         token_ids: `[L]` the exact ids of the conversation up to the end of the agent's last action; `()` at the root,
-            or when unknown. What a model sampled is never tokenized again.
+            or when unknown. What a model sampled is never tokenized again. `token_ids + new` copies nothing.
         covered: how many of `messages` those ids stand for.
         seed: for the randomness of this one action; the same whatever the timing or the batch.
         max_tokens: most tokens that the action may have; `None` leaves it to the agent.
@@ -52,7 +53,7 @@ class Context:
 
     messages: tuple[Message, ...]
     tools: tuple[ToolSchema, ...] = ()
-    token_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] | TokenIds = ()
     covered: int = 0
     seed: int = 0
     max_tokens: int | None = None

@@ -11,11 +11,13 @@ import numpy as np
 
 from agentenv.arrays import NO_PARENT, SUCCESS_THRESHOLD, TreeArrays
 from agentenv.errors import TreeError
+from agentenv.tokens import TokenIds as GrowingIds
 from agentenv.types import Action, Message, Observation
 
 __all__ = ["Anchor", "Cost", "EpisodeTree", "Node", "Prompt", "relative_prompt"]
 
 TokenIds = tuple[int, ...]
+AnyTokenIds = TokenIds | GrowingIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +117,11 @@ class Prompt:
         return self.kept + len(self.token_ids)
 
 
-def relative_prompt(before: TokenIds, prompt: TokenIds) -> Prompt:
+def relative_prompt(before: AnyTokenIds, prompt: AnyTokenIds) -> Prompt:
     """Returns `prompt` as the longest beginning that it shares with `before`, and what follows that."""
     kept = min(len(before), len(prompt))
-    if before[:kept] != prompt[:kept]:  # one comparison in C; only a rewritten history is searched
+    known = isinstance(prompt, GrowingIds) and prompt.extends(before)
+    if not known and before[:kept] != prompt[:kept]:  # one comparison in C; only a rewritten history is searched
         kept = next(i for i, (a, b) in enumerate(zip(before, prompt, strict=False)) if a != b)
     return Prompt(kept, prompt[kept:])
 

@@ -13,6 +13,7 @@ from operator import index
 from typing import Any, NotRequired, Required, TypedDict, cast
 
 from agentenv.errors import TreeError
+from agentenv.tokens import TokenIds
 
 __all__ = [
     "Action",
@@ -280,7 +281,7 @@ class Action:
     tool_calls: tuple[ToolCall, ...] = ()
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
-    prompt_token_ids: tuple[int, ...] | None = None
+    prompt_token_ids: tuple[int, ...] | TokenIds | None = None
     finish_reason: str = ""
     reasoning: str = ""
     usage: Usage | None = None
@@ -295,7 +296,7 @@ class Action:
             object.__setattr__(self, "logprobs", tuple(map(float, logprobs)))
         # A prompt is long: its two ends tell whether it has to be converted.
         if prompt is not None and not (
-            isinstance(prompt, tuple) and {*map(type, (*prompt[:1], *prompt[-1:]))} <= {int}
+            isinstance(prompt, tuple | TokenIds) and {*map(type, (*prompt[:1], *prompt[-1:]))} <= {int}
         ):
             object.__setattr__(self, "prompt_token_ids", tuple(map(index, prompt)))
         if self.logprobs is not None and len(self.logprobs) != len(self.token_ids or ()):

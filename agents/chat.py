@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from agentenv.errors import ModelError
 from agentenv.protocols import Context
+from agentenv.tokens import TokenIds as GrowingIds
 from agentenv.types import Action, Message, ToolCall, ToolSchema
 
 from .parsers import PARSERS, Parser
@@ -83,7 +84,7 @@ class ChatFormat:
             self._template, found, lambda *turn: self._suffix(_dump([turn[0]]), _dump_calls(turn[1]), _dump([turn[2]]))
         )
 
-    def prompt(self, context: Context) -> TokenIds:
+    def prompt(self, context: Context) -> TokenIds | GrowingIds:
         """Returns the ids that a model sees before it acts in `context`.
 
         At the root that is the rendered conversation. Later it is `context.token_ids`, untouched, followed by the

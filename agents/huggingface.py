@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from agentenv.errors import AgentError, ModelError
 from agentenv.protocols import Context
+from agentenv.tokens import TokenIds
 from agentenv.types import Action, Usage
 
 from .chat import ChatFormat
@@ -148,7 +149,8 @@ class TransformersAgent:
             known, seeds = [len(context.token_ids) for context in part], [context.seed for context in part]
             limits = [context.max_tokens for context in part]
             try:
-                samples += self._sampler.sample(prompts[start : start + size], known, seeds, limits)
+                ids = [tuple(prompt) for prompt in prompts[start : start + size]]
+                samples += self._sampler.sample(ids, known, seeds, limits)
             except (RuntimeError, IndexError) as exc:
                 msg = f"the model failed on {len(part)} contexts: {type(exc).__name__}: {exc}"
                 raise AgentError(msg) from exc
@@ -172,7 +174,11 @@ class TransformersAgent:
         """Frees the keys and values kept from earlier calls."""
         self._sampler.kept.clear()
 
+<<<<<<< HEAD
     def _action(self, context: Context, prompt: tuple[int, ...], sample: Sample) -> Action:
+=======
+    def _action(self, prompt: tuple[int, ...] | TokenIds, sample: Sample) -> Action:
+>>>>>>> a1d795d (Token ids grow without being copied; benchmark of rollouts; step.md's numbers with pooled weights)
         if not all(math.isfinite(value) for value in sample.logprobs):
             msg = (
                 f"the model's log-probabilities must be finite, got {sample.logprobs}: its weights or inputs are broken"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from agentenv.errors import InfrastructureError
 from agentenv.protocols import BranchingEnv, Context, Snapshot, Transition
 from agentenv.recording import failed_node, node_after
+from agentenv.tokens import TokenIds
 from agentenv.tree import Cost, EpisodeTree, Node, Prompt, relative_prompt
 from agentenv.types import Action, Message, ToolSchema
 
@@ -99,7 +100,7 @@ class Branch:
     seed: int
     start: Snapshot
     messages: tuple[Message, ...]
-    token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...] | TokenIds
     covered: int
     attempts: "list[Attempt]" = field(default_factory=list["Attempt"])
     recorded: bool = False
@@ -119,7 +120,7 @@ class Attempt:
     rollout: int
     number: int
     messages: tuple[Message, ...]
-    token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...] | TokenIds
     covered: int
     steps: list[Step] = field(default_factory=list[Step])
     began: float = field(default_factory=time.monotonic)
@@ -155,7 +156,8 @@ class Attempt:
         self.steps.append(Step(node, prompt, None if node.ended else after.snapshot))
         self.messages = (*self.messages, action.to_message(), *after.observation)
         if prompt is not None and action.token_ids is not None and action.prompt_token_ids is not None:
-            self.token_ids = action.prompt_token_ids + action.token_ids
+            seen = action.prompt_token_ids
+            self.token_ids = (seen if isinstance(seen, TokenIds) else TokenIds(seen)) + action.token_ids
             self.covered = len(self.messages) - len(after.observation)
         else:
             self.token_ids, self.covered = (), 0
@@ -207,7 +209,7 @@ def play(
 
 def branch_at(tree: EpisodeTree, index: int, node: int, *, number: int, seed: int) -> Branch:
     """Returns a rollout that starts at a node of a tree, which has a snapshot."""
-    messages, token_ids = tuple(tree.messages(node)), tree.token_ids(node)
+    messages, token_ids = tuple(tree.messages(node)), TokenIds(tree.token_ids(node))
     covered = len(messages) - len(tree.nodes[node].observation) if token_ids else 0
     return Branch(index, node, number, seed, tree.snapshots[node], messages, token_ids, covered)
 
