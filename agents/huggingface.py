@@ -174,11 +174,7 @@ class TransformersAgent:
         """Frees the keys and values kept from earlier calls."""
         self._sampler.kept.clear()
 
-<<<<<<< HEAD
-    def _action(self, context: Context, prompt: tuple[int, ...], sample: Sample) -> Action:
-=======
-    def _action(self, prompt: tuple[int, ...] | TokenIds, sample: Sample) -> Action:
->>>>>>> a1d795d (Token ids grow without being copied; benchmark of rollouts; step.md's numbers with pooled weights)
+    def _action(self, context: Context, prompt: tuple[int, ...] | TokenIds, sample: Sample) -> Action:
         if not all(math.isfinite(value) for value in sample.logprobs):
             msg = (
                 f"the model's log-probabilities must be finite, got {sample.logprobs}: its weights or inputs are broken"

@@ -23,6 +23,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -120,8 +121,8 @@ class ScriptedTokens:
         prompt, message = self.chat.prompt(context), script(context).to_message()
         name = json.dumps(message)
         ids = self.ids.get(name) or self.ids.setdefault(name, self.chat.action_ids(message, tools=context.tools))
-        content, calls, *_ = self.chat.parse(ids)
-        return Action(content, calls, ids, (0.0,) * len(ids), prompt, "stop")
+        read = self.chat.parse(ids, tools=context.tools)
+        return replace(read, token_ids=ids, logprobs=(0.0,) * len(ids), prompt_token_ids=prompt)
 
 
 def make_math() -> Any:
