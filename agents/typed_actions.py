@@ -12,6 +12,7 @@ from agentenv.types import Action, ToolCall, ToolSchema
 __all__ = ["describe_tool", "read_action"]
 
 _NAMED = re.compile(r"(\w+)=")
+_QUOTED = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|'[^']*')(?=\s|$)""", re.DOTALL)
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "integer": int,
     "number": (int, float),
@@ -26,7 +27,8 @@ _ARTICLES = {"integer": "an integer", "number": "a number", "boolean": "true or 
 def read_action(line: str, tools: Sequence[ToolSchema]) -> Action:
     """Reads one line as an action.
 
-    - `guess 50`, `move 3 left`: a tool and its required arguments in order; the last one takes the rest of the line.
+    - `guess 50`, `edit "a b" "c d"`: a tool and its required arguments in order. Quotes and, where a list or an object
+      is wanted, brackets keep spaces together; the last one takes the rest of the line.
     - `guess number=50`: arguments by name, optional ones too, quoted as in a shell.
     - `{"name": "guess", "arguments": {"number": 50}}`, or a whole assistant message, as JSON.
     - anything else is plain text; `> guess what` is text even though it begins with the name of a tool.
@@ -108,7 +110,7 @@ def _named(rest: str, tool: ToolSchema) -> dict[str, str]:
             msg = f"name every argument or none: {word!r} has no name. Usage:\n{describe_tool(tool)}"
             raise ValueError(msg)
         if key not in properties:
-            msg = f"{name} has no argument {key!r}; it has {', '.join(properties) or 'none'}"
+            msg = f"{name} has no argument {key!r}; it has {', '.join(properties) or 'none'}. Quote a value with ="
             raise ValueError(msg)
         texts[key] = text
     return texts
@@ -118,14 +120,37 @@ def _in_order(rest: str, names: list[str], tool: ToolSchema) -> dict[str, str]:
     if rest and not names:
         msg = f"{tool['function']['name']} takes no arguments, got {rest!r}"
         raise ValueError(msg)
-    parts = rest.split(maxsplit=max(0, len(names) - 1)) if len(names) > 1 else [rest] if rest else []
-    return {name: _unquoted(part) for name, part in zip(names, parts, strict=False)}
+    properties = _parameters(tool)[0]
+    texts: dict[str, str] = {}
+    for name in names[:-1]:
+        if rest:
+            texts[name], rest = _first_word(rest, properties[name])
+    return texts | ({names[-1]: _unquoted(rest)} if rest else {})
+
+
+def _first_word(text: str, schema: Mapping[str, Any]) -> tuple[str, str]:
+    """Splits off one argument: a quoted text, a JSON value where one is wanted, or else up to the first space."""
+    if text[0] in "\"'":
+        quoted = _QUOTED.match(text)
+        if quoted is None:
+            msg = f"the quotes of {text!r} do not match"
+            raise ValueError(msg)
+        return shlex.split(quoted[0])[0], text[quoted.end() :].lstrip()
+    if text[0] in "[{" and {"array", "object"} & {*_kinds(schema)}:
+        try:
+            end = json.JSONDecoder().raw_decode(text)[1]
+        except json.JSONDecodeError as exc:
+            msg = f"{text!r} does not begin with valid JSON: {exc.msg} at column {exc.colno}"
+            raise ValueError(msg) from None
+        return text[:end], text[end:].lstrip()
+    word, *rest = text.split(maxsplit=1)
+    return word, rest[0] if rest else ""
 
 
 def _unquoted(text: str) -> str:
-    """Takes off quotes that enclose the whole text."""
-    inner = text[1:-1]
-    return inner if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" and text[0] not in inner else text
+    """Takes off quotes that enclose the whole text, and what the shell's rules escape in them."""
+    quoted = _QUOTED.fullmatch(text)
+    return shlex.split(text)[0] if quoted else text
 
 
 def _kinds(schema: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from agentenv.distribution import install_module
 from agentenv.errors import AgentError, ModelError
 from agentenv.protocols import Context
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["demonstrating_agent", "find_demonstrator", "load_model_agent", "quiet_transformers", "random_agent"]
 
-Script = Callable[[Any], Sequence[ToolCall]]
-"""Returns the calls that solve a task, one per step."""
+Demonstrator = Callable[[Any, np.random.Generator], Sequence[ToolCall]]
+"""Returns the calls that play a task, one per step; what it draws, it draws from the generator."""
 
 
 def random_agent(choice: EnvChoice) -> "ScriptedAgent":
@@ -39,8 +41,8 @@ def random_agent(choice: EnvChoice) -> "ScriptedAgent":
     return ScriptedAgent(draw)
 
 
-def find_demonstrator(choice: EnvChoice) -> Script:
-    """Returns the function `careful_calls` of the module `demonstrations` beside the environment.
+def find_demonstrator(choice: EnvChoice, *, sloppy: bool = False) -> Demonstrator:
+    """Returns what plays a task: `careful_calls` or `noisy_calls` of the module `demonstrations` beside the class.
 
     Raises:
         typer.BadParameter: there is none.
@@ -50,45 +52,61 @@ def find_demonstrator(choice: EnvChoice) -> Script:
         found = importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         found = False
-    script = getattr(importlib.import_module(name), "careful_calls", None) if found else None
+    kind = "noisy_calls" if sloppy else "careful_calls"
+    script = getattr(importlib.import_module(name), kind, None) if found else None
     if script is None:
         refuse("--agent", f"{choice.name} has no demonstrations to script; use random or a model's folder")
-    return script
+    return script if sloppy else lambda task, _: script(task)
 
 
-def demonstrating_agent(choice: EnvChoice, script: Script, tasks: Sequence[Any]) -> "ScriptedAgent":
+def demonstrating_agent(
+    choice: EnvChoice, demonstrate: Demonstrator, tasks: Sequence[Any], *, seed: int = 0, most: int = 1
+) -> "ScriptedAgent":
     """Returns an agent that plays an environment's own demonstrations, one call per step.
 
     Args:
         choice: the environment.
-        script: its demonstrator.
+        demonstrate: plays one of its tasks.
         tasks: those that are going to come up; the agent knows each by how its conversation opens.
+        seed: of the demonstrations.
+        most: how many to draw per task. At every step one of those that began like the episode goes on.
 
     Raises:
         typer.BadParameter: the demonstrator cannot play one of the tasks.
     """
     from agentenv.agents import ScriptedAgent
 
-    scripts: dict[str, Sequence[ToolCall]] = {}
+    scripts: dict[str, list[list[ToolCall]]] = {}
     env = choice.make()
     try:
-        for task in tasks:
+        for number, task in enumerate(tasks):
             observation, _ = env.reset(seed=0, options={"task": task})
+            rng = np.random.default_rng([seed, number])
             with blame("--agent", ValueError):
-                scripts[_opening(observation)] = script(task)
+                scripts[_opening(observation)] = [list(demonstrate(task, rng)) for _ in range(most)]
     finally:
         env.close()
 
     def follow(context: Context) -> Action:
-        calls = scripts.get(_opening(context.messages))
-        step = sum(message["role"] == "assistant" for message in context.messages)
-        if calls is None or step >= len(calls):
-            what = "none begins like this" if calls is None else f"it is over after {len(calls)} steps"
+        made = [ToolCall.parse(call) for message in context.messages for call in message.get("tool_calls", ())]
+        played = [(call.name, call.arguments) for call in made]
+        known = scripts.get(_opening(context.messages), [])
+        going_on = [script for script in known if _begins(script, played)]
+        if not going_on:
+            what = f"none goes on after these {len(made)} steps" if known else "none begins like this"
             msg = f"the demonstration cannot go on: {what}"
             raise AgentError(msg)
-        return Action(tool_calls=(calls[step],))
+        script = going_on[int(np.random.default_rng(context.seed).integers(len(going_on)))]
+        return Action(tool_calls=(script[len(made)],))
 
     return ScriptedAgent(follow)
+
+
+def _begins(script: Sequence[ToolCall], played: Sequence[tuple[str, Any]]) -> bool:
+    """Whether a script begins with these calls and goes on."""
+    return len(script) > len(played) and all(
+        (call.name, call.arguments) == one for call, one in zip(script, played, strict=False)
+    )
 
 
 def _opening(messages: Sequence[Mapping[str, Any]]) -> str:

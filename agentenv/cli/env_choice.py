@@ -5,8 +5,7 @@ import inspect
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from agentenv.errors import AgentEnvError, TaskError, UnknownEnvError
 from agentenv.registry import env_class
 from agentenv.rollout import derive_seed
 
-from .annotations import fits, in_words
+from .annotations import annotations_of, read_value
 from .command_line import blame, refuse
+from .sandbox_options import opens_sandboxes, read_sandbox
 
 __all__ = ["EnvChoice", "choose_env", "constructor_options", "parse_options", "parse_task", "sample_tasks"]
 
@@ -72,7 +72,7 @@ def constructor_options(cls: type[Env]) -> dict[str, inspect.Parameter]:
     for base in cls.__mro__:
         if "__init__" not in vars(base) or base is object:
             continue
-        parameters = list(_signature(base.__init__).parameters.values())[1:]
+        parameters = list(annotations_of(base.__init__).values())[1:]
         for parameter in parameters:
             if parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}:
                 found.setdefault(parameter.name, parameter)
@@ -81,17 +81,10 @@ def constructor_options(cls: type[Env]) -> dict[str, inspect.Parameter]:
     return found
 
 
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(function, eval_str=True)
-    except NameError:  # a type that is imported for type checkers alone
-        return inspect.signature(function)
-
-
 def parse_options(
     words: Iterable[str], *, known: Mapping[str, inspect.Parameter], owner: str, argument: str = "--option"
 ) -> dict[str, Any]:
-    """Reads `key=value` words; values are JSON where that parses and fits the parameter, otherwise text.
+    """Reads `key=value` words; a value is read as its parameter's annotation says, see `read_value`.
 
     Raises:
         typer.BadParameter: a word without `=`, a key that `owner` does not take, or a value of another type.
@@ -105,17 +98,12 @@ def parse_options(
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             refuse(argument, f"{owner} has no option {key!r}; {hint}It takes: {', '.join(sorted(known)) or 'none'}")
-        fitting = [value for value in _readings(text) if fits(value, known[key].annotation)]
-        if not fitting:
-            refuse(argument, f"{key} must be {in_words(known[key].annotation)}, got {text!r}")
-        options[key] = fitting[0]
+        annotation = known[key].annotation
+        try:
+            options[key] = read_sandbox(text) if opens_sandboxes(annotation) else read_value(text, annotation)
+        except (ValueError, TypeError) as error:
+            refuse(argument, f"{key} {error}")
     return options
-
-
-def _readings(text: str) -> Iterator[Any]:
-    with suppress(json.JSONDecodeError):
-        yield json.loads(text)
-    yield text
 
 
 def parse_task(text: str | None) -> Any:

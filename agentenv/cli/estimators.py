@@ -9,6 +9,7 @@ from typing import Any, cast
 from agentenv.arrays import TreeArrays
 from agentenv.credit import StepAdvantages
 
+from .annotations import annotations_of
 from .command_line import blame, refuse
 from .env_choice import parse_options
 
@@ -44,7 +45,7 @@ def choose_estimator(name: str, options: Sequence[str] = ()) -> Callable[[TreeAr
         hint = f"Did you mean {close[0]!r}? " if close else ""
         refuse("--credit", f"no estimator {name!r}. {hint}Known: {', '.join(sorted(known))}")
     function = known[plain]
-    known_options = dict(list(inspect.signature(function).parameters.items())[1:])
+    known_options = dict(list(annotations_of(function).items())[1:])
     given = parse_options(options, known=known_options, owner=f"{plain}_advantages", argument="--credit-option")
     return functools.partial(function, **given)
 

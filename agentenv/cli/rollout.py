@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["rollout", "summarize"]
 
 _EPISODES_AT_ONCE = 256
+_SCRIPTS = 256
+"""Demonstrations that a sloppy agent draws per task: more than episodes of it are played."""
 
 
 def rollout(  # noqa: PLR0913, PLR0917  one per option
@@ -29,7 +31,8 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
         str, typer.Argument(metavar="ENV_ID", help="A registered id, or module:Class.", show_default=False)
     ],
     agent: Annotated[
-        str, typer.Option(metavar="random|scripted|FOLDER", help="Chance, the bundled demonstrator, or a model.")
+        str,
+        typer.Option(metavar="random|scripted|sloppy|FOLDER", help="Chance, a demonstrator, one that slips, a model."),
     ] = "random",
     tasks: Annotated[int, typer.Option(metavar="N", min=1, help="Trees to grow, one per task.")] = 8,
     rollouts: Annotated[int, typer.Option(metavar="G", min=1, help="Full episodes per tree.")] = 4,
@@ -54,7 +57,7 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
 
     Examples:
         agentenv rollout agentenv/MathVerifier-v0 --tasks 20 --continuations 4
-        agentenv rollout agentenv/MathVerifier-v0 --agent scripted --option difficulty=4
+        agentenv rollout agentenv/MathVerifier-v0 --agent sloppy --option difficulty=4
         agentenv rollout my_module:MyEnv --agent runs/demo/checkpoint-60 --out mine.jsonl
     """
     from agentenv.rollout import Rollout
@@ -92,19 +95,20 @@ def _actor(
 
     if agent == "random":
         return random_agent(choice), [None] * tasks
-    if agent == "scripted":
+    if agent in {"scripted", "sloppy"}:
         from agentenv.errors import TaskError
 
         from .env_choice import sample_tasks
 
-        script = find_demonstrator(choice)
+        script = find_demonstrator(choice, sloppy=agent == "sloppy")
         with blame("--tasks", TaskError):
             given = list(sample_tasks(choice, tasks, seed=seed).values())
-        return demonstrating_agent(choice, script, given), given
+        most = _SCRIPTS if agent == "sloppy" else 1
+        return demonstrating_agent(choice, script, given, seed=seed, most=most), given
     if not Path(agent).is_dir():
-        close = difflib.get_close_matches(agent, ["random", "scripted"], n=1)
+        close = difflib.get_close_matches(agent, ["random", "scripted", "sloppy"], n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        msg = f"must be random, scripted or the folder of a model, got {agent!r}, which is no folder{hint}"
+        msg = f"must be random, scripted, sloppy or the folder of a model, got {agent!r}, which is no folder{hint}"
         refuse("--agent", msg)
     model = load_model_agent("--agent", Path(agent), temperature=temperature, max_new_tokens=max_action_tokens)
     return model, [None] * tasks

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .command_line import blame, refuse
+
+if TYPE_CHECKING:
+    from agentenv.credit import StepAdvantages
+    from agentenv.stats import Tally
+    from agentenv.tree import EpisodeTree
 
 __all__ = ["trees"]
 
@@ -25,11 +30,14 @@ def trees(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Setting of the estimator as key=value, e.g. discount=1.0."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON and draw nothing.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the table, and the credit of each node, as JSON.")
+    ] = False,
 ) -> None:
     """Draw the episode trees of a file.
 
-    One line per step, indented where the tree branches. Without --tree it lists all trees and draws the first.
+    One line per step, indented where the tree branches. Without --tree it lists all trees and draws the first in which
+    some episodes succeed and some do not, or else the first.
 
     Examples:
         agentenv trees trees.jsonl
@@ -45,52 +53,79 @@ def trees(
         found = read_trees(file)
     if wrong := [i for i in tree or () if not 0 <= i < len(found)]:
         refuse("--tree", f"must be in [0, {len(found)}), the trees of {file}; got {wrong[0]}")
-    advantages = _advantages(found, credit, credit_option or ())
-    rows = [_summary(i, entry) for i, entry in enumerate(found)]
+    steps = _credit(found, credit, credit_option or ())
+    tallies = [_tally(entry) for entry in found]
+    rows = [_summary(i, entry, tally) for i, (entry, tally) in enumerate(zip(found, tallies, strict=True))]
     if as_json:
-        print_json(rows)
+        print_json([row | _columns(part) for row, part in zip(rows, steps, strict=True)])
         return
     console = open_console()
     if not tree:
         print_table(console, list(rows[0]) if rows else ["tree"], [[_cell(v) for v in row.values()] for row in rows])
-    for i in tree or range(min(1, len(found))):
+    mixed = next((i for i, tally in enumerate(tallies) if 0 < tally.successes < tally.episodes), 0)
+    for i in tree or range(mixed, min(mixed + 1, len(found))):
         console.print()
-        entry = found[i]
-        print_tree(console, entry, title=f"tree {i}: {entry.env_id} task {entry.task_id}", advantages=advantages[i])
+        entry, part = found[i], steps[i]
+        title = f"tree {i}: {entry.env_id} task {entry.task_id}"
+        print_tree(console, entry, title=title, advantages=None if part is None else part.advantages)
     if not tree and len(found) > 1:
-        say_line(console, f"\nThe others: agentenv trees {file} --tree 1")
+        say_line(console, f"\nThe others: agentenv trees {file} --tree {int(mixed == 0)}")
 
 
-def _advantages(found: Sequence[Any], credit: str, options: Sequence[str]) -> list[Any]:
-    if not credit:
+def _credit(found: "Sequence[EpisodeTree]", name: str, options: Sequence[str]) -> "list[StepAdvantages | None]":
+    """Returns the credit of each tree, computed from all of them together; `None` where none is asked for."""
+    if not name:
         if options:
             refuse("--credit-option", "needs --credit")
         return [None] * len(found)
+    from dataclasses import fields, replace
+
     import numpy as np
 
     from agentenv.arrays import TreeArrays
 
     from .estimators import choose_estimator
 
-    estimator = choose_estimator(credit, options)
+    estimator = choose_estimator(name, options)
+    if not found:
+        return []
     with blame("--credit", ValueError, TypeError):
         steps = estimator(TreeArrays.from_trees(found))
-    return np.split(steps.advantages, np.cumsum([len(entry) for entry in found])[:-1]) if found else []
+    ends = np.cumsum([len(entry) for entry in found])[:-1]
+    names = [field.name for field in fields(steps)]
+    parts = zip(*(np.split(getattr(steps, field), ends) for field in names), strict=True)
+    return [replace(steps, **dict(zip(names, part, strict=True))) for part in parts]
 
 
-def _summary(index: int, tree: Any) -> dict[str, Any]:
+def _columns(steps: "StepAdvantages | None") -> dict[str, Any]:
+    """Returns a tree's credit, each field with one entry per node; `null` for what no number says."""
+    from dataclasses import asdict
+
+    import numpy as np
+
+    if steps is None:
+        return {}
+    credit = {name: [v if np.isfinite(v) else None for v in values.tolist()] for name, values in asdict(steps).items()}
+    return {"credit": credit}
+
+
+def _tally(tree: "EpisodeTree") -> "Tally":
+    from agentenv.stats import episode_stats
+
+    return episode_stats([tree]).everything
+
+
+def _summary(index: int, tree: "EpisodeTree", tally: "Tally") -> dict[str, Any]:
     from agentenv.types import message_text
 
-    returns = [tree.episode_return(leaf) for leaf in tree.leaves() if leaf]
-    valid = [value for value in returns if value is not None]
     question = next((message_text(m) for m in tree.nodes[0].observation if m["role"] == "user"), "")
     return {
         "tree": index,
         "task": tree.task_id,
-        "episodes": len(returns),
-        "success": round(sum(value > 0 for value in valid) / len(valid), 4) if valid else None,
-        "mean return": round(sum(valid) / len(valid), 4) if valid else None,
-        "failed": len(returns) - len(valid),
+        "episodes": tally.episodes + tally.failed,
+        "success": round(tally.success, 4) if tally.episodes else None,
+        "mean return": round(tally.mean_return, 4) if tally.episodes else None,
+        "failed": tally.failed,
         "nodes": len(tree),
         "begins": " ".join(question.split())[:80],
     }

@@ -31,7 +31,9 @@ CALCULATE = tool("calculate", "expression", expression={"type": "string"})
 SUBMIT = tool("submit", "answer", answer={"anyOf": [{"type": "string"}, {"type": "integer"}]})
 LOOK = tool("look")
 SET = tool("set", "values", values={"type": "array"})
-TOOLS = (GUESS, MOVE, CALCULATE, SUBMIT, LOOK, SET)
+EDIT = tool("edit", "old", "new", old={"type": "string"}, new={"type": "string"})
+FILL = tool("fill", "cells", "map", "note", cells={"type": "array"}, map={"type": "object"}, note={"type": "string"})
+TOOLS = (GUESS, MOVE, CALCULATE, SUBMIT, LOOK, SET, EDIT, FILL)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,20 @@ TOOLS = (GUESS, MOVE, CALCULATE, SUBMIT, LOOK, SET)
         ("calculate x=3", "calculate", {"expression": "x=3"}),
         ('calculate "3 + 4"', "calculate", {"expression": "3 + 4"}),
         ("submit 42", "submit", {"answer": "42"}),
+        ('edit "a b" "c d"', "edit", {"old": "a b", "new": "c d"}),
+        ("edit 'it is' it\\'s", "edit", {"old": "it is", "new": "it\\'s"}),
+        ('edit "say \\"hi\\"" "" ', "edit", {"old": 'say "hi"', "new": ""}),
+        ("edit don't do not", "edit", {"old": "don't", "new": "do not"}),
+        ('edit "x = 1" x=2', "edit", {"old": "x = 1", "new": "x=2"}),
+        ('edit old="a b" new="c d"', "edit", {"old": "a b", "new": "c d"}),
+        (
+            'fill [1, [2, 3]]  {"a b": [ ]} the rest',
+            "fill",
+            {"cells": [1, [2, 3]], "map": {"a b": []}, "note": "the rest"},
+        ),
+        ("fill \"[1, 2]\" {} '[x]'", "fill", {"cells": [1, 2], "map": {}, "note": "[x]"}),
+        ("move 3 'far \"left\"'", "move", {"steps": 3, "way": 'far "left"'}),
+        ('calculate "3" + "4"', "calculate", {"expression": '"3" + "4"'}),
         ("look", "look", {}),
         ("set [1, 2]", "set", {"values": [1, 2]}),
     ],
@@ -81,6 +97,10 @@ def test_text(line: str, text: str):
         ("move step=1", "move has no argument 'step'; it has steps, way, fast"),
         ("move steps=1 left", "name every argument or none: 'left' has no name"),
         ("move steps='1", "the quotes of .* do not match"),
+        ('edit "a b', "the quotes of '\"a b' do not match"),
+        ('edit "a b"c d', "the quotes of .* do not match"),
+        ("fill [1, 2 x y", "does not begin with valid JSON"),
+        ('edit "a b"', "edit needs new. Usage:"),
         ("gues 50", "no tool is called 'gues'; did you mean 'guess'\\? To say it as text: > gues 50"),
         ("look here", "look takes no arguments, got 'here'"),
         ("{guess 50}", "not valid JSON: .* at column 2"),

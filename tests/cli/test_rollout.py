@@ -62,6 +62,20 @@ def test_the_bundled_demonstrator_solves_every_task(here):
     assert all(tree.task["kind"] == "equation" for tree in trees)
 
 
+@pytest.mark.parametrize("env_id", [MATH, "agentenv/SearchQA-v0"])
+def test_a_sloppy_demonstrator_slips_in_some_episodes_and_repeats_itself_by_seed(here, env_id):
+    words = ["--agent", "sloppy", "--tasks", 6, "--rollouts", 6, "--continuations", 4, "--seed", 2]
+    summary = run_json("rollout", env_id, *words, "--out", "a.jsonl")
+    assert 0.1 < summary["success"] < 0.95 and summary["failed"] == 0
+    assert any(
+        0 < sum(map(tree.succeeded, ends)) < len(ends) for tree in read_trees("a.jsonl") if (ends := tree.leaves())
+    )
+    run_json("rollout", env_id, *words, "--out", "b.jsonl")
+    run_json("rollout", env_id, *words[:-1], 3, "--out", "c.jsonl")
+    first, again, other = ([[n.action for n in tree.nodes] for tree in read_trees(f"{x}.jsonl")] for x in "abc")
+    assert first == again != other
+
+
 def test_many_episodes_are_grown_in_parts_and_none_is_lost(here):
     summary = run_json("rollout", "dice_env:Dice", "--tasks", 5, "--rollouts", 100, "--out", "many.jsonl")
     trees = read_trees(here / "many.jsonl")

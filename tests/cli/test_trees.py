@@ -1,5 +1,6 @@
 """`agentenv trees`: every number on the drawing is the tree's."""
 
+import math
 import re
 
 import pytest
@@ -62,7 +63,7 @@ def test_an_unbranched_stretch_is_not_indented_however_deep(tmp_path):
 def test_the_table_and_its_json(file):
     rows = run_json("trees", file)
     assert rows[1] == {
-        "tree": 1, "task": "t", "episodes": 3, "success": 1.0, "mean return": 1.0, "failed": 1, "nodes": 5,
+        "tree": 1, "task": "t", "episodes": 3, "success": 0.5, "mean return": 1.0, "failed": 1, "nodes": 5,
         "begins": "Where?",
     }  # fmt: skip
     text = run("trees", file).stdout
@@ -78,6 +79,44 @@ def test_the_table_and_its_json(file):
         "begins",
     ]
     assert f"agentenv trees {file} --tree 1" in text
+
+
+@pytest.mark.parametrize(
+    ("credit", "options"), [("rtmc", ["discount=1.0"]), ("passk", ["k=inf"]), ("reachability", [])]
+)
+def test_json_carries_the_credit_of_every_node(file, credit, options):
+    words = [word for option in options for word in ("--credit-option", option)]
+    rows = run_json("trees", file, "--credit", credit, *words)
+    keywords = {"discount": 1.0} if credit == "rtmc" else {"k": math.inf} if credit == "passk" else {}
+    expected = estimators()[credit](TreeArrays.from_trees([small_tree(), small_tree()]), **keywords)
+    for name in ("advantages", "values", "action_values", "counts"):
+        found = [value for row in rows for value in row["credit"][name]]
+        assert found == [value if math.isfinite(value) else None for value in getattr(expected, name)]
+    assert [len(row["credit"]["advantages"]) for row in rows] == [5, 5]
+    assert "credit" not in run_json("trees", file)[0]
+
+
+def outcomes(*rewards):
+    tree = EpisodeTree(message("Where?"), env_id="Maze-v0", task_id=str(rewards))
+    for reward in rewards:
+        tree.add(0, Action(str(reward)), reward=reward, terminated=True)
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("trees", "drawn"),
+    [
+        ([outcomes(1, 1), outcomes(0, 0), outcomes(1, 0), outcomes(0, 1)], 2),
+        ([outcomes(1, 1), outcomes(0, 0)], 0),
+        ([outcomes(None, 1), outcomes(0, None, 1)], 1),
+        ([outcomes(0.2, 0.3), outcomes(0.2, 0.9)], 1),
+    ],
+)
+def test_the_first_drawing_is_of_a_tree_where_some_succeed_and_some_do_not(trees, drawn, tmp_path):
+    write_trees(tmp_path / "t.jsonl", trees)
+    text = run("trees", tmp_path / "t.jsonl", "--credit", "grpo").stdout
+    assert re.findall(r"^tree (\d+):", text, re.MULTILINE) == [str(drawn)]
+    assert f"--tree {int(drawn == 0)}" in text.splitlines()[-1]
 
 
 def test_broken_lines_are_named(file):
