@@ -95,6 +95,7 @@ def guest_argv(source: str, *words: str, python: str = "python3") -> list[str]:
     """Returns the command that runs a guest program.
 
     With `-c`, Python puts the workspace at the head of `sys.path`. The first statement takes it away again, so that the
-    guest's own imports are the standard library's; `entering.enter` puts it back.
+    guest's own imports are the standard library's; `entering.enter` puts it back. A shell starts it, as it does every
+    command of the agent, for shells set variables.
     """
-    return [python, "-c", f"import sys\ndel sys.path[0]\n{source}", *words]
+    return ["sh", "-c", 'exec "$@"', "sh", python, "-c", f"import sys\ndel sys.path[0]\n{source}", *words]

@@ -43,8 +43,11 @@ def sealed_writer(out: int, key: bytes) -> Any:
     return send
 
 
-def make_recorder(send: Any, enter: Any, wanted: set[str]) -> Any:
-    """Returns the pytest plugin that runs the wanted functions and reports what became of every test."""
+def make_recorder(send: Any, enter: Any, wanted: set[str], extra: str) -> Any:
+    """Returns the pytest plugin that runs the wanted functions and reports what became of every test.
+
+    `extra` is a file with tests that is not the agent's to see: it is gone before any test runs.
+    """
     import pytest
 
     class Recorder:
@@ -73,6 +76,7 @@ def make_recorder(send: Any, enter: Any, wanted: set[str]) -> Any:
                 send("uncollected", f"{report.nodeid}\n{str(report.longrepr)[-400:]}")
 
         def pytest_collection_finish(self, session: Any) -> None:
+            os.unlink(extra)  # noqa: PTH108
             send("collected", str(len(session.items)))
 
         def pytest_sessionfinish(self, exitstatus: Any) -> None:
@@ -122,7 +126,11 @@ def run_suite(request: dict[str, Any], send: Any) -> int:
         *(word for plugin in request["plugins"] for word in ("-p", plugin)),
         *dict.fromkeys(name.partition("::")[0] for name in request["functions"]),
     ]
-    return int(pytest.main(arguments, plugins=[make_recorder(send, enter, set(request["functions"]))]))
+    return int(
+        pytest.main(
+            arguments, plugins=[make_recorder(send, enter, set(request["functions"]), f"{here}/{request['extra']}")]
+        )
+    )
 
 
 def main() -> None:

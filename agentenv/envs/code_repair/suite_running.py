@@ -135,6 +135,7 @@ def _run(sandbox: Sandbox, task: RepairTask, suite: TestSuite, run: Run, generat
         "folder": FOLDER,
         "ini": "".join(("[pytest]\n", *(f"{name} = {value}\n" for name, value in suite.options.items()))),
         "functions": [*run.functions, *controls],
+        "extra": path,
         "source": suite.source,
         "plugins": suite.plugins,
         "env": {"PYTHONPATH": spec_of(task).env["PYTHONPATH"]},

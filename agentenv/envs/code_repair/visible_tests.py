@@ -24,7 +24,8 @@ _SAME = '''def same(found, expected, tolerance=0.0):
     if type(found) is not type(expected):
         return False
     if isinstance(expected, float):
-        return found == expected or math.isclose(found, expected, rel_tol=tolerance, abs_tol=tolerance)
+        near = max(tolerance, tolerance * max(abs(found), abs(expected)))
+        return found == expected or found != found != expected != expected or abs(found - expected) <= near
     if isinstance(expected, (list, tuple)):
         return len(found) == len(expected) and all(same(a, b, tolerance) for a, b in zip(found, expected))
     if isinstance(expected, dict):
@@ -56,7 +57,7 @@ def ran_none(output: str) -> bool:
 def write_visible_tests(setup: str, cases: Sequence[Case]) -> str:
     """Returns the visible cases as a `unittest` module, which compares as the hidden cases are compared."""
     named = sorted({case.raises.rpartition(".")[0] for case in cases if "." in case.raises})
-    lines = ["import math", "import unittest", "", *(f"import {name}" for name in named), *setup.split("\n")]
+    lines = ["import unittest", "", *(f"import {name}" for name in named), *setup.split("\n")]
     lines += ["", "", *_SAME.split("\n"), "", *_VISIBLE.split("\n")]
     for number, case in enumerate(cases, 1):
         *before, last = [ast.unparse(statement) for statement in ast.parse(case.call).body]

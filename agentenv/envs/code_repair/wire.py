@@ -305,6 +305,9 @@ class Graph:
         return self.objects[content]
 
     def _read_u(self, _: Any) -> Any:
+        if self._under_test is _NOTHING:
+            msg = "there is no function under test here"
+            raise ValueError(msg)
         return self._under_test
 
     def _read_h(self, content: Any) -> Any:
