@@ -10,7 +10,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +313,35 @@ def _threads(make: Make) -> None:
         _expect(not wrong, f"threads got each other's answers: {wrong[:3]}")
 
 
+def _blame(make: Make) -> None:
+    with closing(make()) as other:
+        isolated = "processes" in other.isolation.enforced  # where it is not, these would end the caller's processes
+        for command in ("kill -9 $$", *(("kill -9 -1", "kill -9 1", "kill -STOP -1") if isolated else ())):
+            box = make()
+            try:
+                box.write("kept", "before")
+                snapshot = box.snapshot()
+                with suppress(SandboxError):  # what it did may cost it its sandbox
+                    box.exec(command, timeout_s=3)
+                box = _back_at(box, snapshot, make)
+                found = box.exec("cat kept").stdout
+                _expect(found == "before", f"after {command!r} and restore, a file held {found!r}, not what it did")
+            finally:
+                box.close()
+            _expect(other.exec("echo on").stdout == "on\n", f"{command!r} in one sandbox harmed another")
+
+
+def _back_at(box: Sandbox, snapshot: Any, make: Make) -> Sandbox:
+    """Restores here, or, where the sandbox is lost, in another one."""
+    try:
+        box.restore(snapshot)
+    except SandboxError:
+        box.close()
+        box = make()
+        box.restore(snapshot)
+    return box
+
+
 def _leaks(make: Make) -> None:
     make().close()  # what the first one starts may stay
     gc.collect()
@@ -375,6 +404,7 @@ SANDBOX_CLAUSES: tuple[Clause[Make], ...] = (
     Clause("shell", "a shell keeps its state until it is closed, killed or undone", _shell),
     Clause("honest", "what cannot be done raises, and isolation gives a reason for what is missing", _honest),
     Clause("threads", "any thread may call any method", _threads),
+    Clause("blame", "a command that brings its sandbox down harms no other, and restore undoes it", _blame),
     Clause("leaks", "nothing is left after close: no process, no open file", _leaks),
 )
 """The laws that `check_sandbox` tries."""

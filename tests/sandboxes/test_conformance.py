@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from sandbox_backends import PLACES, marks, opener, skip_without
 
-from agentenv.errors import CheckError, WorkspaceError
+from agentenv.errors import CheckError, SandboxError, WorkspaceError
 from agentenv.protocols import Capabilities
 from agentenv.sandboxes import SandboxSpec
 from agentenv.sandboxes.opening import origin_of
@@ -175,6 +175,20 @@ class Threads(SubprocessSandbox):
             self._last = argv
             time.sleep(0.02)
             argv = self._last
+        return super().exec(argv, **kw)
+
+
+class Blame(SubprocessSandbox):
+    """All of them go down with one."""
+
+    down: list[str] = []
+
+    def exec(self, argv, **kw):
+        if "kill" in argv:
+            self.down.append(argv)
+        if self.down:
+            msg = "the keeper is gone"
+            raise SandboxError(msg)
         return super().exec(argv, **kw)
 
 
