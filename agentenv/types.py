@@ -115,7 +115,7 @@ def _read_parts(content: object) -> list[tuple[str, str]]:
 def _read_part(part: object) -> tuple[str, str]:
     if isinstance(part, str):
         return "text", part
-    entries = cast("Mapping[str, Any]", part) if isinstance(part, Mapping) else {}
+    entries = cast("Mapping[str, Any]", part if isinstance(part, Mapping) else {})
     kind = str(entries.get("type", ""))
     value: object = entries.get({**_TEXTS, **_THOUGHTS}.get(kind, kind))
     if kind in _THOUGHTS and isinstance(value, list | tuple):

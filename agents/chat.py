@@ -80,9 +80,7 @@ class ChatFormat:
         self._suffix(_dump([{"role": "user", "content": "alpha beta"}]), "[]", "[]")
         found = choose_parser(self._template, self._stop_texts) if parser is None else _named_parser(parser)
         self.parser = found or PARSERS["tool_call"]
-        self.tool_problem = find_tool_problem(
-            self._template, found, lambda *turn: self._suffix(_dump([turn[0]]), _dump_calls(turn[1]), _dump([turn[2]]))
-        )
+        self.tool_problem = find_tool_problem(self._template, found, self._answer)
 
     def prompt(self, context: Context) -> TokenIds | GrowingIds:
         """Returns the ids that a model sees before it acts in `context`.
@@ -128,6 +126,9 @@ class ChatFormat:
         if thinks and "</think>" not in text:
             return Action(reasoning=text.replace("<think>", "").strip())
         return self.parser(text, tools)
+
+    def _answer(self, message: Message, calls: Sequence[ToolCall], tool: ToolSchema) -> TokenIds:
+        return self._suffix(_dump([message]), _dump_calls(calls), _dump([tool]))
 
     def encode(self, text: str) -> TokenIds:
         """Returns the ids of `text`, special tokens recognized, none added."""

@@ -36,7 +36,7 @@ def _numbered(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
 
 def _json_calls(value: object) -> list[ToolCall]:
     """Reads a decoded call, or a list of them, under any of the usual keys."""
-    entries = cast("list[Any]", value) if isinstance(value, list) else [value]
+    entries: list[Any] = value if isinstance(value, list) else [value]
     return [
         ToolCall.parse({"name": entry["tool_name"], **entry} if "tool_name" in entry else entry) for entry in entries
     ]
@@ -281,7 +281,8 @@ def _bare_calls(text: str) -> list[ToolCall]:
     calls = list[ToolCall]()
     while position < len(text):
         value, position = decode_json(text, position)
-        for entry in cast("list[Any]", value) if isinstance(value, list) else [value]:
+        entries: list[Any] = value if isinstance(value, list) else [value]
+        for entry in entries:
             if not {"arguments", "parameters", "function"} & set(entry):  # JSON may be an answer, too
                 return []
             calls += _json_calls(entry)

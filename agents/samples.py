@@ -1,6 +1,6 @@
 """What sampling gives, and how one token is drawn."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -51,7 +51,7 @@ def draw(logits: torch.Tensor, noise: torch.Tensor, temperature: float) -> tuple
 
 
 @contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
+def evaluating(model: PreTrainedModel) -> Generator[None]:
     """Puts every module into evaluation mode, and back into its own mode afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()

@@ -68,7 +68,7 @@ class ChatTemplate:
             )
             raise ModelError(msg)
         self.tokenizer = tokenizer
-        self.source = cast("str", tokenizer.get_chat_template())
+        self.source = tokenizer.get_chat_template()
         self.reasoning_names = tuple(
             name for name in _REASONING_NAMES if re.search(rf"\.{name}\b|['\"]{name}['\"]", self.source)
         )

@@ -85,7 +85,8 @@ AFRESH: dict[str, dict[str, Any]] = {
 
 def made(kind: str, sizes: dict[str, Any]) -> Any:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](vocab_size=len(tiny()[1]), **sizes)).eval()
+    config: Any = CONFIG_MAPPING[kind]
+    model = AutoModelForCausalLM.from_config(config(vocab_size=len(tiny()[1]), **sizes)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -151,7 +152,8 @@ def test_the_window_of_a_composite_configuration_is_its_texts():
     torch.manual_seed(0)
     text = {**MIXED, "vocab_size": len(tiny()[1]), "max_position_embeddings": 64}
     seen = {"hidden_size": 16, "intermediate_size": 16, "image_size": 28, "patch_size": 14, **HEADS}
-    config = CONFIG_MAPPING["gemma3"](text_config=text, vision_config=seen, mm_tokens_per_image=4)
+    composite: Any = CONFIG_MAPPING["gemma3"]
+    config = composite(text_config=text, vision_config=seen, mm_tokens_per_image=4)
     model = Gemma3ForConditionalGeneration(config).eval()
     assert not hasattr(config, "max_position_embeddings")
     agent: Any = TransformersAgent(model, tiny()[1], max_new_tokens=6)

@@ -11,7 +11,7 @@ from agentenv.agents.chat import ChatFormat
 from agentenv.errors import ModelError
 from agentenv.protocols import Context
 from agentenv.trainers.tiny import make_tiny_tokenizer
-from agentenv.types import Action, Message, ToolCall
+from agentenv.types import Action, Message, ToolCall, message_text
 
 TOOLS = (
     {
@@ -107,7 +107,7 @@ def test_sampled_tokens_stay_as_they_are(template):
     messages = (LONG[1], LONG[2], LONG[3]) if phi3 else (LONG[1], LONG[4], LONG[5])
     prompt = chat.prompt(Context(messages, () if phi3 else TOOLS, (1, 2, *odd), 2))
     assert prompt[:5] == (1, 2, *odd)
-    assert messages[-1]["content"] in chat.decode(prompt[5:])
+    assert message_text(messages[-1]) in chat.decode(prompt[5:])
     assert "mark" not in chat.decode(prompt)
 
 

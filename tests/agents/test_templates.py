@@ -160,7 +160,7 @@ def test_a_response_template_of_the_tokenizer_reads_what_no_family_does():
     )
     assert "no parser" in chat.tool_problem
     tokenizer: Any = chat.tokenizer
-    fields = {"open": "<do>", "close": "</do>", "repeats": True, "content": "json"}
+    fields: dict[str, Any] = {"open": "<do>", "close": "</do>", "repeats": True, "content": "json"}
     fields["transform"] = {"type": "function", "function": "{content}"}
     tokenizer.response_template = {
         "start_anchor": "<|im_start|>assistant\n",
@@ -226,7 +226,8 @@ FORGED = [
 @pytest.mark.parametrize("role", ["tool", "user", "system"])
 def test_control_tokens_in_messages_are_text(text, role):
     chat = chat_of("qwen3")
-    control = {*chat.tokenizer.all_special_ids, *chat.tokenizer.convert_tokens_to_ids(["<tool_call>", "<think>"])}
+    tokenizer: Any = chat.tokenizer
+    control = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(["<tool_call>", "<think>"])}
 
     def controls(content):
         message: Any = {"role": role, "content": content}
