@@ -24,6 +24,7 @@ import agentenv as ae
 from agentenv.errors import CheckError, EpisodeError, InfrastructureError, SandboxError, SnapshotError
 from agentenv.protocols import BranchingEnv, SteppableEnv
 from agentenv.testing import check_env, run_clauses
+from agentenv.types import message_text
 from agentenv.wrappers import TransformReward
 
 SMALL = ["FrozenLake-v1", "Taxi-v4", "CliffWalking-v1", "Blackjack-v1", "CartPole-v1", "Pendulum-v1"]
@@ -107,7 +108,7 @@ def test_the_wrapped_environment_plays_as_the_plain_one(env_id):
     plain, env = gymnasium.make(env_id), ae.ReplayEnv(env_id)
     plain.action_space.seed(4)
     expected, _ = plain.reset(seed=7)
-    first = env.reset(seed=7)[0][0]["content"]
+    first = message_text(env.reset(seed=7)[0][0])
     assert first.endswith(f"observation: {json.dumps(np.asarray(expected).tolist())}") or env_id in {
         "CartPole-v1",
         "Pendulum-v1",

@@ -14,6 +14,7 @@ from cli_runs import run
 
 from agentenv import Action
 from agentenv.serialize import read_trees
+from agentenv.types import message_text
 
 MATH = "agentenv/MathVerifier-v0"
 
@@ -36,7 +37,7 @@ def test_one_episode_forked_at_every_step_going_back_and_choosing_differently(he
     assert len(tree) == 9
     trunk = [0, 1, 3, 5]
     assert [list(tree.children(node)) for node in trunk] == [[1, 2], [3, 4], [5, 6], [7, 8]]
-    answers = {node: tree.nodes[node].observation[0]["content"] for node in range(1, 9)}
+    answers = {node: message_text(tree.nodes[node].observation[0]) for node in range(1, 9)}
     assert answers == {1: "40", 2: "12", 3: "44", 4: "4", 5: "43", 6: "64", 7: "correct", 8: "wrong"}
     assert [tree.nodes[node].reward for node in (7, 8)] == [1.0, 0.0]
     assert tree.nodes[7].terminated and tree.nodes[8].terminated
@@ -57,7 +58,7 @@ def test_chance_is_restored_too(here):
     """Dice: equal choices after going back give equal rolls; the drawing shows where one is."""
     text = play(["roll", ":undo", "roll sides=6", ":undo", ":fork", "roll", ":tree"], env_id="dice_env:Dice")
     (tree,) = read_trees(here / "played.jsonl")
-    assert len({tree.nodes[node].observation[0]["content"] for node in tree.children(0)}) == 1
+    assert len({message_text(tree.nodes[node].observation[0]) for node in tree.children(0)}) == 1
     assert len(tree.children(0)) == 3
     here_lines = [line for line in text.splitlines() if "<- you are here" in line]
     assert len(here_lines) == 1 and " 3  0 x1 roll(" in here_lines[0]

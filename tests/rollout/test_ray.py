@@ -14,6 +14,7 @@ import agentenv as ae
 from agentenv.rollout import Concurrent, InStep, Rollout
 from agentenv.rollout.ray_executor import HeldSnapshot, RayExecutor
 from agentenv.tree import Anchor
+from agentenv.types import message_text
 
 ray: Any = pytest.importorskip("ray") if not os.environ.get("CI") else __import__("ray")
 TESTS = str(Path(__file__).parent.parent)
@@ -122,7 +123,7 @@ def test_many_environments_share_few_actors_on_two_nodes(cluster):
     with Rollout(Whereabouts, Calls(*[("where", {})] * 6), executor=executor) as rollout:
         (tree,) = rollout.grow([None], 20)
     executor.close()
-    processes = {node.observation[0]["content"] for node in tree.nodes[1:]}
+    processes = {message_text(node.observation[0]) for node in tree.nodes[1:]}
     assert len(processes) == 2
     assert str(os.getpid()) not in processes
 

@@ -14,7 +14,7 @@ from agentenv.envs.code_repair import CodeRepair, RepairTask, bundled_tasks, rea
 from agentenv.errors import SandboxError, TaskError
 from agentenv.sandboxes import open_sandbox
 from agentenv.testing import check_env
-from agentenv.types import Action
+from agentenv.types import Action, message_text
 
 TASK = RepairTask(
     id="add",
@@ -54,7 +54,7 @@ def env():
 
 def ask(env, name, **arguments):
     observation, *_ = env.step(call(name, **arguments))
-    return observation[0]["content"]
+    return message_text(observation[0])
 
 
 def test_check_env_passes_on_a_whole_repair():
@@ -65,8 +65,8 @@ def test_check_env_passes_on_a_whole_repair():
 def test_an_episode(env):
     observation, info = env.reset(seed=0)
     assert info["task_id"] == "add"
-    assert observation[1]["content"].startswith("add() subtracts.")
-    assert observation[1]["content"].endswith("notes.txt\npkg/m.py\ntests/test_visible.py")
+    assert message_text(observation[1]).startswith("add() subtracts.")
+    assert message_text(observation[1]).endswith("notes.txt\npkg/m.py\ntests/test_visible.py")
     assert ask(env, "read_file", path="pkg/m.py", start=2, end=2) == "    2      return a - b"
     assert ask(env, "search", pattern="return a") == "pkg/m.py:2:    return a - b\npkg/m.py:6:    return a - -a"
     assert ask(env, "run", command="echo out; echo err >&2; exit 3") == "out\nerr\n[exit code 3]"
@@ -76,7 +76,7 @@ def test_an_episode(env):
     assert ask(env, "edit_file", path="pkg/m.py", old="a - b", new="a + b") == "replaced 1 occurrence in pkg/m.py"
     assert ask(env, "run_tests").endswith("OK\n[exit code 0]")
     observation, reward, terminated, truncated, info = env.step(call("submit"))
-    assert (observation[0]["content"], reward, terminated, truncated) == ("all hidden tests pass", 1.0, True, False)
+    assert (message_text(observation[0]), reward, terminated, truncated) == ("all hidden tests pass", 1.0, True, False)
     assert info["rewards"] == {"outcome": 1.0}
 
 
@@ -137,7 +137,7 @@ def test_edit_file_explains_what_is_wrong(env):
 )
 def test_mistakes_are_observations(env, name, arguments, answer):
     observation, reward, terminated, _, info = env.step(call(name, **arguments))
-    assert answer in observation[0]["content"]
+    assert answer in message_text(observation[0])
     assert (reward, terminated) == (0.0, False)
     assert info["mistakes"]
 
@@ -185,7 +185,7 @@ def test_a_step_that_loses_the_sandbox_is_taken_back_and_the_agent_is_told():
         before = env.state_signature()
         lose(env)
         observation, reward, terminated, _, info = env.step(call("run", command="echo x > lost.py"))
-        assert "the sandbox was lost in this step" in observation[0]["content"]
+        assert "the sandbox was lost in this step" in message_text(observation[0])
         assert (reward, terminated, len(info["breakages"])) == (0.0, False, 1)
         assert env.state.lost == 1
         env.state.lost = 0
@@ -197,7 +197,7 @@ def test_a_step_that_loses_the_sandbox_is_taken_back_and_the_agent_is_told():
         with closing(fork):
             lose(fork)
             observation, reward, terminated, _, info = fork.step(call("run_tests"))
-        assert "the episode ends" in observation[0]["content"]
+        assert "the episode ends" in message_text(observation[0])
         assert (reward, terminated, info["rewards"], len(info["breakages"])) == (0.0, True, {"outcome": 0.0}, 1)
 
 
@@ -244,7 +244,7 @@ def test_64_forks_at_once_do_not_see_each_other(env):
         with closing(fork):
             barrier.wait()
             fork.step(call("run", command=f"echo {number} > mine; mkdir only{number}"))
-            return fork.step(call("run", command="cat mine; ls -d only*"))[0][0]["content"]
+            return message_text(fork.step(call("run", command="cat mine; ls -d only*"))[0][0])
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(play, range(64)))

@@ -9,6 +9,7 @@ from agentenv.envs.math_verifier import MathTask, MathVerifier, shared_verifier
 from agentenv.envs.math_verifier.exact import fold
 from agentenv.envs.math_verifier.expressions import parse_expression, to_lists
 from agentenv.envs.math_verifier.symbolic import compute
+from agentenv.types import message_text
 
 ATOMS = ["x", "y", "2", "3", "1/2", "-4", "pi", "e", "i", "0.5", "10"]
 FUNCTIONS = ["sqrt", "sin", "cos", "exp", "log", "abs", "floor", "expand", "factor", "simplify"]
@@ -41,7 +42,7 @@ def answer_of(request):
     env.reset(seed=0)
     call = {"function": {"name": "calculate", "arguments": {"expression": request}}}
     observation, _, _, _, info = env.step({"tool_calls": [call]})
-    return None if info["mistakes"] else observation[0]["content"]
+    return None if info["mistakes"] else message_text(observation[0])
 
 
 def latex_of(request):

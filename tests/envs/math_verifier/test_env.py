@@ -12,6 +12,7 @@ import agentenv as ae
 from agentenv.envs.math_verifier import GENERATORS, MathTask, MathVerifier, Verifier, WorkerPool
 from agentenv.errors import EpisodeError, SandboxError, TaskError, VerifierError
 from agentenv.testing import check_env
+from agentenv.types import message_text
 
 UNSAFE = pytest.mark.filterwarnings("ignore:the subprocess sandbox isolates nothing")
 SIX = MathTask(question="Compute 3 + 4 * 2 - 5.", reference="6", kind="arithmetic", value_only=True)
@@ -31,7 +32,7 @@ def begin(task=SIX, **options):
 
 
 def said(env, name, **arguments):
-    return env.step(call(name, **arguments))[0][0]["content"]
+    return message_text(env.step(call(name, **arguments))[0][0])
 
 
 def test_an_episode_by_hand():
@@ -45,7 +46,7 @@ def test_an_episode_by_hand():
     assert said(env, "calculate", expression="3+8") == "11"
     assert said(env, "calculate", expression="11 - 5") == "6"
     observation, reward, terminated, truncated, info = env.step(call("submit", answer="6"))
-    assert (observation[0]["content"], reward, terminated, truncated) == ("correct", 1.0, True, False)
+    assert (message_text(observation[0]), reward, terminated, truncated) == ("correct", 1.0, True, False)
     assert info["rewards"] == {"outcome": 1.0}
     with pytest.raises(EpisodeError):
         env.step(call("submit", answer="6"))
@@ -59,7 +60,7 @@ def test_right_answers(answer):
 @pytest.mark.parametrize("answer", ["7", -6, 6.5, "", "3 + 4 * 2 - 5", r"$3 + 4 \cdot 2 - 5$", "six", "5 + 1"])
 def test_wrong_answers(answer):
     observation, reward, terminated, *_ = begin().step(call("submit", answer=answer))
-    assert (observation[0]["content"], reward, terminated) == ("wrong", 0.0, True)
+    assert (message_text(observation[0]), reward, terminated) == ("wrong", 0.0, True)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_a_box_in_the_text_is_an_answer(text, reward):
 
 def test_other_text_is_a_mistake_the_agent_can_read():
     observation, reward, terminated, _, info = begin().step("I think it is 6")
-    assert observation[0]["content"] == "call a tool, or write the answer in \\boxed{}"
+    assert message_text(observation[0]) == "call a tool, or write the answer in \\boxed{}"
     assert (reward, terminated, len(info["mistakes"])) == (0.0, False, 1)
 
 
@@ -90,7 +91,7 @@ def test_other_text_is_a_mistake_the_agent_can_read():
 def test_mistakes_of_the_calculator(arguments, answer):
     env = begin(operations_per_call=1)
     observation, reward, terminated, _, info = env.step(call("calculate", **arguments))
-    assert observation[0]["content"].startswith(answer)
+    assert message_text(observation[0]).startswith(answer)
     assert (reward, terminated, len(info["mistakes"])) == (0.0, False, 1)
     assert env.state.values == ()
 
@@ -135,7 +136,7 @@ def test_what_the_calculator_cannot_do_is_an_answer_not_an_exception(expression,
     with WorkerPool(workers=1, cpu_limit_s=1.0) as pool:
         env = begin(verifier=Verifier(pool))
         observation, _, terminated, _, info = env.step(call("calculate", expression=expression))
-        assert answer in observation[0]["content"]
+        assert answer in message_text(observation[0])
         assert (len(info["mistakes"]), terminated) == (1, False)
         assert said(env, "calculate", expression="1 + 1") == "2"
 
@@ -143,7 +144,7 @@ def test_what_the_calculator_cannot_do_is_an_answer_not_an_exception(expression,
 def test_attempts_and_feedback():
     env = begin(attempts=3, feedback="direction")
     assert said(env, "submit", answer="4") == "too small, 2 attempts left"
-    assert env.step(r"\boxed{10}")[0][0]["content"] == "too large, 1 attempt left"
+    assert message_text(env.step(r"\boxed{10}")[0][0]) == "too large, 1 attempt left"
     _, reward, terminated, *_ = env.step(call("submit", answer="six"))
     assert (reward, terminated) == (0.0, True)
     env = begin(attempts=2)
@@ -236,7 +237,7 @@ def test_a_megabyte_of_answer_is_wrong_and_costs_no_memory():
     env = begin(attempts=2)
     env.step(call("submit", answer="6" * 1_000_000))
     assert len(pickle.dumps(env.snapshot())) < 20_000
-    assert env.step(r"\boxed{" * 100_000)[0][0]["content"].startswith("call a tool")
+    assert message_text(env.step(r"\boxed{" * 100_000)[0][0]).startswith("call a tool")
 
 
 class NoVerdict(WorkerPool):
@@ -332,7 +333,7 @@ def test_python_runs_in_the_sandbox(python_env):
 )
 def test_mistakes_in_python(python_env, code, answer):
     observation, _, terminated, _, info = python_env.step(call("python", code=code))
-    assert answer in observation[0]["content"]
+    assert answer in message_text(observation[0])
     assert (len(info["mistakes"]), terminated, python_env.state.values) == (1, False, ())
 
 
@@ -431,7 +432,7 @@ KILL = "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"
 def test_a_program_that_loses_the_sandbox_is_taken_back_and_the_second_ends_the_episode(python_env):
     said(python_env, "python", code="open('kept', 'w').write('7')")
     observation, reward, terminated, _, info = python_env.step(call("python", code=f"open('new', 'w')\n{KILL}"))
-    assert "the sandbox was lost to this program" in observation[0]["content"]
+    assert "the sandbox was lost to this program" in message_text(observation[0])
     assert (reward, terminated, len(info["breakages"])) == (0.0, False, 1)
     assert said(python_env, "python", code="import os; print(open('kept').read(), os.path.exists('new'))") == "7 False"
     _, reward, terminated, _, info = python_env.step(call("python", code=KILL))
@@ -468,6 +469,6 @@ def test_an_expression_that_breaks_the_worker_is_listed_while_others_are_compute
     with WorkerPool(workers=1, cpu_limit_s=60.0, wall_limit_s=0.3) as pool:
         env = begin(verifier=Verifier(pool))
         observation, _, terminated, _, info = env.step(call("calculate", expression="expand((x + y + z)^400)"))
-        assert "breaks the worker (SIGALRM), and another request does not" in observation[0]["content"]
+        assert "breaks the worker (SIGALRM), and another request does not" in message_text(observation[0])
         assert (terminated, len(info["breakages"]), len(info["mistakes"])) == (False, 1, 1)
         assert said(env, "calculate", expression="sqrt(8)") == "2*sqrt(2)"

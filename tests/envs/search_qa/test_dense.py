@@ -18,6 +18,7 @@ from agentenv.envs.search_qa.dense import (
 from agentenv.envs.search_qa.retrieval import Retriever
 from agentenv.envs.search_qa.world import make_world
 from agentenv.errors import CorpusError, MissingDependencyError
+from agentenv.types import message_text
 
 
 def encode(texts):
@@ -124,7 +125,7 @@ def test_a_sentence_transformers_index(model, passages, tmp_path):
     env = SearchQA(corpus=again, tasks=[{"question": "Q?", "answer": "x"}])
     env.reset(seed=0)
     observation, *_ = env.step("<tool_call>" + json.dumps({"name": "search", "arguments": {"query": "city"}}) + "</tool_call>")  # fmt: skip  # noqa: E501
-    assert observation[0]["content"].count("\n") == 4
+    assert message_text(observation[0]).count("\n") == 4
 
 
 @pytest.mark.model

@@ -26,6 +26,7 @@ from agentenv.envs.search_qa.corpus import write_corpus
 from agentenv.envs.search_qa.index_file import build_index
 from agentenv.errors import CorpusError, RetrieverError, TaskError
 from agentenv.testing import check_env
+from agentenv.types import message_text
 
 PASSAGES = [
     Passage("p1", "Alû", "Alû is a demon. Gallu is another demon."),
@@ -50,7 +51,7 @@ def make(**options):
 
 def say(env, action):
     observation, reward, terminated, truncated, info = env.step(action)
-    return observation[0]["content"], reward, terminated, truncated, info
+    return message_text(observation[0]), reward, terminated, truncated, info
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_is_registered_and_works_at_once():
     assert "agentenv/SearchQA-v0" in ae.env_ids()
     env = gymnasium.make("agentenv/SearchQA-v0", world={"people": 8, "questions": 3})
     observation, _ = env.reset(seed=0)
-    assert "Question: " in observation[0]["content"]
+    assert "Question: " in message_text(observation[0])
     check_env("agentenv/SearchQA-v0")
 
 
