@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from agentenv.arrays import TreeArrays
-from agentenv.credit import StepAdvantages
+from agentenv.credit import Allocator, StepAdvantages
 
 from .annotations import annotations_of
 from .command_line import blame, refuse
@@ -68,8 +68,8 @@ def weigh_alike(
     return functools.partial(cast("Callable[..., StepAdvantages]", estimator), weights=step_weights)
 
 
-def choose_allocator(name: str) -> None:
-    """Refuses the name of an allocator that there is not.
+def choose_allocator(name: str) -> Allocator:
+    """Returns the allocator of a name.
 
     Raises:
         typer.BadParameter: there is none; the message lists the names.
@@ -77,7 +77,7 @@ def choose_allocator(name: str) -> None:
     from agentenv.credit import make_allocator
 
     with blame("--allocator", ValueError):
-        make_allocator(name)
+        return make_allocator(name)
 
 
 def try_estimator(estimator: Callable[[TreeArrays], StepAdvantages], num_rollouts: int) -> None:

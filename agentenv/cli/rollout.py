@@ -2,7 +2,7 @@
 
 import difflib
 import itertools
-import time
+import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentenv.errors import TreeFileError
+
 from .command_line import blame, refuse
 
 if TYPE_CHECKING:
+    from agentenv.credit import Allocator
     from agentenv.protocols import Agent
     from agentenv.rollout import Rollout
     from agentenv.tree import EpisodeTree
@@ -39,9 +42,21 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     continuations: Annotated[
         int, typer.Option(metavar="K", min=0, help="Further episodes per tree, from snapshots in mid-episode.")
     ] = 0,
+    allocator: Annotated[
+        str, typer.Option(metavar="NAME", help="Where continuations start: even, random, trace or trace_unseen.")
+    ] = "even",
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed grows the same trees.")] = 0,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to write; by default trees.jsonl, or the next free name.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with --out FILE, where the same command was stopped.")
+    ] = False,
+    max_envs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Environments that are open at once.")
+    ] = None,
+    step_seconds: Annotated[
+        float | None, typer.Option(metavar="S", help="Give up an environment that takes longer for one step.")
     ] = None,
     temperature: Annotated[float, typer.Option(metavar="T", min=0, help="Of a model.")] = 1.0,
     max_action_tokens: Annotated[int, typer.Option(metavar="L", min=1, help="Of one action of a model.")] = 256,
@@ -54,6 +69,7 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     """Grow episode trees with an agent, and write them to a file.
 
     Each tree holds all episodes of one task. Continuations restore a snapshot in mid-episode and go on from there.
+    Every episode is written as it ends: after Ctrl-C or a crash, --resume plays what is missing, and nothing twice.
 
     Examples:
         agentenv rollout agentenv/MathVerifier-v0 --tasks 20 --continuations 4
@@ -61,24 +77,32 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
         agentenv rollout my_module:MyEnv --agent runs/demo/checkpoint-60 --out mine.jsonl
     """
     from agentenv.rollout import Rollout
-    from agentenv.serialize import write_trees
 
     from .console import open_console, print_fields, print_json, say_line
     from .env_choice import choose_env
+    from .estimators import choose_allocator
 
     choice = choose_env(env_id, option or ())
+    rule = choose_allocator(allocator)
     actor, given = _actor(choice, agent, tasks, seed, temperature, max_action_tokens)
-    path = out or _free_path()
-    with blame("--out", OSError, ValueError):
-        _check_replaceable(path)
-        write_trees(path, [])
-    began = time.monotonic()
-    with (
-        _progress(tasks * (rollouts + continuations)) as advance,
-        Rollout(choice.make, actor, keep_snapshots=continuations > 0, on_end=advance) as source,
-    ):
-        summary = summarize(_written(path, _grow(source, given, rollouts, continuations, seed)))
-    summary |= {"seconds": round(time.monotonic() - began, 1), "file": str(path)}
+    path = _path(out, resume=resume)
+    with _progress(tasks * (rollouts + continuations)) as advance:
+        with blame("--out", OSError, TreeFileError), blame("--step-seconds", ValueError):
+            source = Rollout(
+                choice.make,
+                actor,
+                keep_snapshots=continuations > 0,
+                max_envs=max_envs,
+                step_seconds=step_seconds,
+                record=path,
+                resume=resume,
+                on_end=advance,
+            )
+        with source, blame("--resume", TreeFileError), _how_to_go_on(path):
+            summary = summarize(_grow(source, given, rollouts, continuations, rule, seed), rollouts)
+    cost = source.ledger.cost
+    summary |= {"tokens sampled": cost.tokens_sampled, "tokens read": cost.tokens_read}
+    summary |= {"seconds": round(source.ledger.wall_seconds, 1), "file": str(path)}
     if as_json:
         print_json(summary)
         return
@@ -114,6 +138,32 @@ def _actor(
     return model, [None] * tasks
 
 
+def _path(out: Path | None, *, resume: bool) -> Path:
+    """Returns the file to write, which does not exist unless the run goes on with it."""
+    if resume:
+        if out is None:
+            refuse("--resume", "needs --out FILE, the file to go on with")
+        return out
+    path = out or _free_path()
+    with blame("--out", OSError, ValueError):
+        _check_replaceable(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+    return path
+
+
+@contextmanager
+def _how_to_go_on(path: Path) -> Generator[None]:
+    """Says after Ctrl-C that nothing is lost."""
+    from .console import open_console, say_line
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        say_line(open_console(stderr=True), f"\nstopped; what has ended is in {path}: go on with --resume --out {path}")
+        raise
+
+
 def _check_replaceable(path: Path) -> None:
     """Refuses to replace a file that is not one of ours."""
     from agentenv.serialize import FORMAT
@@ -146,12 +196,16 @@ def _progress(episodes: int) -> Generator[Callable[[], None]]:
 
 
 def _grow(
-    source: "Rollout", tasks: Sequence[Any], num_rollouts: int, num_continuations: int, seed: int
+    source: "Rollout",
+    tasks: Sequence[Any],
+    num_rollouts: int,
+    num_continuations: int,
+    allocator: "Allocator",
+    seed: int,
 ) -> "Iterator[EpisodeTree]":
     """Yields trees, a part of the tasks at a time: not more episodes at once than memory holds."""
     import numpy as np
 
-    from agentenv.credit.allocators import spread_evenly
     from agentenv.rollout import derive_seed
 
     size = max(1, _EPISODES_AT_ONCE // num_rollouts)
@@ -160,53 +214,45 @@ def _grow(
         trees = source.grow(tasks[start : start + size], num_rollouts)
         if num_continuations:
             rng = np.random.default_rng(source.seed)
-            source.extend(trees, spread_evenly(trees, num_continuations * len(trees), rng))
+            source.extend(trees, allocator(trees, num_continuations * len(trees), rng))
         yield from trees
 
 
-def _written(path: Path, trees: "Iterator[EpisodeTree]") -> "Iterator[EpisodeTree]":
-    """Writes every tree as it comes, and passes it on."""
-    from agentenv.serialize import write_trees
+def summarize(trees: "Iterable[EpisodeTree]", num_rollouts: int) -> dict[str, Any]:
+    """Counts what happened: `success` is the share of full episodes that succeeded, `solved` that of tasks.
 
-    for tree in trees:
-        write_trees(path, [tree], append=True)
-        yield tree
-
-
-def summarize(trees: "Iterable[EpisodeTree]") -> dict[str, Any]:
-    """Counts what happened: `success` is the share of episodes with a positive return, `solved` that of tasks.
-
-    Episodes that infrastructure broke are `failed`, and count nowhere else.
+    Continuations, which land where an allocator sends them, are reported apart. Attempts that infrastructure broke are
+    `failed`, and count nowhere else.
     """
-    returns: list[float] = []
-    steps: list[int] = []
-    count = {"trees": 0, "solved": 0, "truncated": 0, "failed": 0, "nodes": 0}
+    from agentenv.stats import EpisodeStats, episode_stats
+
+    stats, nodes, count, solved = EpisodeStats(), 0, 0, 0
     for tree in trees:
-        ends = [(tree.episode_return(leaf), leaf) for leaf in tree.leaves() if leaf]
-        valid = [(value, leaf) for value, leaf in ends if value is not None]
-        returns += [value for value, _ in valid]
-        steps += [len(tree.path(leaf)) - 1 for _, leaf in valid]
-        count["trees"] += 1
-        count["solved"] += any(value > 0 for value, _ in valid)
-        count["truncated"] += sum(tree.nodes[leaf].truncated for _, leaf in valid)
-        count["failed"] += len(ends) - len(valid)
-        count["nodes"] += len(tree)
-    episodes = len(returns)
-
-    def share(total: float, of: int) -> float | None:
-        return round(total / of, 4) if of else None
-
-    return {
-        "trees": count["trees"],
-        "episodes": episodes,
-        "success": share(sum(value > 0 for value in returns), episodes),
-        "solved": share(count["solved"], count["trees"]),
-        "mean return": share(sum(returns), episodes),
-        "mean steps": share(sum(steps), episodes),
-        "truncated": share(count["truncated"], episodes),
-        "failed": count["failed"],
-        "nodes": count["nodes"],
+        one = episode_stats([tree], num_rollouts=num_rollouts)
+        stats += one
+        count += 1
+        nodes += len(tree)
+        solved += one.everything.successes > 0
+    every = stats.everything
+    summary: dict[str, Any] = {
+        "trees": count,
+        "episodes": every.episodes,
+        "success": _share(stats.roots.success),
+        "solved": _share(solved / count) if every.episodes else None,
+        "mean return": _share(stats.roots.mean_return),
+        "mean steps": _share(every.mean_steps),
+        "truncated": _share(every.truncated_share),
+        "failed": every.failed + every.retries,
+        "nodes": nodes,
     }
+    if stats.continuations.episodes:
+        summary["continuations"] = stats.continuations.episodes
+        summary["success of continuations"] = _share(stats.continuations.success)
+    return summary
+
+
+def _share(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
 
 
 def _cell(value: Any) -> str:

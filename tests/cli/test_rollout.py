@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from cli_runs import run, run_json
+from cli_runs import one_line_error, run, run_json
 
 from agentenv.cli.env_choice import choose_env, sample_tasks
 from agentenv.errors import TaskError
@@ -25,7 +25,10 @@ def test_random_play_grows_trees_that_branch_in_mid_episode(here):
     assert (summary["trees"], summary["episodes"]) == (5, len(returns))
     assert summary["nodes"] == sum(map(len, trees))
     assert summary["failed"] == len(valid) - len(returns)
-    assert summary["success"] == pytest.approx(np.mean(np.array(returns) > 0), abs=1e-4)
+    full = [all(t.nodes[i].rollout < 3 for i in t.path(leaf)[1:]) for t, leaf, _ in valid]
+    of_full = [value for (*_, value), whole in zip(valid, full, strict=True) if whole and value is not None]
+    assert summary["success"] == pytest.approx(np.mean(np.array(of_full) > 0.5), abs=1e-4)
+    assert summary["continuations"] == len(returns) - len(of_full) == 10
     steps = [len(t.path(leaf)) - 1 for t, leaf, value in valid if value is not None]
     assert summary["mean steps"] == pytest.approx(np.mean(steps), abs=1e-4)
 
@@ -44,6 +47,30 @@ def test_the_same_seed_writes_the_same_trees_and_another_seed_others(here):
         assert run("rollout", "dice_env:Dice", *words).exit_code == 0
     a, b, c = ([list(tree.nodes) for tree in read_trees(here / name)] for name in "abc")
     assert a == b != c, "but for what the steps cost"
+
+
+@pytest.mark.parametrize("allocator", ["even", "random", "trace"])
+def test_a_run_that_was_cut_goes_on_where_it_was(here, allocator):
+    words = ("rollout", "dice_env:Dice", "--tasks", 3, "--rollouts", 4, "--continuations", 3, "--allocator", allocator)
+    whole = run_json(*words, "--out", "whole.jsonl")
+    content = (here / "whole.jsonl").read_bytes()
+    (here / "cut.jsonl").write_bytes(content[: len(content) * 2 // 3])
+    resumed = run_json(*words, "--out", "cut.jsonl", "--resume")
+    changing = ("seconds", "file", "tokens sampled", "tokens read")
+    assert {k: v for k, v in resumed.items() if k not in changing} == {
+        k: v for k, v in whole.items() if k not in changing
+    }
+    first, second = ([list(tree.nodes) for tree in read_trees(here / name)] for name in ("whole.jsonl", "cut.jsonl"))
+    assert first == second
+
+
+def test_wrong_ways_to_go_on_are_named(here):
+    assert "needs --out FILE" in one_line_error(run("rollout", "dice_env:Dice", "--resume"))
+    run("rollout", "dice_env:Dice", "--tasks", 2, "--out", "t.jsonl")
+    other = one_line_error(run("rollout", "dice_env:Dice", "--tasks", 2, "--seed", 5, "--out", "t.jsonl", "--resume"))
+    assert "was grown from another task or seed" in other
+    assert "'--allocator'" in one_line_error(run("rollout", "dice_env:Dice", "--allocator", "nowhere"))
+    assert "'--step-seconds'" in one_line_error(run("rollout", "dice_env:Dice", "--step-seconds", -1))
 
 
 def test_without_out_no_file_is_overwritten_and_the_next_command_is_named(here):
