@@ -14,7 +14,8 @@
     |-- MissingDependencyError (ImportError)   an optional package is needed here
     `-- InfrastructureError (RuntimeError) not the agent's fault: never turned into a reward
         |-- SandboxError
-        |   `-- SandboxTimeout (TimeoutError)
+        |   `-- SandboxLost                the guest ended while it served a request; `restore` brings the sandbox back
+        |       `-- SandboxTimeout (TimeoutError)
         |-- VerifierError
         |-- RetrieverError (ConnectionError)
         `-- AgentError                     the model or its server broke
@@ -37,6 +38,7 @@ __all__ = [
     "ModelError",
     "RetrieverError",
     "SandboxError",
+    "SandboxLost",
     "SandboxTimeout",
     "SnapshotError",
     "TaskError",
@@ -105,7 +107,14 @@ class SandboxError(InfrastructureError):
     """A sandbox died or refused to work."""
 
 
-class SandboxTimeout(SandboxError, TimeoutError):
+class SandboxLost(SandboxError):
+    """A sandbox ended, or stopped answering, while it served a command or another request.
+
+    What a command did may be the reason. `restore` to an earlier snapshot makes the same sandbox usable again.
+    """
+
+
+class SandboxTimeout(SandboxLost, TimeoutError):
     """A sandbox did not answer in time."""
 
 

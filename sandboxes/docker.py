@@ -23,9 +23,10 @@ from .base_files import empty_archive
 from .cgroups import owner_tag
 from .engines import LABEL, Engine, engine_at
 from .guest.gvisor_init import HOST_MEMORY, host_threads
-from .guest.wire import Closed, Late, Wire
+from .guest.wire import Closed, Failed, Late, Wire
 from .guest_process import BOOT, packed_guest
-from .guest_sandbox import GuestSandbox, settings_of
+from .guest_sandbox import GuestSandbox
+from .guest_settings import archive_limit, settings_of
 from .layers import archives
 from .once import finalize_here
 from .probing import NO_PROCESSES, probe_by_doing
@@ -51,6 +52,8 @@ class _StreamWire(Wire):
         complaints: the beginning of what the guest wrote to its standard error, which is where it says why it ended.
     """
 
+    takes_fds = False
+
     def __init__(self, link: Any) -> None:
         inner = getattr(link, "_sock", link)
         self._link: socket.socket = inner
@@ -60,23 +63,34 @@ class _StreamWire(Wire):
         super().__init__(inner.fileno(), inner.fileno())
 
     @override
-    def read_some(self, size: int) -> bytes:
+    def read_some(self, size: int, deadline: float | None) -> bytes:
         while not self._left:
-            head = self._exactly(8)
+            head = self._exactly(8, deadline)
             if len(head) < 8:
                 return b""
             size_of_frame = int.from_bytes(head[4:], "big")
             if head[0] == _STDERR:
-                self.complaints = (self.complaints + self._exactly(size_of_frame))[:_COMPLAINTS]
+                self._listen(size_of_frame, deadline)
             else:
                 self._left = size_of_frame
-        part = self._link.recv(min(size, self._left))
+        part = self._exactly(min(size, self._left), deadline)
         self._left -= len(part)
         return part
 
-    def _exactly(self, size: int) -> bytes:
+    def _listen(self, size: int, deadline: float | None) -> None:
+        """Keeps the beginning of a complaint, however long it is."""
+        while size > 0 and (part := self._exactly(min(size, _CHUNK), deadline)):
+            self.complaints = (self.complaints + part)[:_COMPLAINTS]
+            size -= len(part)
+
+    def _exactly(self, size: int, deadline: float | None) -> bytes:
+        """Reads so many bytes before the deadline, fewer at the end: the sender may stop anywhere."""
         parts = bytearray()
-        while len(parts) < size and (part := self._link.recv(size - len(parts))):
+        while len(parts) < size:
+            self.wait(deadline)
+            part = self._link.recv(size - len(parts))
+            if not part:
+                break
             parts += part
         return bytes(parts)
 
@@ -113,13 +127,22 @@ class DockerSandbox(GuestSandbox):
         self._base_bytes = bytes_of_base(origin) if base_bytes is None else base_bytes
         self._container = ""
         self._engine: Engine = engine_at(spec.engine)
+        self._begin(origin)
+
+    @property
+    @override
+    def _archive_limit(self) -> int:
+        return archive_limit(self.spec, self._base_bytes)
+
+    @override
+    def _begin(self, origin: WorkspaceSnapshot) -> None:
         from docker.errors import APIError, DockerException, ImageNotFound
 
         try:
             self._start()
             self._put(origin)
         except ImageNotFound as error:
-            msg = f"the engine has no image {spec.image!r}: docker pull {spec.image}"
+            msg = f"the engine has no image {self.spec.image!r}: docker pull {self.spec.image}"
             raise SandboxError(msg) from error
         except (APIError, DockerException) as error:
             self._remove()
@@ -154,8 +177,8 @@ class DockerSandbox(GuestSandbox):
         try:
             api.start(self._container)
             wire.write(packed_guest("gvisor_init" if self._has_own_kernel else "docker_init", settings))
-            wire.receive(_START_S)
-        except (Closed, Late) as error:
+            wire.receive(_START_S, limit=0)
+        except (Closed, Failed, Late) as error:
             wire.close()
             why = wire.complaints.decode(errors="replace").strip() or str(error)
             msg = f"no guest answered in a container of {image!r}; the image needs python3: {why}"

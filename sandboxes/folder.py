@@ -17,7 +17,8 @@ from .guest.content import TreeFault
 from .guest.place import remove
 from .guest.wire import Closed, Late, Wire
 from .guest_process import start_guest
-from .guest_sandbox import GuestSandbox, settings_of
+from .guest_sandbox import GuestSandbox
+from .guest_settings import settings_of
 from .once import finalize_here
 from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
@@ -41,6 +42,10 @@ class FolderSandbox(GuestSandbox):
 
     def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot) -> None:
         super().__init__(spec, origin)
+        self._begin(origin)
+
+    @override
+    def _begin(self, origin: WorkspaceSnapshot) -> None:
         sweep_folders()
         self._folder = new_folder()
         self._guest: subprocess.Popen[bytes] | None = None
@@ -48,7 +53,7 @@ class FolderSandbox(GuestSandbox):
             self._start()
             self._put(origin)
         except BaseException:
-            self.close()
+            self._release()
             _remove(self._folder)
             raise
 

@@ -3,14 +3,13 @@
 import contextlib
 import errno
 import io
-import json
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
-from agentenv.errors import SandboxError, SandboxTimeout, SnapshotError, WorkspaceError
+from agentenv.errors import SandboxError, SandboxLost, SandboxTimeout, SnapshotError, WorkspaceError
 from agentenv.protocols import Capabilities, ExecResult, FileChange
 
 from .arguments import (
@@ -25,30 +24,20 @@ from .arguments import (
 )
 from .base_files import archive_of_files
 from .guest.content import expand
-from .guest.trees import Entry, read_entries
-from .guest.wire import Closed, Late, Wire
-from .layers import archives, flatten
+from .guest.trees import Entry, parse_entries, read_entries
+from .guest.wire import ANY_SIZE, Closed, Failed, Late, Wire
+from .guest_settings import LISTS
+from .guest_shell import GuestShell
+from .layers import archives, check_archive, flatten
+from .replies import check_reply, result_of, sent_by_guest
 from .snapshots import ProcessSnapshot, WorkspaceSnapshot, compare
 from .spec import SandboxSpec
 
-__all__ = ["BASE_ENV", "GuestSandbox", "GuestShell", "settings_of"]
+__all__ = ["GuestSandbox"]
 
-BASE_ENV = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "HOME": "/tmp",
-    "TMPDIR": "/tmp",
-    "LANG": "C.UTF-8",
-}
 _CLOSED = "it is closed"
 _GRACE_S = 30.0
 _REQUEST_S = 120.0
-
-
-def settings_of(spec: SandboxSpec, *, workspace: str = "/workspace", tmp: str = "/tmp") -> dict[str, Any]:
-    """Returns what the guest has to know."""
-    limits = {name: getattr(spec.limits, name) for name in spec.limits.__slots__}
-    env = {**BASE_ENV, "HOME": tmp, "TMPDIR": tmp, **spec.env}
-    return {"workspace": workspace, "tmp": tmp, "limits": limits, "env": env}
 
 
 class GuestSandbox:
@@ -72,6 +61,7 @@ class GuestSandbox:
         self._shell: GuestShell | None = None
         self._shell_was_open = False
         self._broken = ""
+        self._ended = False
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
     # ------------------------------------------------------------------ what back ends provide
@@ -80,6 +70,15 @@ class GuestSandbox:
     def isolation(self) -> Capabilities:
         """What is really enforced."""
         raise TypeError
+
+    @property
+    def _archive_limit(self) -> int:
+        """Bytes that an archive of the files may have."""
+        return ANY_SIZE
+
+    def _begin(self, origin: WorkspaceSnapshot) -> None:
+        """Starts a guest at a state: the first, or the next where that is lost. Frees all that it made if it fails."""
+        raise TypeError(origin)
 
     def _open(self, origin: WorkspaceSnapshot) -> Self:
         """Opens another sandbox of the same spec at `origin`."""
@@ -253,8 +252,12 @@ class GuestSandbox:
         """
         head = {"op": "export", "allow": checked_patterns(allow), "limit": self.spec.limits.transfer}
         stream = io.BytesIO(self._ask(head)[1])
-        entries = read_entries(stream.read)
-        return {entry.path.partition("/")[2]: expand(stream.read, entry.size) for entry in entries}
+        with self._reading(), sent_by_guest():
+            entries = read_entries(stream.read, whole=False)
+            if sum(entry.size for entry in entries) > self.spec.limits.transfer:
+                msg = "they are more than was asked for"
+                raise ValueError(msg)
+            return {entry.path.partition("/")[2]: expand(stream.read, entry.size) for entry in entries}
 
     def changes(self, since: WorkspaceSnapshot | None = None) -> list[FileChange]:
         """Returns what differs in the workspace from a snapshot, or from the state at opening; sorted by path."""
@@ -263,8 +266,9 @@ class GuestSandbox:
             return compare(old.entries, self._entries())
 
     def _entries(self) -> dict[str, Entry]:
-        raw = json.loads(self._ask({"op": "scan"})[1])
-        return {fields[0]: Entry(*fields) for fields in raw}
+        text = self._ask({"op": "scan"})[1]
+        with self._reading(), sent_by_guest():
+            return {entry.path: entry for entry in parse_entries(text)}
 
     # ------------------------------------------------------------------ states
 
@@ -285,13 +289,28 @@ class GuestSandbox:
     def restore(self, snapshot: WorkspaceSnapshot, /) -> None:
         """Goes back to a snapshot of any sandbox; what runs ends, an open shell too. `shell` tells what may run then.
 
+        A sandbox that was lost is replaced by a new one in that state, and so is one in which something that a command
+        left prevents it.
+
         Raises:
             SnapshotError: not a snapshot of a workspace, or one with processes that this sandbox cannot take over.
         """
         with self._lock:
-            self._require_open()
-            self._put(self._require_usable(snapshot))
+            if self._ended:
+                raise SandboxError(self._why_broken())
+            self._put_or_begin(self._require_usable(snapshot))
             self._find_shell(snapshot)
+
+    def _put_or_begin(self, snapshot: WorkspaceSnapshot) -> None:
+        if self._wire is not None:
+            try:
+                self._put(snapshot)
+            except SandboxError as error:
+                self._break(f"it could not be restored: {error}")
+            else:
+                return
+        self._begin(snapshot)
+        self._broken = ""
 
     def fork(self, n: int, *, processes: bool = False) -> list[Self]:
         """Returns `n` independent sandboxes in this state; this one goes on. Costs one snapshot and `n` openings.
@@ -324,15 +343,19 @@ class GuestSandbox:
     def close(self) -> None:
         """Ends everything in it and frees it. May be called twice; snapshots stay valid."""
         with self._lock:
-            wire, self._wire = self._wire, None
-            self._forget_shell()
+            self._ended = True
             self._broken = self._broken or _CLOSED
-            if self._finalizer is not None:
-                self._finalizer.detach()
-                self._finalizer = None
-            if wire is not None:
-                wire.close()
-                self._free()
+            self._release()
+
+    def _release(self) -> None:
+        wire, self._wire = self._wire, None
+        self._forget_shell()
+        if self._finalizer is not None:
+            self._finalizer.detach()
+            self._finalizer = None
+        if wire is not None:
+            wire.close()
+            self._free()
 
     def __enter__(self) -> Self:
         return self
@@ -374,18 +397,7 @@ class GuestSandbox:
 
     def _run(self, request: dict[str, Any], body: bytes, timeout_s: float) -> tuple[ExecResult, dict[str, Any]]:
         reply, output = self._ask(request, body, timeout_s + _GRACE_S)
-        split = reply["split"]
-        result = ExecResult(
-            exit_code=reply["exit_code"],
-            stdout=output[:split].decode(errors="replace"),
-            stderr=output[split:].decode(errors="replace"),
-            duration_s=reply["duration_s"],
-            timed_out=reply["timed_out"],
-            truncated=reply["truncated"],
-            oom=reply["oom"],
-            killed=reply["killed"],
-        )
-        return result, reply
+        return result_of(reply, output), reply
 
     def _ask(
         self,
@@ -398,22 +410,46 @@ class GuestSandbox:
         with self._lock:
             wire = self._require_open()
             try:
-                wire.send(head, body, fds)
-                reply, content = wire.receive(timeout_s)
-            except Closed as error:
-                self._break(f"its guest died: {error}")
-                raise SandboxError(self._why_broken()) from error
+                with self._reading():
+                    wire.send(head, body, fds)
+                    reply, content = wire.receive(timeout_s, self._most_for(head["op"]))
+                    check_reply(head["op"], reply, content)
             except Late as error:
                 self._break(f"its guest did not answer {head['op']!r} within {timeout_s:g} s")
                 raise SandboxTimeout(self._why_broken()) from error
+            except Failed as error:
+                msg = f"{head['op']!r} failed half way: {error}"
+                raise SandboxError(msg) from error
+            except SandboxLost:
+                raise
             except BaseException:
                 self._break(f"{head['op']!r} was interrupted")
                 raise
+            if reply.get("fault") == "lost":
+                self._break(reply["message"])
+                raise SandboxLost(self._why_broken())
         if reply.get("fault") == "file":
             raise WorkspaceError(reply["errno"] or errno.EIO, reply["message"])
         if "fault" in reply:
             raise SandboxError(reply["message"])
         return reply, content
+
+    def _most_for(self, op: str) -> int:
+        """Returns how many bytes an answer may have."""
+        limits = self.spec.limits
+        if op in {"pack", "hold"}:
+            return self._archive_limit
+        most = {"exec": 2 * limits.output, "shell_run": 2 * limits.output, "read": limits.transfer, "scan": LISTS}
+        return limits.transfer + LISTS if op == "export" else most.get(op, 0)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Generator[None]:
+        """Turns what a guest that is gone, or sends nonsense, causes into `SandboxLost`."""
+        try:
+            yield
+        except Closed as error:
+            self._break(f"its guest died: {error}")
+            raise SandboxLost(self._why_broken()) from error
 
     def _require_usable(self, value: object) -> WorkspaceSnapshot:
         snapshot = _require_snapshot(value)
@@ -424,7 +460,7 @@ class GuestSandbox:
     def _break(self, why: str) -> None:
         self._broken = why
         with contextlib.suppress(SandboxError, OSError):
-            self.close()
+            self._release()
 
     def _require_open(self) -> Wire:
         if self._wire is None:
@@ -435,59 +471,13 @@ class GuestSandbox:
         return f"this {type(self).__name__} cannot be used: {self._broken or 'it was never opened'}"
 
     def _kept(self, archive: bytes) -> WorkspaceSnapshot:
-        return WorkspaceSnapshot((archives.add(archive),))
+        with self._reading(), sent_by_guest():
+            if self.spec.image is not None:  # any program may have written it
+                check_archive(archive)
+            return WorkspaceSnapshot((archives.add(archive),))
 
     def _flat(self, snapshot: WorkspaceSnapshot) -> bytes:
         return flatten(snapshot.layers)
-
-
-class GuestShell:
-    """A bash that stays, see `GuestSandbox.shell`.
-
-    Args:
-        run: runs a command; returns its result and whether the shell is still there.
-        end: ends the shell.
-
-    Attributes:
-        alive: whether it can run another command.
-    """
-
-    def __init__(self, run: Callable[[str, float | None], tuple[ExecResult, bool]], end: Callable[[], None]) -> None:
-        self._run = run
-        self._end = end
-        self._lock = threading.Lock()
-        self.alive = True
-
-    def run(self, command: str, *, timeout_s: float | None = None) -> ExecResult:
-        """Runs a command and waits for it.
-
-        When the deadline passes, memory runs over or the command ends the shell, all that the shell started is killed
-        and the shell is over.
-
-        Raises:
-            SandboxError: the shell is over, or the sandbox is closed or was restored.
-        """
-        with self._lock:
-            if not self.alive:
-                msg = "this shell has ended: open another with sandbox.shell()"
-                raise SandboxError(msg)
-            result, self.alive = self._run(command, timeout_s)
-            return result
-
-    def close(self) -> None:
-        """Ends the shell and all it started. May be called twice."""
-        with self._lock:
-            alive, self.alive = self.alive, False
-            if alive:
-                self._end()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _require_snapshot(value: object) -> WorkspaceSnapshot:

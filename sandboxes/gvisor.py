@@ -25,7 +25,8 @@ from .guest.gvisor_init import HOST_MEMORY, host_threads
 from .guest.root import ROOT
 from .guest.wire import Closed, Late
 from .guest_process import BOOT, packed_guest
-from .guest_sandbox import GuestSandbox, settings_of
+from .guest_sandbox import GuestSandbox
+from .guest_settings import archive_limit, settings_of
 from .gvisor_host import Image, Running, gvisor_host_for
 from .layers import archives
 from .once import finalize_here
@@ -93,12 +94,25 @@ class GvisorSandbox(GuestSandbox):
         if isinstance(origin, ProcessSnapshot):
             self._go_on(origin, launched)
             self._find_shell(origin)
+        else:
+            self._begin(origin, launched)
+
+    @property
+    @override
+    def _archive_limit(self) -> int:
+        return archive_limit(self.spec, self._base_bytes)
+
+    @override
+    def _begin(self, origin: WorkspaceSnapshot, launched: "_Resources | None" = None) -> None:
+        self._host = gvisor_host_for(self.spec.readonly)
+        if isinstance(origin, ProcessSnapshot):
+            self._go_on(origin, launched)
             return
         self._adopt(launched or self._launch(None), fresh=True)
         try:
             self._put(origin)
         except BaseException:
-            self.close()
+            self._release()
             raise
 
     def _launch(self, image: Image | None) -> "_Resources":

@@ -17,7 +17,17 @@ from typing import IO, Protocol
 from .guest.content import TreeFault, take_stored
 from .guest.trees import Entry, assemble, inside, read_entries
 
-__all__ = ["Archives", "Layer", "StoredLayer", "archives", "digest_entries", "flatten", "in_order", "merge_entries"]
+__all__ = [
+    "Archives",
+    "Layer",
+    "StoredLayer",
+    "archives",
+    "check_archive",
+    "digest_entries",
+    "flatten",
+    "in_order",
+    "merge_entries",
+]
 
 
 class Layer(Protocol):
@@ -65,10 +75,23 @@ def _with_digests(archive: bytes) -> Iterable[Entry]:
             yield entry
             continue
         if entry.value:  # another name of a file that came before
+            if entry.value not in digests:
+                msg = f"{entry.path!r:.300} is another name of a file that is not there"
+                raise TreeFault(msg)
             digest = digests[entry.value]
         else:
             digest = digests[entry.path] = hashlib.sha256(take_stored(stream.read, entry.size)).hexdigest()
         yield entry._replace(value=digest)
+
+
+def check_archive(archive: bytes) -> None:
+    """Reads all of an archive that may be anything.
+
+    Raises:
+        TreeFault: it is none, or cut short.
+    """
+    for _ in _with_digests(archive):
+        pass
 
 
 class Archives:

@@ -22,7 +22,8 @@ from .base_files import empty_archive
 from .cgroups import Cgroup, find_controllers
 from .guest.trees import Entry
 from .guest.wire import Closed, Late, Wire
-from .guest_sandbox import GuestSandbox, settings_of
+from .guest_sandbox import GuestSandbox
+from .guest_settings import settings_of
 from .layers import archives
 from .namespace_host import HeldLayer, Host, namespace_host_for, wait_for_end
 from .once import finalize_here
@@ -76,7 +77,11 @@ class NamespaceSandbox(GuestSandbox):
 
     def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot) -> None:
         super().__init__(spec, origin)
-        self._host = namespace_host_for(spec.readonly)
+        self._begin(origin)
+
+    @override
+    def _begin(self, origin: WorkspaceSnapshot) -> None:
+        self._host = namespace_host_for(self.spec.readonly)
         self._held = _Resources(self._host)
         self._finalizer = finalize_here(self, self._held.free)
         self._oom_kills = 0

@@ -18,7 +18,7 @@ from agentenv.errors import SandboxError
 
 from .cgroups import sweep_cgroups
 from .guest.trees import Entry
-from .guest.wire import Closed, Late, Wire
+from .guest.wire import Closed, Failed, Late, Lost, Wire
 from .guest_process import start_guest
 from .layers import Layer, StoredLayer, archives
 from .once import Helpers
@@ -28,6 +28,20 @@ __all__ = ["HeldLayer", "Host", "namespace_host_for"]
 _START_S = 30.0
 _REQUEST_S = 300.0
 _SHARE = 4
+
+
+class _LostOnTheWay(SandboxError):
+    """A request or its answer lost the descriptors that belonged to it; the helper works as before.
+
+    Attributes:
+        unheard: whether it was the request.
+        made: the layer that an answer told of.
+    """
+
+    def __init__(self, why: str, *, made: int | None = None) -> None:
+        super().__init__(f"the helper of namespace sandboxes and this process cannot pass descriptors: {why}")
+        self.unheard = made is None
+        self.made = [] if made is None else [made]
 
 
 class Host:
@@ -94,7 +108,12 @@ class Host:
             SandboxError: it refused, or is gone.
         """
         with self._lock:
-            reply, body = self._exchange(self._wire, {**head, "drop": self._take_dropped()}, fds)
+            numbers = self._take_dropped()
+            try:
+                reply, body = self._exchange(self._wire, {**head, "drop": numbers}, fds)
+            except _LostOnTheWay as lost:
+                self._dropped.extend(numbers if lost.unheard else lost.made)
+                raise
         self._drop_queued()
         return reply, body
 
@@ -108,13 +127,17 @@ class Host:
         try:
             wire.send(head, b"", fds)
             reply, body = wire.receive(_REQUEST_S)
-        except (Closed, Late) as error:
+        except Lost as error:
+            raise _LostOnTheWay(str(error), made=error.head.get("upper")) from error
+        except (Closed, Failed, Late) as error:
             self.close()
             msg = f"the helper of namespace sandboxes is gone: {error}"
             raise SandboxError(msg) from error
         except BaseException:
             self.close()  # an interrupted exchange would confuse the next one
             raise
+        if reply.get("fault") == "lost":
+            raise _LostOnTheWay(reply["message"])
         if "fault" in reply:
             msg = f"the helper of namespace sandboxes refused: {reply['message']}"
             raise SandboxError(msg)

@@ -18,7 +18,7 @@ from . import linux
 from .launch import forbid_imports
 from .root import STAGE, build_root, seal_root
 from .serve import close_on_exec
-from .wire import Closed, Wire, reason_of
+from .wire import Closed, Lost, Wire, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,10 +54,17 @@ class GvisorHelper:
             ready = dict(poller.poll())
             if parent in ready:
                 return
+            fds: list[int] = []
+            given: list[int] = []
             try:
                 head, body = self._wire.receive()
-                fds: list[int] = head.pop("fds")
+                fds = head.pop("fds")
                 reply, given = self._answer(head, body, fds)
+            except Closed:
+                return
+            except Lost as error:
+                reply = {"fault": "lost", "message": str(error)}
+            try:
                 self._wire.send(reply, b"", given)
             except Closed:
                 return

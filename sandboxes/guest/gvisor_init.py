@@ -12,6 +12,8 @@ from .serve import Guest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .serve import Reply
+
 __all__ = ["HOST_MEMORY", "GvisorGuest", "GvisorPolicy", "host_threads", "main"]
 
 HOST_MEMORY = 640 << 20
@@ -79,7 +81,7 @@ def _kilobytes(path: str, name: str) -> int:
 class GvisorGuest(Guest):
     """A guest of which images are taken, and which goes on in each of them."""
 
-    def do_hold(self, body: bytes) -> tuple[dict[str, Any], bytes]:
+    def do_hold(self, body: bytes) -> Reply:
         """Stops what runs until `continue`; returns an archive of the files, and how much memory an image takes."""
         live = self.do_stop(b"")[0]["live"]
         total, free = (_kilobytes("/proc/meminfo", name) for name in ("MemTotal:", "MemFree:"))

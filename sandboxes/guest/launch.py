@@ -11,14 +11,14 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from .wire import Closed, Wire, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Command", "Launcher", "PrepareFault", "check_prepared", "forbid_imports"]
+__all__ = ["Command", "Launcher", "PrepareFault", "Started", "check_prepared", "forbid_imports"]
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 _HIGH = 100  # above the numbers that a command's pipes take
@@ -72,22 +72,33 @@ def forbid_imports() -> None:
     sys.meta_path[:] = [_NoImports()]  # pyright: ignore[reportArgumentType]  it never returns
 
 
-class _Ready(NamedTuple):
-    """A process that waits for what it shall become.
+class Started(NamedTuple):
+    """A command that was started, or a process that waits for the command that it shall become.
 
     Attributes:
         pid: its number.
-        wire: to it; it ends when this is closed.
-        faults: a pipe that has a message when it could not be prepared.
+        wire: to it, while it waits; it ends when this is closed.
+        faults: a pipe that has a message when it could not be started, for `check_prepared`.
+        stdin: a file in memory that it reads, unless it is to read nothing.
+        out: a pipe that it writes to.
+        err: likewise.
     """
 
     pid: int
     wire: Wire
     faults: int
+    stdin: int
+    out: int
+    err: int
+
+    def close(self) -> None:
+        """Closes what leads to its output."""
+        os.close(self.out)
+        os.close(self.err)
 
 
 class Launcher:
-    """Starts commands.
+    """Starts commands. What they read and write is made before they are forked: nothing has to be sent to them.
 
     Args:
         prepare: called in the child before the program starts; gives up every privilege.
@@ -95,45 +106,88 @@ class Launcher:
 
     def __init__(self, prepare: Callable[[], None]) -> None:
         self._prepare = prepare
-        self._ready: _Ready | None = None
+        self._ready: Started | None = None
 
     def refill(self) -> None:
         """Makes a process ready, unless one is."""
         if self._ready is None:
-            self._ready = _fork(self._prepare)
+            self._ready = self._fork_with_pipes()
 
-    def start(self, command: Command, fds: Sequence[int]) -> tuple[int, int]:
-        """Starts a command; returns its pid, and a pipe for `check_prepared`.
+    def start(self, command: Command) -> Started:
+        """Starts a command.
 
         A program that cannot be executed ends with 126 or 127 and a message, as in a shell.
-
-        Args:
-            command: what to run.
-            fds: what becomes its descriptors 0, 1, 2, ...
         """
-        job = {"argv": list(command.argv), "cwd": command.cwd, "env": dict(command.env)}
         if self._ready is not None:
             ready, self._ready = self._ready, None
-            if _hand_over(ready, job, fds):
-                return ready.pid, ready.faults
+            if _hand_over(ready, command):
+                return ready
             os.close(ready.faults)  # it was killed, together with what ran
-        ready = _fork(self._prepare)
-        _hand_over(ready, job, fds)
-        return ready.pid, ready.faults
+            ready.close()
+        ready = self._fork_with_pipes()
+        _hand_over(ready, command)
+        return ready
+
+    def start_with(self, command: Command, fds: Sequence[int]) -> tuple[int, int]:
+        """Starts a command whose descriptors 0, 1, 2, ... are `fds`; returns its pid, and the pipe with faults."""
+        pid, wire, faults = _fork(self._prepare, fds)
+        _send_job(wire, command, reads=True)
+        return pid, faults
+
+    def _fork_with_pipes(self) -> Started:
+        opened: list[int] = []
+        theirs: list[int] = []
+        try:
+            stdin = _file_in_memory()
+            opened.append(stdin)
+            for _ in range(2):
+                ours, end = os.pipe2(os.O_CLOEXEC)
+                opened.append(ours)
+                theirs.append(end)
+            pid, wire, faults = _fork(self._prepare, (stdin, *theirs))
+        except BaseException:
+            for fd in opened:
+                os.close(fd)
+            raise
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        return Started(pid, wire, faults, *opened)
 
 
-def _hand_over(ready: _Ready, job: dict[str, Any], fds: Sequence[int]) -> bool:
+def _file_in_memory() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("stdin")
+    return os.open("/tmp", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC)
+
+
+def _hand_over(ready: Started, command: Command) -> bool:
     """Tells a ready process what to become; returns whether it was there to hear it."""
     try:
-        ready.wire.send(job, b"", fds)
+        done = 0
+        while done < len(command.stdin):
+            done += os.pwrite(ready.stdin, memoryview(command.stdin)[done:], done)
+    except OSError:
+        ready.wire.close()
+        raise
+    finally:
+        os.close(ready.stdin)
+    return _send_job(ready.wire, command, reads=bool(command.stdin))
+
+
+def _send_job(wire: Wire, command: Command, *, reads: bool) -> bool:
+    job = {"argv": list(command.argv), "cwd": command.cwd, "env": dict(command.env), "reads": reads}
+    try:
+        wire.send(job)
     except Closed:
         return False
     finally:
-        ready.wire.close()
+        wire.close()
     return True
 
 
-def _fork(prepare: Callable[[], None]) -> _Ready:
+def _fork(prepare: Callable[[], None], fds: Sequence[int]) -> tuple[int, Wire, int]:
+    """Forks a process that will have `fds`; returns its pid, the wire to it, and the pipe with faults."""
     ours, theirs = socket.socketpair()
     faults, faults_end = os.pipe2(os.O_CLOEXEC)
     try:
@@ -144,14 +198,14 @@ def _fork(prepare: Callable[[], None]) -> _Ready:
         raise
     if not pid:
         ours.close()
-        _become(Wire(theirs.fileno(), theirs.fileno()), faults_end, prepare)
+        _become(Wire(theirs.fileno(), theirs.fileno()), faults_end, prepare, fds)
     theirs.close()
     os.close(faults_end)
     talk = ours.detach()
-    return _Ready(pid, Wire(talk, talk), faults)
+    return pid, Wire(talk, talk), faults
 
 
-def _become(wire: Wire, faults: int, prepare: Callable[[], None]) -> NoReturn:
+def _become(wire: Wire, faults: int, prepare: Callable[[], None], fds: Sequence[int]) -> NoReturn:
     """Prepares this process, waits for the command, and executes it."""
     code = NOT_EXECUTABLE
     faults = fcntl.fcntl(faults, fcntl.F_DUPFD_CLOEXEC, _HIGH)
@@ -163,7 +217,7 @@ def _become(wire: Wire, faults: int, prepare: Callable[[], None]) -> NoReturn:
         os.setsid()
         prepare()
         job, _ = wire.receive()
-        _place(job["fds"])
+        _place(fds if job["reads"] else (os.open(os.devnull, os.O_RDONLY), *fds[1:]))
         code = _execute(job["argv"], job["cwd"], job["env"])
     except Closed:
         pass  # it is not needed any more
@@ -216,7 +270,7 @@ def _place(fds: Sequence[int]) -> None:
 
 
 def check_prepared(faults: int) -> None:
-    """Closes the pipe that `Launcher.start` returned.
+    """Closes the pipe with the faults of a command that was started.
 
     Raises:
         PrepareFault: it has a message. The command must have ended, or have been executed.

@@ -21,7 +21,7 @@ from .launch import forbid_imports
 from .root import ROOT, STAGE, add_kernel_files, build_root, seal_root
 from .serve import close_on_exec
 from .spawner import serve_spawns
-from .wire import Closed, Wire, reason_of
+from .wire import Closed, Lost, Wire, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +69,11 @@ class NamespaceHelper:
             try:
                 head, _ = self._wire.receive()
                 reply, body, fds = self._answer(head)
+            except Closed:
+                return
+            except Lost as error:
+                reply, body, fds = {"fault": "lost", "message": str(error)}, b"", []
+            try:
                 self._wire.send(reply, body, fds)
             except Closed:
                 return
@@ -301,6 +306,14 @@ def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> int:
     return 0 if uid else 1000
 
 
+def _received(wire: Wire) -> list[int]:
+    """Returns the descriptors of the next message; none where they were lost on the way, and thereby closed."""
+    try:
+        return wire.receive()[0]["fds"]
+    except Lost:
+        return []
+
+
 def _fork_closer() -> Wire:
     """Starts the process that closes what it is sent, and thereby frees what nobody else refers to.
 
@@ -310,16 +323,18 @@ def _fork_closer() -> Wire:
     if os.fork():
         theirs.close()
         fd = ours.detach()
-        return Wire(fd, fd)
+        wire = Wire(fd, fd)
+        wire.patience_s = 0  # what is not sent is closed here, which only takes longer
+        return wire
     try:
         linux.die_with_parent()
         ours.close()
         wire = Wire(theirs.fileno(), theirs.fileno())
         while True:
-            fds: list[int] = wire.receive()[0]["fds"]
+            fds = _received(wire)
             time.sleep(_REST_S)
             while select.select([theirs], (), (), 0)[0]:
-                fds += wire.receive()[0]["fds"]
+                fds += _received(wire)
             for fd in fds:
                 os.close(fd)
     except Closed:

@@ -123,18 +123,6 @@ class Collector:
         return bytes(self._parts[fd])
 
 
-def stdin_of(content: bytes) -> int:
-    """Returns a descriptor from which `content` can be read."""
-    if not content:
-        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    fd = os.memfd_create("stdin") if hasattr(os, "memfd_create") else os.open("/tmp", os.O_TMPFILE | os.O_RDWR)
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
 def run(
     command: Command,
     children: ReapedChildren,
@@ -154,21 +142,11 @@ def run(
     Raises:
         PrepareFault: it could not be isolated, and was not run.
     """
-    started = time.monotonic()
-    out, out_end = os.pipe2(os.O_CLOEXEC)
-    err, err_end = os.pipe2(os.O_CLOEXEC)
-    stdin = stdin_of(command.stdin)
-    try:
-        pid, faults = launcher.start(command, (stdin, out_end, err_end))
-    except BaseException:
-        os.close(out)
-        os.close(err)
-        raise
-    finally:
-        for fd in (stdin, out_end, err_end):
-            os.close(fd)
+    began = time.monotonic()
+    started = launcher.start(command)
+    pid, out, err = started.pid, started.out, started.err
     collector = Collector((out, err), command.output)
-    deadline = started + command.timeout_s
+    deadline = began + command.timeout_s
     code, stopped = wait(pid, children, collector, (out, err), deadline, over_memory)
     killed = kill_all()
     if code is None:
@@ -177,13 +155,13 @@ def run(
     children.forget()
     for fd in (out, err):
         collector.drain(fd)
-        os.close(fd)
-    check_prepared(faults)
+    started.close()
+    check_prepared(started.faults)
     return Outcome(
         128 + signal.SIGKILL if code is None else code,
         collector.take(out),
         collector.take(err),
-        time.monotonic() - started,
+        time.monotonic() - began,
         stopped == "time",
         collector.truncated,
         stopped == "memory",

@@ -1,8 +1,8 @@
 """The guest: serves its parent's requests beside the commands it runs. PID 1 of a sandbox where there are namespaces.
 
 One request, one answer. A request names an `op`; an answer is either its result or
-`{"fault": kind, "message", "errno"}` with kind `file` (a path of the workspace: the agent's business) or `guest` (the
-sandbox is broken or was misused).
+`{"fault": kind, "message", "errno"}` with kind `file` (a path of the workspace: the agent's business), `guest` (it
+cannot be done) or `lost` (the guest does not know how to go on, and ends).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 import os
 import sys
 from fnmatch import fnmatchcase
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from . import files, place, trees
@@ -23,15 +22,18 @@ from .launch import Command, Launcher, PrepareFault
 from .policy import Plain
 from .run import Outcome, ReapedChildren, run
 from .shell import Shell
-from .wire import Closed, Wire
+from .wire import Body, Closed, Lost, Wire, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
+
+    Reply = tuple[dict[str, Any], bytes | Iterator[bytes]]
 
 __all__ = ["Guest", "close_on_exec", "main"]
 
 
 _FILE_OPS = ("read", "write")
+_STREAMED = ("unpack",)
 
 
 class PathFault(OSError):
@@ -64,26 +66,41 @@ class Guest:
         """Answers requests until the parent is gone."""
         while True:
             try:
-                head, body = self.wire.receive()
+                head, body = self.wire.receive_head()
                 command_ran = head["op"] == "exec" and self.shell is None
                 reply, content = self._answer(head, body)
                 self.wire.send(reply, content)
             except Closed:
                 return
+            if reply.get("fault") == "lost":
+                return
             if command_ran:
                 with contextlib.suppress(OSError):  # if it cannot be now, the next command will say so
                     self.launcher.refill()
 
-    def _answer(self, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    def _answer(self, head: dict[str, Any], body: Body) -> Reply:
+        """Does what a request asks; its body is read to the end, whatever comes of it."""
         op = head.pop("op")
         try:
-            return getattr(self, "do_" + op)(body=body, **head)
+            if op in _STREAMED:
+                return getattr(self, "do_" + op)(body=body, **head)
+            content = body.all()
+            self.wire.receive_fds(head, None)
+            return getattr(self, "do_" + op)(body=content, **head)
+        except Lost as error:
+            return {"fault": "guest", "message": str(error)}, b""
         except OSError as error:
             kind = "file" if op in _FILE_OPS or isinstance(error, PathFault) else "guest"
             text = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
             return {"fault": kind, "message": text, "errno": error.errno}, b""
         except (TreeFault, GuestFault, PrepareFault) as error:
             return {"fault": "guest", "message": str(error)}, b""
+        except Closed:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, the parent hears why
+            return {"fault": "lost", "message": f"its guest failed: {reason_of(error)}"}, b""
+        finally:
+            body.skip()
 
     # ------------------------------------------------------------------ commands
 
@@ -194,10 +211,13 @@ class Guest:
         with self._still(), _Roots(self.settings) as roots:
             return {}, json.dumps(trees.scan(roots, digests=True, force=True)).encode()
 
-    def do_pack(self, body: bytes) -> tuple[dict[str, Any], bytes]:
-        """Returns an archive of workspace and tmp."""
+    def do_pack(self, body: bytes) -> Reply:
+        """Returns an archive of workspace and tmp, piece by piece: it may not fit into memory."""
+        return {}, self._packed()
+
+    def _packed(self) -> Iterator[bytes]:
         with self._still():
-            return {}, self.pack_roots()
+            yield from self.pack_roots()
 
     @contextlib.contextmanager
     def _still(self) -> Generator[None]:
@@ -209,18 +229,18 @@ class Guest:
             if live:
                 self.policy.continue_all()
 
-    def pack_roots(self) -> bytes:
-        """Returns an archive of workspace and tmp, which nothing must write to meanwhile."""
+    def pack_roots(self) -> Iterator[bytes]:
+        """Yields an archive of workspace and tmp, which nothing must write to meanwhile."""
         with _Roots(self.settings) as roots:
-            return b"".join(trees.pack(roots, force=True))
+            yield from trees.pack(roots, force=True)
 
-    def do_unpack(self, body: bytes) -> tuple[dict[str, Any], bytes]:
+    def do_unpack(self, body: Body) -> Reply:
         """Ends what runs and replaces workspace and tmp by an archive."""
         self.do_shell_close(b"")
         with _Roots(self.settings) as roots:
             for folder in roots.values():
                 place.clear(folder)
-            trees.unpack(BytesIO(body).read, roots, owner=self.policy.owner)
+            trees.unpack(body.read, roots, owner=self.policy.owner)
         return {}, b""
 
 

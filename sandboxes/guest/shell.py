@@ -49,7 +49,7 @@ class Shell:
         self._out, out = os.pipe2(os.O_CLOEXEC)
         self._err, err = os.pipe2(os.O_CLOEXEC)
         self._status, status = os.pipe2(os.O_CLOEXEC)
-        self._pid, self._faults = launcher.start(self._command, (stdin, out, err, status))
+        self._pid, self._faults = launcher.start_with(self._command, (stdin, out, err, status))
         self.alive = True
         for fd in (stdin, out, err, status):
             os.close(fd)

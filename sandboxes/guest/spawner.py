@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from . import linux, namespace_init
 from .launch import forbid_imports
-from .wire import Closed, Wire, reason_of
+from .wire import Closed, Lost, Wire, reason_of
 
 __all__ = ["serve_spawns"]
 
@@ -27,6 +27,11 @@ def serve_spawns(link: int) -> None:
         try:
             head, _ = wire.receive()
             reply, fds = _spawn(head, own, link)
+        except Closed:
+            return
+        except Lost as error:
+            reply, fds = {"fault": "lost", "message": str(error)}, []
+        try:
             wire.send(reply, b"", fds)
         except Closed:
             return

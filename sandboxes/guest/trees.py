@@ -37,6 +37,7 @@ __all__ = [
     "is_opaque",
     "is_whiteout",
     "pack",
+    "parse_entries",
     "read_entries",
     "scan",
     "unpack",
@@ -45,7 +46,10 @@ __all__ = [
 FAR = 1000
 FOLDERS = ("dir", "fresh")
 OPAQUE = "user.overlay.opaque"
+_KINDS = {"file", "link", "fifo", "gone", *FOLDERS}
 _LENGTH = 8
+_MAX_TEXT = 4 << 30
+_MAX_NUMBER = 1 << 63
 _CHANGED = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL}  # by whoever still runs
 
 
@@ -303,24 +307,65 @@ class _Way:
 # ---------------------------------------------------------------------- writing
 
 
-def read_entries(read: Callable[[int], bytes]) -> list[Entry]:
+def read_entries(read: Callable[[int], bytes], *, whole: bool = True) -> list[Entry]:
     """Returns the entries of an archive and leaves `read` at the first content.
+
+    Args:
+        read: returns up to so many next bytes of it.
+        whole: it has every folder, before what is in it.
 
     Raises:
         TreeFault: not an archive, or a path that is not plain.
     """
-    text = exactly(read, int.from_bytes(exactly(read, _LENGTH), "little"))
+    size = int.from_bytes(exactly(read, _LENGTH), "little")
+    if size > _MAX_TEXT:
+        msg = f"not an archive of a workspace: its list of entries has {size} bytes"
+        raise TreeFault(msg)
+    return parse_entries(exactly(read, size), whole=whole)
+
+
+def parse_entries(text: bytes, *, whole: bool = True) -> list[Entry]:
+    """Returns entries from JSON, which anybody may have written.
+
+    Raises:
+        TreeFault: they are no entries, a path is not plain, or a name comes before the folder that holds it.
+    """
     try:
         entries = [Entry(*fields) for fields in json.loads(text)]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         msg = f"not an archive of a workspace: {error}"
         raise TreeFault(msg) from error
+    folders: set[str] = set()
     for entry in entries:
+        if not _can_be(entry):
+            msg = f"an entry of the archive cannot be: {entry!r:.300}"
+            raise TreeFault(msg)
+        folder, inner, name = entry.path.rpartition("/")
         parts = entry.path.split("/")
         if any(part in {"", ".", ".."} or "\0" in part for part in parts):
-            msg = f"a path in the archive is not plain: {entry.path!r}"
+            msg = f"a path in the archive is not plain: {entry.path!r:.300}"
             raise TreeFault(msg)
+        if not whole:
+            continue
+        if (folder not in folders) if inner else (entry.kind not in FOLDERS or name.startswith("@")):
+            msg = f"{entry.path!r:.300} is in no folder that came before it"
+            raise TreeFault(msg)
+        if entry.kind in FOLDERS:
+            folders.add(inside(entry.path))
     return entries
+
+
+def _can_be(entry: Entry) -> bool:
+    """Whether the fields of an entry have values that such fields can have."""
+    texts, numbers = (entry.path, entry.kind, entry.value), (entry.mode, entry.mtime_ns, entry.size)
+    return (
+        all(type(text) is str for text in texts)
+        and all(type(number) is int for number in numbers)
+        and entry.kind in _KINDS
+        and 0 <= entry.mode <= 0o7777
+        and abs(entry.mtime_ns) < _MAX_NUMBER
+        and 0 <= entry.size < _MAX_NUMBER
+    )
 
 
 def unpack(

@@ -7,7 +7,8 @@ import pytest
 
 from agentenv.protocols import Sandbox, SandboxSnapshot, Shell
 from agentenv.sandboxes import SandboxSpec, WorkspaceSnapshot, open_sandbox
-from agentenv.sandboxes.guest_sandbox import GuestSandbox, GuestShell
+from agentenv.sandboxes.guest_sandbox import GuestSandbox
+from agentenv.sandboxes.guest_shell import GuestShell
 
 OPEN: Callable[[SandboxSpec], Sandbox] = open_sandbox
 SANDBOX: type[Sandbox] = GuestSandbox

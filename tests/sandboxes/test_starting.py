@@ -29,18 +29,14 @@ def start(prepare, argv=("true",), *, ready=False, **fields):
     launcher = Launcher(prepare)
     if ready:
         launcher.refill()
-    reader, writer = os.pipe()
     command = Command(list(argv), fields.get("cwd", "/"), fields.get("env", {"PATH": "/usr/bin:/bin"}), b"", 5, 1000)
-    null = os.open(os.devnull, os.O_RDWR)
-    pid, faults = launcher.start(command, (null, writer, writer))
-    os.close(writer)
-    os.close(null)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    started = launcher.start(command)
+    code = os.waitstatus_to_exitcode(os.waitpid(started.pid, 0)[1])
     try:
-        check_prepared(faults)
-        return code, os.read(reader, 1000).decode()
+        check_prepared(started.faults)
+        return code, os.read(started.err, 1000).decode()
     finally:
-        os.close(reader)
+        started.close()
 
 
 @pytest.mark.parametrize("ready", [False, True], ids=["at once", "kept ready"])

@@ -1,0 +1,29 @@
+"""What a guest is told, and what is expected of it."""
+
+from typing import Any
+
+from .spec import SandboxSpec
+
+__all__ = ["BASE_ENV", "LISTS", "archive_limit", "settings_of"]
+
+BASE_ENV = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/tmp",
+    "TMPDIR": "/tmp",
+    "LANG": "C.UTF-8",
+}
+
+LISTS = 1 << 30
+"""Bytes that names and modes may add to contents."""
+
+
+def settings_of(spec: SandboxSpec, *, workspace: str = "/workspace", tmp: str = "/tmp") -> dict[str, Any]:
+    """Returns what the guest has to know."""
+    limits = {name: getattr(spec.limits, name) for name in spec.limits.__slots__}
+    env = {**BASE_ENV, "HOME": tmp, "TMPDIR": tmp, **spec.env}
+    return {"workspace": workspace, "tmp": tmp, "limits": limits, "env": env}
+
+
+def archive_limit(spec: SandboxSpec, base_bytes: int) -> int:
+    """Returns how many bytes an archive may have where workspace and tmp each have the disk limit."""
+    return 2 * (spec.limits.disk + base_bytes) + LISTS
