@@ -20,6 +20,7 @@ __all__ = ["Cgroup", "find_controllers", "owner_lives", "owner_tag", "sweep_cgro
 _MOUNTS = Path("/proc/self/mounts")
 _PREFIX = "agentenv-"
 _END_S = 2.0
+_USAGE = ("memory.current", "memory.usage_in_bytes")
 _numbers = itertools.count()
 
 
@@ -95,6 +96,7 @@ class Cgroup:
         self._name = f"{_PREFIX}{owner_tag()}-{next(_numbers)}"
         self._folders: list[Path] = []
         self._memory: Path | None = None
+        self._bytes = memory
         try:
             for controller, parent in find_controllers().items():
                 folder = parent / self._name
@@ -117,6 +119,24 @@ class Cgroup:
         The caller closes them.
         """
         return [os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in self._folders]
+
+    def open_memory(self) -> list[int]:
+        """Opens the files that have the bytes of everything, and by kind; none where memory is not limited.
+
+        The caller closes them.
+        """
+        if self._memory is None:
+            return []
+        usage = next(file for name in _USAGE if (file := self._memory / name).exists())
+        return [os.open(file, os.O_RDONLY | os.O_CLOEXEC) for file in (usage, self._memory / "memory.stat")]
+
+    def allow(self, memory: int) -> None:
+        """Allows so many more bytes: files of earlier states stay charged to the group."""
+        if self._memory is not None:
+            self._bytes += memory
+            _try_limit(self._memory, "memory.swap.max", "memory.memsw.limit_in_bytes", self._bytes)
+            with contextlib.suppress(OSError):
+                _limit(self._memory, "memory.max", "memory.limit_in_bytes", self._bytes)
 
     def count_oom_kills(self) -> int:
         """Returns how many processes were killed for memory so far."""

@@ -1,5 +1,6 @@
 """What a guest is told, and what is expected of it."""
 
+import resource
 from typing import Any
 
 from .spec import SandboxSpec
@@ -13,6 +14,7 @@ BASE_ENV = {
     "LANG": "C.UTF-8",
 }
 
+_OPEN_FILES, _FEWEST_FILES = 1024, 64  # of a command: half of what this process may have, which passes some on, too
 LISTS = 1 << 30
 """Bytes that names and modes may add to contents."""
 
@@ -21,7 +23,8 @@ def settings_of(spec: SandboxSpec, *, workspace: str = "/workspace", tmp: str = 
     """Returns what the guest has to know."""
     limits = {name: getattr(spec.limits, name) for name in spec.limits.__slots__}
     env = {**BASE_ENV, "HOME": tmp, "TMPDIR": tmp, **spec.env}
-    return {"workspace": workspace, "tmp": tmp, "limits": limits, "env": env}
+    open_files = min(_OPEN_FILES, max(_FEWEST_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
+    return {"workspace": workspace, "tmp": tmp, "limits": limits, "env": env, "open_files": open_files}
 
 
 def archive_limit(spec: SandboxSpec, base_bytes: int) -> int:

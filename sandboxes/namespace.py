@@ -37,7 +37,7 @@ MAX_LAYERS = 32
 _START_S = 30.0
 _END_S = 10.0
 _LEAST_DISK = 64 << 10
-_HEADROOM = 128 << 20
+_HEADROOM = 256 << 20
 _LEAST_FILES = 8
 
 
@@ -115,11 +115,11 @@ class NamespaceSandbox(GuestSandbox):
         controllers = find_controllers()
         settings = settings_of(self.spec)
         settings["inner_id"] = self._host.inner_id
-        settings["cgroup"] = "memory" in controllers
         theirs, ours = socket.socketpair()
         fd = ours.detach()
         wire = Wire(fd, fd)
         groups: list[int] = []
+        watched: list[int] = []
         try:
             with theirs:
                 if controllers:
@@ -127,7 +127,9 @@ class NamespaceSandbox(GuestSandbox):
                     memory = limits.memory + limits.disk + _HEADROOM
                     self._held.cgroup = Cgroup(memory=memory, processes=limits.processes + 1)
                     groups = self._held.cgroup.open_members()
-                self._held.pidfd = self._host.spawn(settings, (theirs.fileno(), *mounts, *groups))
+                    watched = self._held.cgroup.open_memory()
+                settings["watched"] = len(watched)
+                self._held.pidfd = self._host.spawn(settings, (theirs.fileno(), *mounts, *watched, *groups))
             reply, _ = wire.receive(_START_S)
         except (Closed, Late, OSError) as error:
             wire.close()
@@ -137,7 +139,7 @@ class NamespaceSandbox(GuestSandbox):
             wire.close()
             raise
         finally:
-            for given in (*mounts, *groups):
+            for given in (*mounts, *watched, *groups):
                 os.close(given)
         if "fault" in reply:
             wire.close()
@@ -183,7 +185,10 @@ class NamespaceSandbox(GuestSandbox):
             self._ask({"op": "detach"})
             reply, _ = self._host.ask({"op": "freeze", "upper": self._held.upper})
             self._held.upper = None
-            layers = self._shorten((*self._held.chain, self._host.adopt(reply)))
+            layer = self._host.adopt(reply)
+            if self._held.cgroup is not None:
+                self._held.cgroup.allow(layer.size)
+            layers = self._shorten((*self._held.chain, layer))
             snapshot = WorkspaceSnapshot(layers)
             self._attach(self._compose(snapshot), fresh=False)
         except BaseException:

@@ -102,10 +102,12 @@ class Launcher:
 
     Args:
         prepare: called in the child before the program starts; gives up every privilege.
+        owner: user and group of what it reads and writes, so that it can open `/dev/stderr`.
     """
 
-    def __init__(self, prepare: Callable[[], None]) -> None:
+    def __init__(self, prepare: Callable[[], None], owner: tuple[int, int] | None = None) -> None:
         self._prepare = prepare
+        self._owner = owner
         self._ready: Started | None = None
 
     def refill(self) -> None:
@@ -144,6 +146,8 @@ class Launcher:
                 ours, end = os.pipe2(os.O_CLOEXEC)
                 opened.append(ours)
                 theirs.append(end)
+            for fd in (stdin, *theirs) if self._owner is not None else ():
+                os.fchown(fd, *self._owner)
             pid, wire, faults = _fork(self._prepare, (stdin, *theirs))
         except BaseException:
             for fd in opened:

@@ -29,7 +29,7 @@ __all__ = [
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER = 0x20000, 0x4000000, 0x8000000, 0x10000000
 NEWPID, NEWNET, NEWCGROUP = 0x20000000, 0x40000000, 0x2000000
-NOSUID, NODEV, NOEXEC = 2, 4, 8
+NOSUID, NODEV, NOEXEC, NOATIME = 2, 4, 8, 1024
 MOUNT_RDONLY, MOUNT_NOSUID, MOUNT_NODEV, MOUNT_NOEXEC = 1, 2, 4, 8
 _BIND, _REC, _PRIVATE = 4096, 16384, 1 << 18
 _DETACH = 2
@@ -190,9 +190,9 @@ def set_seccomp(program: bytes) -> None:
     _check(_libc.prctl(22, 2, record, 0, 0), "seccomp filter")
 
 
-def write_text(path: str, text: str) -> None:
-    """Writes a file of `/proc` in one piece."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def write_text(path: str, text: str, folder: int | None = None) -> None:
+    """Writes a file of `/proc` in one piece; `path` may be relative to an open folder."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
     try:
         os.write(fd, text.encode())
     finally:

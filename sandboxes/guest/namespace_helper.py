@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import layering, linux, trees
 from .launch import forbid_imports
+from .policy import raise_open_files, set_limit
 from .root import ROOT, STAGE, add_kernel_files, build_root, seal_root
 from .serve import close_on_exec
 from .spawner import serve_spawns
@@ -275,6 +277,12 @@ def _path(number: int) -> str:
 # ---------------------------------------------------------------------- start
 
 
+def _half_of(path: str) -> str:
+    """Returns half of a number of `/proc`: what all sandboxes together may have of what the host counts by user."""
+    with open(path) as file:
+        return str(max(1, int(file.read()) // 2))
+
+
 def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> int:
     """Enters own namespaces and builds the root; returns the id in here that owns workspaces.
 
@@ -282,8 +290,11 @@ def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> int:
     ordinary user that exists nowhere else. An ordinary user needs the user namespace first.
     """
     uid, gid = os.getuid(), os.getgid()
+    set_limit("RLIMIT_SIGPENDING", resource.getrlimit(resource.RLIMIT_SIGPENDING)[0] // 2)  # for all sandboxes together
+    watches = _half_of("/proc/sys/fs/inotify/max_user_instances")
     if uid:
         linux.unshare(linux.NEWUSER)
+        linux.write_text("/proc/sys/user/max_inotify_instances", watches)
         linux.write_text("/proc/self/setgroups", "deny")
         linux.write_text("/proc/self/uid_map", f"0 {uid} 1")
         linux.write_text("/proc/self/gid_map", f"0 {gid} 1")
@@ -295,6 +306,7 @@ def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> int:
     os.mkdir(_LAYERS)
     if uid == 0:
         linux.unshare(linux.NEWUSER)
+        linux.write_text("/proc/sys/user/max_inotify_instances", watches)
         wire.send({"map": f"0 {_SUBORDINATE} {_SUBORDINATE_COUNT}", "pid": os.getpid()})
         wire.receive(30)
         os.setgroups([])
@@ -373,6 +385,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     wire = Wire(control, control)
     try:
+        raise_open_files()
         inner_id = _own_namespaces(wire, settings)
         closer = _fork_closer()
         _fork_spawner(spawns)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import signal
-import time
 from typing import TYPE_CHECKING, Any
 
 from . import linux, seccomp
+from .memory import GroupMemory
 from .policy import Plain, kill_namespace, set_limit
 from .serve import Guest
 from .wire import Wire, reason_of
@@ -23,44 +21,62 @@ __all__ = ["NamespaceGuest", "NamespacePolicy", "enter"]
 
 AGENT_ID = 1000
 _SHM = "size=64m,nr_inodes=1000,mode=1777"
-_OPEN_FILES = 1024
-_END_S = 5.0
+_OWN_LIMITS = {  # of a command's own user namespace; they are counted by user otherwise, together with the host's
+    "sys/user/max_inotify_instances": "8",
+    "sys/user/max_inotify_watches": "8192",
+}
+_OWN_IPC_LIMITS = {"sys/kernel/msgmni": "64", "sys/kernel/sem": "250 32000 32 128"}
+_TIMERS = 1024
+_COUNTERS = ("dev", "snmp", "snmp6", "netstat", "sockstat")
 
 
 class NamespacePolicy(Plain):
     """Takes every privilege from a command: own user and IPC namespace, no capabilities, system calls filtered.
 
     Args:
-        settings: `limits`; `inner_id`, the id in the helper's user namespace that owns the workspace; `cgroup`, whether
-            the kernel limits the memory of all processes together, too. The watch here comes first, because the kernel
-            may choose this process, and the sandbox would be lost.
+        settings: `limits`; `inner_id`, the id in the helper's user namespace that owns the workspace; `open_files`, how
+            many a command may have.
+        proc: a mount of `/proc` that can be written to; the one that commands see cannot.
+        group: watches the memory of the control group, where there is one. It comes before the kernel, which may choose
+            this process, and the sandbox would be lost.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], proc: int, group: GroupMemory | None) -> None:
         self.limits = settings["limits"]
         self._inner_id: int = settings["inner_id"]
+        self._open_files: int = settings["open_files"]
+        self._proc = proc
         self.owner = (self._inner_id, self._inner_id)
         self._filter = seccomp.program()
-        self._in_cgroup: bool = settings["cgroup"]
-        self.over_memory = self._is_over_memory
+        self._group = group
+        self.over_memory = self._is_over_memory if group is None else group.is_over
+        self._shm_born = 0
+        self._mount_shm()
 
     def prepare(self) -> None:
         """Runs in the child before the program."""
+        linux.unshare(linux.NEWIPC)  # while this is the user that may limit it
+        for path, text in _OWN_IPC_LIMITS.items():
+            linux.write_text(path, text, self._proc)
+        linux.write_text("sys/kernel/shmall", str(max(1, self.limits["memory"] // _SHM_SHARE // _PAGE)), self._proc)
         if self._inner_id:
             os.setgroups([])
             os.setresgid(*(self._inner_id,) * 3)
             os.setresuid(*(self._inner_id,) * 3)
         linux.set_dumpable(dumpable=True)  # /proc/self must be ours to write the maps
-        linux.write_text("/proc/self/oom_score_adj", "1000")
-        linux.unshare(linux.NEWUSER | linux.NEWIPC)
-        linux.write_text("/proc/self/setgroups", "deny")
-        linux.write_text("/proc/self/uid_map", f"{AGENT_ID} {self._inner_id} 1")
-        linux.write_text("/proc/self/gid_map", f"{AGENT_ID} {self._inner_id} 1")
+        linux.write_text("self/oom_score_adj", "1000", self._proc)
+        linux.unshare(linux.NEWUSER)
+        linux.write_text("self/setgroups", "deny", self._proc)
+        linux.write_text("self/uid_map", f"{AGENT_ID} {self._inner_id} 1", self._proc)
+        linux.write_text("self/gid_map", f"{AGENT_ID} {self._inner_id} 1", self._proc)
+        for path, text in _OWN_LIMITS.items():
+            linux.write_text(path, text, self._proc)
         super().prepare()
         set_limit("RLIMIT_NPROC", self.limits["processes"])
-        set_limit("RLIMIT_NOFILE", _OPEN_FILES)
+        set_limit("RLIMIT_NOFILE", self._open_files)
         set_limit("RLIMIT_MEMLOCK", 1 << 20)
-        if not self._in_cgroup:
+        set_limit("RLIMIT_SIGPENDING", _TIMERS)
+        if self._group is None:
             set_limit("RLIMIT_AS", self.limits["memory"] * 4)
         linux.drop_bounding_set()
         linux.drop_capabilities()
@@ -71,11 +87,20 @@ class NamespacePolicy(Plain):
         """Kills and reaps everything in the PID namespace but this process."""
         return kill_namespace(children)
 
+    def before_command(self) -> None:
+        """Notes what memory is held by files of earlier states."""
+        if self._group is not None:
+            self._group.begin()
+
     def after_command(self) -> None:
-        """Empties `/dev/shm`."""
-        if os.listdir("/dev/shm"):
-            linux.unmount("/dev/shm")
-            mount_shm()
+        """Replaces `/dev/shm` where anything was done in it."""
+        if os.stat("/dev/shm").st_mtime_ns != self._shm_born:
+            linux.unmount("/dev/shm", lazy=True)  # something may hold on to a file in it until the kernel notices
+            self._mount_shm()
+
+    def _mount_shm(self) -> None:
+        linux.mount("tmpfs", "/dev/shm", "tmpfs", linux.NOSUID | linux.NODEV | linux.NOEXEC | linux.NOATIME, _SHM)
+        self._shm_born = os.stat("/dev/shm").st_mtime_ns
 
     def _is_over_memory(self) -> bool:
         """Whether all processes together hold more than they may; shared pages count once where it matters."""
@@ -87,6 +112,7 @@ class NamespacePolicy(Plain):
 
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_SHM_SHARE = 4  # of the memory limit may be in segments of System V, which may belong to no process
 
 
 def _memory_of(statm: str) -> int:
@@ -108,36 +134,56 @@ def _shared_memory_of(rollup: str) -> int:
 
 
 class NamespaceGuest(Guest):
-    """A guest whose workspace can be taken away and replaced by its parent."""
+    """A guest whose workspace can be taken away and replaced by its parent.
+
+    Args:
+        wire: to the parent.
+        settings: see `Guest`.
+        policy: what holds around a command.
+        proc: a mount of `/proc` that can be written to.
+    """
+
+    def __init__(self, wire: Wire, settings: Mapping[str, Any], policy: NamespacePolicy, proc: int) -> None:
+        super().__init__(wire, settings, policy)
+        self._proc = proc
+        self._counters = _read_counters()
 
     def do_detach(self, body: bytes) -> tuple[dict[str, Any], bytes]:
-        """Ends what runs and lets go of workspace and tmp; they are whole and still when this returns."""
-        if self.shell is not None:
-            self.do_shell_close(b"")
+        """Ends what runs and lets go of workspace and tmp; they are whole and still when this returns.
+
+        Nothing that runs can write to them any more. What holds on to them otherwise, such as sockets that have each
+        other in flight, and that only the kernel can find and free, must not keep anybody waiting.
+        """
+        self.do_shell_close(b"")
         for target in ("/workspace", "/tmp"):
-            _unmount_soon(target)
+            linux.unmount(target, lazy=True)
         return {}, b""
 
     def do_attach(self, body: bytes, fds: list[int], fresh: bool) -> tuple[dict[str, Any], bytes]:
         """Puts another workspace and tmp in place; with `fresh`, empties what is not part of a snapshot."""
         attach(fds)
         if fresh:
-            self.policy.after_command()
+            self._forget_commands()
         return {}, b""
 
+    def _forget_commands(self) -> None:
+        """Starts over with what tells commands of earlier ones: numbers of processes, counters of the network."""
+        linux.write_text("sys/kernel/ns_last_pid", "1", self._proc)
+        if _read_counters() != self._counters:
+            linux.unshare(linux.NEWNET)
+            linux.loopback_up()
+            self._counters = _read_counters()
 
-def _unmount_soon(target: str) -> None:
-    """Unmounts; the helper may hold the mount for a moment after it sent it."""
-    deadline = time.monotonic() + _END_S
-    while True:
+
+def _read_counters() -> list[bytes]:
+    found: list[bytes] = []
+    for name in _COUNTERS:
         try:
-            linux.unmount(target)
-        except OSError as error:
-            if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.0002)
-        else:
-            return
+            with open(f"/proc/self/net/{name}", "rb") as file:
+                found.append(file.read())
+        except FileNotFoundError:
+            pass  # no such protocol in this kernel
+    return found
 
 
 def attach(fds: list[int]) -> None:
@@ -147,25 +193,22 @@ def attach(fds: list[int]) -> None:
         os.close(fd)
 
 
-def mount_shm() -> None:
-    """Mounts an empty `/dev/shm`."""
-    linux.mount("tmpfs", "/dev/shm", "tmpfs", linux.NOSUID | linux.NODEV | linux.NOEXEC, _SHM)
-
-
-def enter(wire: Wire, settings: dict[str, Any], mounts: list[int], groups: list[int]) -> None:
+def enter(wire: Wire, settings: dict[str, Any], mounts: list[int], watched: list[int], groups: list[int]) -> None:
     """Makes the sandbox around this process, which must be PID 1 of its namespace, and serves until the parent is gone.
 
     Args:
         wire: to the parent.
         settings: see `Guest` and `NamespacePolicy`.
         mounts: detached mounts of workspace and tmp.
+        watched: the open files that have the memory of the control group, see `GroupMemory`; none without one.
         groups: the open `cgroup.procs` of the control groups to join.
     """
     try:
         linux.unshare(linux.NEWNS | linux.NEWNET | linux.NEWIPC)
         linux.mount("proc", "/proc", "proc", linux.NOSUID | linux.NODEV | linux.NOEXEC, "hidepid=2")
+        proc = linux.clone_tree("/proc")
+        linux.set_attributes("/proc", linux.MOUNT_RDONLY)  # settings, and who is killed first, are not a command's
         attach(mounts)
-        mount_shm()
         linux.loopback_up()
         os.setsid()
         for number in range(1, signal.NSIG):
@@ -175,7 +218,8 @@ def enter(wire: Wire, settings: dict[str, Any], mounts: list[int], groups: list[
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         linux.set_dumpable(dumpable=False)
         linux.die_with_parent()
-        guest = NamespaceGuest(wire, settings, NamespacePolicy(settings))
+        policy = NamespacePolicy(settings, proc, _watch_of(watched, settings["limits"]))
+        guest = NamespaceGuest(wire, settings, policy, proc)
     except Exception as error:  # noqa: BLE001  whatever it is, the parent hears why
         wire.send({"fault": "guest", "message": reason_of(error)})
         return
@@ -191,6 +235,8 @@ def enter(wire: Wire, settings: dict[str, Any], mounts: list[int], groups: list[
     guest.serve()
 
 
-def parse(text: str) -> dict[str, Any]:
-    """Reads settings."""
-    return json.loads(text)
+def _watch_of(watched: list[int], limits: Mapping[str, Any]) -> GroupMemory | None:
+    if not watched:
+        return None
+    usage, stat = watched
+    return GroupMemory(usage, stat, ("/workspace", "/dev/shm"), limits["memory"], limits["files"])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .run import ReapedChildren
 
-__all__ = ["Plain", "kill_namespace", "set_limit"]
+__all__ = ["Plain", "kill_namespace", "raise_open_files", "set_limit"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _END_S = 10.0
@@ -63,6 +63,9 @@ class Plain:
                 return killed
             time.sleep(0.001)
         return killed
+
+    def before_command(self) -> None:
+        """Notes what there is before anything runs."""
 
     def after_command(self) -> None:
         """Removes what a command can leave besides processes and files of the workspace."""
@@ -133,6 +136,12 @@ def kill_namespace(children: ReapedChildren) -> int:
             return killed + children.collect()
         killed += children.collect()
         time.sleep(0.0002)
+
+
+def raise_open_files() -> None:
+    """Takes all the descriptors that this process may have: commands get fewer, so that they run out of them first."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def set_limit(name: str, value: int) -> None:

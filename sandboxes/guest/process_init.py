@@ -10,11 +10,12 @@ import ctypes
 import fcntl
 import json
 import os
+import resource
 import sys
 from typing import TYPE_CHECKING, Any
 
 from . import linux, seccomp
-from .policy import Plain, set_limit
+from .policy import Plain, raise_open_files, set_limit
 from .serve import Guest, close_on_exec
 from .wire import Wire, reason_of
 
@@ -59,7 +60,8 @@ class ProcessPolicy(Plain):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
-        self._filter = seccomp.program(system_v=False, sockets=False)
+        self._filter = seccomp.program(system_v=False, sockets=False, watches=False)
+        self._open_files: int = settings["open_files"]
         rules = _ruleset([settings["workspace"], settings["tmp"]], settings["readonly"])
         self._rules = fcntl.fcntl(rules, fcntl.F_DUPFD_CLOEXEC, _HIGH)  # above the numbers that a command's pipes take
         os.close(rules)
@@ -68,6 +70,8 @@ class ProcessPolicy(Plain):
         """Runs in the child before the program."""
         super().prepare()
         set_limit("RLIMIT_AS", self.limits["memory"])
+        set_limit("RLIMIT_NOFILE", self._open_files)
+        set_limit("RLIMIT_SIGPENDING", resource.getrlimit(resource.RLIMIT_SIGPENDING)[0] // 2)
         linux.no_new_privileges()
         if os.getuid() == 0:
             linux.drop_bounding_set()
@@ -111,6 +115,7 @@ def _allow(ruleset: int, path: str, access: int) -> None:
 def main() -> None:
     """Runs a guest: `python -c ... FD SETTINGS`."""
     close_on_exec()
+    raise_open_files()
     fd, settings = int(sys.argv[1]), json.loads(sys.argv[2])
     wire = Wire(fd, fd)
     try:

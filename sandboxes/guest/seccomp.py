@@ -1,7 +1,8 @@
 """The system calls that a command may not make, as a seccomp filter.
 
 Refused: everything that mounts, makes namespaces, looks into other processes, loads code into the kernel, reaches
-devices of the machine or persistent kernel objects, and every call newer than the ones reviewed here. Sockets may be
+devices of the machine or persistent kernel objects, tells whether others have read a file lately, is counted for the
+machine as a whole (contexts of asynchronous I/O), and every call newer than the ones reviewed here. Sockets may be
 Unix, IPv4, IPv6 (the network namespace is empty) or routing netlink: others, such as `AF_VSOCK` and `AF_ALG`, are not
 held back by a network namespace.
 """
@@ -28,6 +29,7 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "add_key": (248, 217),
     "adjtimex": (159, 171),
     "bpf": (321, 280),
+    "cachestat": (451, 451),
     "chroot": (161, 51),
     "clock_adjtime": (305, 266),
     "clock_settime": (227, 112),
@@ -40,6 +42,12 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "fsopen": (430, 430),
     "fspick": (433, 433),
     "init_module": (175, 105),
+    "io_cancel": (210, 3),
+    "io_destroy": (207, 1),
+    "io_getevents": (208, 4),
+    "io_pgetevents": (333, 292),
+    "io_setup": (206, 0),
+    "io_submit": (209, 2),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
     "io_uring_setup": (425, 425),
@@ -51,7 +59,9 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "keyctl": (250, 219),
     "lookup_dcookie": (212, 18),
     "mbind": (237, 235),
+    "memfd_secret": (447, 447),
     "migrate_pages": (256, 238),
+    "mincore": (27, 232),
     "modify_ldt": (154, None),
     "mount": (165, 40),
     "mount_setattr": (442, 442),
@@ -97,6 +107,9 @@ _OF_PID_ONE = (302, 144, 142, 203, 314) if _X86 else (261, 119, 118, 122, 274)  
 _MAKE_NODE = ((133, 1), (259, 2)) if _X86 else ((33, 2),)  # mknod, mknodat, and where their mode is
 _DEVICE = 0o020000  # the bit that S_IFCHR and S_IFBLK have, and pipes, sockets and files do not
 _SYSTEM_V = (29, 64, 68) if _X86 else (194, 190, 186)  # shmget, semget, msgget
+_INOTIFY = (253, 294) if _X86 else (26,)  # inotify_init, inotify_init1
+_FCNTL, _SETLEASE, _NOTIFY = 72 if _X86 else 25, 1024, 1026
+_READ_NOW = (327, 5, 8) if _X86 else (286, 5, 8)  # preadv2, where its flags are, RWF_NOWAIT
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
 
 
@@ -135,21 +148,22 @@ class _Assembler:
         self.refuse(error)
         self.op(_LD, _NUMBER)
 
-    def deny_flags(self, number: int, argument: int, flags: int) -> None:
+    def deny_flags(self, number: int, argument: int, flags: int, error: int = errno.EPERM) -> None:
         """Refuses a call when an argument has one of `flags`."""
         self.op(_JEQ, number, 0, 4)
         self.op(_LD, _ARG + 8 * argument)
         self.op(_JSET, flags, 0, 1)
-        self.refuse(errno.EPERM)
+        self.refuse(error)
         self.op(_LD, _NUMBER)
 
 
-def program(*, system_v: bool = True, sockets: bool = True) -> bytes:
+def program(*, system_v: bool = True, sockets: bool = True, watches: bool = True) -> bytes:
     """Returns the filter for this machine's architecture.
 
     Args:
         system_v: allow System V IPC, whose objects outlive their processes; only where a command has its own namespace.
         sockets: allow sockets (pairs are always allowed); only where they lead nowhere.
+        watches: allow inotify, which is counted by user; only where a command is a user of its own.
     """
     out = _Assembler()
     out.op(_LD, _ARCH)
@@ -166,6 +180,11 @@ def program(*, system_v: bool = True, sockets: bool = True) -> bytes:
             out.deny(number)
     for number in () if system_v else _SYSTEM_V:
         out.deny(number, errno.ENOSYS)
+    for number in () if watches else _INOTIFY:
+        out.deny(number, errno.EMFILE)
+    for command in (_SETLEASE, _NOTIFY):  # both hold up, or tell of, whoever else opens the file
+        out.deny_value(_FCNTL, 1, command)
+    out.deny_flags(*_READ_NOW, errno.EOPNOTSUPP)
     out.deny(_CLONE3, errno.ENOSYS)  # its flags are in memory, where a filter cannot see them; libc falls back to clone
     out.deny_flags(_CLONE, 0, _NAMESPACES)
     for number, argument in _MAKE_NODE:

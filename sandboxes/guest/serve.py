@@ -58,7 +58,7 @@ class Guest:
         self.settings = settings
         self.policy = policy
         self.children = ReapedChildren(wire.reader)
-        self.launcher = Launcher(policy.prepare)
+        self.launcher = Launcher(policy.prepare, policy.owner)
         self.shell: Shell | None = None
         self.home: str = settings["workspace"]
 
@@ -128,8 +128,10 @@ class Guest:
         if self.shell is not None:
             msg = "a shell is open in this sandbox: run the command in it, or close the shell first"
             raise GuestFault(msg)
+        command = self.command(request, body)
+        self.policy.before_command()
         outcome = run(
-            self.command(request, body),
+            command,
             self.children,
             self.launcher,
             lambda: self.policy.kill_all(self.children),
@@ -144,6 +146,7 @@ class Guest:
             msg = "a shell is open in this sandbox already"
             raise GuestFault(msg)
         command = self.command({"argv": ["bash"], "timeout_s": 0}, b"")
+        self.policy.before_command()
         self.shell = Shell(command, self.children, self.launcher, self.policy)
         return {}, b""
 

@@ -60,7 +60,8 @@ def _be_sandbox(settings: dict[str, Any], fds: list[int], others: tuple[int, ...
         for fd in others:
             os.close(fd)
         talk, *given = fds
-        namespace_init.enter(Wire(talk, talk), settings, given[:2], given[2:])
+        watched = settings["watched"]
+        namespace_init.enter(Wire(talk, talk), settings, given[:2], given[2 : 2 + watched], given[2 + watched :])
     finally:
         os._exit(0)
 
