@@ -10,6 +10,7 @@ When this process ends, however it ends, the stream closes, the guest ends, and 
 import contextlib
 import itertools
 import platform
+import secrets
 import socket
 from functools import cache
 from typing import Any, Self
@@ -26,7 +27,7 @@ from .guest.gvisor_init import HOST_MEMORY, host_threads
 from .guest.wire import Closed, Failed, Late, Wire
 from .guest_process import BOOT, packed_guest
 from .guest_sandbox import GuestSandbox
-from .guest_settings import archive_limit, settings_of
+from .guest_settings import AGENT, archive_limit, settings_of
 from .layers import archives
 from .once import finalize_here
 from .probing import NO_PROCESSES, probe_by_doing
@@ -36,7 +37,11 @@ from .spec import SandboxSpec
 
 __all__ = ["DockerSandbox", "probe"]
 
-_CAPABILITIES = ["KILL", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
+_CAPABILITIES = ["KILL", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"]
+_FIRST_AGENT, _AGENTS = 1_910_000_000, 1 << 24
+_HEADROOM = 256 << 20
+_SHM = 64 << 20
+_HIDDEN = ("/dev/mqueue", "/dev/pts")  # message queues outlive commands; terminals are counted for the machine
 _START_S = 60.0
 _STALL_S = 60.0
 _CHUNK = 1 << 18
@@ -156,6 +161,7 @@ class DockerSandbox(GuestSandbox):
         api = self._engine.api
         image = self.spec.image or self._engine.skeleton_image
         settings = settings_of(self.spec)
+        settings["agent"] = AGENT if self._has_own_kernel else _FIRST_AGENT + secrets.randbelow(_AGENTS)
         settings["filtered"] = platform.machine() in {"x86_64", "aarch64"}
         python = "/usr/bin/python3" if self.spec.image is None else "python3"
         created = api.create_container(
@@ -194,11 +200,14 @@ class DockerSandbox(GuestSandbox):
         return self.spec.runtime == "runsc"
 
     def _host_config(self, api: Any) -> Any:
-        from docker.types import LogConfig, Ulimit
+        from docker.types import LogConfig, Mount, Ulimit
 
         limits = self.spec.limits
-        memory = limits.memory + limits.disk + self._base_bytes + (HOST_MEMORY if self._has_own_kernel else 0)
-        inodes = "" if self._engine.is_podman else f",nr_inodes={limits.files + len(self._origin.entries) + 8}"
+        files = 2 * (limits.disk + self._base_bytes) + _SHM  # charged to it as well
+        memory = limits.memory + files + (HOST_MEMORY if self._has_own_kernel else _HEADROOM)
+        podman = self._engine.is_podman
+        inodes = "" if podman else f",nr_inodes={limits.files + len(self._origin.entries) + 8}"
+        shm_inodes = "" if podman else ",nr_inodes=1000"
         tmpfs = f"rw,exec,nosuid,nodev,size={limits.disk + self._base_bytes}{inodes}"
         shown = host_paths(self.spec) if self.spec.image is None else self.spec.readonly
         return api.create_host_config(
@@ -208,20 +217,30 @@ class DockerSandbox(GuestSandbox):
             cap_drop=["ALL"],
             cap_add=_CAPABILITIES,
             security_opt=["no-new-privileges"],
-            read_only=True,
+            read_only=not podman,  # or it lays another /tmp, without a limit, over ours
             tmpfs={
                 "/workspace": f"{tmpfs},mode=755",
                 "/tmp": f"{tmpfs},mode=1777",
+                "/dev/shm": f"rw,nosuid,nodev,noexec,size={_SHM}{shm_inodes},mode=1777",
+                **dict.fromkeys(_HIDDEN, "ro,size=4k,mode=755"),
             },
+            mounts=[Mount(path, None, type="volume", read_only=True) for path in self._volumes()],
             mem_limit=memory,
             memswap_limit=memory,
             pids_limit=host_threads(limits.processes) if self._has_own_kernel else limits.processes + 1,
-            shm_size=64 << 20,
             ulimits=[Ulimit(name="nofile", soft=1024, hard=1024), Ulimit(name="nproc", soft=4096, hard=4096)],
-            ipc_mode="private",
+            ipc_mode="private" if podman else "none",
             runtime=self.spec.runtime,
             log_config=LogConfig(type="none"),
         )
+
+    def _volumes(self) -> list[str]:
+        """Returns where the image wants to write to the machine's disk; it may only read there."""
+        if self.spec.image is None:
+            return []
+        volumes = self._engine.api.inspect_image(self.spec.image)["Config"].get("Volumes") or {}
+        own = {"/workspace", "/tmp", "/dev/shm", *_HIDDEN, *self.spec.readonly}
+        return sorted(path for path in volumes if path.rstrip("/") not in own)
 
     @property
     @override

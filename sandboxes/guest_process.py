@@ -26,6 +26,8 @@ _PACKED = (
     "serve",
     "linux",
     "seccomp",
+    "landlock",
+    "memory",
     "docker_init",
     "gvisor_init",
 )

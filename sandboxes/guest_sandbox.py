@@ -98,8 +98,15 @@ class GuestSandbox:
         return self._kept(archive)
 
     def _put(self, snapshot: WorkspaceSnapshot) -> None:
-        """Replaces the state; nothing runs afterwards."""
-        self._ask({"op": "unpack"}, self._flat(snapshot))
+        """Replaces the state; nothing runs afterwards.
+
+        Raises:
+            SandboxError: it could not be; a new guest may do.
+        """
+        reply, _ = self._ask({"op": "unpack"}, self._flat(snapshot))
+        if reply["stale"]:
+            msg = "its kernel has counted what commands did"
+            raise SandboxError(msg)
 
     def _take_processes(self) -> ProcessSnapshot:
         """Returns the state as it is, with what runs."""

@@ -5,14 +5,18 @@ from typing import Any
 
 from .spec import SandboxSpec
 
-__all__ = ["BASE_ENV", "LISTS", "archive_limit", "settings_of"]
+__all__ = ["AGENT", "BASE_ENV", "LISTS", "archive_limit", "settings_of"]
 
 BASE_ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/tmp",
     "TMPDIR": "/tmp",
     "LANG": "C.UTF-8",
+    "USER": "agent",
+    "LOGNAME": "agent",
 }
+AGENT = 1000
+"""The user that commands are, where the kernel counts it apart from those of the machine."""
 
 _OPEN_FILES, _FEWEST_FILES = 1024, 64  # of a command: half of what this process may have, which passes some on, too
 LISTS = 1 << 30

@@ -26,7 +26,7 @@ from .guest.root import ROOT
 from .guest.wire import Closed, Late
 from .guest_process import BOOT, packed_guest
 from .guest_sandbox import GuestSandbox
-from .guest_settings import archive_limit, settings_of
+from .guest_settings import AGENT, archive_limit, settings_of
 from .gvisor_host import Image, Running, gvisor_host_for
 from .layers import archives
 from .once import finalize_here
@@ -37,7 +37,7 @@ from .spec import SandboxSpec
 __all__ = ["GvisorSandbox", "probe"]
 
 _BACKEND = "gvisor"
-_CAPABILITIES = ("KILL", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "FOWNER")
+_CAPABILITIES = ("KILL", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 _NAMESPACES = ("pid", "network", "ipc", "uts", "mount")
 _START_S = 60.0
 _SHM = 64 << 20
@@ -149,6 +149,7 @@ class GvisorSandbox(GuestSandbox):
         try:
             if fresh:
                 settings = settings_of(self.spec)
+                settings["agent"] = AGENT
                 settings["filtered"] = platform.machine() in {"x86_64", "aarch64"}
                 wire.write(packed_guest("gvisor_init", settings))
             else:

@@ -158,6 +158,7 @@ class GvisorHost:
         stdin, write = os.pipe2(os.O_CLOEXEC)
         read, stdout = os.pipe2(os.O_CLOEXEC)
         complaints = os.memfd_create("complaints")
+        os.fchmod(complaints, 0o600)  # whoever finds it among the descriptors of PID 1 may not open it
         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _PIPE)  # the guest's program fits: writing it never waits
         groups = [] if cgroup is None else cgroup.open_members()
         wire = Wire(read, write)

@@ -13,7 +13,7 @@ from agentenv.protocols import Capabilities
 
 from .base_files import empty_archive
 from .folder import FolderSandbox
-from .guest.process_init import landlock_version
+from .guest.landlock import landlock_version
 from .layers import archives
 from .probing import NO_PROCESSES, probe_by_doing
 from .snapshots import WorkspaceSnapshot

@@ -25,6 +25,7 @@ _FIELDS: Mapping[str, Mapping[str, type]] = {
     "exec": _RESULT,
     "shell_run": {**_RESULT, "alive": bool},
     "stop": {"live": bool},
+    "unpack": {"stale": bool},
     "hold": {"live": bool, "memory": int},
 }
 

@@ -9,7 +9,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from . import linux, place, seccomp
-from .policy import Plain, kill_namespace, set_limit
+from .landlock import ALL_OF, DEVICE_BITS, TRUNCATE, WRITE, WRITE_FILE, Rules, landlock_version
+from .memory import GroupMemory
+from .policy import Plain, kill_namespace, read_counters, set_limit
 from .serve import Guest, close_on_exec
 from .wire import Wire
 
@@ -21,7 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["DockerPolicy", "main", "serve_container"]
 
 _AGENT = 1000
-_OPEN_FILES = 1024
+_TIMERS = 1024
+_WRITABLE = ("/workspace", "/tmp", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_GROUPS = (
+    ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.stat"),
+    ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+)
+_REFERS = 2  # from this version of Landlock on, moving files between folders can be allowed
 _OOM_COUNTS = (
     "/sys/fs/cgroup/memory.events",
     "/sys/fs/cgroup/memory/memory.oom_control",
@@ -33,32 +41,70 @@ class DockerPolicy(Plain):
     """Takes every privilege from a command; the container around it does the rest.
 
     Args:
-        settings: `limits`; `filtered`, whether to filter system calls.
+        settings: `limits`; `open_files`, how many a command may have; `agent`, the user and group that commands are:
+            nobody else on the machine, because much is counted by user; `filtered`, whether to filter system calls.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.limits = settings["limits"]
-        self.owner = (_AGENT, _AGENT)
+        self._open_files: int = settings["open_files"]
+        self.owner = _take_over(settings)
         self._filter = seccomp.program(system_v=False) if settings["filtered"] else b""
+        self._rules = self._write_rules()
+        self._group = _watch_of(self.limits)
+        if self._group is not None:
+            self.over_memory = self._group.is_over
+        self._counters = read_counters()
         self._oom_file = next((path for path in _OOM_COUNTS if os.path.exists(path)), "")
         self._oom_kills = self._count_oom_kills()
 
     def prepare(self) -> None:
         """Runs in the child before the program."""
         super().prepare()
-        set_limit("RLIMIT_NOFILE", _OPEN_FILES)
+        set_limit("RLIMIT_NOFILE", self._open_files)
+        self.limit_counted_by_user()
         try:
             linux.write_text("/proc/self/oom_score_adj", "1000")
         except OSError:
             pass  # gVisor has none
         linux.drop_bounding_set()
         os.setgroups([])
-        os.setresgid(_AGENT, _AGENT, _AGENT)
-        os.setresuid(_AGENT, _AGENT, _AGENT)
+        os.setresgid(*(self.owner[1],) * 3)
+        os.setresuid(*(self.owner[0],) * 3)
         linux.drop_capabilities()
         linux.no_new_privileges()
+        if self._rules is not None:
+            self._rules.restrict()
         if self._filter:
             linux.set_seccomp(self._filter)
+
+    def _write_rules(self) -> Rules | None:
+        """Returns rules that allow writing to its own files alone: not to who is killed first for memory, in `/proc`.
+
+        None where the kernel, or the container's own filter, has no Landlock.
+        """
+        version = landlock_version()
+        if version < _REFERS:
+            return None
+        handled = ALL_OF[min(version, 5)] & WRITE
+        rules = Rules(handled, alone=False)
+        rules.allow(_WRITABLE, handled & ~DEVICE_BITS, handled & (WRITE_FILE | TRUNCATE))
+        return rules
+
+    def limit_counted_by_user(self) -> None:
+        """Limits what the machine's kernel counts by user."""
+        set_limit("RLIMIT_SIGPENDING", _TIMERS)
+        set_limit("RLIMIT_MSGQUEUE", 0)
+        set_limit("RLIMIT_MEMLOCK", 1 << 20)
+
+    def before_command(self) -> None:
+        """Notes what memory is held by files already."""
+        if self._group is not None:
+            self._group.begin()
+
+    def is_stale(self) -> bool:
+        """Whether the counters of the network tell what earlier commands did."""
+        return read_counters() != self._counters
 
     def kill_all(self, children: ReapedChildren) -> int:
         """Kills and reaps everything but this process, which is PID 1."""
@@ -85,6 +131,26 @@ class DockerPolicy(Plain):
         return int(counts.get("oom_kill", 0))
 
 
+def _take_over(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """Gives workspace and tmp to the user that commands are; an ordinary one where there are no such high numbers."""
+    agent: int = settings["agent"]
+    try:
+        os.chown(settings["workspace"], agent, agent)
+    except OSError:
+        agent = _AGENT
+    for name in ("workspace", "tmp"):
+        os.chown(settings[name], agent, agent)
+    return agent, agent
+
+
+def _watch_of(limits: Mapping[str, Any]) -> GroupMemory | None:
+    for usage, stat in _GROUPS:
+        if os.path.exists(usage) and os.path.exists(stat):
+            opened = (os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in (usage, stat))
+            return GroupMemory(*opened, ("/workspace", "/tmp", "/dev/shm"), limits["memory"], limits["files"])
+    return None
+
+
 def main(settings: dict[str, Any]) -> None:
     """Runs a guest as PID 1 of a container, which must have no other input than its parent's."""
     serve_container(settings, DockerPolicy, Guest)
@@ -101,8 +167,7 @@ def serve_container(settings: dict[str, Any], policy: type[DockerPolicy], guest:
         linux.set_dumpable(dumpable=False)
     except OSError:
         pass  # gVisor: nobody can look into its processes anyway
-    for name in ("workspace", "tmp"):
-        os.chown(settings[name], _AGENT, _AGENT)
     served = guest(Wire(reader, writer), settings, policy(settings))
     served.wire.send({"ready": True, "uid": os.getuid()})
+    os.dup2(null, 2)  # from here on what goes wrong is answered; on gVisor, commands could open it
     served.serve()

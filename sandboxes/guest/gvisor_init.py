@@ -39,6 +39,7 @@ class GvisorPolicy(DockerPolicy):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
+        self._group = self._rules = None
         for path in _EXTRA_DEVICES:
             if os.path.exists(path):
                 os.unlink(path)
@@ -50,6 +51,9 @@ class GvisorPolicy(DockerPolicy):
         """Runs in the child before the program."""
         set_limit("RLIMIT_NPROC", self.limits["processes"])  # this user has no processes elsewhere in this kernel
         super().prepare()
+
+    def limit_counted_by_user(self) -> None:
+        """Limits nothing: this kernel has no other users."""
 
     def after_command(self) -> None:
         """Empties `/dev/shm`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import linux, seccomp
 from .memory import GroupMemory
-from .policy import Plain, kill_namespace, set_limit
+from .policy import Plain, kill_namespace, read_counters, set_limit
 from .serve import Guest
 from .wire import Wire, reason_of
 
@@ -27,7 +27,6 @@ _OWN_LIMITS = {  # of a command's own user namespace; they are counted by user o
 }
 _OWN_IPC_LIMITS = {"sys/kernel/msgmni": "64", "sys/kernel/sem": "250 32000 32 128"}
 _TIMERS = 1024
-_COUNTERS = ("dev", "snmp", "snmp6", "netstat", "sockstat")
 
 
 class NamespacePolicy(Plain):
@@ -146,7 +145,7 @@ class NamespaceGuest(Guest):
     def __init__(self, wire: Wire, settings: Mapping[str, Any], policy: NamespacePolicy, proc: int) -> None:
         super().__init__(wire, settings, policy)
         self._proc = proc
-        self._counters = _read_counters()
+        self._counters = read_counters()
 
     def do_detach(self, body: bytes) -> tuple[dict[str, Any], bytes]:
         """Ends what runs and lets go of workspace and tmp; they are whole and still when this returns.
@@ -169,21 +168,10 @@ class NamespaceGuest(Guest):
     def _forget_commands(self) -> None:
         """Starts over with what tells commands of earlier ones: numbers of processes, counters of the network."""
         linux.write_text("sys/kernel/ns_last_pid", "1", self._proc)
-        if _read_counters() != self._counters:
+        if read_counters() != self._counters:
             linux.unshare(linux.NEWNET)
             linux.loopback_up()
-            self._counters = _read_counters()
-
-
-def _read_counters() -> list[bytes]:
-    found: list[bytes] = []
-    for name in _COUNTERS:
-        try:
-            with open(f"/proc/self/net/{name}", "rb") as file:
-                found.append(file.read())
-        except FileNotFoundError:
-            pass  # no such protocol in this kernel
-    return found
+            self._counters = read_counters()
 
 
 def attach(fds: list[int]) -> None:

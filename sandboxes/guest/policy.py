@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     from .run import ReapedChildren
 
-__all__ = ["Plain", "kill_namespace", "raise_open_files", "set_limit"]
+__all__ = ["Plain", "kill_namespace", "raise_open_files", "read_counters", "set_limit"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _END_S = 10.0
 _STOP_S = 0.2
+_COUNTERS = ("dev", "snmp", "snmp6", "netstat", "sockstat")
 
 
 class Plain:
@@ -69,6 +70,10 @@ class Plain:
 
     def after_command(self) -> None:
         """Removes what a command can leave besides processes and files of the workspace."""
+
+    def is_stale(self) -> bool:
+        """Whether commands of later states could tell what earlier ones did, whatever becomes of the files."""
+        return False
 
     def ran_out_of_memory(self) -> bool:
         """Whether a process was killed for memory since the last time this was asked."""
@@ -136,6 +141,18 @@ def kill_namespace(children: ReapedChildren) -> int:
             return killed + children.collect()
         killed += children.collect()
         time.sleep(0.0002)
+
+
+def read_counters() -> list[bytes]:
+    """Returns what the kernel has counted in this network namespace."""
+    found: list[bytes] = []
+    for name in _COUNTERS:
+        try:
+            with open(f"/proc/self/net/{name}", "rb") as file:
+                found.append(file.read())
+        except OSError:
+            pass  # no such protocol in this kernel
+    return found
 
 
 def raise_open_files() -> None:

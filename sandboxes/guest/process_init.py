@@ -6,8 +6,6 @@ signal or reach by abstract sockets only each other; seccomp refuses sockets and
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import json
 import os
 import resource
@@ -15,24 +13,16 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from . import linux, seccomp
+from .landlock import ALL_OF, DEVICE_BITS, READ, READ_FILE, READ_ONLY_FILE, WRITE_FILE, Rules, landlock_version
 from .policy import Plain, raise_open_files, set_limit
 from .serve import Guest, close_on_exec
 from .wire import Wire, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-__all__ = ["ProcessPolicy", "landlock_version", "main"]
+__all__ = ["ProcessPolicy", "main"]
 
-_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
-_READ = _EXECUTE | _READ_FILE | _READ_DIR
-_READ_ONLY_FILE = _EXECUTE | _READ_FILE
-_ALL = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
-_DEVICE_BITS = (1 << 6) | (1 << 11)  # making character and block devices
-_TCP = 3
-_HIGH = 100
-_SCOPES = 3  # abstract Unix sockets, signals
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache")
 _SYSTEM_MORE = (
     "/etc/ld.so.conf",
@@ -43,12 +33,6 @@ _SYSTEM_MORE = (
     "/etc/nsswitch.conf",
 )
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def landlock_version() -> int:
-    """Returns the version of Landlock in this kernel, 0 for none."""
-    return max(0, _libc.syscall(_CREATE_RULESET, None, 0, 1))
 
 
 class ProcessPolicy(Plain):
@@ -62,9 +46,11 @@ class ProcessPolicy(Plain):
         super().__init__(settings)
         self._filter = seccomp.program(system_v=False, sockets=False, watches=False)
         self._open_files: int = settings["open_files"]
-        rules = _ruleset([settings["workspace"], settings["tmp"]], settings["readonly"])
-        self._rules = fcntl.fcntl(rules, fcntl.F_DUPFD_CLOEXEC, _HIGH)  # above the numbers that a command's pipes take
-        os.close(rules)
+        handled = ALL_OF[max(1, min(landlock_version(), 5))]
+        self._rules = Rules(handled, alone=True)
+        self._rules.allow([settings["workspace"], settings["tmp"]], handled & ~DEVICE_BITS)
+        self._rules.allow((*_SYSTEM, *_SYSTEM_MORE, *settings["readonly"]), READ, READ_ONLY_FILE)
+        self._rules.allow(_DEVICES, READ_FILE | WRITE_FILE)
 
     def prepare(self) -> None:
         """Runs in the child before the program."""
@@ -76,40 +62,8 @@ class ProcessPolicy(Plain):
         if os.getuid() == 0:
             linux.drop_bounding_set()
             linux.drop_capabilities()
-        if _libc.syscall(_RESTRICT_SELF, self._rules, 0) < 0:
-            raise OSError(ctypes.get_errno(), "Landlock refused", "restrict")
+        self._rules.restrict()
         linux.set_seccomp(self._filter)
-
-
-def _ruleset(own: Sequence[str], readonly: Sequence[str]) -> int:
-    version = landlock_version()
-    handled = _ALL[min(version, 5)]
-    fields = [handled, _TCP if version >= 4 else 0, _SCOPES if version >= 6 else 0]
-    size = 8 if version < 4 else 16 if version < 6 else 24
-    record = b"".join(field.to_bytes(8, "little") for field in fields)[:size]
-    ruleset = _libc.syscall(_CREATE_RULESET, record, size, 0)
-    if ruleset < 0:
-        raise OSError(ctypes.get_errno(), "Landlock makes no rules", "ruleset")
-    for path in own:
-        _allow(ruleset, path, handled & ~_DEVICE_BITS)
-    for path in (*_SYSTEM, *_SYSTEM_MORE, *readonly):
-        _allow(ruleset, path, _READ if os.path.isdir(path) else _READ_ONLY_FILE)
-    for path in _DEVICES:
-        _allow(ruleset, path, _READ_FILE | _WRITE_FILE)
-    return ruleset
-
-
-def _allow(ruleset: int, path: str, access: int) -> None:
-    try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:
-        return  # what is not there needs no rule
-    try:
-        record = access.to_bytes(8, "little") + fd.to_bytes(4, "little")
-        if _libc.syscall(_ADD_RULE, ruleset, 1, record, 0) < 0:
-            raise OSError(ctypes.get_errno(), "Landlock takes no rule", path)
-    finally:
-        os.close(fd)
 
 
 def main() -> None:

@@ -238,13 +238,15 @@ class Guest:
             yield from trees.pack(roots, force=True)
 
     def do_unpack(self, body: Body) -> Reply:
-        """Ends what runs and replaces workspace and tmp by an archive."""
+        """Ends what runs and replaces workspace and tmp by an archive; says so where only a new guest will do."""
         self.do_shell_close(b"")
+        if self.policy.is_stale():
+            return {"stale": True}, b""
         with _Roots(self.settings) as roots:
             for folder in roots.values():
                 place.clear(folder)
             trees.unpack(body.read, roots, owner=self.policy.owner)
-        return {}, b""
+        return {"stale": False}, b""
 
 
 def _reply(outcome: Outcome) -> tuple[dict[str, Any], bytes]:

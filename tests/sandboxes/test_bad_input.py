@@ -191,7 +191,8 @@ def test_many_small_processes_cannot_have_the_sandbox_itself_killed():
         "import os, time\n"
         "for _ in range(100):\n"
         "    if os.fork() == 0:\n"
-        "        open('/proc/self/oom_score_adj', 'w').write('0')\n"
+        "        try: open('/proc/self/oom_score_adj', 'w').write('0')\n"
+        "        except OSError: pass\n"
         "        block = bytearray(os.urandom(4096) * 1000)\n"
         "        time.sleep(5); os._exit(0)\n"
         "time.sleep(5); print('unlimited')\n"
@@ -370,7 +371,7 @@ def test_binary_and_strange_names(box):
 
 
 def test_an_interrupted_request_leaves_the_sandbox_broken_not_confused(box, monkeypatch):
-    monkeypatch.setattr(box._wire, "receive", lambda timeout_s=None: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(box._wire, "receive", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         box.exec("echo first")
     with pytest.raises(SandboxError, match="'exec' was interrupted"):

@@ -232,7 +232,7 @@ def test_an_archive_cannot_write_through_a_link(tmp_path):
         Entry("workspace/l/agentenv-escape", "file", 0o644, 0, 1),
     ]
     root = os.open(tmp_path, os.O_RDONLY)
-    with pytest.raises(TreeFault, match="out of order"):
+    with pytest.raises(TreeFault, match="in no folder that came before it"):
         unpack(io.BytesIO(assemble(entries, [store(b"x")])).read, {"workspace": root})
     os.close(root)
     assert not Path("/tmp/agentenv-escape").exists()
