@@ -8,14 +8,17 @@ The variables that a script may use name what the test prepared on the host: `CA
 from textwrap import dedent
 
 from .attack import PRELUDE, Attack
+from .counted import COUNTED
 from .files import FILES
 from .kernel import KERNEL
 from .network import NETWORK
 from .processes import PROCESSES
 from .resources import RESOURCES
+from .state import STATE
 
 __all__ = ["ATTACKS", "PRELUDE", "Attack"]
 
 ATTACKS: tuple[Attack, ...] = tuple(
-    attack._replace(code=dedent(attack.code).strip()) for attack in (*FILES, *PROCESSES, *NETWORK, *KERNEL, *RESOURCES)
+    attack._replace(code=dedent(attack.code).strip())
+    for attack in (*FILES, *PROCESSES, *NETWORK, *KERNEL, *RESOURCES, *COUNTED, *STATE)
 )
