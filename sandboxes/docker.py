@@ -200,7 +200,7 @@ class DockerSandbox(GuestSandbox):
         return self.spec.runtime == "runsc"
 
     def _host_config(self, api: Any) -> Any:
-        from docker.types import LogConfig, Mount, Ulimit
+        from docker.types import LogConfig, Ulimit
 
         limits = self.spec.limits
         files = 2 * (limits.disk + self._base_bytes) + _SHM  # charged to it as well
@@ -222,9 +222,8 @@ class DockerSandbox(GuestSandbox):
                 "/workspace": f"{tmpfs},mode=755",
                 "/tmp": f"{tmpfs},mode=1777",
                 "/dev/shm": f"rw,nosuid,nodev,noexec,size={_SHM}{shm_inodes},mode=1777",
-                **dict.fromkeys(_HIDDEN, "ro,size=4k,mode=755"),
+                **dict.fromkeys((*_HIDDEN, *self._volumes()), "ro,size=4k,mode=755"),
             },
-            mounts=[Mount(path, None, type="volume", read_only=True) for path in self._volumes()],
             mem_limit=memory,
             memswap_limit=memory,
             pids_limit=host_threads(limits.processes) if self._has_own_kernel else limits.processes + 1,
@@ -235,7 +234,7 @@ class DockerSandbox(GuestSandbox):
         )
 
     def _volumes(self) -> list[str]:
-        """Returns where the image wants to write to the machine's disk; it may only read there."""
+        """Returns where the image wants to write to the machine's disk; nothing is there, and nothing can be."""
         if self.spec.image is None:
             return []
         volumes = self._engine.api.inspect_image(self.spec.image)["Config"].get("Volumes") or {}

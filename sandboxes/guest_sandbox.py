@@ -313,6 +313,8 @@ class GuestSandbox:
             try:
                 self._put(snapshot)
             except SandboxError as error:
+                if isinstance(snapshot, ProcessSnapshot) and self._wire is not None:
+                    raise  # a new guest would not do either; this one goes on as it was
                 self._break(f"it could not be restored: {error}")
             else:
                 return

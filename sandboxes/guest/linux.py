@@ -96,12 +96,12 @@ def set_attributes(target: str, attributes: int, *, recursive: bool = True) -> N
     _check(result, f"set attributes {attributes:#x} of {target}")
 
 
-def detached_overlay(lowers: list[str], upper: str, work: str) -> int:
+def detached_overlay(lowers: list[str], upper: str = "", work: str = "") -> int:
     """Returns an overlay, mounted nowhere yet.
 
     Args:
         lowers: read-only layers, the topmost first.
-        upper: where changes go.
+        upper: where changes go; without it nothing can change, and there have to be two layers.
         work: an empty folder next to it.
 
     Raises:
@@ -109,8 +109,8 @@ def detached_overlay(lowers: list[str], upper: str, work: str) -> int:
     """
     context = _check(_call(_FSOPEN, b"overlay", 1), "overlay file system")
     try:
-        options = [("lowerdir+", lower) for lower in lowers] + [("upperdir", upper), ("workdir", work)]
-        for name, value in options:
+        options = [("lowerdir+", lower) for lower in lowers]
+        for name, value in (*options, *((("upperdir", upper), ("workdir", work)) if upper else ())):
             _configure(context, _SET_STRING, name.encode(), value.encode())
         _configure(context, _SET_FLAG, b"userxattr", None)
         _configure(context, _CREATE, None, None)

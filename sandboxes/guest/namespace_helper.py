@@ -300,7 +300,7 @@ def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> int:
         linux.write_text("/proc/self/gid_map", f"0 {gid} 1")
     linux.unshare(linux.NEWNS)
     linux.make_private()
-    build_root(settings["readonly"])
+    build_root(settings["readonly"], apart=True)
     add_kernel_files()
     seal_root()
     os.mkdir(_LAYERS)

@@ -5,6 +5,7 @@ Built in a mount namespace of one's own, which nobody else sees.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import os
@@ -19,6 +20,7 @@ __all__ = ["ROOT", "SHOWN", "SHOWN_ETC", "STAGE", "WRITTEN_ETC", "add_kernel_fil
 
 STAGE = "/sys"  # exists everywhere, and nobody in here needs it
 ROOT = STAGE + "/root"
+_EMPTY, _SIDE = STAGE + "/empty", STAGE + "/side"
 SHOWN = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 SHOWN_ETC = (
     "alternatives",
@@ -45,11 +47,13 @@ WRITTEN_ETC = {
 }
 
 
-def build_root(readonly: Sequence[str]) -> None:
+def build_root(readonly: Sequence[str], *, apart: bool = False) -> None:
     """Builds the root at `ROOT`, on a new file system at `STAGE` that has room for mount points.
 
     Args:
         readonly: more folders and files of the host to show.
+        apart: show what is in them as files of another file system: what is locked, listened at or waited for there is
+            not what the host has. Where the kernel refuses that, they are the host's own files.
     """
     linux.mount("tmpfs", STAGE, "tmpfs", linux.NOSUID | linux.NODEV, "mode=755,size=1m")
     os.mkdir(ROOT)
@@ -61,11 +65,13 @@ def build_root(readonly: Sequence[str]) -> None:
         with open(f"{ROOT}/etc/{name}", "w") as file:
             file.write(text)
     etc = [path[1:] for pattern in SHOWN_ETC for path in glob.glob("/etc/" + pattern)]
+    os.mkdir(_EMPTY)
+    os.mkdir(_SIDE)
     for path in (*SHOWN, *etc, *(path.strip("/") for path in readonly)):
-        _show("/" + path)
+        _show("/" + path, apart=apart)
 
 
-def _show(path: str) -> None:
+def _show(path: str, *, apart: bool) -> None:
     """Shows a file or folder of the host, read-only; a link is copied as a link."""
     target = ROOT + path
     if os.path.lexists(target) or not os.path.lexists(path):
@@ -80,8 +86,37 @@ def _show(path: str) -> None:
         os.mkdir(target)
     else:
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
-    linux.bind(path, target)
+    if not (apart and _show_apart(path, target)):
+        linux.bind(path, target)
     linux.set_attributes(target, linux.MOUNT_RDONLY | linux.MOUNT_NOSUID | linux.MOUNT_NODEV)
+
+
+def _show_apart(path: str, target: str) -> bool:
+    """Shows a file or folder, with all that is mounted in it, through overlays; returns whether that can be done."""
+    try:
+        if not os.path.isdir(path):
+            linux.attach_mount(linux.detached_overlay([os.path.dirname(path), _EMPTY]), _SIDE)
+            try:
+                linux.bind(f"{_SIDE}/{os.path.basename(path)}", target)
+            finally:
+                linux.unmount(_SIDE, lazy=True)
+            return True
+        for place in (path, *_mounted_below(path)):
+            if os.path.isdir(place):
+                linux.attach_mount(linux.detached_overlay([place, _EMPTY]), target + place[len(path) :])
+    except OSError:
+        with contextlib.suppress(OSError):
+            linux.unmount(target, lazy=True)
+        return False
+    return True
+
+
+def _mounted_below(path: str) -> list[str]:
+    """Returns where something is mounted below a folder, what is above before what is below."""
+    with open("/proc/self/mounts", "rb") as file:
+        lines = [line.split()[1].decode("unicode_escape").encode("latin-1") for line in file]
+    places = {os.fsdecode(line) for line in lines}
+    return sorted(place for place in places if place.startswith(path.rstrip("/") + "/"))
 
 
 def seal_root() -> None:

@@ -26,7 +26,13 @@ COUNTED = [
         "inotify instances",
         "py",
         _MANY
-        + "def instance():\n    fd = libc.inotify_init()\n    if fd < 0: raise OSError\n    return fd\nmany(64, instance)",
+        + r"""
+def instance():
+    fd = libc.inotify_init()
+    if fd < 0: raise OSError
+    return fd
+many(64, instance)
+""",
     ),
     Attack(
         "inotify instances over processes",
@@ -61,7 +67,12 @@ COUNTED = [
         "timers",
         "py",
         _MANY
-        + "def timer():\n    t = ctypes.c_int()\n    if libc.syscall(222, 1, 0, ctypes.byref(t)) < 0: raise OSError\nmany(4000, timer)",
+        + r"""
+def timer():
+    t = ctypes.c_int()
+    if libc.syscall(222, 1, 0, ctypes.byref(t)) < 0: raise OSError
+many(4000, timer)
+""",
     ),
     Attack(
         "queued signals",
@@ -79,7 +90,11 @@ many(4000, queued)
     Attack(
         "lock much memory",
         "py",
-        "import mmap\nm = mmap.mmap(-1, 64 << 20)\ncall(325, ctypes.addressof(ctypes.c_char.from_buffer(m)), 64 << 20, 0)",
+        r"""
+        import mmap
+        m = mmap.mmap(-1, 64 << 20)
+        call(325, ctypes.addressof(ctypes.c_char.from_buffer(m)), 64 << 20, 0)
+        """,
     ),
     Attack(
         "lock all memory to come",

@@ -11,22 +11,40 @@ STATE = [
     Attack(
         "numbers of processes",
         "sh",
-        "for f in pid_max ns_last_pid threads-max cad_pid; do (cat /proc/sys/kernel/$f > /proc/sys/kernel/$f) 2>/dev/null && echo BREACH $f; done",
+        r"""
+        for f in pid_max ns_last_pid threads-max cad_pid
+        do
+          (cat /proc/sys/kernel/$f > /proc/sys/kernel/$f) 2>/dev/null && echo BREACH $f
+        done
+        """,
     ),
     Attack(
         "settings of the network",
         "sh",
-        'find /proc/sys/net -type f 2>/dev/null | while read f; do (: >> "$f") 2>/dev/null && echo BREACH $f; done | head -3',
+        r"""
+        find /proc/sys/net -type f 2>/dev/null | while read f
+        do
+          (: >> "$f") 2>/dev/null && echo BREACH $f
+        done
+        """,
     ),
     Attack(
         "settings of IPC and of users",
         "sh",
-        'find /proc/sys/kernel /proc/sys/user /proc/sys/fs /proc/sys/vm -type f 2>/dev/null | while read f; do (: >> "$f") 2>/dev/null && echo BREACH $f; done | head -3',
+        r"""
+        find /proc/sys/kernel /proc/sys/user /proc/sys/fs /proc/sys/vm -type f 2>/dev/null | while read f
+        do
+          (: >> "$f") 2>/dev/null && echo BREACH $f
+        done
+        """,
     ),
     Attack(
         "maps of users",
         "sh",
-        "(echo 0 0 1 > /proc/self/uid_map) 2>/dev/null && echo BREACH\n(echo allow > /proc/self/setgroups) 2>/dev/null && echo BREACH",
+        r"""
+        (echo 0 0 1 > /proc/self/uid_map) 2>/dev/null && echo BREACH
+        (echo allow > /proc/self/setgroups) 2>/dev/null && echo BREACH
+        """,
     ),
     Attack("slack of PID 1", "sh", "(echo 1 > /proc/1/timerslack_ns) 2>/dev/null && echo BREACH"),
     Attack("lease on a file of the system", "py", _OPEN + "attempt(fcntl.fcntl, fd, 1024, 0)"),
@@ -39,7 +57,13 @@ STATE = [
         "which pages are in memory",
         "py",
         _OPEN
-        + "m = mmap.mmap(fd, 4096, prot=mmap.PROT_READ)\nv = ctypes.create_string_buffer(8)\na = ctypes.c_void_p()\ncall(27, 0x400000, 4096, v)\ncall(27, 0x7f0000000000, 0, v)",
+        + r"""
+m = mmap.mmap(fd, 4096, prot=mmap.PROT_READ)
+v = ctypes.create_string_buffer(8)
+a = ctypes.c_void_p()
+call(27, 0x400000, 4096, v)
+call(27, 0x7f0000000000, 0, v)
+""",
     ),
     Attack(
         "statistics of the cache",

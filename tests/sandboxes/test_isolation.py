@@ -23,7 +23,7 @@ NOT_PROMISED = {  # as `isolation` says
     ("gvisor", "files in /dev/shm without end"),
     ("gvisor", "files in /tmp without end"),
 }
-COUNTED_APART = {  # for a user that nobody else is, or by a kernel of its own: it harms nobody, see test_left_running.py
+COUNTED_APART = {  # for a user that nobody else is, or by a kernel of its own: it harms nobody, see test_blame.py
     "docker": ("inotify instances", "inotify instances over processes", "watches on everything"),
     "gvisor": (
         "inotify instances",
