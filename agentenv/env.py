@@ -6,17 +6,17 @@ nowhere else: `self.state` (a pydantic model), `self.np_random`, `self.sandbox`,
 """
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import pydantic
 from typing_extensions import override
 
 from agentenv.branching import Branching
 from agentenv.errors import EpisodeError, TaskError
 from agentenv.protocols import StepResult, Transition
-from agentenv.rows import Source
+from agentenv.rows import Source, shorten
 from agentenv.signatures import canonical, digest
 from agentenv.spaces import Actions, Messages
 from agentenv.tasks import read_task, read_tasks
@@ -142,12 +142,17 @@ class Env(Branching):
         """Adds to the step's reward; the components are in `info["rewards"]` by name.
 
         Raises:
-            ValueError: the value is not finite.
+            ValueError: the value is not finite, or no number.
         """
-        if not np.isfinite(value):
-            msg = f"reward must be finite, got {value!r} for {name!r}; where nothing is known raise InfrastructureError"
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):  # no number, or an integer that is too large
+            number = math.nan
+        if not math.isfinite(number):
+            given = shorten(value)
+            msg = f"reward must be finite, got {given} for {name!r}; where nothing is known raise InfrastructureError"
             raise ValueError(msg)
-        self._rewards[name] = self._rewards.get(name, 0.0) + float(value)
+        self._rewards[name] = self._rewards.get(name, 0.0) + number
 
     def note_mistake(self, text: str) -> str:
         """Records that the agent's action was invalid (in `info["mistakes"]`) and returns `text`."""

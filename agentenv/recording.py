@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import pydantic_core
-
 from agentenv.arrays import NO_PARENT
+from agentenv.jsonable import json_value
 from agentenv.protocols import BranchingEnv, Transition
 from agentenv.tree import Cost, EpisodeTree, Node
 from agentenv.types import Action
@@ -19,7 +18,7 @@ def begin_tree(env: BranchingEnv, start: Transition, metadata: Mapping[str, Any]
         start.observation,
         task_id=str(start.info.get("task_id", "")),
         env_id=env.env_id,
-        task=pydantic_core.to_jsonable_python(env.task, fallback=repr),
+        task=json_value(env.task),
         state_signature=start.state_signature,
         metadata=metadata,
         success_threshold=env.success_threshold,
@@ -47,7 +46,7 @@ def node_after(
         bool(after.truncated) or (truncated and not after.terminated),
         after.state_signature,
         after.action_signature,
-        pydantic_core.to_jsonable_python(after.info, fallback=repr),
+        json_value(dict(after.info)),
         rollout,
         attempt,
         cost or Cost(),

@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any, cast
 
 import gymnasium
-import pydantic_core
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import seeding
 from typing_extensions import override
@@ -15,8 +14,9 @@ from typing_extensions import override
 from agentenv.adapters import Adapter, SpaceAdapter
 from agentenv.env import Env, Reply
 from agentenv.errors import InfrastructureError, SandboxError, SnapshotError, ToolError
+from agentenv.jsonable import json_value
 from agentenv.protocols import Snapshot, StepResult
-from agentenv.rows import plain, shorten
+from agentenv.rows import shorten
 from agentenv.signatures import digest
 from agentenv.tasks import State
 from agentenv.types import Action, Observation, ToolSchema
@@ -307,7 +307,7 @@ class ReplayEnv(Env):
         self._live = ()
         options = {"task": task} if self._own_words and task is not None else task
         observation, info = self.inside.reset(seed=seed, options=options)
-        self._info = _json_values(info)
+        self._info = json_value(info)
         if (inner := _ours(self.inside)) is not None:
             self.task = inner.task
         return Event("reset", seed, digest(observation), _short(observation)), observation
@@ -331,7 +331,7 @@ class ReplayEnv(Env):
 
     def _take_over(self, reward: float, info: dict[str, Any]) -> None:
         """Takes the reward and what `info` says of it."""
-        self._info = _json_values(info)
+        self._info = json_value(info)
         if self._own_words:
             self._rewards = dict(self._info.get("rewards", {"reward": reward}))
             self._mistakes = list(self._info.get("mistakes", ()))
@@ -363,10 +363,6 @@ def _threshold(env: AnyEnv) -> float:
 
 def _short(observation: Any) -> str:
     return " ".join(shorten(observation).split())
-
-
-def _json_values(info: Any) -> dict[str, Any]:
-    return pydantic_core.to_jsonable_python(plain(info), fallback=repr)
 
 
 # ---------------------------------------------------------------------- others like it

@@ -1,17 +1,14 @@
 """`ToolEnv`: an environment whose methods are the agent's tools. This is what people subclass."""
 
-import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from decimal import Decimal
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from typing_extensions import override
 
 from agentenv.env import Env, Reply
 from agentenv.errors import ToolError
-from agentenv.rows import is_mapping
+from agentenv.jsonable import json_text
 from agentenv.tools import Tool, collect_tools, unknown_tool
 from agentenv.types import Action, Message, ToolCall, ToolSchema
 
@@ -67,31 +64,4 @@ class ToolEnv(Env):
             return self.note_mistake(str(error))
         if isinstance(answer, str):
             return answer
-        return "" if answer is None else _written(answer)
-
-
-def _written(answer: Any) -> str:
-    """Returns what a tool returned as JSON text; what JSON has no word for as text in it."""
-    with suppress(ValueError, TypeError):  # an integer of thousands of digits, keys that are no text
-        return json.dumps(answer, ensure_ascii=False, default=str)
-    try:
-        writable = _writable(answer)
-        return writable if isinstance(writable, str) else json.dumps(writable, ensure_ascii=False, default=_named)
-    except (ValueError, TypeError, RecursionError) as error:  # it holds itself
-        return f"a {type(answer).__name__} that cannot be written as JSON: {error}"
-
-
-def _writable(value: Any) -> Any:
-    if is_mapping(value):
-        return {key if isinstance(key, str) else _named(key): _writable(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_writable(part) for part in cast("Sequence[Any]", value)]
-    return _named(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _named(value: object) -> str:
-    """Returns `str(value)`, of integers however long they are."""
-    try:
-        return str(value)
-    except ValueError:  # more digits than Python writes
-        return f"{Decimal(value):f}" if isinstance(value, int) else f"a {type(value).__name__} too long to write"
+        return "" if answer is None else json_text(answer)

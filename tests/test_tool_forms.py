@@ -1,16 +1,21 @@
 """Forms that differ and mean the same: arguments as models write them, and what tools of users return."""
 
+import datetime as dt
 import enum
 import json
 import os
 from fractions import Fraction
 from typing import Any, Literal
 
+import numpy as np
 import pydantic
 import pytest
 from envs_for_tests import call, texts
 
 import agentenv as ae
+from agentenv.agents import ScriptedAgent
+from agentenv.rollout import Rollout
+from agentenv.serialize import read_trees, write_trees
 
 
 class Point(pydantic.BaseModel):
@@ -70,6 +75,7 @@ MADE = {
     "set": lambda: {1},
     "bytes": lambda: {b"\xff": b"\xff"},
     "rows": lambda: [{"id": 1}, {"id": 10**5000}, {(): True}],
+    "model": lambda: {"at": Point(x=1), 10**6000: [np.int64(3), 1, 2.5, None, True, dt.date(2020, 1, 2)]},
     "fraction": lambda: Fraction(10**6000, 7),
     "name of a file": lambda: os.fsdecode(b"caf\xe9"),
     "half a pair": lambda: ["\ud800"],
@@ -129,6 +135,11 @@ def test_nothing_that_a_tool_returns_breaks_the_episode(what):
     text.encode()
     json.dumps(taken.observation)
     assert text
+    if what == "model":
+        assert json.loads(text) == {
+            "at": {"x": 1, "label": "a"},
+            "1" + "0" * 6000: [3, 1, 2.5, None, True, "2020-01-02"],
+        }
     expected = {"integer": "1" + "0" * 5999 + "7", "keys": '{"(1, 2)": "a", "3": "b"}', "name of a file": "caf\\udce9"}
     assert text == expected.get(what, text)
 
@@ -159,3 +170,32 @@ def test_states_of_long_integers_have_signatures_and_snapshots():
     ]
     assert signatures[1] == signatures[3]
     assert len(set(signatures)) == 3
+
+
+def test_what_is_no_finite_reward_is_named():
+    wrong: list[Any] = [10**400, -(10**6000), "x", None, float("nan"), float("inf"), [1.0], Fraction(10**999)]
+    for value in wrong:
+        with pytest.raises(ValueError, match=r"reward must be finite, got .* for 'r'; where nothing is known raise"):
+            forms().add_reward(value, name="r")
+
+
+def test_long_integers_and_odd_infos_survive_rollouts_and_files(tmp_path):
+    class Odd(Holds):
+        class Task(ae.Task):
+            number: int = 10**5000
+
+        def step(self, action):
+            result = super().step(action)
+            odd: Any = {"np": np.float32(0.5), (1, 2): {3}, "where": tmp_path, "f": Fraction(1, 3)}
+            result[-1]["odd"] = {"long": self.state.number, **odd}
+            return result
+
+    with Rollout(lambda: Odd(max_steps=2), ScriptedAgent(lambda _: call("grow", power=6000)), seed=0) as rollout:
+        trees = rollout.grow([None], 2)
+    write_trees(tmp_path / "trees.jsonl", trees)
+    (tree,) = read_trees(tmp_path / "trees.jsonl")
+    assert tree.task["number"] == "1" + "0" * 5000
+    info = tree.nodes[1].info["odd"]
+    assert info["long"] == "1" + "0" * 6000
+    assert (info["np"], info["(1, 2)"], info["where"]) == (0.5, [3], str(tmp_path))
+    assert info["f"] in {"1/3", "Fraction(1, 3)"}  # as pydantic's version has it
