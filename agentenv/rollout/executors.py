@@ -20,6 +20,7 @@ from agentenv.protocols import Agent, AsyncAgent, BranchingEnv, Context
 from agentenv.types import Action
 
 from .episode import Answer, Branch
+from .outages import failure_of
 from .workers import Job, Workers
 
 __all__ = ["Concurrent", "Episode", "Executor", "InStep"]
@@ -259,8 +260,10 @@ class Concurrent:
             else:
                 job = await self._call(self._asking or self._workers, lambda: _act(agent, [context])[0], None)
                 action = _result(job)
-        except InfrastructureError as error:
-            return error
+        except Exception as error:
+            if (failure := failure_of(error)) is None:
+                raise
+            return failure
         return _read(agent, action, time.perf_counter() - began)
 
     async def _call(self, workers: Workers, function: Callable[[], Result], limit: float | None) -> Job[Result]:
@@ -380,8 +383,10 @@ def _ask(agent: Agent, contexts: Sequence[Context]) -> Sequence[Answer | Infrast
     began = time.perf_counter()
     try:
         actions = _act(agent, contexts)
-    except InfrastructureError as error:
-        return [error] * len(contexts)
+    except Exception as error:
+        if (failure := failure_of(error)) is None:
+            raise
+        return [failure] * len(contexts)
     seconds = (time.perf_counter() - began) / len(contexts)
     return [_read(agent, action, seconds) for action in actions]
 
