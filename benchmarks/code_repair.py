@@ -4,6 +4,7 @@ python benchmarks/code_repair.py bundled
 python benchmarks/code_repair.py suites --count 59
 AGENTENV_DATA=... python benchmarks/code_repair.py humanevalfix
 python benchmarks/code_repair.py generated --count 20
+python benchmarks/code_repair.py guessing --count 100
 """
 
 import argparse
@@ -23,6 +24,7 @@ from agentenv.envs.code_repair import (
     bundled_tasks,
     read_tasks,
 )
+from agentenv.envs.code_repair.submissions import solution_of
 
 
 def suite_of(task: RepairTask) -> RepairTask:
@@ -61,7 +63,7 @@ def measure(tasks: Iterable[RepairTask], *, repeat: int = 1) -> None:
     total = cases = 0
     for task in tasks:
         submissions = {
-            "solution": Submission({path: content.encode() for path, content in task.solution.items()}),
+            "solution": solution_of(task),
             "untouched": Submission(),
             "empty": Submission({path: b"" for path in task.files if path.endswith(".py") and "tests/" not in path}),
         }
@@ -79,16 +81,66 @@ def measure(tasks: Iterable[RepairTask], *, repeat: int = 1) -> None:
         print(f"{name}: {solved} solved, {seconds[name] / max(total, 1):.2f} s per task")
 
 
+GUESSER = """
+import os, pytest
+
+is_twin = os.urandom(1)[0] < 128
+run = pytest.Function.runtest
+
+def lie(self):
+    try:
+        run(self)
+    except BaseException:
+        if is_twin or not str(self.nodeid).startswith("tests/"):
+            raise
+
+pytest.Function.runtest = lie
+
+def half(x):
+    return x // 2 + 1
+"""
+ONE_TEST = RepairTask(
+    id="one test",
+    instruction="half() is off by one.",
+    files={"halves.py": "def half(x):\n    return x // 2 + 1\n"},
+    suite=TestSuite(
+        fail_to_pass=("tests/test_half.py::test_half",),
+        files={"tests/test_half.py": b"from halves import half\n\n\ndef test_half():\n    assert half(8) == 4\n"},
+    ),
+    solution={"halves.py": "def half(x):\n    return x // 2\n"},
+)
+
+
+def measure_guessing(count: int) -> None:
+    """Prints how often guessing in each run whether a test is its twin wins, and what more runs cost."""
+    for rounds in (3, 10):
+        won, seconds = 0, {"guesser": 0.0, "solution": 0.0}
+        Grader(rounds=rounds).grade(ONE_TEST, solution_of(ONE_TEST))  # a suite is tried on its solution once
+        for number in range(count):
+            started = time.perf_counter()
+            won += Grader(rounds=rounds).grade(ONE_TEST, Submission({"halves.py": GUESSER.encode()})).solved
+            seconds["guesser"] += time.perf_counter() - started
+            if number % 10 == 0:
+                started = time.perf_counter()
+                assert Grader(rounds=rounds).grade(ONE_TEST, solution_of(ONE_TEST)).solved
+                seconds["solution"] += 10 * (time.perf_counter() - started)
+        rate = 1 / ((1 << rounds) - 2)
+        each = ", ".join(f"{name} {total / count:.2f} s" for name, total in seconds.items())
+        print(f"{rounds} rounds: guessing won {won} of {count} ({rate:.4f} expected at most); {each}", flush=True)
+
+
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", choices=("bundled", "suites", "humanevalfix", "generated"))
+    parser.add_argument("tasks", choices=("bundled", "suites", "humanevalfix", "generated", "guessing"))
     parser.add_argument("--count", type=int, default=20)
     arguments = parser.parse_args()
     if arguments.tasks == "bundled":
         measure(bundled_tasks())
     elif arguments.tasks == "suites":
         measure(map(suite_of, bundled_tasks()[: arguments.count]), repeat=2)
+    elif arguments.tasks == "guessing":
+        measure_guessing(arguments.count)
     elif arguments.tasks == "generated":
         tasks = GeneratedTasks(seed=0, size=arguments.count)
         measure(tasks[i] for i in range(arguments.count))

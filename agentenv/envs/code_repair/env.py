@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import pydantic
@@ -128,8 +128,9 @@ class CodeRepair(ToolEnv):
             msg = f"max_output must be at least 200, got {max_output!r}"
             raise ValueError(msg)
         is_lazy = isinstance(tasks, Sequence) and not isinstance(tasks, str | bytes | list | tuple)
-        kept = bundled_tasks() if tasks is None else tasks if is_lazy else read_tasks(tasks)
-        super().__init__(tasks=cast("Sequence[Any]", kept), **kwargs)
+        lazy = cast("Sequence[Any]", tasks)
+        kept: Sequence[Any] = bundled_tasks() if tasks is None else lazy if is_lazy else read_tasks(tasks)
+        super().__init__(tasks=kept, **kwargs)
         if tasks is not None:  # forks need not read the rows again
             self._replace_argument(tasks, kept)
         self._check = "never" if tasks is None else check
@@ -213,7 +214,7 @@ class CodeRepair(ToolEnv):
             if not self._terminated:
                 self._files.snapshot()  # what cannot be kept is lost: its command is to blame, not who asks next
         except SandboxError as error:
-            if error is self._not_blamed:
+            if error is cast("SandboxError | None", self._not_blamed):
                 raise
             return self._recover(before, state, action, error)
         for call, outcome in zip(action.tool_calls, self.state.outcomes, strict=False):
@@ -422,7 +423,7 @@ class CodeRepair(ToolEnv):
             return self._grader.grade_visible(self.task, submission).fraction
 
     @contextlib.contextmanager
-    def _blameless(self) -> Iterator[None]:
+    def _blameless(self) -> Generator[None]:
         """Notes that a failure in here is not the agent's: a control broke, too."""
         try:
             yield

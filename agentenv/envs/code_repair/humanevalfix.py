@@ -38,7 +38,7 @@ def read_humanevalfix(row: Mapping[str, Any]) -> RepairTask:
     for column, text in (("buggy_solution", head + buggy), ("canonical_solution", head + right), ("test", program)):
         parse_python(text, column)
     about = str(row.get("docstring") or row.get("instruction") or "").strip()
-    files = {"solution.py": head + buggy}
+    files: dict[str, str | bytes] = {"solution.py": head + buggy}
     if example.strip():
         files[VISIBLE_TESTS] = _visible(name, example)
     return RepairTask(

@@ -20,8 +20,9 @@ from typing_extensions import override
 
 from agentenv.errors import TaskError
 
-from .grading import Grader, Submission
+from .grading import Grader
 from .library import Bug, Project, bundled_projects
+from .submissions import Submission, solution_of
 from .tasks import RepairTask
 
 __all__ = ["KINDS", "GeneratedTasks", "Mutation", "find_mutations"]
@@ -264,7 +265,7 @@ class GeneratedTasks(Sequence[RepairTask]):
     def _is_good(self, task: RepairTask) -> bool:
         if self.grader.grade(task, Submission()).solved:
             return False
-        repaired = Submission({path: content.encode() for path, content in task.solution.items()})
+        repaired = solution_of(task)
         return self.grader.grade(task, repaired).solved
 
 

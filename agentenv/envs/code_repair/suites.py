@@ -80,8 +80,10 @@ def _read_content(value: Any) -> Any:
 
 
 def _write_content(data: str | bytes) -> str | dict[str, str]:
+    if isinstance(data, str):
+        return data
     try:
-        return data if isinstance(data, str) else data.decode()
+        return data.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(data).decode()}
 

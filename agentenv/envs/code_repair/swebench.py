@@ -100,7 +100,7 @@ def _read(row: Mapping[str, Any], repository: Path) -> RepairTask:
         instruction=str(row.get("problem_statement") or "The code is wrong. Repair it."),
         base=tree,
         suite=suite,
-        solution=_texts(solution.files),
+        solution={**_texts(solution.files)},
         removed=solution.deleted,
         editable=tuple(sorted({"*.py", *(_pattern(path) for path in (*solution.files, *solution.deleted))})),
         test_command=command,

@@ -27,7 +27,7 @@ import json
 import marshal
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 __all__ = ["Graph", "UncarriedError", "decode", "encode"]
@@ -148,7 +148,7 @@ class Graph:
         if self._stay is not None and (what != "function" or callable(value)) and not isinstance(value, type):
             return {"h": [what, self._stay(value)]}
         if self._sends and what != "function":  # gone over before the call
-            items = list(itertools.islice(value, _MOST_ITEMS + 1))
+            items: list[Any] = list(itertools.islice(cast("Iterator[Any]", value), _MOST_ITEMS + 1))
             if len(items) > _MOST_ITEMS:
                 return self._other(value, f"it gives more than {_MOST_ITEMS} items")
             return {"m": [what, [self.encode(item, depth + 1) for item in items], None]}
@@ -157,7 +157,7 @@ class Graph:
     def _parts(self, value: Any, depth: int) -> Any:
         """Returns what an instance of a class of the standard library is made of, as `pickle` would take it apart."""
         try:
-            function, args, state, *more = (*value.__reduce_ex__(2), None, None)[:5]
+            function, args, state, *more = cast("tuple[Any, ...]", (*value.__reduce_ex__(2), None, None)[:5])
         except (TypeError, AttributeError, ValueError):
             return self._other(value)
         if any(part is not None for part in more):
@@ -348,7 +348,7 @@ class Graph:
             ValueError: it is of another type.
         """
         ((tag, content),) = data.items()
-        kind = type(value)
+        kind = cast("type[Any]", type(value))
         if kind is types.FunctionType and tag == "F":
             full = [cell for cell in value.__closure__ or () if _is_full(cell)]
             for cell, item in zip(full, content[0], strict=True):
