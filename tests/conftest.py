@@ -4,9 +4,11 @@ Nothing is left out silently: `--without-models` leaves out what needs torch, an
 that skips for another reason than those of `MAY_SKIP` has failed.
 """
 
+import functools
 import ipaddress
 import os
 import random
+import re
 import shlex
 import subprocess
 import sys
@@ -26,10 +28,12 @@ settings.register_profile("repeatable", settings.get_profile("agentenv"), derand
 settings.load_profile("agentenv")
 
 HERE = Path(__file__).parent
-NEED_TORCH = ("trainers", "agents/test_chat.py", "agents/test_huggingface.py")
-"""Folders and files that cannot even be imported without torch and what goes with it."""
+NEEDS_TORCH = re.compile(
+    r"^(?:from|import) (?:accelerate|peft|tiny_chat|torch|trainer_env|transformers|trl)\b", re.MULTILINE
+)
+"""What a file that cannot even be imported without torch has in a line of its own. Such files get the mark `model`."""
 
-FOLDER_MARKS = {"sandboxes": "sandbox", "envs": "environment", **dict.fromkeys(NEED_TORCH, "model")}
+FOLDER_MARKS = {"sandboxes": "sandbox", "envs": "environment", "trainers": "model"}
 _STARTED = pytest.StashKey[float]()
 MAY_SKIP = ("gpu", "data", "kernel")
 """Marks of tests that need what not every machine of CI has."""
@@ -51,19 +55,23 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    left_out = config.getoption("--without-models") and _is_in(collection_path, *NEED_TORCH)
-    return True if left_out else None
+    if not config.getoption("--without-models"):
+        return None
+    return True if collection_path == HERE / "trainers" or _needs_torch(collection_path) else None
 
 
-def _is_in(path: Path, *places: str) -> bool:
-    return any(path.is_relative_to(HERE / place) for place in places)
+@functools.cache
+def _needs_torch(path: Path) -> bool:
+    return path.is_file() and path.suffix == ".py" and bool(NEEDS_TORCH.search(path.read_text(encoding="utf-8")))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         for place, mark in FOLDER_MARKS.items():
-            if _is_in(item.path, place):
+            if item.path.is_relative_to(HERE / place):
                 item.add_marker(mark)
+        if _needs_torch(item.path):
+            item.add_marker("model")
         if item.get_closest_marker("data") and not os.environ.get("AGENTENV_DATA"):
             item.add_marker(pytest.mark.skip(reason="AGENTENV_DATA does not name the folder with published tasks"))
     if config.getoption("--without-models"):

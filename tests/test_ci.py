@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CI = ROOT / ".ci"
-pytestmark = pytest.mark.skipif(not CI.exists(), reason="needs the repository, not a wheel")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CI.exists(), reason="needs the repository, not a wheel")]
 
 
 def run_planted(tmp_path, code, *options, **env):
@@ -140,3 +140,12 @@ def test_when_the_time_is_over_no_further_test_begins(tmp_path):
     assert code == 0, output
     (passed,) = re.findall(r"(\d+) passed", output)
     assert 1 <= int(passed) < 12
+
+
+def test_what_needs_torch_is_left_out_where_that_is_said_and_nowhere_else(tmp_path):
+    for option, count in (("--without-models", 1), ("--strict-markers", 2)):
+        planted = "import json\nimport pytest\ndef test_plain(): pass\n@pytest.mark.model\ndef test_model(): pass\n"
+        code, output = run_planted(tmp_path, planted, option)
+        assert code == 0 and f"{count} passed" in output, output
+    code, output = run_planted(tmp_path, "import torch\ndef test_model(): pass\n", "--without-models")
+    assert code in {4, 5} and "passed" not in output, output
