@@ -95,7 +95,7 @@ def test_a_sloppy_demonstrator_slips_in_some_episodes_and_repeats_itself_by_seed
     summary = run_json("rollout", env_id, *words, "--out", "a.jsonl")
     assert 0.1 < summary["success"] < 0.95 and summary["failed"] == 0
     assert any(
-        0 < sum(map(tree.succeeded, ends)) < len(ends) for tree in read_trees("a.jsonl") if (ends := tree.leaves())
+        len({tree.succeeded(end) for end in ends}) > 1 for tree in read_trees("a.jsonl") if (ends := tree.leaves())
     )
     run_json("rollout", env_id, *words, "--out", "b.jsonl")
     run_json("rollout", env_id, *words[:-1], 3, "--out", "c.jsonl")
