@@ -16,6 +16,7 @@ __all__ = ["Adapter", "SpaceAdapter"]
 
 AnyEnv = gymnasium.Env[Any, Any]
 
+_MOST_NUMBERS = 4_096
 _HIGHLIGHT = re.compile(r"\x1b\[[\d;]*[1-9]\d*m(.*?)\x1b\[0m", re.DOTALL)
 _ESCAPE = re.compile(r"\x1b\[[\d;]*m")
 
@@ -64,9 +65,17 @@ class SpaceAdapter:
         """Returns the one tool.
 
         Raises:
-            TypeError: a space whose values are no JSON, or as many names as there are not actions.
+            TypeError: a space whose values are no JSON, as many names as there are not actions, or observations of
+                thousands of numbers, which are no text to read.
         """
         space = env.action_space
+        writes_numbers = type(self).write_observation is SpaceAdapter.write_observation
+        if writes_numbers and (count := count_numbers(env.observation_space)) > _MOST_NUMBERS:
+            msg = (
+                f"an observation of {type(env.unwrapped).__name__} has {count:,} numbers, too many to read as text: "
+                "pass adapter=, a subclass of agentenv.adapters.SpaceAdapter whose write_observation describes it"
+            )
+            raise TypeError(msg)
         if self.names and not (isinstance(space, spaces.Discrete) and space.n == len(self.names)):
             msg = f"names must have one entry per action of a Discrete space, got {len(self.names)} for {space}"
             raise TypeError(msg)
@@ -181,6 +190,19 @@ def space_value(space: spaces.Space[Any], value: Any) -> Any:
             return np.asarray(value, dtype=cast("Any", space.dtype)).reshape(space.shape)
         case _:
             return value
+
+
+def count_numbers(space: spaces.Space[Any]) -> int:
+    """Returns how many numbers a value of a space has at least."""
+    match space:
+        case spaces.Tuple():
+            return sum(map(count_numbers, _parts(space)))
+        case spaces.Dict():
+            return sum(map(count_numbers, space.spaces.values()))
+        case spaces.Box() | spaces.MultiDiscrete() | spaces.MultiBinary():
+            return int(np.prod(space.shape))
+        case _:
+            return 1
 
 
 def describe_space(space: spaces.Space[Any]) -> str:

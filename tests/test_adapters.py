@@ -79,3 +79,23 @@ def test_actions_may_have_names_and_pictures_are_shown():
     assert twin.step("left")[:4] == env.step("left")[:4]
     with pytest.raises(TypeError, match=r"one entry per action of a Discrete space, got 1 for Discrete\(4\)"):
         ae.ReplayEnv("FrozenLake-v1", adapter=SpaceAdapter(("left",)))
+
+
+class Camera(Rooms):
+    """Observes pictures."""
+
+    def __init__(self):
+        super().__init__(spaces.Discrete(2))
+        self.observation_space = spaces.Dict({"eye": spaces.Box(0, 255, (64, 64, 3), np.uint8)})
+
+
+def test_observations_that_are_no_text_need_an_adapter():
+    with pytest.raises(TypeError, match="an observation of Camera has 12,288 numbers, too many to read as text: pass"):
+        ae.ReplayEnv(Camera)
+
+    class Describes(SpaceAdapter):
+        def write_observation(self, observation, env, /, *, first):
+            return "a picture"
+
+    env = ae.ReplayEnv(Camera, adapter=Describes())
+    assert texts(env.reset(seed=0)[0]) == "a picture"

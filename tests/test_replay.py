@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import pickle
+import random
 import re
 import subprocess
 import sys
@@ -21,9 +22,12 @@ from hypothesis import strategies as st
 from plain_envs import Rooms, Unfaithful
 
 import agentenv as ae
+from agentenv.agents import ScriptedAgent
 from agentenv.errors import CheckError, EpisodeError, InfrastructureError, SandboxError, SnapshotError
 from agentenv.protocols import BranchingEnv, SteppableEnv
+from agentenv.rollout import Rollout
 from agentenv.testing import check_env, run_clauses
+from agentenv.tree import Anchor
 from agentenv.types import message_text
 from agentenv.wrappers import TransformReward
 
@@ -200,6 +204,23 @@ def test_only_what_is_not_on_the_way_is_taken_again():
     twin.restore(three)
     assert twin.replayed_steps == 3
     assert twin.state_signature() == env.state_signature()
+
+
+def test_rollouts_grow_trees_and_branch_in_the_middle():
+    def act(context):
+        return str(random.Random(context.seed).randrange(4))
+
+    def grown():
+        with Rollout(lambda: ae.ReplayEnv("FrozenLake-v1", max_steps=9), ScriptedAgent(act), seed=0) as rollout:
+            trees = rollout.grow([None, None], 4)
+            rollout.extend(trees, [Anchor(0, 1, 3), Anchor(1, 2, 2)])
+        return trees
+
+    trees = grown()
+    assert len(trees[0].children(1)) == 4
+    assert len(trees[1].children(2)) == 3
+    assert all(node.reward is not None for tree in trees for node in tree.nodes)
+    assert [list(tree.nodes) for tree in grown()] == [list(tree.nodes) for tree in trees]
 
 
 # ---------------------------------------------------------------------- what does not do the same again
