@@ -1,5 +1,6 @@
 """`ToolEnv`: an environment whose methods are the agent's tools. This is what people subclass."""
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +14,11 @@ from agentenv.tools import Tool, collect_tools, unknown_tool
 from agentenv.types import Action, Message, ToolCall, ToolSchema
 
 __all__ = ["ToolEnv"]
+
+_CALL_TAG = re.compile(
+    r"<tool_call>\s*(?P<json>[{\[])?|<function=|\[TOOL_CALLS\]|<\|tool_call|<｜tool▁call|<(?:[\w|｜]+:)?invoke "
+)
+"""What opens a tool call in the formats of several models: where it is left in the text, the call was broken."""
 
 
 class ToolEnv(Env):
@@ -50,7 +56,11 @@ class ToolEnv(Env):
 
     def on_text(self, text: str) -> Reply:
         """Answers an action without tool calls: a reminder of the tools, unless a subclass wants the text."""
-        problem = "the tool call is not valid JSON" if "<tool_call>" in text else "no tool was called"
+        problem = "no tool was called"
+        if tag := _CALL_TAG.search(text):
+            problem = (
+                "the tool call is not valid JSON" if tag["json"] else "the tool call could not be read: is it complete?"
+            )
         signatures = ", ".join(entry.signature for entry in self._tools.values())
         return self.note_mistake(f"{problem}. Tools: {signatures}")
 

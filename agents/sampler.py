@@ -168,8 +168,9 @@ class Sampler:
         self._probed = probed
 
     def _probe(self) -> torch.Tensor:
-        """Returns the logits `[1, 16, V]` after sixteen tokens spread over the vocabulary."""
+        """Returns the logits `[1, 16, V]` after sixteen tokens spread over the vocabulary; fewer in a narrow window."""
         ids = torch.arange(1, 17, device=self.model.device) * self.model.config.get_text_config().vocab_size // 17
+        ids = ids[: self.context_length]
         return self.model(input_ids=ids[None], use_cache=False).logits
 
     def _read(self, prompts: Sequence[TokenIds], known: Sequence[int]) -> _Frontier:

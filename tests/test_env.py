@@ -145,6 +145,8 @@ def test_text_without_a_tool_call_gets_a_reminder():
     assert (reward, terminated) == (0.0, False)
     assert info["mistakes"] == ["no tool was called. Tools: guess(number: integer)"]
     assert "the tool call is not valid JSON" in texts(env.step("<tool_call>{guess: 4</tool_call>")[0])
+    for text in ("<tool_call><function=guess>\n<parameter=number>4", '<invoke name="guess">', "[TOOL_CALLS]guess"):
+        assert "the tool call could not be read: is it complete?" in texts(env.step(text)[0])
 
 
 def test_several_calls_in_one_action_are_answered_in_order_and_counted_once():
