@@ -71,4 +71,6 @@ def trainer(model: Any, tokenizer: Any, folder: Path, *, env: Any = Digits, task
         if k in options
     }
     args = config(folder, **options)
-    return TreeTrainer(model, args, env=env, train_tasks=tasks or TASKS, processing_class=tokenizer, **extra)
+    return TreeTrainer(
+        model, args, env=env, train_tasks=TASKS if tasks is None else tasks, processing_class=tokenizer, **extra
+    )

@@ -14,8 +14,11 @@ __all__ = ["FiniteGradients", "LogRatio", "active_noise", "log_ratio", "remove_n
 
 _NOISE = re.compile(r"drop_?out|drop_?path|layer_?drop|jitter_noise")
 
-_ROWS = 8
+_ROWS = 4
 """Rows of a batch that are enough to see whether ratios are 1."""
+
+_TOKENS = 128
+"""Tokens whose logits become float32 at a time."""
 
 
 def active_noise(model: torch.nn.Module) -> dict[str, float]:
@@ -42,13 +45,20 @@ def _noise(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module, str, 
 
 
 def token_logprobs(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], *, temperature: float) -> torch.Tensor:
-    """Computes the log-probabilities `[B, L]` of a batch's completion tokens, in one forward pass."""
+    """Computes the log-probabilities `[B, L]` of a batch's completion tokens, in one forward pass.
+
+    Logits become float32 a part of the tokens at a time, because they take more memory than all the rest.
+    """
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
     width = batch["completion_ids"].size(1)
     logits = model(input_ids=ids, attention_mask=mask).logits[:, -width - 1 : -1]
-    logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
-    return logprobs.gather(2, ids[:, -width:, None]).squeeze(2)
+    parts = zip(logits.split(_TOKENS, dim=1), ids[:, -width:, None].split(_TOKENS, dim=1), strict=True)
+    logprobs = [
+        scaled.gather(2, tokens).squeeze(2) - scaled.logsumexp(2)
+        for scaled, tokens in ((part.float() / temperature, tokens) for part, tokens in parts)
+    ]
+    return torch.cat(logprobs, dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +108,8 @@ def log_ratio(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], *, temp
     few = {name: tensor[rows] for name, tensor in batch.items() if tensor.ndim == 2}
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(devices, key=str)), torch.no_grad():
-        new = token_logprobs(model, few, temperature=temperature)
+        rows_of = ({name: tensor[i : i + 1] for name, tensor in few.items()} for i in range(len(rows)))
+        new = torch.cat([token_logprobs(model, row, temperature=temperature) for row in rows_of])
     difference = (new - few["old_per_token_logps"]).abs()[few["tool_mask"] > 0]
     if not len(difference):
         return LogRatio(0.0, 0.0, 0)

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentenv.agents.chat import ChatFormat
 from agentenv.protocols import Context, SteppableEnv
+from agentenv.tokens import TokenIds
 from agentenv.types import Action, Message, ToolSchema
 
 __all__ = ["Example", "Phase", "encode_conversation", "imitate", "play_script"]
@@ -102,18 +103,18 @@ def encode_conversation(chat: ChatFormat, conversation: Conversation, *, tools: 
     if not conversation or conversation[-1]["role"] != "assistant":
         msg = f"conversation must end with a message of the assistant, got {conversation[-1:]!r}"
         raise ValueError(msg)
-    ids: tuple[int, ...] = ()
+    ids = TokenIds()
     sampled: list[bool] = []
     covered = 0
     for number, message in enumerate(conversation):
         if message["role"] != "assistant":
             continue
-        ids = chat.prompt(Context(tuple(conversation[:number]), tuple(tools), ids, covered))
-        sampled += [False] * (len(ids) - len(sampled))
-        ids += chat.action_ids(message, tools=tools)
+        prompt = TokenIds(chat.prompt(Context(tuple(conversation[:number]), tuple(tools), ids, covered)))
+        sampled += [False] * (len(prompt) - len(sampled))
+        ids = prompt + chat.action_ids(message, tools=tools)
         sampled += [True] * (len(ids) - len(sampled))
         covered = number + 1
-    return Example(ids, tuple(sampled))
+    return Example(tuple(ids), tuple(sampled))
 
 
 def imitate(

@@ -40,9 +40,10 @@ from agentenv.credit import (
     step_weights,
 )
 from agentenv.env import Env
-from agentenv.errors import InfrastructureError
+from agentenv.errors import InfrastructureError, TaskError
 from agentenv.registry import make
 from agentenv.rollout import Rollout, derive_seed
+from agentenv.rows import Source, read_rows
 from agentenv.stats import EpisodeStats, episode_stats
 from agentenv.tree import EpisodeTree
 
@@ -67,7 +68,8 @@ class TreeTrainer(GRPOTrainer):
         model: the model, or a name or folder to load it from.
         args: the settings.
         env: a registered id, an environment class, or a function that makes environments.
-        train_tasks: the tasks to train on; whatever `reset(options={"task": ...})` accepts.
+        train_tasks: the tasks to train on: a sequence of whatever `reset(options={"task": ...})` accepts, or a file or
+            table (see `agentenv.rows`).
         eval_tasks: held-out tasks for `evaluate`; one episode each, always with the same seeds.
         estimator: turns trees into step advantages.
         token_estimator: turns token rows into token advantages; takes the place of `estimator`.
@@ -84,7 +86,8 @@ class TreeTrainer(GRPOTrainer):
 
     Raises:
         ValueError: there are fewer tasks than one generation needs.
-        TypeError: `env` makes no environments, or the tasks are no sequence.
+        TypeError: `env` makes no environments.
+        TaskError: the tasks are no sequence, file or table that can be read.
         ModelError: the tokenizer has no chat template.
         InfrastructureError: no episode went through in `max_broken_generations` generations in a row.
         FloatingPointError: a loss or a gradient is not finite; weights are left as they were.
@@ -98,8 +101,8 @@ class TreeTrainer(GRPOTrainer):
         args: TreeConfig,
         *,
         env: str | Callable[[], Env],
-        train_tasks: Sequence[Any],
-        eval_tasks: Sequence[Any] | None = None,
+        train_tasks: Source,
+        eval_tasks: Source | None = None,
         estimator: Estimator = rtmc_advantages,
         token_estimator: TokenEstimator | None = None,
         allocator: str | Allocator = "even",
@@ -108,12 +111,14 @@ class TreeTrainer(GRPOTrainer):
         optimizers: tuple[Any, Any] = (None, None),
         peft_config: Any = None,
     ) -> None:
-        _check_tasks("train_tasks", train_tasks, least=cast("int", args.generation_batch_size))
-        _check_tasks("eval_tasks", eval_tasks or ())
+        least = cast("int", args.generation_batch_size)
+        self._tasks = {
+            "train": _read_tasks("train_tasks", train_tasks, least=least),
+            "eval": () if eval_tasks is None else _read_tasks("eval_tasks", eval_tasks),
+        }
         if args.beta and peft_config is not None:
             msg = f"beta must be 0 with peft_config, got {args.beta}: no reference model is kept beside an adapter"
             raise ValueError(msg)
-        self._tasks = {"train": train_tasks, "eval": eval_tasks or ()}
         self._make_env = _maker(env)
         self._estimator = estimator
         self._token_estimator = token_estimator
@@ -130,8 +135,8 @@ class TreeTrainer(GRPOTrainer):
             model=model,
             reward_funcs=_environment_reward,
             args=args,
-            train_dataset=_task_numbers(len(train_tasks)),
-            eval_dataset=_task_numbers(len(eval_tasks)) if eval_tasks else None,
+            train_dataset=_task_numbers(len(self._tasks["train"])),
+            eval_dataset=_task_numbers(len(self._tasks["eval"])) if self._tasks["eval"] else None,
             processing_class=processing_class,
             callbacks=callbacks,
             optimizers=optimizers,
@@ -143,7 +148,7 @@ class TreeTrainer(GRPOTrainer):
         description = {
             "env": _name(env),
             **self._names,
-            "train_tasks": len(train_tasks),
+            "train_tasks": len(self._tasks["train"]),
         }
         self.add_callback(FiniteGradients())
         self.add_callback(RunFolder(self, description))
@@ -212,7 +217,7 @@ class TreeTrainer(GRPOTrainer):
         numbers = [int(row["task"]) for row in inputs]
         self.last_trees = self._grow(numbers, mode)
         rows = lay_out(self.last_trees, train_truncated=not self.mask_truncated_completions)
-        credit = self._credit(rows)
+        credit = self._credit(rows) if mode == "train" else _no_credit(rows)
         batch = self._collate(rows, credit, mode)
         self._record(numbers, rows, credit, batch, mode)
         return batch
@@ -401,14 +406,18 @@ def _maker(env: Any) -> Callable[[], Env]:
     return cast("Callable[[], Env]", env)
 
 
-def _check_tasks(name: str, tasks: Any, *, least: int = 0) -> None:
-    """Refuses tasks that cannot be counted and picked by number, and too few of them."""
-    if isinstance(tasks, str | bytes | Mapping) or not (hasattr(tasks, "__len__") and hasattr(tasks, "__getitem__")):
-        msg = f"{name} must be a sequence of tasks, got {type(tasks).__name__}: list(...) makes one of an iterator"
-        raise TypeError(msg)
+def _read_tasks(name: str, tasks: Any, *, least: int = 0) -> Sequence[Any]:
+    """Returns tasks that can be counted and picked by number; refuses too few of them."""
+    if not isinstance(tasks, Sequence) or isinstance(tasks, str | bytes):
+        try:
+            tasks = [row for _, row in read_rows(tasks, what="a task")]
+        except TaskError as error:
+            msg = f"{name}: {error}"
+            raise TaskError(msg) from error
     if len(tasks) < least:
         msg = f"{name} must hold at least one generation of {least} tasks, got {len(tasks)}"
         raise ValueError(msg)
+    return cast("Sequence[Any]", tasks)
 
 
 def _name(value: Any) -> str:
@@ -445,6 +454,12 @@ def _episode_metrics(stats: EpisodeStats) -> dict[str, float]:
     }
     known = {name: value for name, value in values.items() if not np.isnan(value)}
     return known | {"tree/failed": float(stats.everything.failed), "tree/retried": float(stats.everything.retries)}
+
+
+def _no_credit(rows: Rows) -> StepAdvantages:
+    """The credit of an evaluation: its trees hold one episode each, and nobody trains on them."""
+    zeros = np.zeros(len(rows.arrays))
+    return StepAdvantages(zeros, zeros, zeros, rows.arrays.leaf_counts)
 
 
 def _credit_metrics(rows: Rows, credit: StepAdvantages | TokenAdvantages) -> dict[str, float]:

@@ -9,7 +9,7 @@ from tiny_chat import random_model
 from trainer_env import TASKS, Digits, Flaky, trainer
 
 from agentenv.credit import grpo_advantages
-from agentenv.errors import InfrastructureError
+from agentenv.errors import InfrastructureError, TaskError
 from agentenv.trainers.progress import TrainingBar
 from agentenv.trainers.run_folder import changed_settings, draw_curve, read_metrics
 from agentenv.tree import Anchor
@@ -292,12 +292,48 @@ def test_an_environment_instead_of_a_way_to_make_one_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["train_tasks", "eval_tasks"])
-@pytest.mark.parametrize("make", [lambda: (t for t in TASKS), lambda: map(dict, TASKS), lambda: TASKS[0], lambda: "ab"])
-def test_tasks_that_cannot_be_counted_are_named(tmp_path, name, make):
+@pytest.mark.parametrize("given", [TASKS[0], "no/such.jsonl", 7, object()], ids=lambda v: type(v).__name__)
+def test_tasks_that_cannot_be_read_are_named(tmp_path, name, given):
     model, tokenizer = random_model()
-    given = {"tasks" if name == "train_tasks" else name: make()}
-    with pytest.raises(TypeError, match=f"{name} must be a sequence of tasks"):
-        trainer(model, tokenizer, tmp_path, **given)
+    with pytest.raises(TaskError, match=f"^{name}: "):
+        trainer(model, tokenizer, tmp_path, **{{"train_tasks": "tasks"}.get(name, name): given})
+
+
+def as_file(folder):
+    path = folder / "tasks.jsonl"
+    path.write_text("".join(json.dumps(task) + "\n" for task in TASKS))
+    return path
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        as_file,
+        lambda folder: (task for task in TASKS),
+        lambda folder: pytest.importorskip("pandas").DataFrame(TASKS),
+        lambda folder: pytest.importorskip("datasets").Dataset.from_list(TASKS),
+    ],
+    ids=["file", "generator", "pandas", "datasets"],
+)
+def test_tasks_of_any_library_train(tmp_path, make):
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, tmp_path / "run", tasks=make(tmp_path), eval_tasks=make(tmp_path), max_steps=1)
+    run.train()
+    assert {tree.task_id for tree in run.last_trees} <= {task["id"] for task in TASKS}
+    assert len(run._tasks["eval"]) == len(TASKS)
+
+
+def test_evaluation_needs_no_credit(tmp_path):
+    """Estimators that compare the episodes of a group would refuse its trees of one."""
+
+    def needs_groups(arrays):
+        assert arrays.leaf_counts[arrays.is_root].min() > 1
+        return grpo_advantages(arrays)
+
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, tmp_path, estimator=needs_groups, eval_tasks=TASKS[:4], max_steps=1)
+    run.train()
+    assert "eval_success" in run.evaluate()
 
 
 def test_anything_callable_can_be_environment_and_estimator(tmp_path):
