@@ -1,5 +1,7 @@
 """`pytest --agentenv-check ENV_ID`, run by pytest itself."""
 
+import json
+
 import pytest
 
 pytest_plugins = "pytester"
@@ -85,3 +87,16 @@ def test_what_cannot_be_found_is_one_clear_line(run, name, words):
 
 def test_without_the_option_nothing_changes(run):
     run().assert_outcomes(failed=1)
+
+
+def test_given_actions_are_played_and_what_they_do_not_reach_is_said(run, pytester):
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": {"number": 3}}}]}
+    pytester.makefile(".jsonl", good=f"{json.dumps(call)}\n" * 3, text='"no call"\n')
+    result = run("--agentenv-check", "my_envs:Counter", "--agentenv-actions", "good.jsonl", "-k", "equal")
+    result.assert_outcomes(passed=1, deselected=13)
+    result.stdout.fnmatch_lines(["*what the actions reached of my_envs:Counter*", "add: 3 calls, 0 mistakes"])
+    result.stdout.no_fnmatch_line("*warning: *")
+    result = run("--agentenv-check", "my_envs:Counter", "--agentenv-actions", "text.jsonl", "-k", "equal")
+    result.stdout.fnmatch_lines(
+        ["add: 0 calls, 0 mistakes: not reached", "warning: not reached, and so not checked: add; *"]
+    )

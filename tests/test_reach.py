@@ -167,6 +167,7 @@ def test_a_task_is_played_and_every_law_is_tried_on_every_episode():
 
     failed = [r for r in run_clauses(Broken, actions=episodes) if r.outcome == "failed"]
     assert {"seeded", "equal"} <= {result.name for result in failed}
+    assert all(result.detail.startswith("episode 2 of 3: ") for result in failed)
     assert not [r for r in run_clauses(Broken, actions=episodes[::2]) if r.outcome == "failed" and r.name != "ended"]
 
 

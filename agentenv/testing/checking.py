@@ -4,7 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -169,7 +169,10 @@ def _verdicts(
 def _worst(results: Sequence[ClauseResult]) -> ClauseResult:
     """The verdict on a law from those on several episodes: a failure counts before a pass, a pass before a skip."""
     order = ("failed", "passed", "skipped")
-    return min(results, key=lambda result: order.index(result.outcome))
+    number, worst = min(enumerate(results), key=lambda entry: order.index(entry[1].outcome))
+    if worst.outcome != "failed" or len(results) == 1:
+        return worst
+    return replace(worst, detail=f"episode {number + 1} of {len(results)}: {worst.detail}")
 
 
 def _reach(env: Env, probes: Sequence[Probe]) -> tuple[Coverage, list[str]]:

@@ -7,7 +7,7 @@ else changes in a test run that does not use it.
 
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from agentenv.testing.clauses import Clause
     from agentenv.testing.scripts import Script
 
-__all__ = ["load_env", "pytest_addoption", "pytest_collection_modifyitems", "pytest_ignore_collect"]
+__all__ = [
+    "load_env",
+    "pytest_addoption",
+    "pytest_collection_modifyitems",
+    "pytest_ignore_collect",
+    "pytest_terminal_summary",
+]
+
+_SCRIPTS = pytest.StashKey["dict[str, list[Script]]"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,16 +81,37 @@ class _ClauseItem(pytest.Item):
 
 
 def _items(session: pytest.Session, name: str) -> Iterator[pytest.Item]:
-    from agentenv.testing import CLAUSES, prepare_scripts
+    from agentenv.testing import CLAUSES
 
     env = load_env(name)
-    given = {"actions": "--agentenv-actions", "trees": "--agentenv-trees"}
-    options: dict[str, Any] = {key: session.config.getoption(option) for key, option in given.items()}
-    scripts = cache(lambda: prepare_scripts(env, **options))
     for clause in CLAUSES:
         item: Any = cast("Any", _ClauseItem).from_parent(session, name=f"{name}[{clause.name}]")
-        item.env, item.clause, item.scripts = env, clause, scripts
+        item.env, item.clause, item.scripts = env, clause, partial(_scripts, session.config, name)
         yield item
+
+
+def _scripts(config: pytest.Config, name: str) -> "list[Script]":
+    """The episodes that an environment's laws are tried on, chosen once."""
+    from agentenv.testing import prepare_scripts
+
+    chosen = config.stash.setdefault(_SCRIPTS, {})
+    if name not in chosen:
+        given = {"actions": "--agentenv-actions", "trees": "--agentenv-trees"}
+        options: dict[str, Any] = {key: config.getoption(option) for key, option in given.items()}
+        chosen[name] = prepare_scripts(load_env(name), **options)
+    return chosen[name]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says what the episodes did not reach, which no law was tried on."""
+    from agentenv.testing import inspect_env
+
+    for name in config.getoption("--agentenv-check") or ():
+        if _SCRIPTS in config.stash and name in config.stash[_SCRIPTS]:
+            report = inspect_env(load_env(name), actions=_scripts(config, name), clauses=[])
+            terminalreporter.section(f"what the actions reached of {name}")
+            for line in (*report.coverage, *(f"warning: {warning}" for warning in report.warnings())):
+                terminalreporter.write_line(line)
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:

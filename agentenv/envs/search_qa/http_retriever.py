@@ -150,7 +150,7 @@ class HttpRetriever:
     def _decode(self, data: bytes) -> dict[str, Any]:
         try:
             loaded: object = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self._refuse(f"not JSON ({error})", data)
         if not isinstance(loaded, dict):
             self._refuse("must be a JSON object", loaded)
