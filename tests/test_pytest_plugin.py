@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import scipy.sparse  # noqa: F401  pytester forgets what was first imported in a run of its own, and scipy loads once
 
 pytest_plugins = "pytester"
 
