@@ -167,13 +167,18 @@ class Weighing:
 
 
 def weigh(tree: TreeArrays, weights: Weights) -> Weighing:
-    """Reads weights for an estimator that pools: a trajectory weighs what its last step does."""
+    """Reads weights for an estimator that pools: a trajectory weighs what its last step does.
+
+    By `"graph"` it weighs as by `"occupancy"`: a merged state tells how often a step comes, not which returns follow it.
+    """
     if isinstance(weights, str) and weights in _NAMES and (weights == "counts" or is_chains(tree)):
         counts = tree.leaf_counts.astype(np.float64)
         return Weighing(counts, counts)
+    named = weights if isinstance(weights, str) else ""
     steps = step_weights(tree, weights)
-    below = sum_below(tree, np.where(tree.is_trajectory, steps, 0.0))
-    return Weighing(below if isinstance(weights, str) and weights == "occupancy" else steps, below)
+    ends = occupancy_weights(tree) if named == "graph" else steps
+    below = sum_below(tree, np.where(tree.is_trajectory, ends, 0.0))
+    return Weighing(below if named == "occupancy" else steps, below)
 
 
 def sample_deviation(

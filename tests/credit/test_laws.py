@@ -194,7 +194,7 @@ def test_without_forks_every_weight_is_one_and_vine_is_rloo(tree):
 @given(tree=tree_arrays())
 @settings(max_examples=15, deadline=None)
 def test_a_name_of_weights_and_its_numbers_are_the_same(name, tree):
-    for weights in ("occupancy", "graph", "counts", "unique"):
+    for weights in ("occupancy", "counts", "unique"):
         same(ALL[name](tree, weights=weights), ALL[name](tree, weights=step_weights(tree, weights)))
 
 

@@ -92,6 +92,14 @@ def test_graph_weights_equal_the_linear_system(tree):
         np.testing.assert_allclose(weights[steps], visits[left] / draws[left], atol=1e-8)
 
 
+@given(tree=tree_arrays())
+@settings(max_examples=40, deadline=None)
+def test_by_graph_trajectories_weigh_as_by_occupancy(tree):
+    for estimator in (rloo_advantages, vine_ppo_advantages, partial(dr_grpo_advantages)):
+        left, right = estimator(tree, weights="graph"), estimator(tree)
+        np.testing.assert_allclose(left.advantages, right.advantages, atol=1e-9)
+
+
 @given(tree=tree_arrays(num_states=0))
 @settings(max_examples=60, deadline=None)
 def test_graph_weights_are_occupancy_where_nothing_merges(tree):
