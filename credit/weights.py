@@ -169,7 +169,7 @@ class Weighing:
 def weigh(tree: TreeArrays, weights: Weights) -> Weighing:
     """Reads weights for an estimator that pools: a trajectory weighs what its last step does.
 
-    By `"graph"` it weighs as by `"occupancy"`: a merged state tells how often a step comes, not which returns follow it.
+    By `"graph"` it weighs as by `"occupancy"`: a merged state tells how often a step comes, not what follows it.
     """
     if isinstance(weights, str) and weights in _NAMES and (weights == "counts" or is_chains(tree)):
         counts = tree.leaf_counts.astype(np.float64)
