@@ -58,7 +58,8 @@ def spread_randomly(trees: Sequence[EpisodeTree], budget: int, rng: np.random.Ge
     if not places:
         return []
     drawn, counts = np.unique(rng.integers(len(places), size=budget), return_counts=True)
-    return [Anchor(*places[place], int(count)) for place, count in zip(drawn, counts, strict=True)]
+    chosen = [(*places[place], int(count)) for place, count in zip(drawn, counts, strict=True)]
+    return [Anchor(tree, node, count) for tree, node, count in chosen]
 
 
 class TraceAllocator:
@@ -97,11 +98,14 @@ class TraceAllocator:
         arrays = TreeArrays.from_trees(trees)
         found = prefixes_of(arrays, mixed=self.outcomes == "unseen")
         places = [(int(t), int(i)) for t, i in zip(found.trees, found.local, strict=True)]
-        order = rng.permutation([k for k, (t, i) in enumerate(places) if i in trees[t].snapshots])
-        if not len(order):
+        usable = [k for k, (t, i) in enumerate(places) if i in trees[t].snapshots]
+        if not usable:
+            self.predictor.update(*predictor_targets(trees))
             return []
+        order = rng.permutation(np.array(usable, dtype=np.int64))
+        prefixes = [prefix_at(trees[places[k][0]], places[k][1]) for k in order]
         plan = allocate_prefixes(
-            self.predictor.predict([prefix_at(trees[t], i) for t, i in (places[k] for k in order)]),
+            self.predictor.predict(prefixes),
             found.outcomes[order] if self.outcomes == "seen" else None,
             budget=budget,
             maximum=self.maximum,

@@ -1,5 +1,7 @@
 """The yardstick itself: exact values against brute force, and what certification says of known cases."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from agentenv.credit import (
     step_reward_advantages,
     vine_ppo_advantages,
 )
-from agentenv.credit.certify import sample_forks
+from agentenv.credit.certify import sample_forks, sample_random_forks
 from agentenv.credit.passk_tree import passk_values
 from agentenv.credit.problems import PROBLEMS
 from agentenv.credit.tabular import TabularMDP
@@ -101,15 +103,21 @@ def test_bias_and_variance_add_up_and_are_found():
     assert score.mse == pytest.approx(0.26, rel=0.05)
 
 
-def test_fork_sampling_costs_the_same_and_keeps_the_dynamics():
+@pytest.mark.parametrize("share", [0.25, 0.5])
+@pytest.mark.parametrize("sampler", [sample_forks, partial(sample_forks, outcomes="unseen"), sample_random_forks])
+def test_fork_sampling_costs_the_same_and_keeps_the_dynamics(sampler, share):
     problem = PROBLEMS["decisive"]()
     chains = problem.sample(np.random.default_rng(0), groups=200, group_size=8)
-    forks = sample_forks(problem, np.random.default_rng(0), 200, 8)
+    forks = sampler(problem, np.random.default_rng(0), 200, 8, share=share)
     assert forks.cost == pytest.approx(chains.cost, rel=0.03)
-    assert (np.bincount(forks.tree.parents[~forks.tree.is_root]) > 1).sum() > 400
+    starts = np.bincount(forks.tree.tree_ids[forks.tree.depths == 1])
+    assert (starts == 8 * (1 - share)).all()
+    assert (np.bincount(forks.tree.parents[forks.tree.depths > 1]) > 1).sum() > 200
     steps = ~forks.tree.is_root
     assert (problem.transitions[forks.left[steps], forks.actions[steps], forks.states[steps]] > 0).all()
     assert (forks.tree.is_leaf == problem.terminal[forks.states]).all()
+    with pytest.raises(ValueError, match="share must leave at least one of 8 chains, got 1"):
+        sampler(problem, np.random.default_rng(0), 200, 8, share=1)
 
 
 def gradient_of(problem, sampled, credit, weights):

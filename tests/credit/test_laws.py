@@ -1,6 +1,7 @@
 """Laws that hold for every tree: Hypothesis looks for a counterexample."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ BY_NODE = {
     "tree_rl": tree_rl_advantages,
     "vine_ppo_parent": partial(vine_ppo_advantages, baseline="parent"),
 }
-ALL = BY_TRAJECTORY | BY_SIGNATURE | BY_BRANCH | BY_NODE
+ALL: dict[str, Any] = BY_TRAJECTORY | BY_SIGNATURE | BY_BRANCH | BY_NODE
 WEIGHTLESS = {"pkpo", "passk_training", "reachability"}  # they count every leaf once, or only ask what was seen
 COUNTED = {name: f if name in WEIGHTLESS else partial(f, weights="counts") for name, f in ALL.items()}
 FIELDS = ("advantages", "values", "action_values", "counts")
