@@ -41,6 +41,7 @@ SAMPLERS: dict[str, Sampler] = {
     "random forks": sample_random_forks,
     "TRACE forks": sample_forks,
     "TRACE, outcomes unseen": partial(sample_forks, outcomes="unseen"),
+    "TRACE forks, one each": partial(sample_forks, maximum=1),
     "random forks, a quarter": partial(sample_random_forks, share=0.25),
     "TRACE forks, a quarter": partial(sample_forks, share=0.25),
     "TRACE, unseen, a quarter": partial(sample_forks, share=0.25, outcomes="unseen"),

@@ -62,6 +62,7 @@ def sample_forks(
     *,
     share: float = 0.5,
     outcomes: Literal["seen", "unseen"] = "seen",
+    maximum: int | None = None,
 ) -> SampledTrees:
     """Samples fewer chains, and spends the steps of the others on forks that TRACE chooses.
 
@@ -75,6 +76,7 @@ def sample_forks(
         group_size: chains per tree that a tree may cost.
         share: of the steps that go into continuations.
         outcomes: whether the choice looks at the outcomes of the chains, see `TraceAllocator`.
+        maximum: cap of continuations per prefix; default: `group_size`.
     """
     chains, budget = _split(problem, groups, group_size, share)
     sampled = problem.sample(rng, groups=groups, group_size=chains)
@@ -85,7 +87,7 @@ def sample_forks(
         prefixes.outcomes if outcomes == "seen" else None,
         budget=budget,
         costs=problem.remaining[states],
-        maximum=group_size,
+        maximum=group_size if maximum is None else maximum,
         anchors=prefixes.nodes,
     )
     return problem.extend(rng, sampled, chosen.anchors, chosen.counts)
