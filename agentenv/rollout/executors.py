@@ -138,9 +138,16 @@ class InStep:
         self, function: Callable[[Item], Result], items: Sequence[Item], *, limit: float | None
     ) -> Sequence[Job[Result]]:
         """Does blocking work on environments for every item."""
-        if self._workers is not None and (len(items) > 1 or limit is not None):
+        if self._workers is not None:
             return self._workers.map(function, items, limit=limit)
         return [_call_here(function, item) for item in items]
+
+    def _each(
+        self, function: Callable[[Item], Result], items: Sequence[Item], limit: float | None
+    ) -> Generator[tuple[Item, Job[Result]]]:
+        if self._workers is not None and (len(items) > 1 or limit is not None):
+            return self._workers.each(function, items, limit=limit)
+        return ((item, _call_here(function, item)) for item in items)
 
     def run(
         self, branches: Sequence[Branch], play: Play, agent: Agent, *, max_envs: int | None, limit: float | None
@@ -152,10 +159,13 @@ class InStep:
             while waiting or live:
                 room = len(waiting) if max_envs is None else min(len(waiting), max_envs - len(live))
                 live += [Episode(waiting.popleft(), play) for _ in range(room)]
-                for episode, job in zip(live, self.map(Episode.go, live, limit=limit), strict=True):
-                    _settle(episode, job, limit)
-                over, live = [e for e in live if e.over], [e for e in live if not e.over]
-                yield from (episode.branch for episode in over)
+                bugs: list[BaseException] = []
+                for episode, job in self._each(Episode.go, live, limit):
+                    bugs += _settle(episode, job, limit)
+                    if episode.over:
+                        yield episode.branch
+                _raise(bugs)
+                live = [episode for episode in live if not episode.over]
                 asked = [(episode, episode.context) for episode in live if episode.context is not None]
                 for (episode, _), answer in zip(asked, _ask(agent, [context for _, context in asked]), strict=True):
                     episode.answer(answer)
@@ -243,7 +253,7 @@ class Concurrent:
         try:
             while True:
                 job = await self._call(self._workers, episode.go, limit)
-                _settle(episode, job, limit)
+                _raise(_settle(episode, job, limit))
                 if episode.over:
                     return episode.branch
                 if episode.context is not None:
@@ -368,12 +378,16 @@ def _result(job: Job[Result]) -> Result:
     return job.result  # pyright: ignore[reportReturnType]  it is done
 
 
-def _settle(episode: Episode, job: Job[Episode], limit: float | None) -> None:
-    """Raises what a step raised; gives up a step that hangs."""
+def _raise(bugs: Sequence[BaseException]) -> None:
+    if bugs:
+        raise bugs[0]
+
+
+def _settle(episode: Episode, job: Job[Episode], limit: float | None) -> list[BaseException]:
+    """Gives up a step that hangs; returns the bug that a step raised, if any."""
     if job.left:
         episode.restart(f"the environment took longer than step_seconds={limit} for one step")
-    else:
-        _result(job)
+    return [] if job.error is None else [job.error]
 
 
 def _ask(agent: Agent, contexts: Sequence[Context]) -> Sequence[Answer | InfrastructureError]:

@@ -1,9 +1,11 @@
 """Threads that do blocking work, and that nobody has to wait for: what hangs is left behind."""
 
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from threading import Condition, Event, Lock, Thread
+from collections.abc import Callable, Generator, Sequence
+from queue import Empty, SimpleQueue
+from threading import Condition, Lock, Thread
 from typing import Any, Generic, TypeVar
 
 __all__ = ["Job", "Workers"]
@@ -69,6 +71,24 @@ class Workers:
         self._threads += 1
         Thread(target=self._work, name="rollout", daemon=True).start()
 
+    def each(
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, limit: float | None = None
+    ) -> "Generator[tuple[Item, Job[Result]]]":
+        """Calls a function for every item, and yields items and jobs as they are done, or left after `limit` seconds."""
+        done: SimpleQueue[Job[Result]] = SimpleQueue()
+        jobs = {Job(lambda item=item: function(item), done.put): item for item in items}
+        self.submit([*jobs])
+        while jobs:
+            try:
+                job = done.get(timeout=limit and limit / 8)
+            except Empty:
+                late = [job for job in self.leave_overdue([*jobs], limit or math.inf) if job.left]
+            else:
+                late = [job]
+            for job in late:
+                if job in jobs:  # one that was left may still end
+                    yield jobs.pop(job), job
+
     def map(
         self, function: Callable[[Item], Result], items: Sequence[Item], *, limit: float | None = None
     ) -> "list[Job[Result]]":
@@ -77,21 +97,11 @@ class Workers:
         Returns:
             The jobs, in order. Those that are not done are left.
         """
-        finished, lock, open_jobs = Event(), Lock(), len(items)
-
-        def count(_: "Job[Result]") -> None:
-            nonlocal open_jobs
-            with lock:
-                open_jobs -= 1
-                if not open_jobs:
-                    finished.set()
-
-        jobs = [Job(lambda item=item: function(item), count) for item in items]
-        self.submit(jobs)
-        while jobs and not finished.wait(limit and limit / 8):
-            if limit is not None and all(job.done or job.left for job in self.leave_overdue(jobs, limit)):
-                break
-        return jobs
+        jobs = {
+            index: job
+            for (index, _), job in self.each(lambda pair: function(pair[1]), [*enumerate(items)], limit=limit)
+        }
+        return [jobs[index] for index in range(len(items))]
 
     def leave_overdue(self, jobs: "Sequence[Job[Result]]", limit: float) -> "Sequence[Job[Result]]":
         """Leaves those jobs that have been running for longer than `limit` seconds; returns all."""

@@ -71,9 +71,28 @@ def test_a_bug_in_one_environment_loses_no_rollout_that_ended(tmp_path, agent):
     with pytest.raises(KeyError, match="a bug"), Rollout(Buggy, agent(), max_envs=2, record=path) as rollout:
         rollout.grow(TASKS[:2], 6)
     kept = chains(rollout.trees)
-    assert len(kept) >= 6, "the six rollouts of the first task ended before"
+    assert len(kept) >= 6, "the six rollouts of the first task ended before, or in the same round"
     assert kept == {key: whole[key] for key in kept}
     assert chains(read_trees(path)) == kept
+
+
+def test_what_ends_beside_a_bug_is_kept():
+    class OneBug(Counted):
+        @ae.tool
+        def hold(self) -> str:
+            """Ends, or breaks."""
+            if self.task.goal == 30:
+                msg = "a bug"
+                raise KeyError(msg)
+            return self.finish("held", reward=1.0)
+
+    class Holds:
+        def act(self, contexts):
+            return [ae.Action("", (ae.ToolCall("hold", {}),)) for _ in contexts]
+
+    with pytest.raises(KeyError), Rollout(OneBug, Holds()) as rollout:
+        rollout.grow([{"goal": 5}, {"goal": 30}, {"goal": 7}], 3)
+    assert [len(tree) - 1 for tree in rollout.trees] == [3, 0, 3]
 
 
 def test_control_c_loses_nothing_and_the_run_goes_on(tmp_path):
