@@ -74,7 +74,7 @@ class Workers:
     def each(
         self, function: Callable[[Item], Result], items: Sequence[Item], *, limit: float | None = None
     ) -> "Generator[tuple[Item, Job[Result]]]":
-        """Calls a function for every item, and yields items and jobs as they are done, or left after `limit` seconds."""
+        """Calls a function for every item; yields items and jobs as they are done, or left after `limit` seconds."""
         done: SimpleQueue[Job[Result]] = SimpleQueue()
         jobs = {Job(lambda item=item: function(item), done.put): item for item in items}
         self.submit([*jobs])

@@ -58,7 +58,8 @@ def test_a_killed_sandbox_costs_one_attempt_of_its_own_episode(make_executor):
     whole, _ = grow(executor)
     second = [node for node in whole.nodes if node.info.get("step_count") == 2]
     victims = [node for node in second if node.rollout in {1, 4}]
-    Notes.to_kill = {int(node.action.tool_calls[0].arguments["number"]) for node in victims}
+    actions: Any = [node.action for node in victims]
+    Notes.to_kill = {int(action.tool_calls[0].arguments["number"]) for action in actions}
     assert len(Notes.to_kill) == 2
     tree, rollout = grow(executor)
     executor.close()
