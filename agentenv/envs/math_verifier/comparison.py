@@ -85,7 +85,9 @@ def _same_words(gold: Reading, answer: Reading, leaf: Leaf) -> bool:
     words, other = (gold, answer) if gold[0] == "words" else (answer, gold)
     if other[0] not in {"tree", "latex"} or len(words[1]) > 3 or not words[1].isalpha():
         return False
-    product = ["latex", " ".join(words[1])]
+    product: Reading = ["tree", words[1][0]]
+    for letter in words[1][1:]:
+        product[1] = ["*", product[1], letter]
     return leaf(product, other) if gold is words else leaf(other, product)
 
 

@@ -30,6 +30,7 @@ from .splitting import (
     split_colons,
     split_conjunctions,
     split_relations,
+    split_semicolons,
     split_separators,
     split_union,
 )
@@ -65,6 +66,7 @@ _CHOICE = re.compile(
     r"(?:\(\s*(?P<a>[A-J])\s*\)|\[\s*(?P<b>[A-J])\s*\]|(?P<c>[A-J])\s*[).:]|(?P<d>[A-J])(?=\s*$))[.:]?\s*(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_PRIMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])('+)")
 _STATED = re.compile(
     r"(?:(?:so|thus|hence|therefore|then),?\s+)?(?:(?:the|my|our|this)\s+)?(?:final\s+|correct\s+|right\s+)?"
     r"(?:answer|option|choice|solution|result)\s*(?:is|are|:|=)\s*:?\s*([^\d]*)",
@@ -154,7 +156,7 @@ def _read_chain(text: str, segments: list[tuple[int, int, str]], depth: int) -> 
     if not any(joints) and len(set(chain)) == 1:
         return _read_marked(chain[0], depth + 1)
     conjunction = next((joint for joint in joints if joint in "∧∨"), ",")
-    return ["list", conjunction, [_read_marked(content, depth + 1) for content in chain]]
+    return ["list", conjunction, [item for content in chain for item in _items(_read_marked(content, depth + 1))]]
 
 
 def _joint(text: str) -> str | None:
@@ -305,9 +307,12 @@ def _chain(texts: list[str], operators: list[str], depth: int) -> Reading:
 
 
 def _separated(text: str, depth: int) -> Reading | None:
-    pieces = split_separators(join_thousands(text, top=True))
+    text = join_thousands(text, top=True)
+    pieces = split_separators(text)
     if len(pieces) < 2:
         return None
+    if {";", ","} <= {piece.before for piece in pieces}:  # 1, 2; 3, 4
+        pieces = split_semicolons(text)
     if any(not piece.text.strip() for piece in pieces[:-1]):
         msg = f"an item is missing in {text!r:.60}"
         raise UnreadableError(msg)
@@ -484,4 +489,5 @@ def _latex(text: str, depth: int) -> Reading | None:
         return None
     names = {"∩": r"\cap ", "∖": r"\setminus ", "∪": r"\cup ", "∅": r"\emptyset "}
     text = re.sub("[∩∖∪∅]", lambda match: names[match[0]], text)
+    text = _PRIMED.sub(lambda match: rf"\text{{{match[1]}{'prime' * len(match[2])}}}", text)  # the parser drops primes
     return ["latex", re.sub(r"\^\s*(-?\d{2,})", r"^{\1}", text)]

@@ -63,12 +63,16 @@ _BOX = r"\\(?:text(?:rm|bf|it|sf|tt|normal)?|[mh]box|math(?:rm|bf|sf)|operatorna
 _AND = "and|as well as|along with|und|et|plus also|和|与|及|以及|и"
 _OR = "or|oder|ou|或|或者|или"
 _SPACE = r"(?:\\[,;:!> ]|~|\\(?:q?quad|thinspace|enspace|space|displaystyle|textstyle|limits|nobreak)(?![A-Za-z]))"
-_MARKS = r"(?:(?<!\\)\\[,;:!> ]|\{,\}|\{\\[,;:!]\}|[ ~_'])"
+_MARKS = r"(?:,\\!\s*|(?<!\\)\\[,;:!> ]|\{,\}|\{\\[,;:!]\}|[ ~_'])"
 _DELIMITER = r"\\(?:left|right|middle)(?![A-Za-z])\s*\.?|\\[bB]ig{1,2}[lrm]?(?![A-Za-z])"
 
 _Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
 _RULES: tuple[_Rule, ...] = (
     (re.compile(_DELIMITER), ""),
+    (
+        re.compile(r"[(\[]\s*\\begin\{array\}\s*(?:\{[^{}]*\})?(.*?)\\end\{array\}\s*[)\]]", re.DOTALL),
+        r"\\begin{pmatrix}\1\\end{pmatrix}",
+    ),
     (re.compile(rf"(?<![\d.,\\])\d{{1,3}}(?:{_MARKS}\d{{3}})+(?![\d])"), _join),
     (re.compile(r"(?<=\d)\{,\}(?=\d)"), "."),
     (re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:\.\d{3}){2,}(?![\d.])"), _join),

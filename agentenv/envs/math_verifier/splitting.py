@@ -10,6 +10,7 @@ __all__ = [
     "split_colons",
     "split_conjunctions",
     "split_relations",
+    "split_semicolons",
     "split_separators",
     "split_union",
 ]
@@ -53,6 +54,11 @@ def split_separators(text: str) -> list[Piece]:
         pieces = [piece for line in _split(text, "\\\\\n") for piece in _split(line.text, ",;") if line.text]
         return [piece for i, piece in enumerate(pieces) if piece.text or i + 1 < len(pieces)] or [Piece(text, "")]
     return _split(text, ",;")
+
+
+def split_semicolons(text: str) -> list[Piece]:
+    """Splits at semicolons, where commas stand inside of the items."""
+    return _split(text, ";")
 
 
 def split_conjunctions(text: str) -> list[Piece]:
