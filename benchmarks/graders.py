@@ -29,7 +29,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,9 @@ def score(collection: str, grader: str, pairs: Iterable[Pair], decide: Callable[
             continue
         found.wrong_rewarded += verdict
         found.right_refused += not verdict
-        found.causes[f"{'wrong rewarded' if verdict else 'right refused'}: {pair.truth}"] += 1
-        found.examples.append(f"{pair.reference!r:.70} <- {pair.answer!r:.70} ({pair.truth})")
+        kind = "wrong rewarded" if verdict else "right refused"
+        found.causes[f"{kind}: {pair.truth}"] += 1
+        found.examples.append(f"{kind}: {pair.reference!r:.70} <- {pair.answer!r:.70} ({pair.truth})")
     return found
 
 
@@ -195,7 +196,8 @@ class Parsed(list): pass
 def recording(text, *rest, **options):
     parsed = Parsed(parse(text, *rest, **options)); parsed.text = text
     given = (list(rest) + list(options.values()) + [[]])[0]
-    parsed.usual = all("String" not in type(c).__name__ and getattr(c, "boxed_match_priority", 0) in (0, 50) for c in given)
+    priorities = [getattr(config, "boxed_match_priority", 0) for config in given]
+    parsed.usual = set(priorities) <= {0, 50} and not any("String" in type(config).__name__ for config in given)
     return parsed
 def verifying(gold, target, *rest, **options):
     right = verify(gold, target, *rest, **options)
@@ -394,7 +396,7 @@ def main(argv: Sequence[str] | None = None) -> list[Score]:
     parts = PARTS.values() if arguments.part == "all" else [PARTS[arguments.part]]
     scores = report((found for part in parts for found in part(arguments)), shown=arguments.examples)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps([asdict(found) for found in scores], indent=1, ensure_ascii=False) + "\n")
+        arguments.json.write_text(json.dumps([vars(found) for found in scores], indent=1, ensure_ascii=False) + "\n")
     return scores
 
 

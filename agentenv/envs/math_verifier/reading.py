@@ -490,4 +490,6 @@ def _latex(text: str, depth: int) -> Reading | None:
     names = {"∩": r"\cap ", "∖": r"\setminus ", "∪": r"\cup ", "∅": r"\emptyset "}
     text = re.sub("[∩∖∪∅]", lambda match: names[match[0]], text)
     text = _PRIMED.sub(lambda match: rf"\text{{{match[1]}{'prime' * len(match[2])}}}", text)  # the parser drops primes
+    if "'" in text:
+        return None
     return ["latex", re.sub(r"\^\s*(-?\d{2,})", r"^{\1}", text)]
