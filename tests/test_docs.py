@@ -75,3 +75,21 @@ def test_agentenv_commands_of_the_readme_run(line, tmp_path):
         words = [sys.executable, "-c", "from agentenv.cli import main; main()", *shlex.split(command)[1:]]
         done = subprocess.run(words, cwd=tmp_path, input="", capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-1000:]}"
+
+
+REPORTS = ROOT / "docs" / "field_reports.md"
+
+
+def test_no_field_report_is_left_out_and_each_is_held_by_a_test_that_there_is():
+    rows = re.findall(r"^\| ([ABC]\d+) \|(.*)\|$", REPORTS.read_text(encoding="utf-8"), re.MULTILINE)
+    every = [f"{part}{number}" for part, last in (("A", 14), ("B", 16), ("C", 8)) for number in range(1, last + 1)]
+    assert sorted({name for name, _ in rows}) == sorted(every)
+    for name, row in rows:
+        held = re.findall(r"`([\w/]+\.py)::(\w+)`", row.rpartition(" | ")[2])
+        assert held, f"{name} names no test"
+        for file, test in held:
+            path = ROOT / "tests" / file
+            assert path.exists(), f"{name} names {file}, which does not exist"
+            assert re.search(rf"^ *(async )?def {test}\(", path.read_text(encoding="utf-8"), re.MULTILINE), (
+                f"{name} names {file}::{test}, which does not exist"
+            )

@@ -91,6 +91,22 @@ def test_large_groups_stay_exact():
     np.testing.assert_allclose(weights[outcomes == 0], k / n * (1 - miss), rtol=1e-8)
 
 
+@pytest.mark.parametrize("estimator", [pkpo_advantages, passk_training_advantages])
+@pytest.mark.parametrize("broken", [1, 2, 4])
+def test_broken_members_do_not_stop_a_run(estimator, broken):
+    """Where fewer than k went through, no subset says anything, and the other groups train."""
+    tree = TreeArrays.build(
+        [-1, 0, 0, 0, 0, -1, 5, 5, 5, 5],
+        [0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0],
+        valid=[True] * (5 - broken) + [False] * broken + [True] * 5,
+        tree_ids=[0] * 5 + [1] * 5,
+    )
+    advantages = estimator(tree, k=2).advantages
+    assert not advantages[5 - broken : 5].any()
+    assert advantages[6] > 0
+    assert np.isfinite(estimator(tree, k=4).advantages).all()
+
+
 def test_refuses():
     tree = group([1, 0, 0], [1, 0])
     for estimator in (pkpo_advantages, passk_training_advantages):
