@@ -311,15 +311,15 @@ class Action:
         """Reads an action from what a caller passed to `step`.
 
         Args:
-            value: an `Action`; a `str` (as `parse_text` reads it); or an assistant message in OpenAI's format, whose
-                content may be parts, and whose reasoning may be a field of its own. Calls that are written in the
-                content count where there are no others.
+            value: an `Action`, whose content may still hold reasoning; a `str` (as `parse_text` reads it); or an
+                assistant message in OpenAI's format, whose content may be parts, and whose reasoning may be a field of
+                its own. Calls that are written in the content count where there are no others.
 
         Raises:
             ValueError: the value is none of these.
         """
         if isinstance(value, Action):
-            return value
+            return value if "think>" not in value.content else value._without_thoughts()
         if isinstance(value, str):
             return parse_text(value)
         if not isinstance(value, Mapping):
@@ -347,6 +347,11 @@ class Action:
         written = parse_text(text, find_calls=not calls)
         thoughts = [message_reasoning(message).strip(), written.reasoning]
         return replace(written, tool_calls=calls or written.tool_calls, reasoning="\n".join(filter(None, thoughts)))
+
+    def _without_thoughts(self) -> "Action":
+        written = parse_text(self.content, find_calls=False)
+        reasoning = "\n".join(filter(None, [self.reasoning, written.reasoning]))
+        return replace(self, content=written.content, reasoning=reasoning)
 
     def to_message(self) -> Message:
         """Returns the assistant message in OpenAI's format."""

@@ -99,6 +99,10 @@ def test_reasoning_is_kept_apart_and_nothing_in_it_is_a_call(text, reasoning, co
     for action in (parse_text(text), Action.parse({"role": "assistant", "content": text})):
         assert (action.reasoning, action.content) == (reasoning, content)
         assert [call.name for call in action.tool_calls] == names
+    action = Action.parse(Action(text, token_ids=(1,)))
+    assert (action.reasoning, action.tool_calls, action.token_ids) == (reasoning, (), (1,))
+    assert action.content.startswith(content)
+    assert Action.parse(action) == action
 
 
 @pytest.mark.parametrize(
