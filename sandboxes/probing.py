@@ -1,5 +1,6 @@
 """What a back end really enforces, found by trying to break it: one small attack per promise."""
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -27,6 +28,8 @@ PROMISES: Mapping[str, str] = {
     "disk": "files stay below the disk limit",
     "inodes": "there are no more files than the limit",
     "file_size": "no file grows beyond the limit",
+    "shown_files": "what is locked or listened at among the files shown is not what the host has",
+    "restore": "restore undoes all that a later command could read back",
     "constant_snapshot": "snapshot and fork do not depend on how much is in the workspace",
     "process_snapshot": "a snapshot can include running processes",
 }
@@ -36,6 +39,20 @@ NO_PROCESSES = "only the gvisor back end takes running processes into a snapshot
 _MIB = 1 << 20
 _LIMITS = Limits(time_s=5, memory=64 * _MIB, processes=24, disk=8 * _MIB, files=200, file_size=2 * _MIB, output=1000)
 _HOG = "import sys\nb = []\nwhile len(b) < 256: b.append(b'x' * (1 << 20))\nprint('unlimited')"
+_LOOSE = (
+    "import os, socket\n"
+    "block, keep = b'x' * 1900000, []\n"
+    "for _ in range(100):\n"
+    "    fd = os.memfd_create('loose')\n"
+    "    os.write(fd, block)\n"
+    "    keep += socket.socketpair()\n"
+    "    socket.send_fds(keep[-1], [b'x'], [fd])\n"
+    "    os.close(fd)\n"
+    "print('loose')"
+)
+_LOOK = "echo $$; cat /proc/self/net/dev; ls -a /dev/shm /dev/mqueue; cat /proc/sysvipc/*; true"
+_SEND = 'import socket; s = socket.socket(type=2); s.bind(("127.0.0.1", 0)); s.sendto(b"x", s.getsockname())'
+_TRACES = f"echo x > /dev/shm/probe; echo x > /dev/mqueue/probe; python3 -c '{_SEND}'"
 _CAPABILITIES = (
     "import ctypes, struct\n"
     "libc, data = ctypes.CDLL(None), ctypes.create_string_buffer(24)\n"
@@ -126,7 +143,11 @@ def _memory(sandbox: GuestSandbox) -> str:
     if not python:
         return "cannot be tried: there is no python3 in the sandbox"
     hog = sandbox.exec([python, "-c", _HOG])
-    return "256 MiB could be used with a limit of 64 MiB" if "unlimited" in hog.stdout else ""
+    if "unlimited" in hog.stdout:
+        return "256 MiB could be used with a limit of 64 MiB"
+    if "loose" in sandbox.exec([python, "-c", _LOOSE]).stdout:
+        return "what no process has (files in memory, messages of sockets) is not counted: no control group can be made"
+    return ""
 
 
 def _process_count(sandbox: GuestSandbox) -> str:
@@ -152,6 +173,29 @@ def _file_size(sandbox: GuestSandbox) -> str:
     return "a file grew beyond the limit" if "all" in result.stdout else ""
 
 
+def _shown_files(sandbox: GuestSandbox) -> str:
+    found = sandbox.exec("stat -Lc %d:%i /usr/bin/env").stdout.strip()
+    with contextlib.suppress(OSError):
+        info = Path("/usr/bin/env").stat()
+        if found == f"{info.st_dev}:{info.st_ino}":
+            return "they are the host's own: a lock on one holds up whoever else locks it"
+    return ""
+
+
+def _restore(sandbox: GuestSandbox) -> str:
+    before = sandbox.snapshot()
+    sandbox.restore(before)
+    seen = sandbox.exec(_LOOK).stdout.partition("\n")
+    sandbox.exec(_TRACES)
+    sandbox.restore(before)
+    again = sandbox.exec(_LOOK).stdout.partition("\n")
+    if seen[2] != again[2]:
+        return "files of the kernel, or counters of the network, outlive it"
+    return (
+        "" if seen[0] == again[0] else "the numbers of processes go on: a command can tell how many there were before"
+    )
+
+
 _ATTACKS: Mapping[str, Callable[[GuestSandbox], str]] = {
     "files": _files,
     "network": _network,
@@ -166,4 +210,6 @@ _ATTACKS: Mapping[str, Callable[[GuestSandbox], str]] = {
     "disk": _disk,
     "inodes": _inodes,
     "file_size": _file_size,
+    "shown_files": _shown_files,
+    "restore": _restore,
 }

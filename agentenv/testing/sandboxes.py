@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from agentenv.errors import SandboxError, SnapshotError, WorkspaceError
+from agentenv.errors import SandboxError, SandboxLost, SnapshotError, WorkspaceError
 from agentenv.protocols import Sandbox
 from agentenv.testing.clauses import Broken, Clause, ClauseResult, require_kept, try_clauses
 
@@ -342,6 +342,24 @@ def _back_at(box: Sandbox, snapshot: Any, make: Make) -> Sandbox:
     return box
 
 
+def _lost(make: Make) -> None:
+    with closing(make()) as box:
+        box.write("kept", "before")
+        snapshot = box.snapshot()
+        try:
+            box.exec("kill -9 $PPID; sleep 0.2", timeout_s=5)  # whoever runs it, where it can be reached at all
+        except SandboxLost:
+            pass
+        except SandboxError as error:
+            seen = f"a command that ended its sandbox raised {type(error).__name__}, not SandboxLost: {error}"
+            raise Broken(None, seen) from error
+        try:
+            box.restore(snapshot)
+        except SandboxError as error:
+            raise Broken(None, f"a sandbox that was lost could not be restored: {error}") from error
+        _expect(box.exec("cat kept").stdout == "before", "a sandbox that was lost and restored has other files")
+
+
 def _leaks(make: Make) -> None:
     make().close()  # what the first one starts may stay
     gc.collect()
@@ -405,6 +423,7 @@ SANDBOX_CLAUSES: tuple[Clause[Make], ...] = (
     Clause("honest", "what cannot be done raises, and isolation gives a reason for what is missing", _honest),
     Clause("threads", "any thread may call any method", _threads),
     Clause("blame", "a command that brings its sandbox down harms no other, and restore undoes it", _blame),
+    Clause("lost", "a command that ends its sandbox raises SandboxLost; restore brings the same sandbox back", _lost),
     Clause("leaks", "nothing is left after close: no process, no open file", _leaks),
 )
 """The laws that `check_sandbox` tries."""

@@ -192,6 +192,12 @@ class Blame(SubprocessSandbox):
         return super().exec(argv, **kw)
 
 
+class Lost(SubprocessSandbox):
+    def _put_or_begin(self, snapshot):
+        self._require_open()
+        self._put(snapshot)
+
+
 class Leaks(SubprocessSandbox):
     def close(self):
         self._leak = os.open(os.devnull, os.O_RDONLY)
@@ -224,7 +230,7 @@ def test_ordinary_user_keeps_every_law(ordinary_user):
     )
     result = ordinary_user(code)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "['process_snapshot']"
+    assert result.stdout.strip() == "['memory', 'process_snapshot']"
 
 
 def test_without_namespaces_it_fails_closed(ordinary_user):

@@ -1,5 +1,6 @@
 """Every attack of the table is refused, and the table bites where there is no isolation."""
 
+import json
 import os
 import platform
 import socket
@@ -138,6 +139,54 @@ def test_attack_is_refused_without_namespaces(attack, host):
         result = run(sandbox, attack, host)
         assert "BREACH" not in result.stdout
         assert "TRIED" in result.stdout or result.exit_code == 1, result
+
+
+COUNTED_WITH_THE_USER = {  # no control group: what no process has is not counted, and `isolation.missing` says so
+    "memory files",
+    "memory files that are on their way",
+    "memory files of a process that is gone, spared by the kernel",
+    "socket buffers",
+    "great pipes",
+}
+AS_ANYBODY = """
+import json, sys
+from agentenv.sandboxes import Limits, open_sandbox
+env = dict.fromkeys(("CANARY", "PORT", "SOCKET", "ABSTRACT", "HOST_PID"), "1")
+box = open_sandbox(backend="namespace", limits=Limits(**%r))
+for name, argv, timeout_s in json.load(open(sys.argv[1])):
+    result = box.exec(argv, env=env, timeout_s=timeout_s)
+    said = result.stdout + result.stderr
+    died = result.timed_out or result.oom or result.exit_code >= 128
+    if "BREACH" in said or not (died or "TRIED" in said):
+        print(name, result)
+    if box.exec("echo alive").stdout != "alive\\n":
+        print(name, "broke the sandbox")
+print("memory" in box.isolation.missing)
+"""
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="the numbers of system calls in the table are those of x86-64"
+)
+def test_attacks_are_refused_for_an_ordinary_user(ordinary_user):
+    aimed = {attack.name for attack in ATTACKS if any(name in attack.code for name in ("CANARY", "HOST_PID", "PORT"))}
+    table = []
+    for attack in ATTACKS:
+        if attack.name in aimed | COUNTED_WITH_THE_USER | {"fill /tmp", "fill the workspace", "300 MB of output"}:
+            continue
+        argv = ["sh", "-c", attack.code + "\necho TRIED"]
+        if attack.language == "py":
+            argv = ["/usr/bin/python3", "-c", PRELUDE + attack.code + "\nprint('TRIED')"]
+        table.append((attack.name, argv, QUICK.get(attack.name, 20.0)))
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(table, file)
+        file.flush()
+        Path(file.name).chmod(0o644)
+        limits = {name: getattr(LIMITS, name) for name in LIMITS.__slots__}
+        code = f"import sys; sys.argv[1:] = [{file.name!r}]\n" + AS_ANYBODY % limits
+        result = ordinary_user(code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout in {"True\n", "False\n"}, result.stdout
 
 
 def test_table_is_long_enough():
