@@ -31,6 +31,7 @@ from .guest_settings import AGENT, archive_limit, settings_of
 from .layers import archives
 from .once import finalize_here
 from .probing import NO_PROCESSES, probe_by_doing
+from .shown import require_plain
 from .skeleton import host_paths
 from .snapshots import WorkspaceSnapshot, bytes_of_base
 from .spec import SandboxSpec
@@ -131,6 +132,7 @@ class DockerSandbox(GuestSandbox):
         super().__init__(spec, origin)
         self._base_bytes = bytes_of_base(origin) if base_bytes is None else base_bytes
         self._container = ""
+        require_plain(tuple(spec.readonly), "docker")
         self._engine: Engine = engine_at(spec.engine)
         self._begin(origin)
 

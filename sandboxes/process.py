@@ -16,6 +16,7 @@ from .folder import FolderSandbox
 from .guest.landlock import landlock_version
 from .layers import archives
 from .probing import NO_PROCESSES, probe_by_doing
+from .shown import require_plain
 from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
 
@@ -29,6 +30,10 @@ class ProcessSandbox(FolderSandbox):
 
     guest = "process_init"
     inherits_path = False
+
+    def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot) -> None:
+        require_plain(tuple(spec.readonly), "process")
+        super().__init__(spec, origin)
 
     @property
     @override
