@@ -20,6 +20,7 @@ __all__ = ["Cgroup", "find_controllers", "owner_lives", "owner_tag", "sweep_cgro
 _MOUNTS = Path("/proc/self/mounts")
 _PREFIX = "agentenv-"
 _END_S = 2.0
+_STEP = 64 << 20
 _USAGE = ("memory.current", "memory.usage_in_bytes")
 _numbers = itertools.count()
 
@@ -97,6 +98,7 @@ class Cgroup:
         self._folders: list[Path] = []
         self._memory: Path | None = None
         self._bytes = memory
+        self._allowed = -_STEP  # beyond what is written to the group, which is seldom
         try:
             for controller, parent in find_controllers().items():
                 folder = parent / self._name
@@ -132,8 +134,10 @@ class Cgroup:
 
     def allow(self, memory: int) -> None:
         """Allows so many more bytes: files of earlier states stay charged to the group."""
-        if self._memory is not None:
-            self._bytes += memory
+        self._allowed += memory
+        if self._memory is not None and self._allowed > 0:
+            self._bytes += self._allowed + _STEP
+            self._allowed = -_STEP
             _try_limit(self._memory, "memory.swap.max", "memory.memsw.limit_in_bytes", self._bytes)
             with contextlib.suppress(OSError):
                 _limit(self._memory, "memory.max", "memory.limit_in_bytes", self._bytes)

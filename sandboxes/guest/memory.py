@@ -36,7 +36,6 @@ class GroupMemory:
         self._limit = limit
         self._kernel_limit = _KERNEL + files * _KERNEL_PER_FILE
         self._before = (0, 0)
-        self.begin()
 
     def begin(self) -> None:
         """Takes what there is, while nothing runs, as not to count: files of earlier states, for instance."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["NamespaceGuest", "NamespacePolicy", "enter"]
 
 AGENT_ID = 1000
+_FILTER = seccomp.program()
 _SHM = "size=64m,nr_inodes=1000,mode=1777"
 _OWN_LIMITS = {  # of a command's own user namespace; they are counted by user otherwise, together with the host's
     "sys/user/max_inotify_instances": "8",
@@ -46,7 +47,6 @@ class NamespacePolicy(Plain):
         self._open_files: int = settings["open_files"]
         self._proc = proc
         self.owner = (self._inner_id, self._inner_id)
-        self._filter = seccomp.program()
         self._group = group
         self.over_memory = self._is_over_memory if group is None else group.is_over
         self._shm_born = 0
@@ -80,7 +80,7 @@ class NamespacePolicy(Plain):
         linux.drop_bounding_set()
         linux.drop_capabilities()
         linux.no_new_privileges()
-        linux.set_seccomp(self._filter)
+        linux.set_seccomp(_FILTER)
 
     def kill_all(self, children: ReapedChildren) -> int:
         """Kills and reaps everything in the PID namespace but this process."""
@@ -145,7 +145,12 @@ class NamespaceGuest(Guest):
     def __init__(self, wire: Wire, settings: Mapping[str, Any], policy: NamespacePolicy, proc: int) -> None:
         super().__init__(wire, settings, policy)
         self._proc = proc
+        self._counters: list[bytes] = []
+
+    def serve(self) -> None:
+        """Answers requests until the parent is gone."""
         self._counters = read_counters()
+        super().serve()
 
     def do_detach(self, body: bytes) -> tuple[dict[str, Any], bytes]:
         """Ends what runs and lets go of workspace and tmp; they are whole and still when this returns.
@@ -153,7 +158,8 @@ class NamespaceGuest(Guest):
         Nothing that runs can write to them any more. What holds on to them otherwise, such as sockets that have each
         other in flight, and that only the kernel can find and free, must not keep anybody waiting.
         """
-        self.do_shell_close(b"")
+        if self.shell is not None:
+            self.do_shell_close(b"")
         for target in ("/workspace", "/tmp"):
             linux.unmount(target, lazy=True)
         return {}, b""
@@ -161,12 +167,16 @@ class NamespaceGuest(Guest):
     def do_attach(self, body: bytes, fds: list[int], fresh: bool) -> tuple[dict[str, Any], bytes]:
         """Puts another workspace and tmp in place; with `fresh`, empties what is not part of a snapshot."""
         attach(fds)
-        if fresh:
+        if fresh and self.commands_ran:
             self._forget_commands()
+            self.commands_ran = False
         return {}, b""
 
     def _forget_commands(self) -> None:
         """Starts over with what tells commands of earlier ones: numbers of processes, counters of the network."""
+        self.policy.kill_all(self.children)  # what waits to become a command has a number already
+        self.children.forget()
+        self.policy.after_command()
         linux.write_text("sys/kernel/ns_last_pid", "1", self._proc)
         if read_counters() != self._counters:
             linux.unshare(linux.NEWNET)

@@ -19,7 +19,7 @@ __all__ = ["Plain", "kill_namespace", "raise_open_files", "read_counters", "set_
 _PR_SET_CHILD_SUBREAPER = 36
 _END_S = 10.0
 _STOP_S = 0.2
-_COUNTERS = ("dev", "snmp", "snmp6", "netstat", "sockstat")
+_COUNTERS = ("dev", "snmp", "snmp6")  # whatever leaves a trace elsewhere counts here, too
 
 
 class Plain:

@@ -34,6 +34,7 @@ __all__ = ["Guest", "close_on_exec", "main"]
 
 _FILE_OPS = ("read", "write")
 _STREAMED = ("unpack",)
+_REFILLING = ("exec", "attach")
 
 
 class PathFault(OSError):
@@ -60,6 +61,7 @@ class Guest:
         self.children = ReapedChildren(wire.reader)
         self.launcher = Launcher(policy.prepare, policy.owner)
         self.shell: Shell | None = None
+        self.commands_ran = False
         self.home: str = settings["workspace"]
 
     def serve(self) -> None:
@@ -67,14 +69,15 @@ class Guest:
         while True:
             try:
                 head, body = self.wire.receive_head()
-                command_ran = head["op"] == "exec" and self.shell is None
+                op = head["op"]
                 reply, content = self._answer(head, body)
                 self.wire.send(reply, content)
             except Closed:
                 return
             if reply.get("fault") == "lost":
                 return
-            if command_ran:
+            self.commands_ran = self.commands_ran or op in {"exec", "shell_open"}
+            if op in _REFILLING and self.shell is None:
                 with contextlib.suppress(OSError):  # if it cannot be now, the next command will say so
                     self.launcher.refill()
 

@@ -314,7 +314,12 @@ def breaking(broken):
         opened.append(sandbox)
         if broken(len(opened)):
             signal.pidfd_send_signal(sandbox._held.pidfd, signal.SIGKILL)
+            sandbox._begin = refuse  # a restore does not bring it back either
         return sandbox
+
+    def refuse(origin):
+        msg = "the machine has no more of them"
+        raise SandboxError(msg)
 
     return opener, opened
 
