@@ -239,7 +239,7 @@ class DockerSandbox(GuestSandbox):
         """Returns where the image wants to write to the machine's disk; nothing is there, and nothing can be."""
         if self.spec.image is None:
             return []
-        volumes = self._engine.api.inspect_image(self.spec.image)["Config"].get("Volumes") or {}
+        volumes: dict[str, Any] = self._engine.api.inspect_image(self.spec.image)["Config"].get("Volumes") or {}
         own = {"/workspace", "/tmp", "/dev/shm", *_HIDDEN, *self.spec.readonly}
         return sorted(path for path in volumes if path.rstrip("/") not in own)
 

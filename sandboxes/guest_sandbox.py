@@ -313,7 +313,7 @@ class GuestSandbox:
             try:
                 self._put(snapshot)
             except SandboxError as error:
-                if isinstance(snapshot, ProcessSnapshot) and self._wire is not None:
+                if isinstance(snapshot, ProcessSnapshot) and not self._broken:
                     raise  # a new guest would not do either; this one goes on as it was
                 self._break(f"it could not be restored: {error}")
             else:

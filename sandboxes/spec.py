@@ -60,7 +60,7 @@ class SandboxSpec:
     Attributes:
         base: the files at the start: a folder, a mapping from paths to contents, a snapshot, or nothing.
         limits: what it may use.
-        env: environment variables of every command, besides `PATH`, `HOME`, `LANG` and `TMPDIR`; none is inherited.
+        env: environment variables of every command, besides `BASE_ENV` (`PATH`, `HOME`, ...); none is inherited.
         readonly: more folders and files of the host to show, read-only, under the same paths; not below `/tmp`.
         network: `"none"`. No back end offers a network.
         image: the container image of the docker back end; a skeleton around the host's `/usr` without one.

@@ -68,6 +68,7 @@ class DockerPolicy(Plain):
         except OSError:
             pass  # gVisor has none
         linux.drop_bounding_set()
+        assert self.owner is not None
         os.setgroups([])
         os.setresgid(*(self.owner[1],) * 3)
         os.setresuid(*(self.owner[0],) * 3)
@@ -146,8 +147,8 @@ def _take_over(settings: Mapping[str, Any]) -> tuple[int, int]:
 def _watch_of(limits: Mapping[str, Any]) -> GroupMemory | None:
     for usage, stat in _GROUPS:
         if os.path.exists(usage) and os.path.exists(stat):
-            opened = (os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in (usage, stat))
-            return GroupMemory(*opened, ("/workspace", "/tmp", "/dev/shm"), limits["memory"], limits["files"])
+            counted, kinds = (os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in (usage, stat))
+            return GroupMemory(counted, kinds, ("/workspace", "/tmp", "/dev/shm"), limits["memory"], limits["files"])
     return None
 
 

@@ -69,7 +69,7 @@ def forbid_imports() -> None:
     Commands are started where the interpreter's own files cannot be seen, and what a standard library imports late
     differs between versions of Python.
     """
-    sys.meta_path[:] = [_NoImports()]  # pyright: ignore[reportArgumentType]  it never returns
+    sys.meta_path[:] = [_NoImports()]
 
 
 class Started(NamedTuple):
@@ -146,8 +146,9 @@ class Launcher:
                 ours, end = os.pipe2(os.O_CLOEXEC)
                 opened.append(ours)
                 theirs.append(end)
-            for fd in (stdin, *theirs) if self._owner is not None else ():
-                os.fchown(fd, *self._owner)
+            if self._owner is not None:
+                for fd in (stdin, *theirs):
+                    os.fchown(fd, *self._owner)
             pid, wire, faults = _fork(self._prepare, (stdin, *theirs))
         except BaseException:
             for fd in opened:
@@ -231,13 +232,13 @@ def _become(wire: Wire, faults: int, prepare: Callable[[], None], fds: Sequence[
         os._exit(code)
 
 
-def _execute(argv: Sequence[str], cwd: str, env: Mapping[str, str]) -> int:
+def _execute(argv: list[str], cwd: str, env: Mapping[str, str]) -> int:
     """Becomes a program; returns the exit code, as in a shell, where the program or the folder is what prevents it.
 
     Raises:
         OSError: the machine prevents it.
     """
-    name = argv[0]
+    name, code = argv[0], NOT_EXECUTABLE
     try:
         os.chdir(cwd)
         _search_and_execute(name, argv, env)
@@ -247,12 +248,11 @@ def _execute(argv: Sequence[str], cwd: str, env: Mapping[str, str]) -> int:
         code, why = (NOT_FOUND, "not found") if error.errno == errno.ENOENT else (NOT_EXECUTABLE, error.strerror)
         os.write(2, f"{name}: {why}\n".encode(errors="replace"))
     except ValueError as error:
-        code = NOT_EXECUTABLE
         os.write(2, f"{name!r} cannot be executed: {error}\n".encode(errors="replace"))
     return code
 
 
-def _search_and_execute(name: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
+def _search_and_execute(name: str, argv: list[str], env: Mapping[str, str]) -> None:
     """Executes a program, looked for in `PATH`; `os.execvpe` imports a module for that."""
     if "/" in name:
         os.execve(name, argv, env)

@@ -240,11 +240,11 @@ class Wire:
             msg = f"a head of {head_size} bytes is not ours"
             raise Closed(msg)
         try:
-            head = json.loads(self.read(head_size, deadline))
+            head: dict[str, Any] = json.loads(self.read(head_size, deadline))
         except (ValueError, RecursionError) as error:
             msg = f"it sent what is no message: {error}"
             raise Closed(msg) from error
-        count = head.get("fds", 0) if isinstance(head, dict) else None
+        count: object = head.get("fds", 0) if type(head) is dict else None
         if type(count) is not int or not 0 <= count <= (_MAX_FDS if self.takes_fds else 0):
             msg = f"it sent what is no message: {head!r:.200}"
             raise Closed(msg)
