@@ -11,7 +11,11 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "benchmarks" / "rollout.py"
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SCRIPT.exists(), reason="benchmarks are not installed")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.model,
+    pytest.mark.skipif(not SCRIPT.exists(), reason="benchmarks are not installed"),
+]
 
 
 def test_every_part_runs(tmp_path):

@@ -16,7 +16,7 @@ from agentenv.rollout.ray_executor import HeldSnapshot, RayExecutor
 from agentenv.tree import Anchor
 from agentenv.types import message_text
 
-ray: Any = pytest.importorskip("ray") if not os.environ.get("CI") else __import__("ray")
+ray: Any = pytest.importorskip("ray")
 TESTS = str(Path(__file__).parent.parent)
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
