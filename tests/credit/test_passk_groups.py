@@ -107,6 +107,21 @@ def test_broken_members_do_not_stop_a_run(estimator, broken):
     assert np.isfinite(estimator(tree, k=4).advantages).all()
 
 
+@pytest.mark.parametrize("estimator", [pkpo_advantages, passk_training_advantages])
+def test_a_group_that_infrastructure_left_too_small_gets_zero_and_stops_nobody(estimator):
+    tree = TreeArrays.build(
+        [-1, 0, 0, 0, 0, -1, 5, 5, 5, 5],
+        [0, 1, 0, 0, 1, 0, 1, 0, 0, 0],
+        tree_ids=[0] * 5 + [1] * 5,
+        valid=[True] * 8 + [False] * 2,
+    )
+    result, whole = estimator(tree, k=3), group([1, 0, 0, 1])
+    np.testing.assert_allclose(result.advantages[1:5], leaves(estimator(whole, k=3), whole))
+    assert not result.advantages[5:].any()
+    all_broken = TreeArrays.build([-1, 0, 0], [0, 0, 0], valid=[True, False, False])
+    assert not estimator(all_broken, k=2).advantages.any()
+
+
 def test_refuses():
     tree = group([1, 0, 0], [1, 0])
     for estimator in (pkpo_advantages, passk_training_advantages):
