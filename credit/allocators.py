@@ -58,8 +58,8 @@ def spread_randomly(trees: Sequence[EpisodeTree], budget: int, rng: np.random.Ge
     if not places:
         return []
     drawn, counts = np.unique(rng.integers(len(places), size=budget), return_counts=True)
-    chosen = [(*places[place], int(count)) for place, count in zip(drawn, counts, strict=True)]
-    return [Anchor(tree, node, count) for tree, node, count in chosen]
+    chosen = zip((places[int(place)] for place in drawn), counts, strict=True)
+    return [Anchor(tree, node, int(count)) for (tree, node), count in chosen]
 
 
 class TraceAllocator:
@@ -103,7 +103,7 @@ class TraceAllocator:
             self.predictor.update(*predictor_targets(trees))
             return []
         order = rng.permutation(np.array(usable, dtype=np.int64))
-        prefixes = [prefix_at(trees[places[k][0]], places[k][1]) for k in order]
+        prefixes = [prefix_at(trees[t], i) for t, i in (places[int(k)] for k in order)]
         plan = allocate_prefixes(
             self.predictor.predict(prefixes),
             found.outcomes[order] if self.outcomes == "seen" else None,
