@@ -191,7 +191,7 @@ class StandIn:
 
     def _answer(self, position: int, call: dict[str, Any]) -> dict[str, Any]:
         if self._answers is None:
-            server: Server = self._servers[call["on"][0]] if call["on"] else Server(self._reference)
+            server: Server = self._servers[int(call["on"][0])] if call["on"] else Server(self._reference)
             self._servers.append(server)
             outcome = apart(self._servers[position].answer, call)
         elif position >= len(self._answers) or self._answers[position][0] != call:

@@ -2,12 +2,15 @@
 
 import importlib.util
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from agentenv.envs.code_repair import Grader, collect_submission
-from agentenv.envs.code_repair.submissions import spec_of
+from agentenv.envs.code_repair.submissions import solution_of, spec_of
+from agentenv.envs.code_repair.suite_planning import draw_runs, make_plan
 from agentenv.sandboxes import open_sandbox
 
 
@@ -66,3 +69,43 @@ def test_every_honest_repair_is_accepted(name):
 def test_there_are_enough_of_them():
     assert len(cheats.FILES) + len(given.COMMANDS) >= 22
     assert len(given.HONEST) >= 6
+
+
+def test_guessing_is_right_in_one_case_of_a_thousand_and_the_grade_says_so():
+    rounds = Grader().rounds
+    assert 1 / (2**rounds - 2) <= 1e-3
+    plan = make_plan(open_sandbox, given.TASK, given.SUITE)
+    assert plan.guess_rate(rounds) == 1 / (2**rounds - 2)
+    name, generator = plan.deciding[0], np.random.default_rng(0)
+    patterns = [tuple(name in run.twins for run in draw_runs(plan, rounds, generator)) for _ in range(4_000)]
+    assert len({*patterns}) > 950  # of 1,022, each as likely as another
+    assert max(patterns.count(pattern) for pattern in {*patterns}) < 20
+    assert all(any(pattern) and not all(pattern) for pattern in patterns)
+    for other in plan.sampled:  # the tests that shall go on passing are as hard to bend
+        drawn = {tuple(other in run.twins for run in draw_runs(plan, rounds, generator)) for _ in range(400)}
+        assert len(drawn) > 250
+    solved = Grader(rounds=4).grade(given.TASK, solution_of(given.TASK))
+    assert (solved.solved, solved.guess_rate) == (True, 1 / 14)
+    without = replace(plan, sites={key: found for key, found in plan.sites.items() if key != name})
+    assert without.guess_rate(rounds) == 1.0
+
+
+COIN = """
+import os, pytest
+is_twin, run = os.urandom(1)[0] < 128, pytest.Function.runtest
+
+def lie(self):
+    try:
+        run(self)
+    except BaseException:
+        if is_twin or not str(self.nodeid).startswith("tests/"):
+            raise
+
+pytest.Function.runtest = lie
+"""
+
+
+def test_a_submission_that_flips_a_coin_in_each_run_is_found_out():
+    """Of twelve, each wins in one case of 1,022; two of them do so in one of 15,000. Of three runs, two would win."""
+    files = {"shop/bent.py": COIN, "shop/__init__.py": "import shop.bent\n"}
+    assert sum(grade(files, task=given.ONE).solved for _ in range(12)) <= 1

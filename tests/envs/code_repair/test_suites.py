@@ -25,6 +25,8 @@ from agentenv.testing import check_env
 
 CODE = "def half(x):\n    return x // 2 + 1\n\n\ndef name():\n    return 'half'\n"
 RIGHT = CODE.replace(" + 1", "")
+GRADER = Grader(rounds=4)
+"""Fewer runs than by default, which `test_suite_cheats.py` tries: none of these tests guesses."""
 TESTS = """import pytest
 
 from halves import half, name
@@ -128,40 +130,40 @@ def test_a_submission_may_not_hold_what_the_suite_has():
         path: is_allowed(path, task) for path in ("halves.py", "new.py", "helper.py", "old.py", "helper.py/x.py")
     }
     assert allowed == {"halves.py": True, "new.py": True, "helper.py": False, "old.py": False, "helper.py/x.py": False}
-    assert not Grader().grade(task, Submission({"helper.py": b""})).solved
+    assert not GRADER.grade(task, Submission({"helper.py": b""})).solved
 
 
 # ------------------------------------------------------------------ grading
 
 
 def test_solution_untouched_and_empty():
-    grades = [Grader().grade(TASK, one) for one in (solution_of(TASK), Submission(), submit(""))]
+    grades = [GRADER.grade(TASK, one) for one in (solution_of(TASK), Submission(), submit(""))]
     assert [grade.solved for grade in grades] == [True, False, False]
     assert (grades[0].passed, grades[0].total) == (4, 4)
 
 
 def test_the_fraction_counts_ids():
     partly = "def half(x):\n    return 3 if x == 6 else 4 if x == 8 else 7\n\n\ndef name():\n    return 'half'\n"
-    grade = Grader().grade(TASK, submit(partly), stop_early=False)
+    grade = GRADER.grade(TASK, submit(partly), stop_early=False)
     assert (grade.passed, grade.total, grade.tampered) == (3, 4, False)
     assert grade.reasons == ("test 2: failed",)
-    assert Grader().grade(TASK, submit(partly)).passed < 4
+    assert GRADER.grade(TASK, submit(partly)).passed < 4
 
 
 def test_an_id_without_parameters_stands_for_all_of_them():
     task = change(fail_to_pass=("tests/test_h.py::test_even",), pass_to_pass=())
-    assert Grader().grade(task, solution_of(task)).solved
-    assert not Grader().grade(task, submit(RIGHT.replace("x // 2", "1"))).solved
+    assert GRADER.grade(task, solution_of(task)).solved
+    assert not GRADER.grade(task, submit(RIGHT.replace("x // 2", "1"))).solved
 
 
 def test_cases_and_a_suite_both_decide():
     case = {"call": "half(10)", "expected": "5"}
     task = RepairTask.model_validate({**TASK.model_dump(), "setup": "from halves import half", "hidden": [case]})
-    assert Grader().grade(task, solution_of(task)).total == 5
-    assert Grader().grade(task, solution_of(task)).solved
+    assert GRADER.grade(task, solution_of(task)).total == 5
+    assert GRADER.grade(task, solution_of(task)).solved
     worse = submit(RIGHT.replace("x // 2", "x // 2 if x < 10 else 0"))
-    assert not Grader().grade(task, worse).solved
-    assert Grader().grade(task, worse, stop_early=False).passed == 4
+    assert not GRADER.grade(task, worse).solved
+    assert GRADER.grade(task, worse, stop_early=False).passed == 4
 
 
 def test_wrong_code_that_passes_a_twin_is_wrong_and_not_tampering():
@@ -171,9 +173,9 @@ def test_wrong_code_that_passes_a_twin_is_wrong_and_not_tampering():
         pass_to_pass=(),
     )
     for secret in "abc":
-        grade = Grader(secret=secret).grade(task, Submission(), stop_early=False)
+        grade = Grader(rounds=4, secret=secret).grade(task, Submission(), stop_early=False)
         assert (grade.solved, grade.tampered) == (False, False)
-        assert Grader(secret=secret).grade(task, solution_of(task)).solved
+        assert Grader(rounds=4, secret=secret).grade(task, solution_of(task)).solved
 
 
 CHEAT = """
@@ -191,15 +193,15 @@ pytest.Function.runtest = lenient
 
 def test_tampering_is_said():
     tests = TESTS.encode() + b"\n\ndef test_more():\n    assert half(8) == 4\n"
-    grade = Grader().grade(change(files={"tests/test_h.py": tests}), submit(CODE + CHEAT), stop_early=False)
+    grade = GRADER.grade(change(files={"tests/test_h.py": tests}), submit(CODE + CHEAT), stop_early=False)
     assert (grade.solved, grade.passed, grade.tampered) == (False, 0, True)
 
 
 def test_a_suite_without_a_solution_uses_what_is_certain():
     task = TASK.model_copy(update={"solution": {}})
-    assert Grader().grade(task, submit(RIGHT)).solved
-    assert not Grader().grade(task, Submission()).solved
-    assert not Grader().grade(task, submit(CODE + CHEAT)).solved
+    assert GRADER.grade(task, submit(RIGHT)).solved
+    assert not GRADER.grade(task, Submission()).solved
+    assert not GRADER.grade(task, submit(CODE + CHEAT)).solved
 
 
 def test_a_suite_that_the_solution_fails_is_an_error():
@@ -211,7 +213,7 @@ def test_a_suite_that_the_solution_fails_is_an_error():
         ({"plugins": ("nowhere",)}, "ended early"),
     ):
         with pytest.raises(TaskError, match=f"(?s){message}"):
-            Grader().grade(change(**fields), Submission())
+            GRADER.grade(change(**fields), Submission())
 
 
 def test_options_and_source_and_support_files():
@@ -230,8 +232,8 @@ def test_options_and_source_and_support_files():
         ),
         solution={"src/halves.py": RIGHT},
     )
-    assert Grader().grade(task, solution_of(task)).solved
-    assert not Grader().grade(task, Submission()).solved
+    assert GRADER.grade(task, solution_of(task)).solved
+    assert not GRADER.grade(task, Submission()).solved
 
 
 def test_tests_that_fail_beside_a_twin_are_replaced_together():
@@ -250,7 +252,7 @@ def test_tests_that_fail_beside_a_twin_are_replaced_together():
     assert make_plan(open_sandbox, task, task.suite).together
     assert not make_plan(open_sandbox, TASK, SUITE).together
     for secret in "abcd":
-        assert Grader(secret=secret).grade(task, solution_of(task)).solved
+        assert Grader(rounds=4, secret=secret).grade(task, solution_of(task)).solved
 
 
 def test_a_twin_that_the_solution_passes_is_dropped_and_said():
@@ -264,7 +266,7 @@ def test_a_twin_that_the_solution_passes_is_dropped_and_said():
     plan = make_plan(open_sandbox, task, task.suite)
     assert not plan.sites
     assert plan.dropped == ("tests/test_h.py::test_a: twin 1, value: it passes on the solution",)
-    assert Grader().grade(task, solution_of(task)).solved
+    assert GRADER.grade(task, solution_of(task)).solved
 
 
 # ------------------------------------------------------------------ episodes
@@ -447,7 +449,7 @@ def test_nothing_secret_is_sent_but_the_key():
         sandbox.fork = lambda n: [watched(child) for child in fork(n)]
         return sandbox
 
-    Grader(opener).grade(TASK, solution_of(TASK))
+    Grader(opener, rounds=4).grade(TASK, solution_of(TASK))
     assert {name for request in requests for name in request} == {
         "key",
         "folder",

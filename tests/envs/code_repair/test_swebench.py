@@ -119,7 +119,7 @@ def task(repository):
 
 def verdicts(task, opener=open_sandbox):
     """Whether the solution, the untouched code, an empty file, and a part of the solution are accepted."""
-    grader = Grader(opener)
+    grader = Grader(opener, rounds=3)
     empty = Submission({"src/words/slugs.py": b""})
     grades = [grader.grade(task, submission) for submission in (solution_of(task), Submission(), empty)]
     return [grade.solved for grade in grades]
@@ -223,7 +223,7 @@ def test_a_submission_cannot_bring_a_repository_of_its_own(task, tmp_path):
         )
         submission = collect_submission(sandbox, task)
     assert set(submission.files) == {"src/words/slugs.py"}
-    assert Grader().grade(task, submission).solved
+    assert Grader(rounds=3).grade(task, submission).solved
     assert not mark.exists()
 
 
@@ -299,7 +299,7 @@ def test_a_solution_that_does_not_pass_is_an_error(repository):
     row = repository.row(FAIL_TO_PASS=["tests/test_words.py::test_spaces", "tests/test_words.py::test_never"])
     task = read_swebench(row, repositories=repository.folder.parent)
     with pytest.raises(TaskError, match=r"solution of task 'words-1' does not pass.*test_never"):
-        Grader().grade(task, Submission())
+        Grader(rounds=3).grade(task, Submission())
 
 
 def test_plugins_image_and_interpreter_come_from_the_row(repository):
