@@ -67,9 +67,10 @@ def draw_runs(plan: Plan, rounds: int, generator: np.random.Generator) -> list[R
     replaced: list[dict[str, Site]] = [{} for _ in range(rounds)]
     if plan.together:
         for number, twin in enumerate(_draw_pattern(rounds, generator)):
-            if twin and plan.sites:
-                which = int(generator.integers(min(map(len, plan.sites.values()))))
-                replaced[number] = {name: found[which] for name, found in plan.sites.items()}
+            able = {name: found for name, found in plan.sites.items() if name in plan.deciding}
+            if twin and able:
+                which = int(generator.integers(min(map(len, able.values()))))
+                replaced[number] = {name: found[which] for name, found in able.items()}
     else:
         for name in plan.deciding + plan.sampled:
             for number, twin in enumerate(_draw_pattern(rounds, generator)):

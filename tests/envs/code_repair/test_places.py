@@ -40,6 +40,7 @@ def test_laws_hold_on_an_engine(place):
 
 def test_laws_hold_for_an_ordinary_user(ordinary_user):
     code = (
+        "import os, tempfile; os.chdir(tempfile.mkdtemp())\n"  # others change what is in /
         "from agentenv.envs.code_repair import CodeRepair, RepairTask\n"
         "from agentenv.testing import check_env\n"
         f"env = CodeRepair(tasks=[RepairTask.model_validate_json({TASK.model_dump_json()!r})])\n"
