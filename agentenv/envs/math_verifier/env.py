@@ -288,7 +288,7 @@ class MathVerifier(ToolEnv):
     def state_signature(self) -> str:
         """Returns the values computed so far, sorted, the answers submitted, in order, and the sandbox's content.
 
-        Which expressions gave the values, and in which order, makes no difference.
+        How many sandboxes were lost counts too. Which expressions gave the values, and in which order, makes no difference.
         """
         return json.dumps([self._phase == "ended", self.sandbox_content(), self.state.values, self.state.answers])
 
