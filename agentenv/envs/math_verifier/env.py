@@ -288,9 +288,10 @@ class MathVerifier(ToolEnv):
     def state_signature(self) -> str:
         """Returns the values computed so far, sorted, the answers submitted, in order, and the sandbox's content.
 
-        How many sandboxes were lost counts too. Which expressions gave the values, and in which order, makes no difference.
+        How many sandboxes were lost counts too; which expressions gave the values, and in which order, does not.
         """
-        return json.dumps([self._phase == "ended", self.sandbox_content(), self.state.values, self.state.answers])
+        state = self.state
+        return json.dumps([self._phase == "ended", self.sandbox_content(), state.values, state.answers, state.lost])
 
     @override
     def action_signature(self, action: Action, /) -> str:
