@@ -36,13 +36,14 @@ def check_reply(op: str, reply: dict[str, Any], content: bytes) -> None:
     Raises:
         Closed: a field is missing or of another type.
     """
-    for name, kind in (_FAULT if "fault" in reply else _FIELDS.get(op, {})).items():
+    fields = _FAULT if "fault" in reply else _FIELDS.get(op, {})
+    for name, kind in fields.items():
         if type(reply.get(name)) is not kind:
             msg = f"its answer to {op!r} has {name} {reply.get(name)!r:.80}, which should be {kind.__name__}"
             raise Closed(msg)
     if "fault" in reply:
         reply["errno"] = reply["errno"] if type(reply.get("errno")) is int else None
-    elif "split" in reply and not 0 <= reply["split"] <= len(content):
+    elif "split" in fields and not 0 <= reply["split"] <= len(content):
         msg = f"its answer to {op!r} has split {reply['split']}, and {len(content)} bytes"
         raise Closed(msg)
 

@@ -34,6 +34,7 @@ COUNTED_APART = {  # for a user that nobody else is, or by a kernel of its own: 
         "queued signals",
         "terminals",
         "terminals by their device",
+        "descriptors in flight",
         "queues of System V",
         "semaphores of System V",
         "lock much memory",
