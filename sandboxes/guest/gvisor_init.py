@@ -37,6 +37,8 @@ class GvisorPolicy(DockerPolicy):
         settings: as for `DockerPolicy`.
     """
 
+    hides_descriptors = False
+
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
         self._group = self._rules = None

@@ -30,10 +30,12 @@ class Plain:
 
     Attributes:
         owner: user and group that own the workspace, where they differ from the guest's.
+        hides_descriptors: whether commands can open none of the guest's, whoever owns what is behind them.
         over_memory: asked while a command runs; `None` where nothing has to be watched.
     """
 
     owner: tuple[int, int] | None = None
+    hides_descriptors = True
     over_memory: Callable[[], bool] | None = None
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
