@@ -7,7 +7,9 @@ import shlex
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,11 +23,16 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return BLOCK.findall(page.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(
-    "page",
-    [p for p in PAGES if "```python" in p.read_text(encoding="utf-8") and p.name not in OWN_TEST],
-    ids=lambda p: p.name,
-)
+def with_code() -> Iterator[Any]:
+    """The pages with Python in them; those that need torch have the mark `model`."""
+    for page in PAGES:
+        code = "".join(code for language, code in blocks(page) if language == "python")
+        if code and page.name not in OWN_TEST:
+            needs_torch = re.search(r"agentenv\.trainers|TransformersAgent|import torch", code)
+            yield pytest.param(page, id=page.name, marks=[pytest.mark.model] if needs_torch else [])
+
+
+@pytest.mark.parametrize("page", with_code())
 def test_python_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": page.stem}

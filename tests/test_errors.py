@@ -25,6 +25,7 @@ STDLIB: dict[type[Exception], type[Exception]] = {
     errors.MissingDependencyError: ImportError,
     errors.InfrastructureError: RuntimeError,
     errors.SandboxError: RuntimeError,
+    errors.SandboxLost: RuntimeError,
     errors.SandboxTimeout: TimeoutError,
     errors.VerifierError: RuntimeError,
     errors.RetrieverError: ConnectionError,

@@ -121,12 +121,12 @@ def test_a_thousand_waiting_episodes_are_not_a_thousand_threads():
         async def respond(self, context):
             type(self).waiting += 1
             self.most_waiting = max(self.most_waiting, self.waiting)
-            self.most_threads = max(self.most_threads, threading.active_count())
+            self.most_threads = max(self.most_threads, threading.active_count() - before)
             await asyncio.sleep(0.5)
             type(self).waiting -= 1
             return ae.Action("", (ae.ToolCall("hold", {}),))
 
-    agent = Waiting()
+    agent, before = Waiting(), threading.active_count()
     with Rollout(Counted, agent) as rollout:
         rollout.grow([None], 1000)
     assert agent.most_waiting > 500
