@@ -32,7 +32,7 @@ def with_code() -> Iterator[Any]:
             yield pytest.param(page, id=page.name, marks=[pytest.mark.model] if needs_torch else [])
 
 
-@pytest.mark.parametrize("page", with_code())
+@pytest.mark.parametrize("page", list(with_code()))
 def test_python_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": page.stem}
