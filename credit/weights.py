@@ -4,8 +4,11 @@ Letters: `N` nodes. With `w` from `step_weights`, the update is `sum over steps 
 is several independent draws from one node. `docs/credit.md` says which weights keep the update unbiased, and when.
 """
 
+import functools
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +20,7 @@ from .fixed_point import solve_fixed_point
 from .groups import group_sums, ratio
 from .matching import match_steps
 from .passes import check_arrays, sum_below
+from .result import StepAdvantages
 
 __all__ = [
     "Weighing",
@@ -24,6 +28,7 @@ __all__ = [
     "graph_weights",
     "is_chains",
     "occupancy_weights",
+    "pool_with",
     "sample_deviation",
     "step_weights",
     "weigh",
@@ -203,3 +208,18 @@ def sample_deviation(
     whole = group_sums(ids, total, size)
     freedom = whole - ddof * ratio(group_sums(ids, squares, size), whole)
     return np.sqrt(ratio(group_sums(ids, spread, size), np.where(freedom > 1e-12 * whole, freedom, 0.0)))
+
+
+def pool_with(
+    estimator: Callable[[TreeArrays], StepAdvantages], weights: str
+) -> Callable[[TreeArrays], StepAdvantages]:
+    """Returns an estimator that pools with the weights of the loss, where it pools at all and was not told otherwise.
+
+    Args:
+        estimator: a function of trees; one that has an argument `weights` pools with it.
+        weights: as for `step_weights`.
+    """
+    own = inspect.signature(estimator).parameters.get("weights")
+    if own is None or "weights" in getattr(estimator, "keywords", {}) or own.default == weights:
+        return estimator
+    return functools.partial(cast("Callable[..., StepAdvantages]", estimator), weights=weights)

@@ -39,6 +39,7 @@ from agentenv.credit import (
     rtmc_advantages,
     step_weights,
 )
+from agentenv.credit.weights import pool_with
 from agentenv.env import Env
 from agentenv.errors import InfrastructureError, TaskError
 from agentenv.registry import make
@@ -71,7 +72,8 @@ class TreeTrainer(GRPOTrainer):
         train_tasks: the tasks to train on: a sequence of whatever `reset(options={"task": ...})` accepts, or a file or
             table (see `agentenv.rows`).
         eval_tasks: held-out tasks for `evaluate`; one episode each, always with the same seeds.
-        estimator: turns trees into step advantages.
+        estimator: turns trees into step advantages. One that pools does so with the weights of the loss,
+            `args.step_weights`, unless it was given others.
         token_estimator: turns token rows into token advantages; takes the place of `estimator`.
         allocator: chooses the nodes that receive the `num_continuations` per tree: a name of
             `agentenv.credit.ALLOCATORS`, or a function.
@@ -120,7 +122,7 @@ class TreeTrainer(GRPOTrainer):
             msg = f"beta must be 0 with peft_config, got {args.beta}: no reference model is kept beside an adapter"
             raise ValueError(msg)
         self._make_env = _maker(env)
-        self._estimator = estimator
+        self._estimator = pool_with(estimator, args.step_weights)
         self._token_estimator = token_estimator
         self._allocator = make_allocator(allocator)
         self._names = {"estimator": _name(token_estimator or estimator), "allocator": _name(allocator)}

@@ -4,7 +4,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 from agentenv.arrays import TreeArrays
 from agentenv.credit import Allocator, StepAdvantages
@@ -59,13 +59,11 @@ def weigh_alike(
         typer.BadParameter: there are no such weights.
     """
     from agentenv import credit
+    from agentenv.credit.weights import pool_with
 
     with blame("--step-weights", ValueError):
         credit.step_weights(TreeArrays.build([-1, 0], [0.0, 1.0]), step_weights)
-    weights = inspect.signature(estimator).parameters.get("weights")
-    if weights is None or "weights" in getattr(estimator, "keywords", {}) or weights.default == step_weights:
-        return estimator
-    return functools.partial(cast("Callable[..., StepAdvantages]", estimator), weights=step_weights)
+    return pool_with(estimator, step_weights)
 
 
 def choose_allocator(name: str) -> Allocator:

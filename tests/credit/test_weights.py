@@ -301,3 +301,16 @@ def test_only_ratios_of_weights_matter_where_there_is_no_prior(tree, scale):
     for estimator in (rloo_advantages, grpo_advantages, partial(rtmc_advantages, prior_count=0.0), vine_ppo_advantages):
         left, right = estimator(tree, weights=own), estimator(tree, weights=own * scale)
         np.testing.assert_allclose(left.advantages, right.advantages, atol=1e-7)
+
+
+def test_an_estimator_pools_with_the_weights_of_the_loss_unless_it_was_told_otherwise():
+    from functools import partial
+
+    from agentenv.credit import pkpo_advantages, rtmc_advantages
+    from agentenv.credit.weights import pool_with
+
+    assert pool_with(rtmc_advantages, "counts").keywords == {"weights": "counts"}  # pyright: ignore[reportFunctionMemberAccess]
+    assert pool_with(rtmc_advantages, "occupancy") is rtmc_advantages
+    told = partial(rtmc_advantages, weights="unique")
+    assert pool_with(told, "counts") is told
+    assert pool_with(pkpo_advantages, "counts") is pkpo_advantages
