@@ -4,6 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pydantic
