@@ -164,7 +164,7 @@ def test_rows_whose_reference_cannot_be_read_are_reported_together():
         env = MathVerifier(tasks=rows, on_bad_row="skip")
     assert [task.reference for task in env.tasks] == ["20°", r"\textbf{(B)}\ 7"]
     with pytest.raises(ValueError, match="on_bad_row must be 'raise' or 'skip', got 'drop'"):
-        MathVerifier(tasks=rows, on_bad_row="drop")
+        MathVerifier(tasks=rows, on_bad_row=cast("Any", "drop"))
 
 
 @pytest.mark.parametrize(
