@@ -167,6 +167,7 @@ print("memory" in box.isolation.missing)
 """
 
 
+@pytest.mark.kernel
 @pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the numbers of system calls in the table are those of x86-64"
 )
