@@ -37,6 +37,7 @@ class Rollout:
         retries: how often a rollout that infrastructure broke starts again from its anchor. Broken attempts stay in
             the tree with reward `None`.
         keep_snapshots: keeps a snapshot at every node where an episode can go on, so that it can become an anchor.
+        max_steps: an episode with so many steps, those before the anchor included, is truncated.
         max_tokens: an episode with at least so many tokens, prompts included, is truncated; the agent must honor it.
         max_seconds: an episode that has taken so long is truncated after its step.
         step_seconds: an environment that takes longer for one step, or for opening and going to the anchor, is given
@@ -63,6 +64,7 @@ class Rollout:
         max_envs: int | None = None,
         retries: int = 2,
         keep_snapshots: bool = True,
+        max_steps: int | None = None,
         max_tokens: int | None = None,
         max_seconds: float | None = None,
         step_seconds: float | None = None,
@@ -70,7 +72,7 @@ class Rollout:
         resume: bool = False,
         on_end: Callable[[], None] | None = None,
     ) -> None:
-        self.limits = Limits(retries, max_tokens, max_seconds, step_seconds, keep_snapshots)
+        self.limits = Limits(retries, max_steps, max_tokens, max_seconds, step_seconds, keep_snapshots)
         _check_limits(agent, max_tokens, max_envs)
         self.agent = agent
         self.seed = seed

@@ -31,6 +31,7 @@ class Limits:
 
     Attributes:
         retries: how often a rollout that infrastructure broke starts again from its anchor.
+        max_steps: an episode with so many steps, those before the anchor included, is truncated.
         max_tokens: an episode with at least so many tokens, prompts included, is truncated.
         max_seconds: an episode that has taken so long is truncated after its step.
         step_seconds: an environment that needs longer for one step has failed.
@@ -38,6 +39,7 @@ class Limits:
     """
 
     retries: int = 2
+    max_steps: int | None = None
     max_tokens: int | None = None
     max_seconds: float | None = None
     step_seconds: float | None = None
@@ -47,7 +49,7 @@ class Limits:
         if self.retries < 0:
             msg = f"retries must be at least 0, got {self.retries}"
             raise ValueError(msg)
-        for name in ("max_tokens", "max_seconds", "step_seconds"):
+        for name in ("max_steps", "max_tokens", "max_seconds", "step_seconds"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 msg = f"{name} must be above 0, or None for no limit; got {value}"
@@ -90,6 +92,7 @@ class Branch:
         messages: the conversation up to the anchor.
         token_ids: its exact tokens, up to the end of the agent's last action; `()` when unknown.
         covered: how many of `messages` those tokens stand for.
+        depth: steps from the root to the anchor.
         attempts: what was done, attempt by attempt; only the last may have gone through.
         recorded: whether it comes from a journal.
     """
@@ -102,12 +105,14 @@ class Branch:
     messages: tuple[Message, ...]
     token_ids: tuple[int, ...] | TokenIds
     covered: int
+    depth: int = 0
     attempts: "list[Attempt]" = field(default_factory=list["Attempt"])
     recorded: bool = False
 
     def next_attempt(self) -> "Attempt":
         """Begins an attempt: the conversation as it was at the anchor."""
-        attempt = Attempt(self.seed, self.number, len(self.attempts), self.messages, self.token_ids, self.covered)
+        start = self.messages, self.token_ids, self.covered
+        attempt = Attempt(self.seed, self.number, len(self.attempts), *start, depth=self.depth)
         self.attempts.append(attempt)
         return attempt
 
@@ -126,6 +131,7 @@ class Attempt:
     began: float = field(default_factory=time.monotonic)
     action: Action | None = None
     used: int = 0
+    depth: int = 0
 
     @property
     def ended(self) -> bool:
@@ -149,10 +155,11 @@ class Attempt:
         prompt = None if action.prompt_token_ids is None else relative_prompt(self.token_ids, action.prompt_token_ids)
         late = limits.max_seconds is not None and time.monotonic() - self.began >= limits.max_seconds
         self.used = _tokens(action)
+        deep = limits.max_steps is not None and self.depth + len(self.steps) + 1 >= limits.max_steps
         long = limits.max_tokens is not None and self.used >= limits.max_tokens
         cost = _cost(answer, after, env_seconds)
         number = {"rollout": self.rollout, "attempt": self.number}
-        node = node_after(action, after, truncated=late or long, cost=cost, **number)
+        node = node_after(action, after, truncated=late or long or deep, cost=cost, **number)
         self.steps.append(Step(node, prompt, None if node.ended else after.snapshot))
         self.messages = (*self.messages, action.to_message(), *after.observation)
         if prompt is not None and action.token_ids is not None and action.prompt_token_ids is not None:
@@ -211,7 +218,8 @@ def branch_at(tree: EpisodeTree, index: int, node: int, *, number: int, seed: in
     """Returns a rollout that starts at a node of a tree, which has a snapshot."""
     messages, token_ids = tuple(tree.messages(node)), TokenIds(tree.token_ids(node))
     covered = len(messages) - len(tree.nodes[node].observation) if token_ids else 0
-    return Branch(index, node, number, seed, tree.snapshots[node], messages, token_ids, covered)
+    start = messages, token_ids, covered, len(tree.path(node)) - 1
+    return Branch(index, node, number, seed, tree.snapshots[node], *start)
 
 
 def _tokens(action: Action) -> int:

@@ -205,7 +205,20 @@ def test_an_episode_that_takes_too_long_is_truncated():
         assert leaf not in tree.snapshots
 
 
-@pytest.mark.parametrize(("name", "value"), [("max_tokens", 0), ("max_seconds", -1.0), ("step_seconds", 0)])
+def test_an_episode_without_an_end_is_truncated_after_so_many_steps():
+    class Endless(Counted):
+        max_steps = None
+
+    with Rollout(Endless, Rolling(), max_steps=5) as rollout:
+        (tree,) = rollout.grow([{"goal": 1000}], 2)
+        rollout.extend([tree], [Anchor(0, 3, 1)])
+    assert [len(tree.path(leaf)) - 1 for leaf in tree.leaves()] == [5, 5, 5]
+    assert all(tree.nodes[leaf].truncated for leaf in tree.leaves())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_steps", 0), ("max_tokens", 0), ("max_seconds", -1.0), ("step_seconds", 0)]
+)
 def test_a_limit_out_of_range_is_named(name, value):
     with pytest.raises(ValueError, match=rf"{name} must be above 0, or None for no limit; got {value}"):
         grow(**{name: value})
