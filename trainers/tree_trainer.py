@@ -6,7 +6,7 @@ It differs from `trl.GRPOTrainer` in four things, all inside one overridden meth
    from snapshots taken in mid-episode) instead of a group of independent completions;
 2. an estimator turns the trees into one advantage per step, RTMC by default, or the token rows into one per token;
 3. every token carries its own advantage, `[B, L]` instead of `[B]`, and the weight of its step;
-4. shared prefixes are computed once and weigh as `step_weights` says.
+4. shared prefixes are trained once, and weigh as `step_weights` says.
 
 Loss, clipping, KL, optimizer, checkpoints, logging and distribution are TRL's.
 """
