@@ -70,7 +70,7 @@ class Ours:
         prompts: list[list[TokenIds]] = []
         for turn in range(TURNS):
             actions = self.agent.act(contexts)
-            prompts.append([action.prompt_token_ids or () for action in actions])
+            prompts.append([tuple(action.prompt_token_ids or ()) for action in actions])
             contexts = [
                 Context(
                     (*context.messages, action.to_message(), tool_answer(row + turn)),

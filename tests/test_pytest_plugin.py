@@ -1,11 +1,12 @@
 """`pytest --agentenv-check ENV_ID`, run by pytest itself."""
 
+import importlib
 import json
 
 import pytest
-import scipy.sparse  # noqa: F401  pytester forgets what was first imported in a run of its own, and scipy loads once
 
 pytest_plugins = "pytester"
+importlib.import_module("scipy.sparse")  # pytester forgets what a run of its own imported first; scipy loads once
 
 GOOD = """
 import agentenv as ae

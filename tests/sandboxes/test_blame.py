@@ -181,7 +181,7 @@ def test_neither_the_host_nor_siblings_feel_what_a_command_holds(place, held, bo
         try:
             time.sleep(2)
             _host_works()
-            result = sibling.exec(["/usr/bin/python3", "-c", PRELUDE + CYCLE + SIBLING], env=HOST)
+            result = sibling.exec(["/usr/bin/python3", "-c", PRELUDE + CYCLE + SIBLING], env={**HOST})
             assert (result.exit_code, result.stdout) == (0, "fine\n"), result
             sibling.restore(sibling.snapshot())
             for child in sibling.fork(2):
@@ -261,7 +261,7 @@ def test_sockets_and_pipes_in_a_shown_folder_lead_nowhere(place, shown):
             opener(place)(readonly=(str(other.parent),))
         return
     with opener(place)(readonly=(str(other.parent),)) as box:
-        result = box.exec(["/usr/bin/python3", "-c", PRELUDE + TALK, str(other)], env=HOST)
+        result = box.exec(["/usr/bin/python3", "-c", PRELUDE + TALK, str(other)], env={**HOST})
         assert result.stdout == "TRIED\n", result
     assert not select.select([reader], (), (), 0)[0] or os.read(reader, 1) == b""
 

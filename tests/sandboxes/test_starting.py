@@ -1,6 +1,7 @@
 """Starting a command: what the command is to blame for has an exit code; everything else says why and has none."""
 
 import errno
+import importlib
 import os
 import sys
 
@@ -10,7 +11,7 @@ from agentenv.sandboxes.guest.launch import Command, Launcher, PrepareFault, che
 
 
 def import_late():
-    import antigravity  # a module that nothing else has imported  # noqa: F401
+    importlib.import_module("antigravity")  # a module that nothing else has imported
 
 
 def nest(depth=0):

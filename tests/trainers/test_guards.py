@@ -3,6 +3,7 @@
 import json
 import warnings
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,8 +104,9 @@ def test_noise_is_found_by_module_and_by_name():
             "plain": torch.nn.Linear(2, 2),
         }
     )
-    model["plain"].layerdrop = 0.1
-    model["plain"].use_dropout = True
+    plain: Any = model["plain"]
+    plain.layerdrop = 0.1
+    plain.use_dropout = True
     assert active_noise(model) == {"lstm.dropout": 0.5, "drop.p": 0.25, "plain.layerdrop": 0.1}
     remove_noise(model)
     assert active_noise(model) == {}
@@ -162,7 +164,10 @@ def test_an_estimator_that_returns_something_else_is_named(tmp_path):
     model, tokenizer = random_model()
     for wrong, words in (
         (lambda arrays: rtmc_advantages(arrays).advantages, "must return StepAdvantages, got ndarray"),
-        (lambda arrays: StepAdvantages(*[np.zeros(3)] * 4), r"advantages must have shape \[N\]"),
+        (
+            lambda arrays: StepAdvantages(np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3, np.int64)),
+            r"advantages must have shape \[N\]",
+        ),
     ):
         run = trainer(model, tokenizer, tmp_path, estimator=wrong)
         with pytest.raises((TypeError, ValueError), match=words):

@@ -6,7 +6,7 @@ import pytest
 from tiny_chat import random_model
 from trainer_env import config, trainer
 from transformers import TrainingArguments
-from trl import GRPOConfig
+from trl.trainer.grpo_config import GRPOConfig
 
 from agentenv.trainers import options
 from agentenv.trainers.options import HONORED, REFUSED

@@ -1,6 +1,7 @@
 """A run folder survives crashes, and a run that goes on is the one that was begun."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -173,9 +174,11 @@ def test_a_short_outage_does_not(tmp_path):
     """Broken generations count only in a row."""
     state = {"generation": 0}
 
+    flaky: Any = Flaky
+
     class Down(Digits):
         def respond(self, action):
-            return super().respond(action) if state["generation"] % 3 == 0 else Flaky.respond(self, action)
+            return super().respond(action) if state["generation"] % 3 == 0 else flaky.respond(self, action)
 
     model, tokenizer = random_model()
     run = trainer(
@@ -296,7 +299,8 @@ def test_an_environment_instead_of_a_way_to_make_one_is_named(tmp_path):
 def test_tasks_that_cannot_be_read_are_named(tmp_path, name, given):
     model, tokenizer = random_model()
     with pytest.raises(TaskError, match=f"^{name}: "):
-        trainer(model, tokenizer, tmp_path, **{{"train_tasks": "tasks"}.get(name, name): given})
+        options: Any = {{"train_tasks": "tasks"}.get(name, name): given}
+        trainer(model, tokenizer, tmp_path, **options)
 
 
 def as_file(folder):

@@ -36,7 +36,7 @@ ROW = {
 
 def verdicts(task):
     """Whether the solution, the untouched code and an empty file are solved."""
-    right = Submission({path: content.encode() for path, content in task.solution.items()})
+    right = Submission({path: str(content).encode() for path, content in task.solution.items()})
     return [Grader().grade(task, s).solved for s in (right, Submission(), Submission({"solution.py": b""}))]
 
 
@@ -45,7 +45,7 @@ def test_a_row_of_humanevalfix():
     assert task == read_humanevalfix(ROW)
     assert (task.id, task.kind) == ("Python/x", "excess logic")
     assert "Return x + 1." in task.instruction
-    assert "up(1) == 2" in task.workspace()["tests/test_visible.py"]
+    assert "up(1) == 2" in str(task.workspace()["tests/test_visible.py"])
     assert "randint" not in json.dumps(task.workspace())
     assert verdicts(task) == [True, False, False]
 
@@ -87,7 +87,7 @@ def test_a_folder_in_harbors_layout(folder):
     task = read_harbor(folder)
     assert task.difficulty == 3
     assert set(task.workspace()) == {"lib/m.py", "tests/test_visible.py"}
-    right = Submission({path: content.encode() for path, content in task.solution.items()})
+    right = Submission({path: str(content).encode() for path, content in task.solution.items()})
     assert Grader().grade(task, right).solved
     assert not Grader().grade(task, Submission()).solved
 
@@ -131,7 +131,7 @@ def test_pytest_files_become_a_hidden_suite(folder):
     )
     assert set(task.suite.files) == {"tests/test_outputs.py", "tests/data/n.txt"}
     assert set(task.workspace()) == {"lib/m.py", "tests/test_visible.py"}
-    right = Submission({path: content.encode() for path, content in task.solution.items()})
+    right = Submission({path: str(content).encode() for path, content in task.solution.items()})
     solved = [Grader().grade(task, one).solved for one in (right, Submission(), Submission({"lib/m.py": b""}))]
     assert solved == [True, False, False]
 
@@ -139,7 +139,7 @@ def test_pytest_files_become_a_hidden_suite(folder):
 def test_pytest_files_and_cases_both_decide(folder):
     (folder / "tests" / "test_outputs.py").write_text("from lib.m import f\n\n\ndef test_f():\n    assert f(1) == 2\n")
     task = read_harbor(folder)
-    right = Submission({path: content.encode() for path, content in task.solution.items()})
+    right = Submission({path: str(content).encode() for path, content in task.solution.items()})
     grade = Grader().grade(task, right)
     assert (grade.passed, grade.total) == (3, 3)
     (folder / "tests" / "test_outputs.py").write_text("x = 1\n")

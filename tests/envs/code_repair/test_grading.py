@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -310,7 +311,7 @@ def breaking(broken):
     opened = []
 
     def opener(spec):
-        sandbox = open_sandbox(spec)
+        sandbox: Any = open_sandbox(spec)
         opened.append(sandbox)
         if broken(len(opened)):
             signal.pidfd_send_signal(sandbox._held.pidfd, signal.SIGKILL)

@@ -3,6 +3,7 @@
 import json
 import re
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,14 +199,16 @@ def agree_on_cases(open_, program, wrong):
     header, footer = "import unittest\n", "\n\nclass A(unittest.TestCase):\n    def test(self):\n        look()\n"
     with closing(open_(spec_of(task))) as sandbox:
         found = spoiled(look(sandbox, len(program), task.command, header, footer), wrong)
-        cases = tuple(Case(call=f"prog.f{n}()", **{kind: value}) for n, (kind, value) in enumerate(found))
-        task = RepairTask(instruction="x", files=files, setup="import prog", visible=cases, hidden=cases)
+        given: Any = [{kind: value} for kind, value in found]
+        cases = tuple(Case(call=f"prog.f{n}()", **expected) for n, expected in enumerate(given))
+        shown: Any = files
+        task = RepairTask(instruction="x", files=shown, setup="import prog", visible=cases, hidden=cases)
         sandbox.upload(task.workspace())
         seen = sandbox.exec(task.command)
     failing = {int(number) - 1 for number in re.findall(r"^(?:FAIL|ERROR): test_(\d+) ", seen.stderr, re.MULTILINE)}
     assert f"Ran {len(program)} test" in seen.stderr
     grade = Grader(open_).grade(task, Submission(), stop_early=False)
-    graded = {int(re.match(r"case (\d+)", reason)[1]) - 1 for reason in grade.reasons}
+    graded = {int(re.findall(r"^case (\d+)", reason)[0]) - 1 for reason in grade.reasons}
     assert graded == failing, [(program[n], grade.details) for n in graded ^ failing]
     assert failing >= wrong
 
