@@ -168,8 +168,23 @@ def _shown_to_all(place: Path, folders: list[str]) -> tuple[tuple[str, ...], lis
         target.mkdir()
         found.append(str(target))
         mounts.append(shlex.join(["mount", "--bind", folder, str(target)]))
-    script = " && ".join((*mounts, 'exec "$@"'))
+    script = " && ".join((*mounts, *_uncover(Path(sys.base_prefix), place / "python"), 'exec "$@"'))
     return ("unshare", "--mount", "sh", "-c", script, "sh"), found
+
+
+def _uncover(python: Path, place: Path) -> list[str]:
+    """Returns commands that show Python at its own path, where a folder above it is closed to others."""
+    closed = next((folder for folder in reversed(python.parents) if not folder.stat().st_mode & 0o001), None)
+    if closed is None:
+        return []
+    place.mkdir()
+    commands = (
+        ["mount", "--bind", python, place],
+        ["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", closed],
+        ["mkdir", "-p", python],
+        ["mount", "--bind", place, python],
+    )
+    return [shlex.join(map(str, command)) for command in commands]
 
 
 _TRIAL = "import pydantic, subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
@@ -178,7 +193,8 @@ _TRIAL = "import pydantic, subprocess, sys; subprocess.run([sys.executable, '-c'
 def _python_for(prefix: tuple[str, ...], folders: list[str]) -> str:
     """Returns an interpreter that the user may run: this one may live where only root can look."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for candidate in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
+    own = f"{sys.base_prefix}/bin/{version}"
+    for candidate in (sys.executable, own, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
         if _run((*prefix, candidate), _TRIAL, folders).returncode == 0:
             return candidate
     message = f"an ordinary user can run no {version} with the packages here"
