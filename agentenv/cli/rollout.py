@@ -45,12 +45,15 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     allocator: Annotated[
         str, typer.Option(metavar="NAME", help="Where continuations start: even, random, trace or trace_unseen.")
     ] = "even",
-    seed: Annotated[int, typer.Option(metavar="N", help="The same seed grows the same trees.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed grows the same trees.")] = 0,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to write; by default trees.jsonl, or the next free name.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with --out FILE, where the same command was stopped.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --out FILE where it is a trees file.")
     ] = False,
     max_envs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Environments that are open at once.")
@@ -85,9 +88,9 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     choice = choose_env(env_id, option or ())
     rule = choose_allocator(allocator)
     actor, given = _actor(choice, agent, tasks, seed, temperature, max_action_tokens)
-    path = _path(out, resume=resume)
+    path = _path(out, resume=resume, overwrite=overwrite)
     with _progress(tasks * (rollouts + continuations)) as advance:
-        with blame("--out", OSError, TreeFileError), blame("--step-seconds", ValueError):
+        with blame("--step-seconds", ValueError), blame("--out", OSError, TreeFileError):
             source = Rollout(
                 choice.make,
                 actor,
@@ -138,7 +141,7 @@ def _actor(
     return model, [None] * tasks
 
 
-def _path(out: Path | None, *, resume: bool) -> Path:
+def _path(out: Path | None, *, resume: bool, overwrite: bool) -> Path:
     """Returns the file to write, which does not exist unless the run goes on with it."""
     if resume:
         if out is None:
@@ -146,7 +149,7 @@ def _path(out: Path | None, *, resume: bool) -> Path:
         return out
     path = out or _free_path()
     with blame("--out", OSError, ValueError):
-        _check_replaceable(path)
+        _check_replaceable(path, overwrite=overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
     return path
@@ -164,8 +167,8 @@ def _how_to_go_on(path: Path) -> Generator[None]:
         raise
 
 
-def _check_replaceable(path: Path) -> None:
-    """Refuses to replace a file that is not one of ours."""
+def _check_replaceable(path: Path, *, overwrite: bool) -> None:
+    """Refuses to replace a file that is not one of ours, and one of ours unless that was asked for."""
     from agentenv.serialize import FORMAT
 
     if path.is_file() and path.stat().st_size:
@@ -173,6 +176,9 @@ def _check_replaceable(path: Path) -> None:
             if FORMAT.encode() not in file.readline(200):
                 msg = f"it would replace {str(path)!r}, which is not a trees file; choose another name"
                 raise ValueError(msg)
+        if not overwrite:
+            msg = f"{str(path)!r} exists: --resume goes on with it, --overwrite replaces it"
+            raise ValueError(msg)
 
 
 def _free_path() -> Path:

@@ -1,7 +1,7 @@
 """`Rollout`: full episodes from fresh roots, continuations from chosen nodes, and what is kept between them."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from agentenv.serialize import Journal, TreeWriter
 from agentenv.tree import Anchor, EpisodeTree
 
 from .environments import EnvPool
-from .episode import Branch, Limits, branch_at, derive_seed, play
+from .episode import Branch, Limits, branch_at, check_count, derive_seed, play
 from .executors import Concurrent, Executor, InStep
 from .ledger import Ledger, cost_of
 from .recorder import Recorder
@@ -73,6 +73,7 @@ class Rollout:
         on_end: Callable[[], None] | None = None,
     ) -> None:
         self.limits = Limits(retries, max_steps, max_tokens, max_seconds, step_seconds, keep_snapshots)
+        _check_parts(agent, executor)
         _check_limits(agent, max_tokens, max_envs)
         self.agent = agent
         self.seed = seed
@@ -115,9 +116,10 @@ class Rollout:
         Raises:
             ValueError: `num_rollouts` is below 1.
         """
-        if num_rollouts < 1:
-            msg = f"num_rollouts must be at least 1, got {num_rollouts}"
-            raise ValueError(msg)
+        check_count("num_rollouts", num_rollouts, least=1)
+        if isinstance(tasks, str | bytes | Mapping) or not isinstance(tasks, Iterable) or hasattr(tasks, "columns"):
+            msg = f"tasks must be a list of tasks, got {tasks!r:.80}: agentenv.rows.read_rows reads files and tables"
+            raise TypeError(msg)
         self.trees = trees = self._begin(list(tasks))
         self.extend(trees, [Anchor(i, 0, num_rollouts) for i, tree in enumerate(trees) if tree.snapshots])
         return trees
@@ -165,7 +167,9 @@ class Rollout:
         """Resets for every task."""
         began = time.monotonic()
         numbered = [(task, derive_seed(self.seed, i, "task")) for i, task in enumerate(tasks)]
-        jobs = self._executor.map(self._root, numbered, limit=self.limits.step_seconds)
+        size = self.max_envs or max(1, len(numbered))
+        parts = [numbered[start : start + size] for start in range(0, len(numbered), size)]
+        jobs = [job for part in parts for job in self._executor.map(self._root, part, limit=self.limits.step_seconds)]
         trees: list[EpisodeTree] = []
         failures = 0
         for job, (_, seed) in zip(jobs, numbered, strict=True):
@@ -237,10 +241,20 @@ def _failed_root(seed: int, error: Exception) -> EpisodeTree:
     return tree
 
 
+def _check_parts(agent: object, executor: object) -> None:
+    for name, value, method, example in (
+        ("agent", agent, "act", "anything with act(contexts) -> actions"),
+        ("executor", executor, "run", "InStep(), Concurrent() or a RayExecutor"),
+    ):
+        missing = isinstance(value, type) or not callable(getattr(value, method, None))
+        if missing and not (name == "executor" and value is None):
+            msg = f"{name} must be {example}, got {value!r:.80}"
+            raise TypeError(msg)
+
+
 def _check_limits(agent: Agent, max_tokens: int | None, max_envs: int | None) -> None:
-    if max_envs is not None and max_envs < 1:
-        msg = f"max_envs must be at least 1, or None for no limit; got {max_envs}"
-        raise ValueError(msg)
+    if max_envs is not None:
+        check_count("max_envs", max_envs, least=1)
     if max_tokens is not None and "max_tokens" not in getattr(agent, "honors", ()):
         msg = (
             f"max_tokens must be None for a {type(agent).__name__}, got {max_tokens}: it does not say that it keeps to "
@@ -256,6 +270,9 @@ def _open_recorder(record: str | Path | None, *, resume: bool) -> Recorder:
             raise ValueError(msg)
         return Recorder()
     path = Path(record)
+    if path.is_dir():
+        msg = f"record must name a file, {path} is a folder"
+        raise ValueError(msg)
     exists = path.exists() and path.stat().st_size > 0
     if exists and not resume:
         msg = f"record must name a new file, {path} exists: set resume=True to go on with it, or choose another name"
@@ -272,6 +289,7 @@ def _check_anchor(trees: Sequence[EpisodeTree], anchor: Anchor) -> None:
     if anchor.count < 0:
         msg = f"anchor.count must be at least 0, got {anchor.count} for node {anchor.node} of tree {anchor.tree}"
         raise TreeError(msg)
+    check_count("anchor.count", anchor.count, least=0)
     if anchor.node not in tree.snapshots:
         known = 0 <= anchor.node < len(tree)
         why = "the tree has no such node" if not known else "no snapshot was kept there"

@@ -30,8 +30,15 @@ class EnvPool:
             env = self._idle.pop() if self._idle else None
         if env is None:
             env = self._make_env()
+        if not isinstance(env, BranchingEnv):
+            msg = f"make_env must return an environment (begin, advance, restore, reseed, close), got {env!r:.80}"
+            raise TypeError(msg)
         with self._lock:
+            twice = id(env) in self._open
             self._open[id(env)] = env
+        if twice:
+            msg = "make_env must return a new environment at every call, got one that is in use: lambda: MyEnv(...)"
+            raise ValueError(msg)
         try:
             yield env
         except AgentError:  # the environment is as good as before

@@ -4,11 +4,14 @@
 on its environment. Executors differ in who asks the agent, and when; what an episode is stands here alone.
 """
 
+import copy
 import hashlib
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from agentenv.errors import InfrastructureError
 from agentenv.protocols import BranchingEnv, Context, Snapshot, Transition
@@ -23,6 +26,20 @@ __all__ = ["Answer", "Attempt", "Branch", "Limits", "Step", "branch_at", "derive
 def derive_seed(*parts: object) -> int:
     """Returns a 63-bit seed that depends on every part and on their order."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
+
+
+def check_count(name: str, value: object, *, least: int) -> None:
+    """Refuses what is no integer of at least `least`.
+
+    Raises:
+        ValueError: the message names the argument.
+    """
+    if not isinstance(value, int | np.integer):
+        msg = f"{name} must be an integer, got {value!r}"
+        raise ValueError(msg)
+    if value < least:
+        msg = f"{name} must be at least {least}, got {value}"
+        raise ValueError(msg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +63,12 @@ class Limits:
     keep_snapshots: bool = True
 
     def __post_init__(self) -> None:
-        if self.retries < 0:
-            msg = f"retries must be at least 0, got {self.retries}"
-            raise ValueError(msg)
+        check_count("retries", self.retries, least=0)
         for name in ("max_steps", "max_tokens", "max_seconds", "step_seconds"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                msg = f"{name} must be above 0, or None for no limit; got {value}"
+            value: object = getattr(self, name)
+            number = int | float if name.endswith("seconds") else int
+            if value is not None and not (isinstance(value, number) and value > 0):
+                msg = f"{name} must be above 0, or None for no limit; got {value!r}"
                 raise ValueError(msg)
 
 
@@ -111,7 +127,7 @@ class Branch:
 
     def next_attempt(self) -> "Attempt":
         """Begins an attempt: the conversation as it was at the anchor."""
-        start = self.messages, self.token_ids, self.covered
+        start = _own(self.messages), self.token_ids, self.covered
         attempt = Attempt(self.seed, self.number, len(self.attempts), *start, depth=self.depth)
         self.attempts.append(attempt)
         return attempt
@@ -161,7 +177,7 @@ class Attempt:
         number = {"rollout": self.rollout, "attempt": self.number}
         node = node_after(action, after, truncated=late or long or deep, cost=cost, **number)
         self.steps.append(Step(node, prompt, None if node.ended else after.snapshot))
-        self.messages = (*self.messages, action.to_message(), *after.observation)
+        self.messages = (*self.messages, action.to_message(), *_own(after.observation))
         if prompt is not None and action.token_ids is not None and action.prompt_token_ids is not None:
             seen = action.prompt_token_ids
             self.token_ids = (seen if isinstance(seen, TokenIds) else TokenIds(seen)) + action.token_ids
@@ -220,6 +236,11 @@ def branch_at(tree: EpisodeTree, index: int, node: int, *, number: int, seed: in
     covered = len(messages) - len(tree.nodes[node].observation) if token_ids else 0
     start = messages, token_ids, covered, len(tree.path(node)) - 1
     return Branch(index, node, number, seed, tree.snapshots[node], *start)
+
+
+def _own(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Copies of messages, so that an agent that edits what it is given changes no tree and no other episode."""
+    return tuple(copy.copy(message) for message in messages)
 
 
 def _tokens(action: Action) -> int:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar, cast
 
-from agentenv.errors import AgentError, InfrastructureError
+from agentenv.errors import InfrastructureError
 from agentenv.protocols import Agent, AsyncAgent, BranchingEnv, Context
 from agentenv.types import Action
 
@@ -140,6 +140,9 @@ class InStep:
         """Does blocking work on environments for every item."""
         if self._workers is not None:
             return self._workers.map(function, items, limit=limit)
+        if limit is not None:
+            msg = f"step_seconds must be None for InStep(workers=0), got {limit}: it cannot leave what hangs"
+            raise ValueError(msg)
         return [_call_here(function, item) for item in items]
 
     def _each(
@@ -406,17 +409,18 @@ def _ask(agent: Agent, contexts: Sequence[Context]) -> Sequence[Answer | Infrast
 
 
 def _act(agent: Agent, contexts: Sequence[Context]) -> Sequence[object]:
-    actions = agent.act(contexts)
+    actions: object = agent.act(contexts)
+    if not isinstance(actions, Sequence) or isinstance(actions, str):
+        msg = f"{type(agent).__name__}.act must return a list with one action per context, got {type(actions).__name__}"
+        raise ValueError(msg)
     if len(actions) != len(contexts):
         msg = f"{type(agent).__name__}.act must return one action per context: got {len(actions)} for {len(contexts)}"
         raise ValueError(msg)
     return actions
 
 
-def _read(agent: Agent, action: object, seconds: float) -> Answer | AgentError:
+def _read(agent: Agent, action: object, seconds: float) -> Answer:
     """Reads what an agent returned: an `Action`, text, or a message in OpenAI's format."""
-    if action is None:
-        return AgentError("the agent gave no action")
     try:
         return Answer(Action.parse(action), seconds)
     except ValueError as error:

@@ -238,6 +238,9 @@ def _records(path: str | Path, lines: Iterator[Line]) -> "dict[int, _Record]":
             if "blob" in event:
                 blobs[event["blob"]] = event["url"]
             elif "task_id" in event:
+                if event["tree"] in records:
+                    msg = f"tree {event['tree']} begins twice: were lines added by hand, or two files joined?"
+                    raise TreeError(msg)
                 records[event["tree"]] = _Record(path, (number, event), blobs)
             elif event["tree"] not in records:
                 msg = f"tree {event['tree']} has not begun"

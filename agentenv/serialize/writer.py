@@ -1,12 +1,14 @@
 """Writes trees as append-only events."""
 
+import fcntl
 import json
 import os
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from agentenv.errors import TreeFileError
 from agentenv.tree import EpisodeTree, Node, Prompt
@@ -40,16 +42,19 @@ class TreeWriter:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         old = append and self.path.exists() and self.path.stat().st_size > 0
-        self.num_trees = number_of_trees(self.path) if old else 0
         self._journal = journal
         self._lock = Lock()
         self._blobs: set[str] = set()
         self._prompts: set[tuple[int, Key]] = set()
-        self._file = self.path.open("r+b" if old else "wb", buffering=0)
+        self._file = self.path.open("r+b" if self.path.exists() else "wb", buffering=0)
         try:
+            _lock_alone(self._file, self.path)
+            self.num_trees = number_of_trees(self.path) if old else 0
             if old:
                 _drop_cut_line(self._file)
             else:
+                if os.fstat(self._file.fileno()).st_size:
+                    self._file.truncate()
                 self._write([{"format": FORMAT, "version": VERSION}])
         except BaseException:
             self._file.close()
@@ -63,6 +68,9 @@ class TreeWriter:
 
     def close(self) -> None:
         """Closes the file. May be called twice."""
+        if not self._file.closed:
+            with suppress(OSError):
+                fcntl.flock(self._file, fcntl.LOCK_UN)  # forked processes may have it open, too
         self._file.close()
 
     def add_tree(self, tree: EpisodeTree) -> int:
@@ -177,6 +185,26 @@ def _check_whole(path: Path) -> None:
         if file.read() != b"\n":
             msg = f"{path}: the last line was cut (no newline after it); delete that line before adding to the file"
             raise TreeFileError(msg)
+
+
+def _lock_alone(file: IO[bytes], path: Path, *, patience_s: float = 2.0) -> None:
+    """Keeps other writers off a file, until it is closed or its process ends.
+
+    Processes that were forked meanwhile may hold the lock a moment longer than the writer that was killed.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                msg = f"{path} is being written by another rollout: wait for its end, or choose another name"
+                raise TreeFileError(msg) from error
+            time.sleep(0.05)
+        except OSError:  # a file system without locks
+            return
+        else:
+            return
 
 
 def _drop_cut_line(file: Any) -> None:

@@ -141,22 +141,19 @@ def test_an_environment_with_one_task_gives_it_as_often_as_asked(here):
     assert [task.goal for task in tasks.values()] == [9] * 4
 
 
-def test_a_file_that_is_not_ours_is_not_replaced(tmp_path):
-    mine = tmp_path / "mine.jsonl"
+def test_no_file_is_replaced_unless_it_is_ours_and_that_was_asked_for(tmp_path):
+    words = ("rollout", MATH, "--agent", "random", "--tasks", 1, "--rollouts", 1, "--out")
+    mine, trees = tmp_path / "mine.jsonl", tmp_path / "t.jsonl"
     mine.write_text("my notes\n")
-    result = run("rollout", MATH, "--agent", "random", "--tasks", 1, "--rollouts", 1, "--out", mine)
-    assert result.exit_code == 2
-    assert "'--out'" in result.stderr and "not a trees file" in result.stderr
-    assert mine.read_text() == "my notes\n"
-    assert (
-        run(
-            "rollout", MATH, "--agent", "random", "--tasks", 1, "--rollouts", 1, "--out", tmp_path / "t.jsonl"
-        ).exit_code
-        == 0
-    )
-    assert (
-        run(
-            "rollout", MATH, "--agent", "random", "--tasks", 1, "--rollouts", 1, "--out", tmp_path / "t.jsonl"
-        ).exit_code
-        == 0
-    )
+    for more in ((), ("--overwrite",)):
+        line = one_line_error(run(*words, mine, *more))
+        assert "'--out'" in line and "not a trees file" in line
+        assert mine.read_text() == "my notes\n"
+    assert run(*words, trees).exit_code == 0
+    before = trees.read_bytes()
+    line = one_line_error(run(*words, trees))
+    assert "exists: --resume goes on with it, --overwrite replaces it" in line
+    assert trees.read_bytes() == before
+    assert run(*words, trees, "--seed", 5, "--overwrite").exit_code == 0
+    assert trees.read_bytes() != before
+    assert "'--out'" in one_line_error(run(*words, mine, "--resume"))

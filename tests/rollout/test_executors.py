@@ -274,7 +274,7 @@ def test_an_agent_may_return_text_a_message_or_an_action(answer):
     assert isinstance(tree.nodes[1].action, ae.Action)
 
 
-@pytest.mark.parametrize("answer", [7, ["hold"], {"role": "user", "content": "x"}])
+@pytest.mark.parametrize("answer", [7, None, ["hold"], {"role": "user", "content": "x"}])
 def test_what_is_no_action_is_named_with_the_agent(answer):
     class Odd:
         def act(self, contexts):
@@ -286,6 +286,86 @@ def test_what_is_no_action_is_named_with_the_agent(answer):
         Rollout(Counted, agent) as rollout,
     ):
         rollout.grow([None], 2)
+
+
+@pytest.mark.parametrize("returned", [None, "hold", {"a": 1}, 3])
+def test_an_agent_that_returns_no_list_is_named(returned):
+    class Forgot:
+        def act(self, contexts):
+            return returned
+
+    agent: Any = Forgot()
+    with (
+        pytest.raises(ValueError, match=r"Forgot\.act must return a list with one action per context, got"),
+        Rollout(Counted, agent) as rollout,
+    ):
+        rollout.grow([None], 2)
+
+
+def test_an_agent_that_edits_what_it_sees_changes_no_tree_and_no_other_episode():
+    class Editor(GuessingAgent):
+        def act(self, contexts):
+            for context in contexts:
+                assert not any(message.get("edited") for message in context.messages[context.covered :])
+                context.messages[-1]["content"] = "HACK"
+                context.messages[-1]["edited"] = True
+            return super().act(contexts)
+
+    trees, _ = grow(Editor(), num_rollouts=3)
+    said = [message["content"] for tree in trees for node in tree.nodes for message in node.observation]
+    assert "HACK" not in said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"agent": None}, "agent must be anything with act"),
+        ({"agent": GuessingAgent}, "agent must be anything with act"),
+        ({"executor": "InStep"}, "executor must be InStep"),
+        ({"executor": InStep}, "executor must be InStep"),
+        ({"max_envs": "3"}, "max_envs must be an integer, got '3'"),
+        ({"max_envs": 2.5}, "max_envs must be an integer, got 2.5"),
+        ({"retries": "x"}, "retries must be an integer, got 'x'"),
+        ({"max_seconds": "1"}, "max_seconds must be above 0"),
+        ({"max_steps": 1.5}, "max_steps must be above 0"),
+        ({"make_env": lambda: 3}, "make_env must return an environment"),
+        ({"tasks": None}, "tasks must be a list of tasks, got None"),
+        ({"tasks": "tasks.jsonl"}, "tasks must be a list of tasks, got 'tasks.jsonl'"),
+        ({"num_rollouts": 2.5}, "num_rollouts must be an integer, got 2.5"),
+        ({"executor": InStep(workers=0), "step_seconds": 1.0}, r"step_seconds must be None for InStep\(workers=0\)"),
+    ],
+)
+def test_wrong_arguments_are_named(wrong, words):
+    options: dict[str, Any] = {"make_env": Counted, "agent": GuessingAgent(), **wrong}
+    tasks, count = options.pop("tasks", [None]), options.pop("num_rollouts", 1)
+    with (
+        pytest.raises((TypeError, ValueError), match=words),
+        Rollout(options.pop("make_env"), options.pop("agent"), **options) as rollout,
+    ):
+        rollout.grow(tasks, count)
+
+
+def test_one_environment_for_all_is_named():
+    env = Counted()
+    with (
+        pytest.raises(ValueError, match="make_env must return a new environment"),
+        Rollout(lambda: env, GuessingAgent()) as r,
+    ):
+        r.grow([None], 3)
+
+
+def test_no_more_environments_than_allowed_are_open_while_episodes_begin():
+    class Slow(Counted):
+        most = 0
+
+        def start(self, task):
+            time.sleep(0.02)
+            Slow.most = max(Slow.most, len(self.opened))
+            return super().start(task)
+
+    with Rollout(Slow, GuessingAgent(), max_envs=2) as rollout:
+        rollout.grow([None] * 6, 1)
+    assert Slow.most <= 2
 
 
 def test_an_outage_costs_one_episode_of_a_server_and_the_frontier_of_a_model():

@@ -290,3 +290,25 @@ def test_an_empty_journal_holds_nothing(tmp_path):
     journal = Journal(tmp_path / "none.jsonl")
     assert journal.root(0) is None
     assert journal.attempts(0, 0) is None
+
+
+def test_a_file_has_one_writer_at_a_time(tmp_path):
+    path = tmp_path / "trees.jsonl"
+    with Rollout(Dice, GuessingAgent(), record=path) as rollout:
+        trees = rollout.grow([{"goal": 5}], 2)
+        with pytest.raises(TreeFileError, match="is being written by another rollout"):
+            Rollout(Dice, GuessingAgent(), record=path, resume=True)
+        with pytest.raises(TreeFileError, match="is being written by another rollout"):
+            write_trees(path, trees, append=True)
+    write_trees(path, trees, append=True)
+    assert len(read_trees(path)) == 2
+
+
+def test_a_tree_that_begins_twice_is_named(tmp_path):
+    path = tmp_path / "trees.jsonl"
+    with Rollout(Dice, GuessingAgent()) as rollout:
+        write_trees(path, rollout.grow([None], 2))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines, *lines[1:]]))
+    with pytest.raises(TreeFileError, match="tree 0 begins twice"):
+        read_trees(path)
