@@ -1,6 +1,6 @@
 # make demo    the main job: define, branch, train (installs first, once)
 # make test    the whole test suite
-# make quick   the core's tests: no sandbox, environment, model or slow test; under 90 seconds
+# make quick   the core's tests: no sandbox, environment, model, property or slow test
 # make fuzz    the property tests with a fresh seed, for FUZZ_SECONDS at most; prints the seed
 # make check   lint, format, types, layers, import budget
 # make wheel   builds sdist and wheel, and tests the wheel in an empty environment, from another folder
@@ -36,7 +36,7 @@ test: $(STAMP)
 
 quick: $(STAMP)
 	$(PY) -m pytest -q -n $(WORKERS) --dist worksteal --without-models \
-	  -m "not slow and not docker and not sandbox and not environment" $(PYTEST) $(TESTS)
+	  -m "not slow and not docker and not sandbox and not environment and not hypothesis" $(PYTEST) $(TESTS)
 
 fuzz: $(STAMP)
 	$(PY) .ci/fuzz.py --seconds $(FUZZ_SECONDS) --workers $(WORKERS)

@@ -356,6 +356,22 @@ def _power(a: Any, b: Any) -> Any:
     return a**b
 
 
+def _of_reals(function: Callable[..., Any], *values: Any) -> Any:
+    """The largest or the least of values, which complex numbers do not have."""
+    if any(value.has(_sympy.I) for value in values):
+        msg = "max and min need real numbers"
+        raise ValueError(msg)
+    return function(*values)
+
+
+def _largest(*values: Any) -> Any:
+    return _of_reals(_sympy.Max, *values)
+
+
+def _least(*values: Any) -> Any:
+    return _of_reals(_sympy.Min, *values)
+
+
 def _number(numerator: str, denominator: str) -> Any:
     return _sympy.Rational(int(numerator), int(denominator))
 
@@ -363,7 +379,7 @@ def _number(numerator: str, denominator: str) -> Any:
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "/": _divide, "//": _divide_down, "%": _sympy.Mod,
     "^": _power, "!": _sympy.factorial, "neg": operator.neg, "number": _number, "abs": _sympy.Abs,
-    "ceil": _sympy.ceiling, "max": _sympy.Max, "min": _sympy.Min,
+    "ceil": _sympy.ceiling, "max": _largest, "min": _least,
 }  # fmt: skip
 for _name in re.findall(
     r"\w+",

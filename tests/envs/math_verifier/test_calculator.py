@@ -2,7 +2,7 @@
 
 import pytest
 import sympy
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agentenv.envs.math_verifier import MathTask, MathVerifier, shared_verifier
@@ -52,6 +52,8 @@ def latex_of(request):
 
 
 @settings(max_examples=150, deadline=None)
+@example("max(x, (x + i))")
+@example("min(2, i)")
 @given(requests)
 def test_whatever_the_calculator_answers_is_right_for_the_same_value(request):
     answer = answer_of(request)
