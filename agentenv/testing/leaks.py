@@ -1,6 +1,7 @@
 """What an episode leaves behind: processes, mounts, threads, open files, temporary files."""
 
 import gc
+import re
 import tempfile
 import threading
 import time
@@ -15,6 +16,8 @@ from agentenv.testing.probe import Probe, play
 __all__ = ["check_leaks"]
 
 _LEAK_TRIALS = 3
+_ENGINES = re.compile(r"/(?:overlay2?|containers|netns)/")
+"""Mounts of container engines: others of the machine start containers, too, and which is whose cannot be told."""
 
 
 def check_leaks(probe: Probe) -> None:
@@ -67,7 +70,7 @@ def _resources() -> dict[str, set[str]]:
     children = {c for task in Path("/proc/self/task").iterdir() for c in (task / "children").read_text().split()}
     return {
         "processes": children,
-        "mounts": set(Path("/proc/self/mountinfo").read_text().splitlines()),
+        "mounts": {line for line in Path("/proc/self/mountinfo").read_text().splitlines() if not _ENGINES.search(line)},
         "threads": {f"{thread.name} ({thread.ident})" for thread in threading.enumerate()},
         "open files": {name for name in files if "/proc/" not in name},
     }

@@ -217,7 +217,10 @@ def test_check_sandbox_quotes_the_law():
         isolation = Capabilities("fortress", frozenset(), {})
 
     with pytest.raises(CheckError, match=r"law 'honest' is broken.*\n.*fortress"):
-        check_sandbox(lambda: Liar(SandboxSpec(), origin_of(SandboxSpec())), clauses=SANDBOX_CLAUSES[-4:])
+        check_sandbox(
+            lambda: Liar(SandboxSpec(), origin_of(SandboxSpec())),
+            clauses=[clause for clause in SANDBOX_CLAUSES if clause.name == "honest"],
+        )
 
 
 def test_ordinary_user_keeps_every_law(ordinary_user):

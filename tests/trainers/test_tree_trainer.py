@@ -65,7 +65,7 @@ def test_gradient_equals_the_weighted_policy_gradient(tmp_path, loss_type, weigh
 
     trees = run.last_trees
     arrays = TreeArrays.from_trees(trees)
-    credit = rtmc_advantages(arrays).advantages
+    credit = rtmc_advantages(arrays, weights=weights).advantages  # it pools with the weights of the loss
     weight = step_weights(arrays, weights)
     run.model.zero_grad()
     loss, total, offset = torch.zeros(()), 0.0, 0

@@ -54,7 +54,7 @@ LOOKS = (
     "import sys\n    return str(sys.flags)",
     "import sys\n    return [sys.executable, sys.prefix, sys.version, sys.getrecursionlimit()]",
     "import os\n    return {k: v for k, v in os.environ.items() if k != 'PYTEST_CURRENT_TEST'}",
-    "import os\n    return [os.getcwd(), os.getuid(), os.getgid(), oct(os.umask(18)), os.nice(0)]",
+    "import os\n    return [os.getcwd(), oct(os.umask(18)), os.nice(0)]",
     "import threading, gc, signal, sys\n    return [threading.active_count(), gc.isenabled(), sys.gettrace() is None,"
     " signal.getsignal(signal.SIGINT) is signal.default_int_handler]",
     "import argparse\n    p = argparse.ArgumentParser(prog='p')\n    return p.parse_known_args()[1]",
