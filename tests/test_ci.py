@@ -30,7 +30,7 @@ def run_planted(tmp_path, code, *options, **env):
     ]
     paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "REQUIRE_", "COV"))}
-    done = subprocess.run([*words, *options, tmp_path / "test_planted.py"], capture_output=True, text=True, check=False,
+    done = subprocess.run([*words, *options, tmp_path], capture_output=True, text=True, check=False,
                           env=environment | {"PYTHONPATH": paths} | env, cwd=tmp_path)  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 
