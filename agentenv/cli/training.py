@@ -100,6 +100,7 @@ def run_training(
         raise
     finally:
         trainer.close()
+    trainer.accelerator.end_training()  # under several processes: leaves their group before the interpreter ends
     _report(console, plan)
     if trainer.state.global_step > plan.settings["max_steps"]:
         say_line(console, f"\nthe run had made {trainer.state.global_step} steps already")

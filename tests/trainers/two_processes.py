@@ -33,6 +33,10 @@ def main(folder: Path) -> None:
     report = {"weights": weights, "rows": rows, "losses": losses, "world": run.accelerator.num_processes}
     report |= {"evaluated": evaluated.episodes + evaluated.failed, "success": measured["eval_success"]}
     (folder / f"rank_{rank}.json").write_text(json.dumps(report))
+    run.close()
+    # Without it the threads of gloo may still run when the interpreter ends, which aborts the process now and then.
+    run.accelerator.wait_for_everyone()
+    run.accelerator.end_training()
 
 
 if __name__ == "__main__":
