@@ -1,7 +1,7 @@
 """Rules for continuations by name: what trainers and commands call to spend a budget on live trees."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -128,6 +128,21 @@ class TraceAllocator:
             maximum: cap per prompt.
         """
         return allocate_roots(self.predictor.predict(prompts), budget=budget, minimum=minimum, maximum=maximum)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the predictor's state, for a checkpoint; empty where it has none."""
+        return {"predictor": self.predictor.state_dict()} if isinstance(self.predictor, _Stateful) else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes what `state_dict` returned."""
+        if isinstance(self.predictor, _Stateful):
+            self.predictor.load_state_dict(state["predictor"])
+
+
+@runtime_checkable
+class _Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any], /) -> object: ...
 
 
 def _trace_unseen() -> Allocator:

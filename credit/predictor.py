@@ -2,10 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,8 @@ __all__ = ["HashedPredictor", "Prefix", "SuccessPredictor", "predictor_targets",
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+_STATE = ("weights", "squares", "recent", "slope", "shift")
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -159,6 +161,23 @@ class HashedPredictor:
         for batch in np.array_split(np.arange(len(prefixes)), max(1, len(prefixes) // 64)):
             self._step(rows, columns, values, target, weight, batch)
         self._recalibrate()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what was learned, for a checkpoint."""
+        return {name: np.copy(getattr(self, f"_{name}")) for name in _STATE}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes what `state_dict` returned.
+
+        Raises:
+            ValueError: it belongs to a predictor of another size.
+        """
+        if len(state["weights"]) != self.size:
+            msg = f"the state must be of size={self.size}, got {len(state['weights'])}"
+            raise ValueError(msg)
+        for name in _STATE:
+            value = np.array(state[name], dtype=np.float64)
+            setattr(self, f"_{name}", value if value.ndim else float(value))
 
     def _step(
         self,

@@ -27,7 +27,15 @@ from agentenv.tree import EpisodeTree
 
 from .config import TreeConfig
 
-__all__ = ["GrowsTrees", "RunFolder", "changed_settings", "draw_curve", "read_metrics", "write_model_card"]
+__all__ = [
+    "GrowsTrees",
+    "RunFolder",
+    "changed_settings",
+    "draw_curve",
+    "read_metrics",
+    "replace_file",
+    "write_model_card",
+]
 
 _PACKAGES = ("torch", "transformers", "trl", "accelerate", "gymnasium", "numpy")
 
@@ -83,11 +91,11 @@ class RunFolder(TrainerCallback):
             return
         folder.mkdir(parents=True, exist_ok=True)
         if not state.global_step or not (folder / "config.json").exists():
-            _replace(folder / "config.json", json.dumps(config, indent=2) + "\n")
+            replace_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
         elif changes:
-            _replace(folder / f"config_step_{state.global_step}.json", json.dumps(config, indent=2) + "\n")
+            replace_file(folder / f"config_step_{state.global_step}.json", json.dumps(config, indent=2) + "\n")
         kept = [m for m in read_metrics(folder) if m["step"] <= state.global_step] if state.global_step else []
-        _replace(folder / "metrics.jsonl", "".join(json.dumps(metrics) + "\n" for metrics in kept))
+        replace_file(folder / "metrics.jsonl", "".join(json.dumps(metrics) + "\n" for metrics in kept))
 
     @override
     def on_log(
@@ -140,11 +148,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, content: str | bytes) -> None:
     """Writes a whole file or, where something breaks, none of it."""
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with part.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
@@ -183,7 +191,7 @@ def write_model_card(args: TrainingArguments, model: PreTrainedModel, state: Tra
         f"Trained by reinforcement learning on episode trees (agentenv `TreeTrainer`, on TRL), step {state.global_step}"
         f"{f', from {base}' if base else ''}. Environment, estimator, settings: config.json. Results: metrics.jsonl.\n"
     )
-    _replace(Path(str(args.output_dir)) / "README.md", text)
+    replace_file(Path(str(args.output_dir)) / "README.md", text)
 
 
 def draw_curve(metrics: Iterable[Mapping[str, Any]], path: Path) -> None:

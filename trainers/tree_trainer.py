@@ -22,33 +22,32 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
-from transformers.trainer_utils import TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import TrainOutput
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from typing_extensions import override
 
-from agentenv.agents import TransformersAgent
 from agentenv.arrays import TreeArrays
 from agentenv.credit import (
     Allocator,
     StepAdvantages,
     TokenAdvantages,
     check_advantages,
-    check_anchors,
     make_allocator,
     rtmc_advantages,
     step_weights,
 )
 from agentenv.credit.weights import pool_with
 from agentenv.env import Env
-from agentenv.errors import InfrastructureError, TaskError
-from agentenv.registry import make
-from agentenv.rollout import Rollout, derive_seed
-from agentenv.rows import Source, read_rows
+from agentenv.errors import InfrastructureError
+from agentenv.rollout import derive_seed
+from agentenv.rows import Source
 from agentenv.stats import EpisodeStats, episode_stats
 from agentenv.tree import EpisodeTree
 
+from .checkpoint import RestoreParts, Stateful, checkpoint_folder, last_checkpoint, load_parts, save_parts
 from .config import TreeConfig
+from .generation import Generation, as_maker, read_tasks
 from .guards import FiniteGradients, LogRatio, log_ratio, remove_noise, token_logprobs
 from .layout import Rows, lay_out
 from .run_folder import RunFolder, write_model_card
@@ -115,22 +114,21 @@ class TreeTrainer(GRPOTrainer):
     ) -> None:
         least = cast("int", args.generation_batch_size)
         self._tasks = {
-            "train": _read_tasks("train_tasks", train_tasks, least=least),
-            "eval": () if eval_tasks is None else _read_tasks("eval_tasks", eval_tasks),
+            "train": read_tasks("train_tasks", train_tasks, least=least),
+            "eval": () if eval_tasks is None else read_tasks("eval_tasks", eval_tasks),
         }
         if args.beta and peft_config is not None:
             msg = f"beta must be 0 with peft_config, got {args.beta}: no reference model is kept beside an adapter"
             raise ValueError(msg)
-        self._make_env = _maker(env)
+        make_env, allocate = as_maker(env), make_allocator(allocator)
         self._estimator = pool_with(estimator, args.step_weights)
         self._token_estimator = token_estimator
-        self._allocator = make_allocator(allocator)
         self._names = {"estimator": _name(token_estimator or estimator), "allocator": _name(allocator)}
-        self._agent: TransformersAgent | None = None
-        self._rollouts: dict[str, Rollout] = {}
+        self._stateful: dict[str, Stateful] = {}
         self._generation = (-1, 0)  # optimizer step, and how many generations it has had
         self._broken = 0  # generations in a row without a valid episode
         self._stats: dict[str, dict[object, EpisodeStats]] = {}
+        self._resumed: Path | None = None
         self.last_trees: list[EpisodeTree] = []
         self.first_log_ratio: LogRatio | None = None
         super().__init__(
@@ -147,6 +145,11 @@ class TreeTrainer(GRPOTrainer):
         self.num_generations = self.num_generations_eval = 1  # of TRL's sampler: a row is a task
         if args.disable_dropout:
             remove_noise(cast("torch.nn.Module", self.model))
+        tokenizer = cast("PreTrainedTokenizerBase", self.processing_class)
+        self._sampling = Generation(args, make_env, tokenizer, allocate, self._names["allocator"])
+        named = {"estimator": estimator, "token_estimator": token_estimator, "allocator": allocate}
+        self._stateful |= {name: part for name, part in named.items() if isinstance(part, Stateful)}
+        self._stateful["generation"] = _Buffer(self)
         description = {
             "env": _name(env),
             **self._names,
@@ -154,6 +157,7 @@ class TreeTrainer(GRPOTrainer):
         }
         self.add_callback(FiniteGradients())
         self.add_callback(RunFolder(self, description))
+        self.add_callback(RestoreParts(self._stateful, lambda: self._resumed))
 
     @override
     def train(
@@ -169,13 +173,16 @@ class TreeTrainer(GRPOTrainer):
             trial: as for `transformers.Trainer.train`.
             ignore_keys_for_eval: as for `transformers.Trainer.train`.
         """
-        given = resume_from_checkpoint
-        checkpoint = get_last_checkpoint(str(self.args.output_dir)) if given is True else given
-        self.first_log_ratio, self._generation, self._broken = None, (-1, 0), 0
+        given: Any = resume_from_checkpoint
+        if given is True:
+            given = last_checkpoint(str(self.args.output_dir)) or True  # where there is none, transformers says so
+        self._resumed = Path(given) if given and given is not True else None
+        self.first_log_ratio = None
+        self._stateful["generation"].load_state_dict(_BEGIN)
         try:
-            if checkpoint and (done := self._finished(Path(checkpoint))):
+            if self._resumed and (done := self._finished(self._resumed)):
                 return done
-            return super().train(given, trial, ignore_keys_for_eval)
+            return super().train(given if given is True or not given else str(given), trial, ignore_keys_for_eval)
         finally:
             self.close()
 
@@ -188,6 +195,8 @@ class TreeTrainer(GRPOTrainer):
         if state.global_step < self.args.max_steps:
             return None
         self._load_from_checkpoint(str(checkpoint))
+        fresh = self.args.allow_changes
+        load_parts(self._stateful, checkpoint, rank=self.accelerator.process_index, fresh=fresh)
         self.state = state
         return TrainOutput(state.global_step, 0.0, {})
 
@@ -200,7 +209,8 @@ class TreeTrainer(GRPOTrainer):
         Raises:
             FloatingPointError: it is not finite.
         """
-        if self.first_log_ratio is None and cast("torch.nn.Module", self.model).training:
+        fresh = self._generation[0] == self.state.global_step  # no optimizer step since it was sampled
+        if self.first_log_ratio is None and fresh and cast("torch.nn.Module", self.model).training:
             with self.accelerator.autocast():
                 self.first_log_ratio = log_ratio(model, inputs, temperature=self.temperature)
             self.first_log_ratio.warn_unless_rounding(model)
@@ -236,21 +246,13 @@ class TreeTrainer(GRPOTrainer):
 
     def _grow(self, numbers: Sequence[int], mode: str) -> list[EpisodeTree]:
         """Samples one tree per task with the current weights."""
-        args = self.args
-        continuations = args.num_continuations if mode == "train" else 0
+        tasks, seed = [self._tasks[mode][number] for number in numbers], self._seed(numbers, mode)
         with unwrap_model_for_generation(
-            self.model_wrapped, self.accelerator, gather_deepspeed3_params=args.ds3_gather_for_generation
+            self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
         ) as model:
-            rollout = self._rollout(model, mode, keep_snapshots=continuations > 0)
-            rollout.seed = self._seed(numbers, mode)
-            tasks = [self._tasks[mode][number] for number in numbers]
-            trees = rollout.grow(tasks, args.num_rollouts if mode == "train" else 1)
-            if continuations:
-                rng = np.random.default_rng(rollout.seed)
-                budget = continuations * len(trees)
-                chosen = self._allocator(trees, budget, rng)
-                rollout.extend(trees, check_anchors(trees, chosen, budget, self._names["allocator"]))
-        return trees
+            if mode == "eval":
+                return self._sampling.evaluate(model, tasks, seed=seed)
+            return self._sampling.grow(model, tasks, seed=seed)
 
     def _seed(self, numbers: Sequence[int], mode: str) -> int:
         """A seed for each generation of each process.
@@ -263,28 +265,6 @@ class TreeTrainer(GRPOTrainer):
         step, count = self._generation
         self._generation = (self.state.global_step, count + 1 if step == self.state.global_step else 0)
         return derive_seed(self.args.seed, *self._generation, self.accelerator.process_index)
-
-    def _rollout(self, model: Any, mode: str, *, keep_snapshots: bool) -> Rollout:
-        if self._agent is None or self._agent.model is not model:
-            self._agent = TransformersAgent(
-                model,
-                cast("PreTrainedTokenizerBase", self.processing_class),
-                max_new_tokens=self.args.max_action_tokens,
-                temperature=self.args.temperature,
-                template_options=cast("Mapping[str, Any]", self.chat_template_kwargs),
-            )
-        self._agent.weights_changed()  # by the optimizer, or by a checkpoint, since the generation before
-        if mode not in self._rollouts:
-            self._rollouts[mode] = Rollout(
-                self._make_env,
-                self._agent,
-                retries=self.args.rollout_retries,
-                keep_snapshots=keep_snapshots,
-                max_tokens=self.args.max_episode_tokens or _window(model),
-            )
-        rollout = self._rollouts[mode]
-        rollout.agent = self._agent
-        return rollout
 
     def _collate(self, rows: Rows, credit: StepAdvantages | TokenAdvantages, mode: str) -> dict[str, Any]:
         """Joins rows and credit; on every process as many rows, divisible into micro-batches."""
@@ -383,43 +363,48 @@ class TreeTrainer(GRPOTrainer):
         if self.is_world_process_zero():
             write_model_card(self.args, cast("PreTrainedModel", self.model), self.state)
 
+    @override
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Saves the parts first: transformers ends a checkpoint with the file that says it is whole."""
+        folder = checkpoint_folder(str(self.args.output_dir), self.state.global_step)
+        save_parts(self._stateful, folder, rank=self.accelerator.process_index)
+        super()._save_checkpoint(model, trial)
+
     def close(self) -> None:
         """Closes the environments. May be called twice; training opens them again."""
-        for rollout in self._rollouts.values():
-            rollout.close()
+        self._sampling.close()
+
+
+_BEGIN: dict[str, Any] = {"generation": (-1, 0), "broken": 0, "micro_step": 0, "batches": None}
+
+
+class _Buffer:
+    """Where a trainer stands between two generations: their count, and the batches that are still to be trained."""
+
+    def __init__(self, trainer: TreeTrainer) -> None:
+        self._of: Any = trainer
+
+    def state_dict(self) -> dict[str, Any]:
+        run = self._of
+        left = run._step % (run.args.steps_per_generation * run.num_iterations)
+        return {
+            "generation": run._generation,
+            "broken": run._broken,
+            "micro_step": run._step,
+            "batches": run._buffered_inputs if left else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        run = self._of
+        batches, device = state["batches"], run.accelerator.device
+        run._generation, run._broken, run._step = tuple(state["generation"]), state["broken"], state["micro_step"]
+        run._buffered_inputs = batches and [{k: tensor.to(device) for k, tensor in batch.items()} for batch in batches]
 
 
 def _environment_reward(**_: Any) -> list[float | None]:
     """Stands in for TRL's reward functions: TRL asks for one, and rewards come from the environment."""
     msg = "rewards come from the environment; this function is never called"
     raise RuntimeError(msg)
-
-
-def _maker(env: Any) -> Callable[[], Env]:
-    if isinstance(env, str):
-        return lambda: make(env)
-    if not callable(env):
-        name = type(env).__name__
-        msg = (
-            "env must be a registered id, an environment class or a function that makes environments, got an object "
-            f"of type {name}: every episode needs its own, so pass {name} itself, or functools.partial({name}, ...)"
-        )
-        raise TypeError(msg)
-    return cast("Callable[[], Env]", env)
-
-
-def _read_tasks(name: str, tasks: Any, *, least: int = 0) -> Sequence[Any]:
-    """Returns tasks that can be counted and picked by number; refuses too few of them."""
-    if not isinstance(tasks, Sequence) or isinstance(tasks, str | bytes):
-        try:
-            tasks = [row for _, row in read_rows(tasks, what="a task")]
-        except TaskError as error:
-            msg = f"{name}: {error}"
-            raise TaskError(msg) from error
-    if len(tasks) < least:
-        msg = f"{name} must hold at least one generation of {least} tasks, got {len(tasks)}"
-        raise ValueError(msg)
-    return cast("Sequence[Any]", tasks)
 
 
 def _name(value: Any) -> str:
@@ -435,10 +420,6 @@ def _name(value: Any) -> str:
 
 def _task_numbers(count: int) -> Dataset:
     return Dataset.from_dict({"prompt": [""] * count, "task": list(range(count))})
-
-
-def _window(model: Any) -> int | None:
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def _episode_metrics(stats: EpisodeStats) -> dict[str, float]:

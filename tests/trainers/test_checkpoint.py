@@ -1,0 +1,183 @@
+"""Checkpoints hold all that decides what a run does next, and a run that goes on is the one that never stopped."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_chat import random_model
+from trainer_env import trainer
+
+from agentenv.credit import rtmc_advantages
+from agentenv.trainers.checkpoint import last_checkpoint, load_parts, save_parts
+from agentenv.tree import Anchor
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+class Moody:
+    """An allocator that remembers how often it was asked, and draws from a generator of its own."""
+
+    def __init__(self):
+        self.calls = 0
+        self.rng = np.random.default_rng(3)
+
+    def __call__(self, trees, budget, rng):
+        self.calls += 1
+        places = [(i, node) for i, tree in enumerate(trees) for node in sorted(tree.snapshots) if node]
+        if not places:
+            return []
+        chosen = self.rng.integers(len(places), size=min(budget, 1 + self.calls % 4))
+        return [Anchor(*places[k], 1) for k in chosen]
+
+    def state_dict(self):
+        return {"calls": self.calls, "rng": self.rng.bit_generator.state}
+
+    def load_state_dict(self, state):
+        self.calls, self.rng.bit_generator.state = state["calls"], state["rng"]
+
+
+class NoisyCredit:
+    """An estimator with random state: RTMC and some noise."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(5)
+
+    def __call__(self, arrays):
+        credit = rtmc_advantages(arrays)
+        return replace(credit, advantages=credit.advantages + 0.1 * self.rng.normal(size=len(arrays)))
+
+    def state_dict(self):
+        return {"rng": self.rng.bit_generator.state}
+
+    def load_state_dict(self, state):
+        self.rng.bit_generator.state = state["rng"]
+
+
+def run_to(folder, steps, *, resume=None, **options):
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, folder, max_steps=steps, save_strategy="steps", save_steps=1, **options)
+    run.train(resume_from_checkpoint=resume)
+    return run
+
+
+def weights_of(run):
+    return torch.cat([p.detach().flatten() for p in run.model.parameters()])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        lambda: {"allocator": Moody(), "estimator": NoisyCredit()},
+        lambda: {"allocator": "trace"},
+        lambda: {"steps_per_generation": 6, "gradient_accumulation_steps": 2, "allocator": Moody()},
+        lambda: {"num_iterations": 3},
+    ],
+    ids=["parts", "trace", "several_steps_per_generation", "several_iterations"],
+)
+def test_a_resumed_run_ends_in_the_same_weights_bit_for_bit(tmp_path, options):
+    def logs(run):
+        return [(log["loss"], log.get("reward")) for log in run.state.log_history if "loss" in log]
+
+    whole = run_to(tmp_path, 4, **options())
+    for stop in (1, 3):
+        again = run_to(tmp_path, 4, resume=str(tmp_path / f"checkpoint-{stop}"), **options())
+        assert torch.equal(weights_of(whole), weights_of(again))
+        assert logs(whole) == logs(again)
+
+
+def test_one_trainer_may_go_back(tmp_path):
+    """What it has in memory of later steps is left behind."""
+    options = {"steps_per_generation": 4, "gradient_accumulation_steps": 2}
+    run = run_to(tmp_path, 3, **options)
+    weights = weights_of(run)
+    run.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert torch.equal(weights, weights_of(run))
+
+
+@pytest.mark.parametrize("break_it", ["no_mark", "cut_mark", "empty"])
+def test_a_checkpoint_that_a_crash_cut_off_is_passed_over(tmp_path, break_it):
+    run_to(tmp_path, 2)
+    newest = tmp_path / "checkpoint-2"
+    mark = newest / "trainer_state.json"
+    if break_it == "no_mark":
+        mark.unlink()
+    elif break_it == "cut_mark":
+        mark.write_bytes(mark.read_bytes()[:100])
+    else:
+        shutil.rmtree(newest)
+        newest.mkdir()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
+    assert run_to(tmp_path, 2, resume=True).state.global_step == 2
+
+
+def test_a_part_that_the_checkpoint_does_not_know_is_named(tmp_path):
+    run_to(tmp_path, 1, allocator=Moody())
+    (tmp_path / "checkpoint-1" / "agentenv_state" / "allocator.pt").unlink()
+    with pytest.raises(ValueError, match=r"no state of allocator \(Moody\).*--override"):
+        run_to(tmp_path, 2, resume=True, allocator=Moody())
+    with pytest.warns(RuntimeWarning, match="begins anew"):
+        run_to(tmp_path, 2, resume=True, allocator=Moody(), allow_changes=True)
+
+
+def test_a_changed_allocator_is_refused_as_a_setting_first(tmp_path):
+    run_to(tmp_path, 1)
+    with pytest.raises(ValueError, match=r"allocator is 'even' in the run, .*Moody"):
+        run_to(tmp_path, 2, resume=True, allocator=Moody())
+
+
+class Part:
+    def __init__(self, state):
+        self.state = state
+
+    def state_dict(self):
+        return self.state
+
+    def load_state_dict(self, state):
+        self.state = state
+
+
+def test_plain_values_come_back_as_they_were(tmp_path):
+    state = {
+        "array": np.arange(6.0).reshape(2, 3),
+        "float32": np.float32(0.1),
+        "bool": np.array([True, False]),
+        "text": np.array(["a", "bc"]),
+        "tensor": torch.arange(3),
+        "rng": np.random.default_rng(1).bit_generator.state,
+        "nested": [1, (2.5, None), {"x": "y"}],
+    }
+    part = Part(None)
+    save_parts({"a": Part(state)}, tmp_path)
+    load_parts({"a": part}, tmp_path)
+    assert part.state["rng"] == state["rng"] and part.state["nested"] == state["nested"]
+    for name in ("array", "float32", "bool", "text"):
+        np.testing.assert_array_equal(part.state[name], state[name], strict=True)
+    assert torch.equal(part.state["tensor"], state["tensor"])
+
+
+@pytest.mark.parametrize("value", [object(), np.random.default_rng(1), print], ids=["object", "generator", "function"])
+def test_what_is_no_plain_value_is_refused_when_it_is_saved(tmp_path, value):
+    with pytest.raises(TypeError, match=r"state_dict\(\) of mine \(Part\) must hold plain values"):
+        save_parts({"mine": Part({"value": value})}, tmp_path)
+
+
+def test_a_process_that_the_run_did_not_have_takes_the_state_of_the_first(tmp_path):
+    save_parts({"a": Part({"who": 0})}, tmp_path)
+    save_parts({"a": Part({"who": 1})}, tmp_path, rank=1)
+    parts = [Part(None) for _ in range(3)]
+    for rank, part in enumerate(parts):
+        load_parts({"a": part}, tmp_path, rank=rank)
+    assert [part.state["who"] for part in parts] == [0, 1, 0]
+
+
+def test_a_state_that_does_not_fit_is_named(tmp_path):
+    save_parts({"allocator": Part({"other": 1})}, tmp_path)
+    with pytest.raises(ValueError, match=r"allocator \(Moody\) cannot take its state from .*'calls'"):
+        load_parts({"allocator": Moody()}, tmp_path)

@@ -1,0 +1,141 @@
+"""What a checkpoint holds besides model and optimizer: the named parts of a trainer that have a state of their own.
+
+    checkpoint-N/agentenv_state/NAME.pt          process 0
+    checkpoint-N/agentenv_state/NAME_rank_1.pt   process 1, ...
+
+A part is anything with `state_dict()` and `load_state_dict(state)`, such as a success predictor, a critic, an allocator
+that remembers, or an estimator with random state. Its state is made of plain values: numbers, strings, `None`, numpy
+arrays, tensors, and lists, tuples and dicts of those.
+"""
+
+import io
+import pickle
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from typing_extensions import override
+
+from .run_folder import replace_file
+
+__all__ = ["RestoreParts", "Stateful", "checkpoint_folder", "last_checkpoint", "load_parts", "save_parts"]
+
+_FOLDER = "agentenv_state"
+_MARK = "trainer_state.json"
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A part of a trainer that a checkpoint saves."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Returns all that decides what the part does next, as plain values."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> object:
+        """Takes the state that `state_dict` gave; the part then does the same, to the last bit."""
+        ...
+
+
+def checkpoint_folder(run: str | Path, step: int) -> Path:
+    """Returns the folder of a step's checkpoint, as transformers names it."""
+    return Path(run) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+
+
+def last_checkpoint(run: str | Path) -> Path | None:
+    """Returns the newest checkpoint that was written to its end; a crash may have cut off a newer one."""
+    folders = [f for f in Path(run).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if f.name.rpartition("-")[2].isdigit()]
+    for folder in sorted(folders, key=lambda f: int(f.name.rpartition("-")[2]), reverse=True):
+        mark = folder / _MARK
+        if mark.is_file() and mark.read_bytes().rstrip().endswith(b"}"):
+            return folder
+    return None
+
+
+def save_parts(parts: Mapping[str, Stateful], checkpoint: Path, *, rank: int = 0) -> None:
+    """Writes the state of every part into a checkpoint, each file as a whole or not at all.
+
+    Raises:
+        TypeError: a state is not made of plain values; the message names the part.
+    """
+    for name, part in parts.items():
+        buffer = io.BytesIO()
+        torch.save(dict(part.state_dict()), buffer)
+        try:
+            _load(buffer.getvalue())
+        except pickle.UnpicklingError as error:
+            msg = (
+                f"state_dict() of {name} ({type(part).__name__}) must hold plain values only (numbers, strings, numpy "
+                f"arrays, tensors, and lists and dicts of them): {str(error).splitlines()[0]}"
+            )
+            raise TypeError(msg) from None
+        path = _path(checkpoint, name, rank)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, buffer.getvalue())
+
+
+def load_parts(parts: Mapping[str, Stateful], checkpoint: Path, *, rank: int = 0, fresh: bool = False) -> None:
+    """Gives every part the state that it has in a checkpoint.
+
+    Args:
+        parts: by the names that they were saved under.
+        checkpoint: the folder.
+        rank: of this process; one that the run did not have takes the state of process 0.
+        fresh: lets a part that the checkpoint does not know begin anew, with a warning.
+
+    Raises:
+        ValueError: the checkpoint does not know a part, or the part cannot take its state; the message names it.
+    """
+    for name, part in parts.items():
+        path = next((p for p in (_path(checkpoint, name, rank), _path(checkpoint, name, 0)) if p.is_file()), None)
+        if path is None:
+            remedy = "it begins anew" if fresh else "set allow_changes (--override) to let it begin anew"
+            msg = f"{str(checkpoint)!r} holds no state of {name} ({type(part).__name__}): {remedy}"
+            if not fresh:
+                raise ValueError(msg)
+            warnings.warn(msg, RuntimeWarning, stacklevel=2)
+            continue
+        try:
+            part.load_state_dict(_load(path.read_bytes()))
+        except (KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            msg = f"{name} ({type(part).__name__}) cannot take its state from {str(path)!r}: {error}"
+            raise ValueError(msg) from error
+
+
+class RestoreParts(TrainerCallback):
+    """Restores the parts of a trainer when a run goes on, after `RunFolder` has compared its settings.
+
+    Args:
+        parts: of the trainer.
+        checkpoint: says which one the run goes on from.
+    """
+
+    def __init__(self, parts: Mapping[str, Stateful], checkpoint: Callable[[], Path | None]) -> None:
+        self._parts = parts
+        self._checkpoint = checkpoint
+
+    @override
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        checkpoint = self._checkpoint()
+        if checkpoint is not None:
+            fresh = bool(getattr(args, "allow_changes", False))
+            load_parts(self._parts, checkpoint, rank=args.process_index, fresh=fresh)
+
+
+def _path(checkpoint: Path, name: str, rank: int) -> Path:
+    return checkpoint / _FOLDER / (f"{name}_rank_{rank}.pt" if rank else f"{name}.pt")
+
+
+def _load(data: bytes) -> dict[str, Any]:
+    """Reads plain values, and runs no code of the file."""
+    kinds = {type(np.dtype(code)) for code in "?bBhHiIlLqQefdSU"}
+    core = cast("Any", np)._core.multiarray
+    with torch.serialization.safe_globals([np.ndarray, np.dtype, core._reconstruct, core.scalar, *kinds]):
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

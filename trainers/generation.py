@@ -1,0 +1,145 @@
+"""One generation: tasks become episode trees, sampled with the current weights. No credit, no loss."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from agentenv.agents import TransformersAgent
+from agentenv.credit import Allocator, check_anchors
+from agentenv.env import Env
+from agentenv.errors import TaskError
+from agentenv.registry import make
+from agentenv.rollout import Rollout
+from agentenv.rows import read_rows
+from agentenv.tree import EpisodeTree
+
+from .config import TreeConfig
+
+__all__ = ["Generation", "as_maker", "read_tasks"]
+
+
+class Generation:
+    """Grows the trees of every generation; keeps agent and environments in between.
+
+    Args:
+        args: the settings.
+        make_env: returns a new environment.
+        tokenizer: the model's, with a chat template.
+        allocator: chooses the nodes that receive continuations.
+        name: of the allocator, for messages.
+    """
+
+    def __init__(
+        self,
+        args: TreeConfig,
+        make_env: Callable[[], Env],
+        tokenizer: PreTrainedTokenizerBase,
+        allocator: Allocator,
+        name: str,
+    ) -> None:
+        self._args = args
+        self._make_env = make_env
+        self._tokenizer = tokenizer
+        self._allocator = allocator
+        self._name = name
+        self._agent: TransformersAgent | None = None
+        self._rollouts: dict[str, Rollout] = {}
+
+    def grow(self, model: Any, tasks: Sequence[Any], *, seed: int) -> list[EpisodeTree]:
+        """Samples one tree per task, full episodes and then continuations.
+
+        Args:
+            model: whose weights may have changed since the last call.
+            tasks: the tasks.
+            seed: of all that is random in it.
+        """
+        args = self._args
+        rollout = self._rollout(model, "train", keep_snapshots=args.num_continuations > 0)
+        rollout.seed = seed
+        trees = rollout.grow(tasks, args.num_rollouts)
+        budget = args.num_continuations * len(trees)
+        if budget:
+            chosen = self._allocator(trees, budget, np.random.default_rng(seed))
+            rollout.extend(trees, check_anchors(trees, chosen, budget, self._name))
+        return trees
+
+    def evaluate(self, model: Any, tasks: Sequence[Any], *, seed: int) -> list[EpisodeTree]:
+        """Samples one full episode per task."""
+        rollout = self._rollout(model, "eval", keep_snapshots=False)
+        rollout.seed = seed
+        return rollout.grow(tasks, 1)
+
+    def close(self) -> None:
+        """Closes the environments. May be called twice; the next generation opens them again."""
+        for rollout in self._rollouts.values():
+            rollout.close()
+
+    def _rollout(self, model: Any, mode: str, *, keep_snapshots: bool) -> Rollout:
+        if self._agent is None or self._agent.model is not model:
+            self._agent = TransformersAgent(
+                model,
+                self._tokenizer,
+                max_new_tokens=self._args.max_action_tokens,
+                temperature=self._args.temperature,
+                template_options=cast("Mapping[str, Any]", self._args.chat_template_kwargs or {}),
+            )
+        self._agent.weights_changed()  # by the optimizer, or by a checkpoint, since the generation before
+        if mode not in self._rollouts:
+            self._rollouts[mode] = Rollout(
+                self._make_env,
+                self._agent,
+                retries=self._args.rollout_retries,
+                keep_snapshots=keep_snapshots,
+                max_tokens=self._args.max_episode_tokens or _window(model),
+            )
+        rollout = self._rollouts[mode]
+        rollout.agent = self._agent
+        return rollout
+
+
+def as_maker(env: Any) -> Callable[[], Env]:
+    """Returns a function that makes environments, for an id, a class or such a function.
+
+    Raises:
+        TypeError: `env` is none of these, for example an environment itself.
+    """
+    if isinstance(env, str):
+        return lambda: make(env)
+    if not callable(env):
+        name = type(env).__name__
+        msg = (
+            "env must be a registered id, an environment class or a function that makes environments, got an object "
+            f"of type {name}: every episode needs its own, so pass {name} itself, or functools.partial({name}, ...)"
+        )
+        raise TypeError(msg)
+    return cast("Callable[[], Env]", env)
+
+
+def read_tasks(name: str, tasks: Any, *, least: int = 0) -> Sequence[Any]:
+    """Returns tasks that can be counted and picked by number.
+
+    Args:
+        name: of the argument, for messages.
+        tasks: a sequence, or a file or table that `agentenv.rows` reads.
+        least: how many are needed.
+
+    Raises:
+        TaskError: they cannot be read.
+        ValueError: there are fewer than `least`.
+    """
+    if not isinstance(tasks, Sequence) or isinstance(tasks, str | bytes):
+        try:
+            tasks = [row for _, row in read_rows(tasks, what="a task")]
+        except TaskError as error:
+            msg = f"{name}: {error}"
+            raise TaskError(msg) from error
+    if len(tasks) < least:
+        msg = f"{name} must hold at least one generation of {least} tasks, got {len(tasks)}"
+        raise ValueError(msg)
+    return cast("Sequence[Any]", tasks)
+
+
+def _window(model: Any) -> int | None:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
