@@ -4,6 +4,7 @@ import pickle
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 import gymnasium
@@ -168,11 +169,11 @@ class Branching(gymnasium.Env[Observation, Any]):
         Equal actions give equal outcomes in all of them, random ones included; `reseed` makes them differ.
 
         Raises:
-            ValueError: `n` is negative.
+            ValueError: `n` is no integer of at least 0.
             SnapshotError: there is no episode to fork.
         """
-        if n < 0:
-            msg = f"n must be at least 0, got {n}"
+        if not isinstance(cast("object", n), Integral) or n < 0:
+            msg = f"n must be an integer of at least 0, got {n!r}"
             raise ValueError(msg)
         snapshot = self._snapshot(with_sandbox=False)
         sandboxes = self.sandbox.fork(n) if self.sandbox is not None else [None] * n

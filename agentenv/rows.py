@@ -80,14 +80,10 @@ def read_rows(
             holds text that is not valid Unicode; the message names row, column, rule, value and remedy.
         MissingDependencyError: a parquet file without pyarrow.
     """
-    if isinstance(source, str | os.PathLike):
-        for where, row in _read_file(Path(cast("str | os.PathLike[str]", source)), error):
-            yield where, _checked(row, where, what, error)
-        return
-    for number, row in enumerate(_iterate(source, error)):
-        if not (isinstance(row, str | bytes) and not row.strip()):
-            where = f"row {number}"
-            yield where, _checked(plain(_fields(row, where, error)), where, what, error)
+    for where, row in _try_rows(source, what, error):
+        if isinstance(row, AgentEnvError):
+            raise row
+        yield where, row
 
 
 def read_jsonl(path: str | os.PathLike[str], *, error: type[AgentEnvError] = TaskError) -> Iterator[tuple[str, Any]]:
@@ -99,13 +95,10 @@ def read_jsonl(path: str | os.PathLike[str], *, error: type[AgentEnvError] = Tas
     Raises:
         AgentEnvError: of type `error`: the file cannot be opened, a line is not UTF-8, or is not JSON.
     """
-    path = Path(path)
-    with _open(path, error) as lines:
-        for number, line in enumerate(lines, 1):
-            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if content.strip():
-                where = f"{path}, line {number}"
-                yield where, _load_json(_decode(content, where, error), where, error)
+    for where, value in _try_lines(Path(path), error):
+        if isinstance(value, AgentEnvError):
+            raise value
+        yield where, value
 
 
 def parse_rows(
@@ -134,7 +127,10 @@ def parse_rows(
         msg = f"on_bad_row must be 'raise' or 'skip', got {on_bad_row!r}"
         raise ValueError(msg)
     parsed, bad = list[Parsed](), list[str]()
-    for where, row in read_rows(source, what=what, error=error):
+    for where, row in _try_rows(source, what, error):
+        if isinstance(row, AgentEnvError):
+            bad.append(str(row))
+            continue
         try:
             parsed.append(parse(row, where))
         except pydantic.ValidationError as problem:
@@ -281,25 +277,32 @@ def shorten(value: object, limit: int = 100) -> str:
 # ---------------------------------------------------------------------- rows
 
 
-def _checked(row: Any, where: str, what: str, error: type[AgentEnvError]) -> Row:
+def _try_rows(source: Source, what: str, error: type[AgentEnvError]) -> Iterator[tuple[str, Row | AgentEnvError]]:
+    """The rows with their places; in place of one that cannot be read, what is wrong with it."""
+    if isinstance(source, str | os.PathLike):
+        for where, value in _read_file(Path(cast("str | os.PathLike[str]", source)), error):
+            yield where, _checked(value, where, what, error)
+        return
+    for number, row in enumerate(_iterate(source, error)):
+        if not (isinstance(row, str | bytes) and not row.strip()):
+            where = f"row {number}"
+            value = _try_json(row, where, error) if isinstance(row, str | bytes) else as_mapping(row)
+            yield where, _checked(plain(value), where, what, error)
+
+
+def _checked(row: Any, where: str, what: str, error: type[AgentEnvError]) -> Row | AgentEnvError:
+    if isinstance(row, AgentEnvError):
+        return row
     if not is_mapping(row):
-        msg = f"{where}: {what} must be a mapping of column names to values, got {shorten(row)}"
-        raise error(msg)
+        return error(f"{where}: {what} must be a mapping of column names to values, got {shorten(row)}")
     named = {str(column): value for column, value in row.items()}
     for column, value in named.items():
         if type(value) is str and value.isascii() and column.isascii():  # most are, and corpora are large
             continue
         if problem := _unencodable(column) or _unencodable(value):
-            msg = f"{where}, column {column!r}: text must be valid Unicode, got the lone surrogate {problem!r}"
-            raise error(msg)
+            where = f"{where}, column {column!r}"
+            return error(f"{where}: text must be valid Unicode, got the lone surrogate {problem!r}")
     return named
-
-
-def _fields(row: Any, where: str, error: type[AgentEnvError]) -> Any:
-    if isinstance(row, str | bytes):
-        text = row if isinstance(row, str) else _decode(row, where, error)
-        return _load_json(text, where, error)
-    return as_mapping(row)
 
 
 def as_mapping(row: Any) -> Any:
@@ -392,7 +395,17 @@ def _read_format(path: Path, error: type[AgentEnvError]) -> Iterator[tuple[str, 
     elif kind.lower() == ".json" and (rows := _read_json(path, error)) is not None:
         yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows))
     else:
-        yield from read_jsonl(path, error=error)
+        yield from _try_lines(path, error)
+
+
+def _try_lines(path: Path, error: type[AgentEnvError]) -> Iterator[tuple[str, Any]]:
+    """The JSON values of lines with their places; in place of a line that cannot be read, what is wrong with it."""
+    with _open(path, error) as lines:
+        for number, line in enumerate(lines, 1):
+            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if content.strip():
+                where = f"{path}, line {number}"
+                yield where, _try_json(content, where, error)
 
 
 def _read_parquet(path: Path, error: type[AgentEnvError]) -> Iterator[tuple[str, Any]]:
@@ -421,8 +434,8 @@ def _read_csv(path: Path, delimiter: str, error: type[AgentEnvError]) -> Iterato
         for row in reader:
             where = f"{path}, line {reader.line_num}"
             if None in row or None in row.values():
-                msg = f"{where}: a row must have the {len(reader.fieldnames or ())} fields of the header"
-                raise error(msg)
+                yield where, error(f"{where}: a row must have the {len(reader.fieldnames or ())} fields of the header")
+                continue
             yield where, {name: value or None for name, value in row.items() if name}  # pandas' index has none
     except csv.Error as problem:
         msg = f"{path}, line {reader.line_num}: not CSV ({problem})"
@@ -473,9 +486,13 @@ def _decode(data: bytes, where: str, error: type[AgentEnvError]) -> str:
         raise error(msg) from None
 
 
-def _load_json(text: str, where: str, error: type[AgentEnvError]) -> Any:
+def _try_json(content: str | bytes, where: str, error: type[AgentEnvError]) -> Any:
+    """The value of a JSON text, or what is wrong with it."""
+    try:
+        text = content if isinstance(content, str) else _decode(content, where, error)
+    except AgentEnvError as problem:
+        return problem
     try:
         return _JSON.decode(text)
     except (ValueError, RecursionError) as problem:
-        msg = f"{where}: not JSON ({problem}), got {shorten(text)}"
-        raise error(msg) from None
+        return error(f"{where}: not JSON ({problem}), got {shorten(text)}")

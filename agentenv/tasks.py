@@ -76,8 +76,17 @@ def read_tasks(source: Any, model: type[pydantic.BaseModel] | None) -> Sequence[
         model: the environment's `Task`; `None` where tasks have no declared shape.
 
     Raises:
-        TaskError: it is none of these, or a row does not fit; the message names row, column, rule and value.
+        TaskError: it is none of these, there are none in it, or a row does not fit; the message names row, column, rule
+            and value.
     """
+    tasks = _tasks_of(source, model)
+    if len(tasks) == 0:
+        msg = f"tasks must hold at least one task, got {shorten(source)}; without it the environment has its own"
+        raise TaskError(msg)
+    return tasks
+
+
+def _tasks_of(source: Any, model: type[pydantic.BaseModel] | None) -> Sequence[Any]:
     table = isinstance(cast("object", source), str | os.PathLike | Mapping) or hasattr(source, "columns")
     if not table and hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return source

@@ -232,8 +232,9 @@ def test_reseed_changes_what_comes_and_not_what_was():
 def test_forks_are_counted_and_the_original_goes_on():
     env = started(Dice)
     assert env.fork(0) == []
-    with pytest.raises(ValueError, match="n must be at least 0, got -1"):
-        env.fork(-1)
+    for wrong in (-1, "2", 2.0, None):
+        with pytest.raises(ValueError, match=f"n must be an integer of at least 0, got {wrong!r}"):
+            env.fork(wrong)
     children = env.fork(3)
     assert len({id(each) for each in [env, *children]}) == 4
     assert all(type(child) is Dice and child.spec is env.spec for child in children)

@@ -337,6 +337,26 @@ def test_rows_that_cannot_be_used_are_reported_together():
         parse_rows([], parse, on_bad_row=drop)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "places"),
+    [
+        ("a.jsonl", b'{"n": 1}\n{oops\n{"n": 2}\n\xff\n[3]\n{"n": 3}\n', ("line 2", "line 4", "line 5")),
+        ("a.csv", b"n,m\n1,1\n1\n2,2\n1,2,3\n3,3\n", ("line 3", "line 5")),
+        ("a.json", b'[{"n": 1}, 7, {"n": 2}, null, {"n": 3}]', ("row 1", "row 3")),
+    ],
+)
+def test_what_cannot_even_be_read_ends_nothing(name, content, places, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(TaskError, match=f"(?s){len(places)} of {len(places) + 3} rows.*{'.*'.join(places)}") as caught:
+        parse_rows(path, lambda row, _: int(row["n"]))
+    assert str(caught.value).count(f"{name}, ") == len(places)
+    with pytest.warns(UserWarning, match=places[-1]):
+        assert parse_rows(path, lambda row, _: int(row["n"]), on_bad_row="skip") == [1, 2, 3]
+    with pytest.raises(TaskError, match=places[0]):
+        rows(path)
+
+
 def test_long_values_are_shortened():
     assert shorten("x" * 500, 10) == "'xxxxxxxxx... (502 characters)"
     assert shorten(10**6000) == "a int too long to print"

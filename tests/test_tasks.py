@@ -80,6 +80,9 @@ def test_tasks_come_from_files(name, tmp_path):
         ({"goal": [5, None, "many"]}, r"row 2: goal: input should be a valid integer.*got 'many'"),
         ({"goal": ["x", "y"], "aim": [1, 2]}, r"2 of 2 rows cannot be used:(?s:.*)aim: extra inputs"),
         (iter([{"goal": "many"}]), "does not fit Dice.Task: goal: "),
+        ([], r"tasks must hold at least one task, got \[\]; without it"),
+        (iter([]), "at least one task"),
+        ({"goal": []}, "at least one task"),
     ],
 )
 def test_tasks_that_cannot_be_used_are_named(tasks, words):

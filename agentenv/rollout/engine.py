@@ -16,7 +16,7 @@ from agentenv.tree import Anchor, EpisodeTree
 from .environments import EnvPool
 from .episode import Branch, Limits, branch_at, check_count, derive_seed, play
 from .executors import Concurrent, Executor, InStep
-from .ledger import Ledger, cost_of
+from .ledger import Ledger
 from .recorder import Recorder
 from .revisit import ToRevisit, revisit
 
@@ -139,9 +139,7 @@ class Rollout:
         for anchor in anchors:
             _check_anchor(trees, anchor)
         began = time.monotonic()
-        before = cost_of(trees), sum(map(len, trees))
         branches = self._branches(trees, anchors)
-        ended = failures = 0
         try:
             new = [branch for branch in branches if not self._known(trees, branch)]
             run = self._executor.run(
@@ -153,15 +151,10 @@ class Rollout:
             )
             with closing(run):
                 for branch in run:
-                    ended += 1
                     self._end(trees, branch)
         finally:
-            failures = self._recorder.settle(trees)
+            self.ledger += self._recorder.settle(trees) + Ledger(wall_seconds=time.monotonic() - began)
             self._offer_known(trees, branches)
-            cost = cost_of(trees)
-            spent = type(cost)(*(getattr(cost, name) - getattr(before[0], name) for name in type(cost).__slots__))
-            steps = sum(map(len, trees)) - before[1]
-            self.ledger += Ledger(spent, steps, ended, failures, time.monotonic() - began)
 
     def _begin(self, tasks: Sequence[Any]) -> list[EpisodeTree]:
         """Resets for every task."""

@@ -10,7 +10,7 @@ __all__ = ["Ledger", "cost_of"]
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The costs of a run so far.
+    """The costs of a run so far; what a resumed run found in its file is not among them.
 
     Attributes:
         cost: of all steps, those of broken attempts included.

@@ -7,9 +7,10 @@ from weakref import WeakKeyDictionary
 from agentenv.errors import TreeFileError
 from agentenv.serialize import Journal, TreeWriter
 from agentenv.serialize.events import Key, key_of
-from agentenv.tree import EpisodeTree
+from agentenv.tree import Cost, EpisodeTree
 
 from .episode import Attempt, Branch, Step
+from .ledger import Ledger
 
 __all__ = ["Recorder", "add_branch"]
 
@@ -63,12 +64,15 @@ class Recorder:
             attempts = [[(step.node, step.prompt) for step in attempt.steps] for attempt in branch.attempts]
             self._writer.add_rollout(self._numbers[tree], _key(tree, branch.anchor), attempts)
 
-    def settle(self, trees: Sequence[EpisodeTree]) -> int:
-        """Adds what has ended to the trees, by tree and number; returns how many attempts infrastructure broke."""
+    def settle(self, trees: Sequence[EpisodeTree]) -> Ledger:
+        """Adds what has ended to the trees, by tree and number; returns what those played cost."""
         ended, self._ended = sorted(self._ended, key=lambda branch: (branch.tree, branch.number)), []
         for branch in ended:
             add_branch(trees[branch.tree], branch)
-        return sum(attempt.failed for branch in ended for attempt in branch.attempts)
+        played = [branch for branch in ended if not branch.recorded]
+        attempts = [attempt for branch in played for attempt in branch.attempts]
+        costs = [step.node.cost for attempt in attempts for step in attempt.steps]
+        return Ledger(sum(costs, Cost()), len(costs), len(played), sum(attempt.failed for attempt in attempts))
 
     def close(self) -> None:
         """Closes the journal."""

@@ -127,7 +127,7 @@ class SearchQA(ToolEnv):
         self._top_k, self._snippet_chars = top_k, snippet_chars
         self._terms = Tokenizer(frozenset(STOPWORDS)).terms
         self.retriever, kept = _open(tasks, corpus, world)
-        super().__init__(tasks=kept, **options)
+        super().__init__(tasks=kept if kept or tasks is not None else None, **options)
         if tasks is not None:  # forks need not read the rows again
             self._replace_argument(tasks, kept)
 

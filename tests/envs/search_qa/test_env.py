@@ -346,6 +346,7 @@ def test_infrastructure_failure_is_no_zero():
         ({"corpus": "/nowhere/at/all"}, CorpusError, "neither a JSONL file"),
         ({"corpus": "http://x", "tasks": [{"question": "?"}]}, TaskError, "row 0: answers"),
         ({"corpus": "http://x", "tasks": "/nowhere.jsonl"}, TaskError, "cannot read"),
+        ({"corpus": "http://x", "tasks": []}, TaskError, "at least one task"),
     ],
 )
 def test_bad_options(options, error, message):
