@@ -17,11 +17,14 @@ EXTRA_OF = {
     "httpx": "openai",
     "ray": "ray",
     "matplotlib": "train",
+    "mcp": "mcp",
     "peft": "train",
     "sentence_transformers": "dense",
+    "starlette": "proxy",
     "torch": "train",
     "transformers": "train",
     "trl": "train",
+    "uvicorn": "proxy",
     "vllm": "vllm",
 }
 """The extra of ours that brings a module."""
