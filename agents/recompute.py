@@ -7,8 +7,9 @@ from transformers import PreTrainedModel
 
 from agentenv.errors import ModelError
 
+from .drawing import draw, evaluating
 from .noise import uniforms
-from .samples import Sample, TokenIds, draw, evaluating
+from .samples import Sample, TokenIds
 
 __all__ = ["past_is_kept", "sample_afresh"]
 

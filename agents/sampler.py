@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from .drawing import draw, evaluating
 from .kv import SPARE, KeptRow, PrefixStore, gather_rows, is_plain, new_cache, select_rows
 from .noise import uniforms
 from .recompute import past_is_kept, sample_afresh
-from .samples import Sample, TokenIds, draw, evaluating
+from .samples import Sample, TokenIds
 
 __all__ = ["Sampler"]
 
