@@ -8,6 +8,7 @@ from agentenv.credit.allocation import allocate_uniform
 from agentenv.credit.allocators import ALLOCATORS, Allocator, TraceAllocator, check_anchors, make_allocator
 from agentenv.credit.arpo import allocate_arpo
 from agentenv.credit.certify import certify
+from agentenv.credit.crbc import crbc_advantages
 from agentenv.credit.dynamic_sampling import allocate_dynamic
 from agentenv.credit.gigpo import gigpo_advantages
 from agentenv.credit.grpo import dr_grpo_advantages, grpo_advantages
@@ -51,6 +52,7 @@ __all__ = [
     "certify",
     "check_advantages",
     "check_anchors",
+    "crbc_advantages",
     "dr_grpo_advantages",
     "effective_ratio",
     "gigpo_advantages",
