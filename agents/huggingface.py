@@ -1,7 +1,7 @@
 """An agent that is a transformers model in this process."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from agentenv.protocols import Context
 from agentenv.tokens import TokenIds
 from agentenv.types import Action, Usage
 
-from .chat import ChatFormat, History
+from .chat import ChatFormat
 from .parsers import Parser
 from .sampler import Sampler
 from .samples import Sample
@@ -50,7 +50,6 @@ class TransformersAgent:
         stop_token_ids: Iterable[int] = (),
         template_options: Mapping[str, Any] | None = None,
         parser: str | Parser | None = None,
-        history: History = "exact",
     ) -> None:
         """Makes an agent.
 
@@ -66,12 +65,9 @@ class TransformersAgent:
             template_options: variables for the chat template, such as `{"enable_thinking": False}`.
             parser: what reads the model's messages: a name of `agentenv.agents.parsers.PARSERS`, or a function of text
                 and tools that returns an `Action`; by default the one that reads back what the chat template writes.
-                `"text"` for a chat template that knows no tools: they are text of ordinary messages.
-            history: `"exact"` keeps what was sampled, `"template"` shows what the chat template makes of the whole
-                conversation, which for many leaves out the reasoning of earlier turns; see `ChatFormat`.
 
         Raises:
-            ValueError: a number is out of range, or `history` unknown.
+            ValueError: a number is out of range.
             ModelError: the tokenizer has no chat template, the template loses messages, or nothing ends a message.
         """
         if max_new_tokens < 1 or (batch_size is not None and batch_size < 1):
@@ -83,13 +79,7 @@ class TransformersAgent:
         stops = {*stop_token_ids, *_generation_stops(model)}
         self.model = model
         self.tokenizer = tokenizer
-        self.chat = ChatFormat(
-            tokenizer,
-            stop_token_ids=stops,
-            template_options=template_options,
-            parser=parser,
-            history=history,
-        )
+        self.chat = ChatFormat(tokenizer, stop_token_ids=stops, template_options=template_options, parser=parser)
         self._batch_size = batch_size
         self._sampler = Sampler(
             model,
@@ -179,6 +169,10 @@ class TransformersAgent:
         logits on a few fixed tokens with those before; with `keep_gib=0` nothing is kept, and nothing compared.
         """
         self._sampler.weights_changed()
+
+    def listen(self, on_read: Callable[[Sequence[tuple[int, ...]]], None] | None) -> None:
+        """Calls `on_read` with the prompts of every batch once the model has read them; `None` stops that."""
+        self._sampler.on_read = on_read
 
     def reset(self) -> None:
         """Frees the keys and values kept from earlier calls."""

@@ -6,7 +6,7 @@ keys and values of earlier calls are kept and only the new messages read; finish
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from inspect import Parameter, signature
 from typing import Any
@@ -62,6 +62,7 @@ class Sampler:
         weight_version: how often the weights have changed.
         context_length: tokens that the model can read; `None` where its configuration names no limit.
         caches: whether the model keeps its past as expected; otherwise every token reads the conversation again.
+        on_read: called with the prompts of every batch once the model has read them, in the order of its rows.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Sampler:
         self._stops = torch.tensor(sorted(stop_token_ids))
         self.context_length = _context_length(model)
         self.weight_version = 0
+        self.on_read: Callable[[Sequence[TokenIds]], None] | None = None
         self._probed: torch.Tensor | None = None
         parameters = signature(model.forward).parameters.values()
         self._accepts = {parameter.name for parameter in parameters}
@@ -134,6 +136,8 @@ class Sampler:
             unique = {prompts[i]: known[i] for i in active}
             number = {prompt: row for row, prompt in enumerate(unique)}
             frontier = self._read(list(unique), list(unique.values()))
+            if self.on_read is not None:
+                self.on_read(list(unique))
             if len(active) > len(unique):
                 frontier = frontier.select(self._tensor([number[prompts[i]] for i in active]))
             drawn = self._decode(

@@ -21,7 +21,6 @@ from agentenv.arrays import TreeArrays
 from agentenv.credit import (
     StepAdvantages,
     certify,
-    crbc_advantages,
     dr_grpo_advantages,
     gigpo_advantages,
     grpo_advantages,
@@ -62,8 +61,6 @@ CHAINS: dict[str, Estimator] = {
     "RTMC, discount 1, prior 0.5": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.5),
     "RTMC, discount 1, no prior": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.0),
     "RTMC, graph values": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.5, values="graph"),
-    "CRBC": crbc_advantages,
-    "CRBC, step part alone": lambda t: crbc_advantages(t, episode_weight=0.0),
     "reachability": reachability_advantages,
 }
 FORKS: dict[str, Estimator] = {
@@ -75,7 +72,6 @@ FORKS: dict[str, Estimator] = {
     "tree Pass@k, k=4": lambda t: passk_advantages(t, k=4),
     "RTMC, discount 1, prior 0.5": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.5),
     "RTMC, graph values": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.5, values="graph"),
-    "CRBC": crbc_advantages,
 }
 
 

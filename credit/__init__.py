@@ -5,10 +5,16 @@ pair combines. numpy and scipy only. Here is what a user needs; the parts of a m
 """
 
 from agentenv.credit.allocation import allocate_uniform
-from agentenv.credit.allocators import ALLOCATORS, Allocator, TraceAllocator, check_anchors, make_allocator
+from agentenv.credit.allocators import (
+    ALLOCATORS,
+    Allocator,
+    TraceAllocator,
+    check_anchors,
+    check_counts,
+    make_allocator,
+)
 from agentenv.credit.arpo import allocate_arpo
 from agentenv.credit.certify import certify
-from agentenv.credit.crbc import crbc_advantages
 from agentenv.credit.dynamic_sampling import allocate_dynamic
 from agentenv.credit.gigpo import gigpo_advantages
 from agentenv.credit.grpo import dr_grpo_advantages, grpo_advantages
@@ -16,7 +22,7 @@ from agentenv.credit.passk import max_at_k, pass_at_k
 from agentenv.credit.passk_groups import passk_training_advantages, pkpo_advantages
 from agentenv.credit.passk_tree import passk_advantages
 from agentenv.credit.pcl import allocate_pcl
-from agentenv.credit.predictor import HashedPredictor
+from agentenv.credit.predictor import HashedPredictor, HiddenPredictor
 from agentenv.credit.random_expansion import allocate_random
 from agentenv.credit.reachability import reachability_advantages, reachable
 from agentenv.credit.reinforce import reinforce_advantages
@@ -37,6 +43,7 @@ __all__ = [
     "ALLOCATORS",
     "Allocator",
     "HashedPredictor",
+    "HiddenPredictor",
     "StepAdvantages",
     "TokenAdvantages",
     "TraceAllocator",
@@ -52,7 +59,7 @@ __all__ = [
     "certify",
     "check_advantages",
     "check_anchors",
-    "crbc_advantages",
+    "check_counts",
     "dr_grpo_advantages",
     "effective_ratio",
     "gigpo_advantages",

@@ -1,15 +1,16 @@
 """Rules for continuations by name: what trainers and commands call to spend a budget on live trees."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from agentenv.arrays import TreeArrays
 from agentenv.tree import Anchor, EpisodeTree
 
-from .allocation import Allocation, allocate_uniform
-from .predictor import HashedPredictor, Prefix, SuccessPredictor, predictor_targets, prefix_at
+from .allocation import allocate_uniform
+from .calibration import calibration_by_depth, calibration_of
+from .predictor import HashedPredictor, Prefix, PrefixReader, SuccessPredictor, predictor_targets, prefix_at
 from .trace import allocate_prefixes, allocate_roots, prefixes_of
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Allocator",
     "TraceAllocator",
     "check_anchors",
+    "check_counts",
     "make_allocator",
     "spread_evenly",
     "spread_randomly",
@@ -62,11 +64,15 @@ def spread_randomly(trees: Sequence[EpisodeTree], budget: int, rng: np.random.Ge
     return [Anchor(tree, node, int(count)) for (tree, node), count in chosen]
 
 
-class TraceAllocator:
-    """TRACE: continues where a success predictor says that outcomes are still undecided, and learns as it goes.
+Gather = Callable[[list[tuple[Prefix, float, float]]], list[tuple[Prefix, float, float]]]
+"""Joins examples of all processes."""
 
-    Every call predicts the success rate of all open prefixes, chooses anchors by `allocate_prefixes`, and only then
-    learns the outcomes of the trees that it was given. Equal prospects are taken in random order.
+
+class TraceAllocator:
+    """TRACE: spends where a success predictor says that outcomes are still undecided, on prompts and then on prefixes.
+
+    A generation has three parts: `roots` says how many full episodes each prompt gets, a call says where those are
+    continued, and `learn` lets the predictor learn what came of all. Equal prospects are taken in random order.
 
     Args:
         predictor: shared by prompts and prefixes; default: a fresh `HashedPredictor`.
@@ -75,6 +81,10 @@ class TraceAllocator:
             (and only then) occupancy weights leave no bias.
         maximum: cap of continuations per prefix.
         group_maximum: cap of continuations per tree.
+        root_maximum: cap of full episodes per prompt.
+
+    Attributes:
+        read: makes the prefix of a node; whoever has more to show (hidden states) replaces it.
     """
 
     def __init__(
@@ -84,14 +94,49 @@ class TraceAllocator:
         outcomes: Literal["seen", "unseen"] = "seen",
         maximum: int | None = None,
         group_maximum: int | None = None,
+        root_maximum: int | None = None,
     ) -> None:
         if outcomes not in ("seen", "unseen"):
             msg = f"outcomes must be 'seen' or 'unseen', got {outcomes!r}"
+            raise ValueError(msg)
+        if root_maximum is not None and root_maximum < 2:
+            msg = f"root_maximum must be at least 2 or None, got {root_maximum}: one episode is never mixed"
             raise ValueError(msg)
         self.predictor: SuccessPredictor = HashedPredictor() if predictor is None else predictor
         self.outcomes = outcomes
         self.maximum = maximum
         self.group_maximum = group_maximum
+        self.root_maximum = root_maximum
+        self.read: PrefixReader = prefix_at
+
+    @property
+    def weights(self) -> str:
+        """The step weights that fit: graph weights where outcomes were looked at, else occupancy, which are exact."""
+        return "graph" if self.outcomes == "seen" else "occupancy"
+
+    def roots(self, trees: Sequence[EpisodeTree], budget: int, rng: np.random.Generator) -> list[int]:
+        """Chooses how many full episodes each prompt gets, at least two or none; see `allocate_roots`.
+
+        Where every prompt is predicted to be certain, so that none is worth an episode, the budget is spread evenly:
+        a predictor that is sure of everything must go on being tested.
+
+        Args:
+            trees: that have nothing but a root.
+            budget: episodes in all.
+            rng: draws the order of equal prospects.
+
+        Returns:
+            A count per tree; their sum is at most the budget.
+        """
+        if not trees:
+            return []
+        order = [int(i) for i in rng.permutation(len(trees))]
+        success = self.predictor.predict([self.read(trees[i], 0) for i in order])
+        counts = allocate_roots(success, budget=budget, maximum=self.root_maximum).counts
+        if not counts.any():
+            size = max(2, min(budget // len(trees), self.root_maximum or budget))
+            counts = np.where(np.arange(len(trees)) < budget // size, size, 0)
+        return [int(count) for count in counts[np.argsort(order)]]
 
     def __call__(self, trees: Sequence[EpisodeTree], budget: int, rng: np.random.Generator) -> list[Anchor]:
         """Chooses anchors with snapshots; see `Allocator`."""
@@ -100,10 +145,9 @@ class TraceAllocator:
         places = [(int(t), int(i)) for t, i in zip(found.trees, found.local, strict=True)]
         usable = [k for k, (t, i) in enumerate(places) if i in trees[t].snapshots]
         if not usable:
-            self.predictor.update(*predictor_targets(trees))
             return []
         order = rng.permutation(np.array(usable, dtype=np.int64))
-        prefixes = [prefix_at(trees[t], i) for t, i in (places[int(k)] for k in order)]
+        prefixes = [self.read(trees[t], i) for t, i in (places[int(k)] for k in order)]
         plan = allocate_prefixes(
             self.predictor.predict(prefixes),
             found.outcomes[order] if self.outcomes == "seen" else None,
@@ -113,21 +157,34 @@ class TraceAllocator:
             group_maximum=self.group_maximum,
             anchors=order,
         )
-        self.predictor.update(*predictor_targets(trees))
         return [Anchor(*places[k], count) for k, count in sorted(plan.items())]
 
-    def roots(
-        self, prompts: Sequence[Prefix], budget: int, *, minimum: int = 0, maximum: int | None = None
-    ) -> Allocation:
-        """Chooses how many rollouts each prompt of a pool gets, by `allocate_roots` on predicted success rates.
+    def learn(self, trees: Sequence[EpisodeTree], *, gather: Gather = list) -> dict[str, float]:
+        """Lets the predictor learn the outcomes of realized trees, and returns how good its predictions were before.
 
         Args:
-            prompts: prefixes of depth 0; `prefix_at(tree, 0)` reads one from a tree.
-            budget: rollouts in all.
-            minimum: rollouts that every prompt gets.
-            maximum: cap per prompt.
+            trees: with their continuations.
+            gather: joins lists over all processes, so that every process's predictor learns the same.
+
+        Returns:
+            `brier`, `calibration_error` (see `calibration_of`), and the latter by depth: `calibration_error/depth_0` is
+            that of prompts, `depth_2-3` that of prefixes of two or three steps, and so on in powers of two. Empty where
+            nothing has ended.
         """
-        return allocate_roots(self.predictor.predict(prompts), budget=budget, minimum=minimum, maximum=maximum)
+        prefixes, targets, weights = predictor_targets(trees, read=self.read)
+        examples = gather(list(zip(prefixes, targets.tolist(), weights.tolist(), strict=True)))
+        if not examples:
+            return {}
+        everything = [prefix for prefix, _, _ in examples]
+        targets, weights = (np.array([entry[k] for entry in examples]) for k in (1, 2))
+        said = self.predictor.predict(everything)
+        self.predictor.update(everything, targets, weights)
+        depths = np.array([prefix.depth.bit_length() for prefix in everything])
+        whole = calibration_of(said, targets, weights)
+        report = {"brier": whole.brier, "calibration_error": whole.error}
+        for depth, score in calibration_by_depth(said, targets, depths, weights).items():
+            report[f"calibration_error/depth_{_octave(depth)}"] = score.error
+        return report
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the predictor's state, for a checkpoint; empty where it has none."""
@@ -137,6 +194,12 @@ class TraceAllocator:
         """Takes what `state_dict` returned."""
         if isinstance(self.predictor, _Stateful):
             self.predictor.load_state_dict(state["predictor"])
+
+
+def _octave(length: int) -> str:
+    """Names the numbers with so many binary digits: 0, 1, 2-3, 4-7, ..."""
+    first, last = (1 << length) >> 1, (1 << length) - 1
+    return str(last) if first >= last else f"{first}-{last}"
 
 
 @runtime_checkable
@@ -209,6 +272,33 @@ def check_anchors(trees: Sequence[EpisodeTree], anchors: object, budget: int, na
         msg = f"{name} must spend at most its budget of {budget} continuations; its anchors ask for {spent}"
         raise ValueError(msg)
     return found
+
+
+def check_counts(counts: object, trees: int, budget: int, name: str = "allocator") -> list[int]:
+    """Refuses what `roots` of an allocator must not return, and returns the counts.
+
+    Args:
+        counts: what it returned.
+        trees: how many it was given.
+        budget: full episodes that it might spend.
+        name: of the allocator, for the message.
+
+    Raises:
+        TypeError: it returned something else than integers.
+        ValueError: not one per tree, a negative one, or more episodes than the budget.
+    """
+    array = np.asarray(cast("Any", counts))
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        msg = f"roots of {name} must return a list of integers, got {counts!r:.80}"
+        raise TypeError(msg)
+    if len(array) != trees:
+        msg = f"roots of {name} must return one count for each of {trees} trees, got {len(array)}"
+        raise ValueError(msg)
+    if (array < 0).any() or array.sum() > budget:
+        worst = f"{array.min()} for one" if (array < 0).any() else f"{array.sum()} in all"
+        msg = f"roots of {name} must return counts of at least 0 and at most {budget} in all (its budget), got {worst}"
+        raise ValueError(msg)
+    return [int(count) for count in array]
 
 
 def _broken_rule(trees: Sequence[EpisodeTree], anchor: Anchor) -> str:

@@ -2,26 +2,35 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
+from typing_extensions import override
 
 from agentenv.arrays import TreeArrays
 from agentenv.tree import EpisodeTree
 from agentenv.types import message_text
 
 from .allocation import check_shares
-from .groups import group_sums
 from .trace import success_shares
 
-__all__ = ["HashedPredictor", "Prefix", "SuccessPredictor", "predictor_targets", "prefix_at"]
+__all__ = [
+    "HashedPredictor",
+    "HiddenPredictor",
+    "Prefix",
+    "PrefixReader",
+    "SuccessPredictor",
+    "predictor_targets",
+    "prefix_at",
+]
 
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 _STATE = ("weights", "squares", "recent", "slope", "shift")
 
@@ -41,6 +50,8 @@ class Prefix:
         reward: sum of rewards so far.
         revisits: steps that led to a state the history had already been in.
         failures: observations so far that report an error.
+        token_ids: what the policy read before it acted here; empty where nothing has acted yet, or tokens are unknown.
+        hidden: `[H]` the policy's last hidden state after reading those, where it is kept.
     """
 
     task: str = ""
@@ -51,6 +62,8 @@ class Prefix:
     reward: float = 0.0
     revisits: int = 0
     failures: int = 0
+    token_ids: Sequence[int] = ()
+    hidden: FloatArray | None = field(default=None, compare=False, repr=False)
 
 
 class SuccessPredictor(Protocol):
@@ -82,11 +95,16 @@ def prefix_at(tree: EpisodeTree, node: int) -> Prefix:
         reward=tree.episode_return(node) or 0.0,
         revisits=len(seen) - len(set(seen)),
         failures=errors,
+        token_ids=tree.prompt_token_ids(node) or (),
     )
 
 
+PrefixReader = Callable[[EpisodeTree, int], Prefix]
+"""Makes the prefix of a node, as `prefix_at` does."""
+
+
 def predictor_targets(
-    trees: Sequence[EpisodeTree], *, threshold: float | None = None
+    trees: Sequence[EpisodeTree], *, threshold: float | None = None, read: PrefixReader = prefix_at
 ) -> tuple[list[Prefix], FloatArray, FloatArray]:
     """Lists what a predictor should learn from realized trees: prefixes, backed-up success shares, leaf counts.
 
@@ -95,6 +113,7 @@ def predictor_targets(
     Args:
         trees: realized episode trees.
         threshold: a trajectory succeeds where its undiscounted return is above; default: its tree's threshold.
+        read: makes the prefix of a node.
 
     Returns:
         The prefixes that are not leaves and have a valid trajectory below, targets `[A]`, weights `[A]`.
@@ -105,27 +124,14 @@ def predictor_targets(
     starts = np.searchsorted(arrays.tree_ids, np.arange(arrays.num_trees))
     owner = arrays.tree_ids[nodes]
     local = nodes - starts[owner]
-    prefixes = [prefix_at(trees[int(t)], int(i)) for t, i in zip(owner, local, strict=True)]
+    prefixes = [read(trees[int(t)], int(i)) for t, i in zip(owner, local, strict=True)]
     return prefixes, shares[nodes], arrays.leaf_counts[nodes].astype(np.float64)
 
 
-class HashedPredictor:
-    """Logistic regression on hashed features of the prefix, learned online and recalibrated.
+class _Logistic(ABC):
+    """Logistic regression, learned online and recalibrated; subclasses say what the features of a prefix are."""
 
-    Features: task, state and action signatures (also crossed with the task), depth, reward so far, revisits,
-    failures, and the words and word pairs of the newest messages, hashed into `size` weights. One pass of AdaGrad per
-    update on the cross-entropy with soft targets. The raw score is recalibrated by a line (Platt) fitted to the last
-    `memory` scores that were predicted *before* their outcome was learned, so overconfidence on text seen before does
-    not hide.
-
-    Args:
-        size: number of weights.
-        rate: AdaGrad's step size.
-        decay: pull of the weights toward 0 per update.
-        memory: recent predictions kept for calibration.
-    """
-
-    def __init__(self, *, size: int = 2**16, rate: float = 0.2, decay: float = 1e-3, memory: int = 4096) -> None:
+    def __init__(self, size: int, rate: float, decay: float, memory: int) -> None:
         if size < 2 or rate <= 0 or not 0 <= decay < 1 or memory < 1:
             msg = f"size, rate, decay or memory out of range: {size!r}, {rate!r}, {decay!r}, {memory!r}"
             raise ValueError(msg)
@@ -137,7 +143,9 @@ class HashedPredictor:
 
     def predict(self, prefixes: Sequence[Prefix]) -> FloatArray:
         """Returns `[A]` calibrated probabilities, strictly between 0 and 1."""
-        return _sigmoid(self._slope * self._scores(*self._features(prefixes), len(prefixes)) + self._shift)
+        if not prefixes:
+            return np.zeros(0)
+        return _sigmoid(self._slope * (self._features(prefixes) @ self._weights) + self._shift)
 
     def update(self, prefixes: Sequence[Prefix], targets: ArrayLike, weights: ArrayLike | None = None) -> None:
         """Learns from shares of successes; see `SuccessPredictor`.
@@ -145,21 +153,19 @@ class HashedPredictor:
         Raises:
             ValueError: lengths that differ, or targets outside [0, 1].
         """
-        target = check_shares("targets", targets)
-        weight = np.ones(len(target)) if weights is None else np.asarray(weights, dtype=np.float64)
-        if not len(prefixes) == len(target) == len(weight):
-            msg = (
-                f"prefixes, targets and weights must have one length, got {len(prefixes)}, {len(target)}, {len(weight)}"
-            )
-            raise ValueError(msg)
+        target, weight = _examples(prefixes, targets, weights)
         if not len(prefixes):
             return
-        rows, columns, values = self._features(prefixes)
-        scores = self._scores(rows, columns, values, len(prefixes))
+        features = self._features(prefixes)
+        scores = features @ self._weights
         self._recent = np.concatenate([self._recent, np.stack([scores, target, weight], axis=1)])[-self.memory :]
         self._weights *= 1.0 - self.decay
         for batch in np.array_split(np.arange(len(prefixes)), max(1, len(prefixes) // 64)):
-            self._step(rows, columns, values, target, weight, batch)
+            part = features[batch]
+            error = weight[batch] * (_sigmoid(part @ self._weights) - target[batch]) / weight.mean()
+            gradient = part.T @ (error / len(batch))
+            self._squares += gradient**2
+            self._weights -= self.rate * gradient / np.sqrt(self._squares)
         self._recalibrate()
 
     def state_dict(self) -> dict[str, Any]:
@@ -179,22 +185,6 @@ class HashedPredictor:
             value = np.array(state[name], dtype=np.float64)
             setattr(self, f"_{name}", value if value.ndim else float(value))
 
-    def _step(
-        self,
-        rows: IntArray,
-        columns: IntArray,
-        values: FloatArray,
-        target: FloatArray,
-        weight: FloatArray,
-        batch: IntArray,
-    ) -> None:
-        inside = (rows >= batch[0]) & (rows <= batch[-1])
-        r, c, x = rows[inside] - batch[0], columns[inside], values[inside]
-        error = weight[batch] * (_sigmoid(self._scores(r, c, x, len(batch))) - target[batch]) / weight.mean()
-        gradient = np.bincount(c, error[r] * x / len(batch), self.size)
-        self._squares += gradient**2
-        self._weights -= self.rate * gradient / np.sqrt(self._squares)
-
     def _recalibrate(self) -> None:
         """Fits slope and shift to the recent predictions by damped Newton steps on the cross-entropy."""
         score, target, weight = self._recent.T
@@ -208,10 +198,32 @@ class HashedPredictor:
             theta = theta - np.linalg.solve(curvature, gradient)
         self._slope, self._shift = max(float(theta[0]), 0.05), float(theta[1])
 
-    def _scores(self, rows: IntArray, columns: IntArray, values: FloatArray, count: int) -> FloatArray:
-        return group_sums(rows, self._weights[columns] * values, count)
+    @abstractmethod
+    def _features(self, prefixes: Sequence[Prefix]) -> Any:
+        """Returns a matrix `[A, size]`, dense or sparse."""
 
-    def _features(self, prefixes: Sequence[Prefix]) -> tuple[IntArray, IntArray, FloatArray]:
+
+class HashedPredictor(_Logistic):
+    """Logistic regression on hashed features of the prefix, learned online and recalibrated.
+
+    Features: task, state and action signatures (also crossed with the task), depth, reward so far, revisits,
+    failures, and the words and word pairs of the newest messages, hashed into `size` weights. One pass of AdaGrad per
+    update on the cross-entropy with soft targets. The raw score is recalibrated by a line (Platt) fitted to the last
+    `memory` scores that were predicted *before* their outcome was learned, so overconfidence on text seen before does
+    not hide.
+
+    Args:
+        size: number of weights.
+        rate: AdaGrad's step size.
+        decay: pull of the weights toward 0 per update.
+        memory: recent predictions kept for calibration.
+    """
+
+    def __init__(self, *, size: int = 2**16, rate: float = 0.2, decay: float = 1e-3, memory: int = 4096) -> None:
+        super().__init__(size, rate, decay, memory)
+
+    @override
+    def _features(self, prefixes: Sequence[Prefix]) -> Any:
         rows, columns, values = list[int](), list[int](), list[float]()
         for row, prefix in enumerate(prefixes):
             named = list(_named(prefix))
@@ -220,7 +232,84 @@ class HashedPredictor:
                 int.from_bytes(hashlib.blake2b(n.encode(), digest_size=8).digest()) % self.size for n, _ in named
             ]
             values += [value for _, value in named]
-        return np.array(rows, dtype=np.int64), np.array(columns, dtype=np.int64), np.array(values)
+        return csr_array((values, (rows, columns)), shape=(len(prefixes), self.size))
+
+
+class _Probe(_Logistic):
+    """Logistic regression on hidden states, each scaled to mean 0 and length 1."""
+
+    @override
+    def _features(self, prefixes: Sequence[Prefix]) -> Any:
+        states = np.stack([np.asarray(prefix.hidden, dtype=np.float64) for prefix in prefixes])
+        states = states - states.mean(axis=1, keepdims=True)
+        length = np.linalg.norm(states, axis=1, keepdims=True)
+        return np.concatenate([states / np.maximum(length, 1e-12), np.ones((len(states), 1))], axis=1)
+
+
+class HiddenPredictor:
+    """One linear probe on the policy's hidden state at the step boundary, where it last read before acting.
+
+    Whoever makes prefixes gives the states (`Prefix.hidden`); sampling has computed them already. A prefix without one,
+    such as a task that was not sampled yet, is predicted by hashed text, which learns from all prefixes.
+
+    Args:
+        rate: AdaGrad's step size of the probe.
+        decay: pull of the probe's weights toward 0 per update; the policy moves, so what is old should fade.
+        text: predicts prefixes without a hidden state; default: a `HashedPredictor`.
+    """
+
+    reads_hidden = True
+    """Says that prefixes should bring hidden states."""
+
+    def __init__(self, *, rate: float = 0.3, decay: float = 1e-2, text: HashedPredictor | None = None) -> None:
+        self._rate, self._decay = rate, decay
+        self._text = text or HashedPredictor()
+        self._probe: _Probe | None = None
+
+    def predict(self, prefixes: Sequence[Prefix]) -> FloatArray:
+        """Returns `[A]` probabilities, strictly between 0 and 1."""
+        known = [i for i, prefix in enumerate(prefixes) if prefix.hidden is not None]
+        values = self._text.predict(prefixes)
+        if known and self._probe is not None:
+            values[known] = self._probe.predict([prefixes[i] for i in known])
+        return values
+
+    def update(self, prefixes: Sequence[Prefix], targets: ArrayLike, weights: ArrayLike | None = None) -> None:
+        """Learns from shares of successes; see `SuccessPredictor`."""
+        target, weight = _examples(prefixes, targets, weights)
+        self._text.update(prefixes, target, weight)
+        known = [i for i, prefix in enumerate(prefixes) if prefix.hidden is not None]
+        if known:
+            seen = [prefixes[i] for i in known]
+            if self._probe is None:
+                self._probe = self._make(len(np.asarray(seen[0].hidden, dtype=np.float64)) + 1)
+            self._probe.update(seen, target[known], weight[known])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what was learned, for a checkpoint."""
+        return {"text": self._text.state_dict(), "probe": self._probe and self._probe.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes what `state_dict` returned."""
+        self._text.load_state_dict(state["text"])
+        self._probe, learned = None, state["probe"]
+        if learned is not None:
+            self._probe = self._make(len(learned["weights"]))
+            self._probe.load_state_dict(learned)
+
+    def _make(self, size: int) -> _Probe:
+        return _Probe(size, self._rate, self._decay, 4096)
+
+
+def _examples(
+    prefixes: Sequence[Prefix], targets: ArrayLike, weights: ArrayLike | None
+) -> tuple[FloatArray, FloatArray]:
+    target = check_shares("targets", targets)
+    weight = np.ones(len(target)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if not len(prefixes) == len(target) == len(weight):
+        msg = f"prefixes, targets and weights must have one length, got {len(prefixes)}, {len(target)}, {len(weight)}"
+        raise ValueError(msg)
+    return target, weight
 
 
 def _named(prefix: Prefix) -> Iterable[tuple[str, float]]:

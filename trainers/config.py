@@ -47,10 +47,18 @@ class TreeConfig(GRPOConfig):
         metadata={"help": "Further episodes per tree, continued in mid-episode from snapshots of earlier ones."},
     )
     step_weights: str = field(
-        default="occupancy",
+        default="auto",
         metadata={
             "help": "What a step weighs in the loss: 'occupancy' (how often the policy itself would come through it), "
-            "'graph' (the same, on merged states), 'counts' (episodes through it) or 'unique' (1)."
+            "'graph' (the same, on merged states), 'counts' (episodes through it) or 'unique' (1). 'auto' is 'graph' "
+            "where the allocator chooses by outcomes ('trace'), otherwise 'occupancy'."
+        },
+    )
+    predictor: str = field(
+        default="text",
+        metadata={
+            "help": "What allocators 'trace' and 'trace_unseen' predict success from: 'text' (hashed words and "
+            "signatures) or 'hidden' (the policy's own hidden states at step boundaries)."
         },
     )
     max_action_tokens: int = field(default=256, metadata={"help": "Limit of the tokens of one action."})
@@ -88,7 +96,11 @@ class TreeConfig(GRPOConfig):
         if self.max_episode_tokens is not None and self.max_episode_tokens < 1:
             msg = f"max_episode_tokens must be at least 1 or None, got {self.max_episode_tokens}"
             raise ValueError(msg)
-        _check_weights(self.step_weights)
+        if self.step_weights != "auto":
+            _check_weights(self.step_weights)
+        if self.predictor not in {"text", "hidden"}:
+            msg = f"predictor must be 'text' or 'hidden', got {self.predictor!r}"
+            raise ValueError(msg)
         if not 0 < self.temperature < math.inf:
             msg = f"temperature must be above 0 and finite, got {self.temperature}: greedy play explores nothing"
             raise ValueError(msg)

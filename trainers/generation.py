@@ -7,17 +7,25 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from agentenv.agents import TransformersAgent
-from agentenv.credit import Allocator, check_anchors
+from agentenv.credit import (
+    Allocator,
+    HiddenPredictor,
+    TraceAllocator,
+    check_anchors,
+    check_counts,
+    make_allocator,
+)
 from agentenv.env import Env
 from agentenv.errors import TaskError
 from agentenv.registry import make
 from agentenv.rollout import Rollout
 from agentenv.rows import read_rows
-from agentenv.tree import EpisodeTree
+from agentenv.tree import Anchor, EpisodeTree
 
 from .config import TreeConfig
+from .hidden import HiddenStates
 
-__all__ = ["Generation", "as_maker", "read_tasks"]
+__all__ = ["Generation", "allocator_of", "as_maker", "read_tasks"]
 
 
 class Generation:
@@ -27,8 +35,13 @@ class Generation:
         args: the settings.
         make_env: returns a new environment.
         tokenizer: the model's, with a chat template.
-        allocator: chooses the nodes that receive continuations.
+        allocator: chooses the nodes that receive continuations. One with `roots` also chooses how many full episodes
+            each task gets, one with `learn` is told what came of all; `TraceAllocator` has both.
         name: of the allocator, for messages.
+        gather: joins lists over all processes.
+
+    Attributes:
+        report: what the newest generation says of its budget and of the allocator's predictions, by metric.
     """
 
     def __init__(
@@ -38,32 +51,59 @@ class Generation:
         tokenizer: PreTrainedTokenizerBase,
         allocator: Allocator,
         name: str,
+        *,
+        gather: Callable[[list[Any]], list[Any]] = list,
     ) -> None:
         self._args = args
         self._make_env = make_env
         self._tokenizer = tokenizer
-        self._allocator = allocator
+        self._allocator: Any = allocator
         self._name = name
+        self._gather = gather
         self._agent: TransformersAgent | None = None
+        self._hidden: HiddenStates | None = None
         self._rollouts: dict[str, Rollout] = {}
+        self.report: dict[str, float] = {}
 
     def grow(self, model: Any, tasks: Sequence[Any], *, seed: int) -> list[EpisodeTree]:
-        """Samples one tree per task, full episodes and then continuations.
+        """Samples a tree per task, full episodes and then continuations; a task that gets no episode has no tree.
 
         Args:
             model: whose weights may have changed since the last call.
             tasks: the tasks.
             seed: of all that is random in it.
         """
-        args = self._args
+        args, rng = self._args, np.random.default_rng(seed)
         rollout = self._rollout(model, "train", keep_snapshots=args.num_continuations > 0)
         rollout.seed = seed
-        trees = rollout.grow(tasks, args.num_rollouts)
-        budget = args.num_continuations * len(trees)
+        trees = self._grow_roots(rollout, tasks, rng)
+        budget = args.num_continuations * len(tasks)
+        full = sum(tree.num_rollouts for tree in trees)
         if budget:
-            chosen = self._allocator(trees, budget, np.random.default_rng(seed))
+            chosen = self._allocator(trees, budget, rng)
             rollout.extend(trees, check_anchors(trees, chosen, budget, self._name))
+        everything = sum(tree.num_rollouts for tree in trees)
+        self.report = {"allocator/root_share": full / max(1, everything), "allocator/opened": len(trees) / len(tasks)}
+        if hasattr(self._allocator, "learn"):
+            learned = self._allocator.learn(trees, gather=self._gather)
+            self.report |= {f"predictor/{name}": value for name, value in learned.items()}
         return trees
+
+    def _grow_roots(self, rollout: Rollout, tasks: Sequence[Any], rng: np.random.Generator) -> list[EpisodeTree]:
+        """Samples the full episodes; every tree remembers how many were planned."""
+        each = self._args.num_rollouts
+        trees = rollout.begin(tasks)
+        live = [i for i, tree in enumerate(trees) if tree.snapshots]
+        counts = [each] * len(live)
+        if hasattr(self._allocator, "roots"):
+            budget = each * len(live)
+            chosen = self._allocator.roots([trees[i] for i in live], budget, rng)
+            counts = check_counts(chosen, len(live), budget, self._name)
+        planned = dict(zip(live, counts, strict=True))
+        rollout.extend(trees, [Anchor(i, 0, count) for i, count in planned.items() if count])
+        for i, tree in enumerate(trees):
+            tree.metadata["num_rollouts"] = planned.get(i, each)
+        return [tree for tree in trees if tree.metadata["num_rollouts"]]
 
     def evaluate(self, model: Any, tasks: Sequence[Any], *, seed: int) -> list[EpisodeTree]:
         """Samples one full episode per task."""
@@ -75,6 +115,7 @@ class Generation:
         """Closes the environments. May be called twice; the next generation opens them again."""
         for rollout in self._rollouts.values():
             rollout.close()
+        self._deafen()
 
     def _rollout(self, model: Any, mode: str, *, keep_snapshots: bool) -> Rollout:
         if self._agent is None or self._agent.model is not model:
@@ -85,6 +126,8 @@ class Generation:
                 temperature=self._args.temperature,
                 template_options=cast("Mapping[str, Any]", self._args.chat_template_kwargs or {}),
             )
+            self._deafen()
+        self._listen(self._agent)
         self._agent.weights_changed()  # by the optimizer, or by a checkpoint, since the generation before
         if mode not in self._rollouts:
             self._rollouts[mode] = Rollout(
@@ -97,6 +140,27 @@ class Generation:
         rollout = self._rollouts[mode]
         rollout.agent = self._agent
         return rollout
+
+    def _listen(self, agent: TransformersAgent) -> None:
+        """Shows the allocator's predictor what the model thinks, if it wants that."""
+        if self._hidden is not None:
+            self._hidden.clear()
+        elif getattr(getattr(self._allocator, "predictor", None), "reads_hidden", False):
+            self._hidden = HiddenStates(agent)
+            self._allocator.read = self._hidden.prefix_at
+
+    def _deafen(self) -> None:
+        if self._hidden is not None:
+            self._hidden.detach()
+            self._hidden = None
+
+
+def allocator_of(rule: str | Allocator, predictor: str) -> Allocator:
+    """Returns an allocator, or makes that of a name, with a predictor of a name (`TreeConfig.predictor`)."""
+    allocator = make_allocator(rule)
+    if isinstance(rule, str) and isinstance(allocator, TraceAllocator) and predictor == "hidden":
+        allocator.predictor = HiddenPredictor()
+    return allocator
 
 
 def as_maker(env: Any) -> Callable[[], Env]:

@@ -33,7 +33,7 @@ from agentenv.credit import (
     StepAdvantages,
     TokenAdvantages,
     check_advantages,
-    make_allocator,
+    effective_ratio,
     rtmc_advantages,
     step_weights,
 )
@@ -47,9 +47,10 @@ from agentenv.tree import EpisodeTree
 
 from .checkpoint import RestoreParts, Stateful, checkpoint_folder, last_checkpoint, load_parts, save_parts
 from .config import TreeConfig
-from .generation import Generation, as_maker, read_tasks
+from .generation import Generation, allocator_of, as_maker, read_tasks
 from .guards import FiniteGradients, LogRatio, log_ratio, remove_noise, token_logprobs
 from .layout import Rows, lay_out
+from .metrics import credit_metrics, episode_metrics, means
 from .run_folder import RunFolder, write_model_card
 
 __all__ = ["Estimator", "TokenEstimator", "TreeTrainer"]
@@ -120,7 +121,9 @@ class TreeTrainer(GRPOTrainer):
         if args.beta and peft_config is not None:
             msg = f"beta must be 0 with peft_config, got {args.beta}: no reference model is kept beside an adapter"
             raise ValueError(msg)
-        make_env, allocate = as_maker(env), make_allocator(allocator)
+        make_env, allocate = as_maker(env), allocator_of(allocator, args.predictor)
+        if args.step_weights == "auto":
+            args.step_weights = getattr(allocate, "weights", "occupancy")
         self._estimator = pool_with(estimator, args.step_weights)
         self._token_estimator = token_estimator
         self._names = {"estimator": _name(token_estimator or estimator), "allocator": _name(allocator)}
@@ -146,7 +149,7 @@ class TreeTrainer(GRPOTrainer):
         if args.disable_dropout:
             remove_noise(cast("torch.nn.Module", self.model))
         tokenizer = cast("PreTrainedTokenizerBase", self.processing_class)
-        self._sampling = Generation(args, make_env, tokenizer, allocate, self._names["allocator"])
+        self._sampling = Generation(args, make_env, tokenizer, allocate, self._names["allocator"], gather=gather_object)
         named = {"estimator": estimator, "token_estimator": token_estimator, "allocator": allocate}
         self._stateful |= {name: part for name, part in named.items() if isinstance(part, Stateful)}
         self._stateful["generation"] = _Buffer(self)
@@ -323,20 +326,21 @@ class TreeTrainer(GRPOTrainer):
         if not metrics:  # TRL has just logged
             self._stats[mode] = {}
         # A task counts once in an evaluation, though accelerate fills up the last batch of a process with others.
-        keys = [
-            ("eval", n) if mode == "eval" else (*self._generation, self.accelerator.process_index, n) for n in numbers
-        ]
-        planned = self.args.num_rollouts if mode == "train" else 1
-        own = [(k, episode_stats([t], num_rollouts=planned)) for k, t in zip(keys, self.last_trees, strict=True)]
+        process = *self._generation, self.accelerator.process_index
+        keys = [("eval", n) for n in numbers] if mode == "eval" else [(*process, i) for i in range(len(numbers))]
+        planned = [tree.metadata.get("num_rollouts", 1) for tree in self.last_trees]
+        parts = zip(keys, self.last_trees, planned, strict=False)  # tasks that got no episode have no tree
+        own = [(key, episode_stats([tree], num_rollouts=count)) for key, tree, count in parts]
         new = dict(gather_object(own))
         if mode == "train":
             self._stop_outage(sum(new.values(), EpisodeStats()))
         self._stats[mode] = new | self._stats[mode]
         total = sum(self._stats[mode].values(), EpisodeStats())
-        values = _episode_metrics(total) | {"tree/rows": float(len(rows))}
+        values = episode_metrics(total) | {"tree/rows": float(len(rows))}
         if mode == "train":
             values |= {"tree/leaves": total.everything.episodes / max(1, len(self._stats[mode]))}
-            for name, value in _credit_metrics(rows, credit).items():
+            reports = gather_object([{"effective_ratio": effective_ratio(rows.arrays)} | self._sampling.report])
+            for name, value in (means(reports) | credit_metrics(rows, credit)).items():
                 metrics[name].append(value)
             tokens = batch["prompt_mask"].sum() + batch["completion_mask"].sum()
             self.state.num_input_tokens_seen += int(self._gather(tokens).sum())
@@ -422,36 +426,7 @@ def _task_numbers(count: int) -> Dataset:
     return Dataset.from_dict({"prompt": [""] * count, "task": list(range(count))})
 
 
-def _episode_metrics(stats: EpisodeStats) -> dict[str, float]:
-    """Means over the episodes so far, full episodes apart from continuations; no entry where there is none."""
-    roots, continued = stats.roots, stats.continuations
-    values = {
-        "reward": roots.mean_return,
-        "reward_std": roots.std_return,
-        "success": roots.success,
-        "frac_reward_zero_std": stats.even_share,
-        "episode/steps": roots.mean_steps,
-        "episode/truncated": roots.truncated_share,
-        "continuation/success": continued.success,
-        "continuation/steps": continued.mean_steps,
-    }
-    known = {name: value for name, value in values.items() if not np.isnan(value)}
-    return known | {"tree/failed": float(stats.everything.failed), "tree/retried": float(stats.everything.retries)}
-
-
 def _no_credit(rows: Rows) -> StepAdvantages:
     """The credit of an evaluation: its trees hold one episode each, and nobody trains on them."""
     zeros = np.zeros(len(rows.arrays))
     return StepAdvantages(zeros, zeros, zeros, rows.arrays.leaf_counts)
-
-
-def _credit_metrics(rows: Rows, credit: StepAdvantages | TokenAdvantages) -> dict[str, float]:
-    """Spread of the advantages of steps, or of tokens, that are trained."""
-    trained = np.unique(rows.nodes[rows.trained]) if isinstance(credit, StepAdvantages) else rows.trained
-    advantages = credit.advantages[trained]
-    if not advantages.size:
-        return {}
-    return {
-        "credit/std": float(advantages.std()),
-        "credit/frac_nonzero": float((np.abs(advantages) > 1e-6).mean()),
-    }

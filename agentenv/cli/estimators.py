@@ -78,6 +78,19 @@ def choose_allocator(name: str) -> Allocator:
         return make_allocator(name)
 
 
+def choose_predictor(name: str) -> str:
+    """Returns the name of a success predictor.
+
+    Raises:
+        typer.BadParameter: there is none of this name.
+    """
+    with blame("--predictor", ValueError):
+        if name not in {"text", "hidden"}:
+            msg = f"must be 'text' or 'hidden', got {name!r}"
+            raise ValueError(msg)
+    return name
+
+
 def try_estimator(estimator: Callable[[TreeArrays], StepAdvantages], num_rollouts: int) -> None:
     """Runs an estimator on a tree of `num_rollouts` episodes of one step, so that bad settings show at once.
 

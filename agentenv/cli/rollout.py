@@ -212,6 +212,7 @@ def _grow(
     """Yields trees, a part of the tasks at a time: not more episodes at once than memory holds."""
     import numpy as np
 
+    from agentenv.credit import TraceAllocator
     from agentenv.rollout import derive_seed
 
     size = max(1, _EPISODES_AT_ONCE // num_rollouts)
@@ -221,6 +222,8 @@ def _grow(
         if num_continuations:
             rng = np.random.default_rng(source.seed)
             source.extend(trees, allocator(trees, num_continuations * len(trees), rng))
+        if isinstance(allocator, TraceAllocator):
+            allocator.learn(trees)
         yield from trees
 
 

@@ -25,12 +25,24 @@ def train(  # noqa: PLR0913, PLR0917  one per option
         typer.Option(
             metavar="NAME",
             help="What a step weighs in the loss and in the estimator's means: occupancy (how often the policy itself "
-            "would come through it), graph (the same, on merged states), counts (episodes through it) or unique (1).",
+            "would come through it), graph (the same, on merged states), counts (episodes through it), unique (1), or "
+            "auto (graph with --allocator trace, otherwise occupancy).",
         ),
-    ] = "occupancy",
+    ] = "auto",
     allocator: Annotated[
-        str, typer.Option(metavar="NAME", help="Where continuations start: even, random, trace or trace_unseen.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Where continuations start: even, random, trace or trace_unseen. The last two also choose how many "
+            "full episodes each task gets.",
+        ),
     ] = "even",
+    predictor: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="What trace predicts success from: text, or the model's own hidden states (hidden)."
+        ),
+    ] = "text",
     steps: Annotated[
         int, typer.Option(metavar="N", min=1, help="Optimizer steps in all, those before --resume included.")
     ] = 100,
@@ -72,17 +84,21 @@ def train(  # noqa: PLR0913, PLR0917  one per option
 
     Examples:
         agentenv train agentenv/MathVerifier-v0 --model models/qwen --steps 200 --continuations 4
+        agentenv train agentenv/MathVerifier-v0 --model models/qwen --continuations 4 --allocator trace
         agentenv train agentenv/MathVerifier-v0 --model models/qwen --credit grpo --run-folder runs/grpo
         agentenv train agentenv/MathVerifier-v0 --model models/qwen --run-folder runs/grpo --credit grpo --resume
     """
     from .env_choice import choose_env
-    from .estimators import choose_allocator, choose_estimator, try_estimator, weigh_alike
+    from .estimators import choose_allocator, choose_estimator, choose_predictor, try_estimator, weigh_alike
     from .run_folders import choose_run_folder
 
     choice = choose_env(env_id, option or ())
+    rule = choose_allocator(allocator)
+    if step_weights == "auto":
+        step_weights = getattr(rule, "weights", "occupancy")
     estimator = weigh_alike(choose_estimator(credit, credit_option or ()), step_weights)
     try_estimator(estimator, rollouts)
-    choose_allocator(allocator)
+    choose_predictor(predictor)
     folder = choose_run_folder(run_folder, f"{choice.cls.__name__}-{credit}", resume=resume)
 
     from .actors import load_model_agent
@@ -95,6 +111,7 @@ def train(  # noqa: PLR0913, PLR0917  one per option
         "num_rollouts": rollouts,
         "num_continuations": continuations,
         "step_weights": step_weights,
+        "predictor": predictor,
         "learning_rate": learning_rate,
         "max_action_tokens": max_action_tokens,
         "seed": seed,

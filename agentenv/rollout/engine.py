@@ -117,12 +117,23 @@ class Rollout:
             ValueError: `num_rollouts` is below 1.
         """
         check_count("num_rollouts", num_rollouts, least=1)
+        trees = self.begin(tasks)
+        self.extend(trees, [Anchor(i, 0, num_rollouts) for i, tree in enumerate(trees) if tree.snapshots])
+        return trees
+
+    def begin(self, tasks: Sequence[Any]) -> list[EpisodeTree]:
+        """Resets for every task and returns one tree per task that has only a root, for `extend`.
+
+        A task whose `reset` breaks more often than `retries` gets a tree with one failed node, and no snapshot.
+
+        Args:
+            tasks: as for `grow`.
+        """
         if isinstance(tasks, str | bytes | Mapping) or not isinstance(tasks, Iterable) or hasattr(tasks, "columns"):
             msg = f"tasks must be a list of tasks, got {tasks!r:.80}: agentenv.rows.read_rows reads files and tables"
             raise TypeError(msg)
-        self.trees = trees = self._begin(list(tasks))
-        self.extend(trees, [Anchor(i, 0, num_rollouts) for i, tree in enumerate(trees) if tree.snapshots])
-        return trees
+        self.trees = self._begin(list(tasks))
+        return self.trees
 
     def extend(self, trees: Sequence[EpisodeTree], anchors: Sequence[Anchor]) -> None:
         """Continues from the anchors, and adds what happens to their trees.

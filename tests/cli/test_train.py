@@ -96,6 +96,7 @@ def test_steps_are_steps_in_all_and_changed_settings_are_refused(here, model):
     [
         (["--allocator", "evenly"], "'--allocator'"),
         (["--step-weights", "occupation"], "'--step-weights'"),
+        (["--predictor", "oracle"], "'--predictor'"),
     ],
 )
 def test_names_that_there_are_not_are_refused(here, model, words, message):
@@ -105,12 +106,15 @@ def test_names_that_there_are_not_are_refused(here, model, words, message):
 
 
 def test_weights_and_allocator_reach_the_run(here, model):
-    words = ["--allocator", "trace", "--step-weights", "counts", "--steps", 1, "--run-folder", here / "run"]
+    words = ["--allocator", "trace", "--step-weights", "counts", "--predictor", "hidden", "--steps", 1]
+    words += ["--run-folder", here / "run"]
     result = run("train", "dice_env:Letters", "--model", model, *SMALL, *words)
     assert result.exit_code == 0, result.stderr
     described = json.loads((here / "run" / "config.json").read_text())
     assert described["allocator"] == "trace"
     assert described["settings"]["step_weights"] == "counts"
+    assert described["settings"]["predictor"] == "hidden"
+    assert [line["predictor/brier"] for line in metrics(here / "run", "predictor/brier", "loss") if line["loss"]]
     assert "weights='counts'" in described["estimator"]
 
 

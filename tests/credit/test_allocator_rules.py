@@ -1,16 +1,21 @@
 """Rules by name on live trees: what they choose, what they may not choose, and what is said of a bad choice."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from agentenv.arrays import TreeArrays
 from agentenv.credit import (
     ALLOCATORS,
+    HashedPredictor,
+    HiddenPredictor,
     StepAdvantages,
     TokenAdvantages,
     TraceAllocator,
     check_advantages,
     check_anchors,
+    check_counts,
     make_allocator,
     rtmc_advantages,
     sr_ppo_advantages,
@@ -99,10 +104,96 @@ def test_trace_spends_where_the_predictor_is_undecided_and_learns_afterwards(out
     # A success seen where failure was certain is worth another look, unless outcomes are not looked at.
     assert {anchor.tree for anchor in anchors} == ({0, 1} if outcomes == "seen" else {1})
     assert max(anchor.count for anchor in anchors) == (2 if outcomes == "seen" else 3)
+    assert not oracle.learned
+    report = allocator.learn(trees)
     assert len(oracle.learned) == 1
     assert oracle.learned[0][0] == 5 + 5 + 3  # every inner node, roots too
-    roots = allocator.roots([prefix_at(tree, 0) for tree in trees], 6)
-    assert roots.counts.tolist() == [0, 6, 0]
+    # Predictions were 0 for two outcomes of 1 and one of 0, 0.5 for two of 0: at every depth alike.
+    assert report["brier"] == pytest.approx((2 * 1 + 2 * 0.25) / 5)
+    assert {name.partition("/depth_")[2] for name in report} == {"", "0", "1", "2-3"}
+    assert allocator.roots([begun("easy"), begun("open"), begun("hopeless")], 6, np.random.default_rng(0)) == [0, 6, 0]
+
+
+def begun(word):
+    return EpisodeTree(to_observation("go"), task_id=word, snapshot=object())
+
+
+class Says:
+    """Predicts by task."""
+
+    def __init__(self, **success):
+        self.success = success
+
+    def predict(self, prefixes):
+        return np.array([self.success[prefix.task] for prefix in prefixes])
+
+    def update(self, prefixes, targets, weights=None):
+        pass
+
+
+@pytest.mark.parametrize("budget", [0, 1, 2, 5, 8, 13])
+def test_roots_get_two_or_more_or_none_where_outcomes_are_open(budget):
+    predictor = Says(a=0.5, b=0.02, c=0.9, d=0.0)
+    trees = [begun(word) for word in "abcd"]
+    for seed in range(5):
+        counts = TraceAllocator(predictor, root_maximum=6).roots(trees, budget, np.random.default_rng(seed))
+        assert counts[3] == 0
+        assert 1 not in counts and max(counts) <= 6
+        assert sum(counts) == (budget if budget != 1 else 0)
+        assert (counts[0] >= 2) == (budget >= 2)
+    assert TraceAllocator(predictor).roots([], budget, np.random.default_rng(0)) == []
+
+
+def test_a_predictor_that_is_sure_of_everything_goes_on_being_tested():
+    trees = [begun(word) for word in "abcd"]
+    sure = TraceAllocator(Says(a=0.0, b=1.0, c=0.0, d=1.0))
+    assert sure.roots(trees, 16, np.random.default_rng(0)) == [4, 4, 4, 4]
+    some = [sure.roots(trees, 5, np.random.default_rng(seed)) for seed in range(9)]
+    assert all(sorted(counts) == [0, 0, 2, 2] for counts in some)
+    assert len(set(map(tuple, some))) > 1
+
+
+def test_equal_prospects_are_taken_in_random_order():
+    trees = [begun(word) for word in "abcd"]
+    even = TraceAllocator(Says(a=0.5, b=0.5, c=0.5, d=0.5))
+    assert len({tuple(even.roots(trees, 4, np.random.default_rng(seed))) for seed in range(20)}) > 3
+
+
+@pytest.mark.parametrize(
+    ("counts", "error", "message"),
+    [
+        ([2, 2], ValueError, "one count for each of 3 trees, got 2"),
+        ([2, -2, 2], ValueError, "at least 0 .* got -2 for one"),
+        ([4, 2, 3], ValueError, "at most 8 in all .* got 9 in all"),
+        ([2.5, 1.5, 2.0], TypeError, "roots of mine must return a list of integers"),
+        (None, TypeError, "got None"),
+        ("223", TypeError, "'223'"),
+    ],
+)
+def test_bad_counts_are_refused_by_name_and_rule(counts, error, message):
+    with pytest.raises(error, match=message):
+        check_counts(counts, 3, 8, "mine")
+    assert check_counts(np.array([2, 0, 6]), 3, 8) == [2, 0, 6]
+
+
+def test_what_was_learned_goes_into_a_state_and_back():
+    trees = [grown(1.0, 0.0, word="a"), grown(0.0, 0.0, word="b")]
+    for predictor in (HashedPredictor, HiddenPredictor):
+        one, other = TraceAllocator(predictor()), TraceAllocator(predictor())
+        for allocator in (one, other):
+            allocator.read = with_hidden
+        for _ in range(3):
+            one.learn(trees)
+        other.load_state_dict(one.state_dict())
+        for _ in range(2):
+            assert one.learn(trees) == other.learn(trees)
+    fixed = TraceAllocator(Says())
+    assert fixed.state_dict() == {}
+    fixed.load_state_dict({})
+
+
+def with_hidden(tree, node):
+    return replace(prefix_at(tree, node), hidden=np.random.default_rng(node).normal(size=8))
 
 
 def test_trace_without_outcomes_chooses_before_they_are_known():
@@ -126,6 +217,8 @@ def test_unknown_rules_are_named():
     assert make_allocator("trace") is not make_allocator("trace")
     with pytest.raises(ValueError, match="outcomes must be 'seen' or 'unseen', got 'hidden'"):
         TraceAllocator(outcomes="hidden")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="root_maximum must be at least 2 or None, got 1"):
+        TraceAllocator(root_maximum=1)
 
 
 BARE = grown(1.0)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from agentenv.credit import HashedPredictor
+from agentenv.credit import HashedPredictor, HiddenPredictor
 from agentenv.credit.calibration import calibration_by_depth, calibration_of
 from agentenv.credit.predictor import Prefix, SuccessPredictor, predictor_targets, prefix_at
 from agentenv.tree import EpisodeTree
@@ -38,6 +38,27 @@ def test_learns_online_and_is_calibrated():
     assert learned.brier < perfect.brier + 0.015 < constant.brier
     assert learned.error < 0.04
     assert learned.auroc > perfect.auroc - 0.03
+
+
+def test_a_probe_on_hidden_states_learns_what_text_does_not_say():
+    rng = np.random.default_rng(0)
+    direction = rng.normal(size=32) / np.sqrt(32)
+
+    def states(count):
+        hidden = rng.normal(size=(count, 32)) * 3 + 1
+        rates = 1 / (1 + np.exp(-2 * (hidden - hidden.mean(1, keepdims=True)) @ direction))
+        return [Prefix(task="t", hidden=state) for state in hidden], (rng.random(count) < rates).astype(float), rates
+
+    predictor: SuccessPredictor = HiddenPredictor()
+    for _ in range(30):
+        prefixes, outcomes, _ = states(128)
+        predictor.update(prefixes, outcomes)
+    prefixes, outcomes, rates = states(4000)
+    learned, perfect = calibration_of(predictor.predict(prefixes), outcomes), calibration_of(rates, outcomes)
+    assert learned.auroc > perfect.auroc - 0.03 > 0.8
+    assert learned.error < 0.05
+    bare = predictor.predict([Prefix(task="t"), prefixes[0]])  # what has no state is predicted by its text
+    assert bare[0] == pytest.approx(0.5, abs=0.05) and bare[1] == predictor.predict(prefixes[:1])[0]
 
 
 def test_before_any_outcome_everything_is_undecided():

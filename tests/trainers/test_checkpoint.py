@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,11 +31,13 @@ class Moody:
 
     def __call__(self, trees, budget, rng):
         self.calls += 1
-        places = [(i, node) for i, tree in enumerate(trees) for node in sorted(tree.snapshots) if node]
+        places: list[tuple[int, int]] = [
+            (i, node) for i, tree in enumerate(trees) for node in sorted(tree.snapshots) if node
+        ]
         if not places:
             return []
         chosen = self.rng.integers(len(places), size=min(budget, 1 + self.calls % 4))
-        return [Anchor(*places[k], 1) for k in chosen]
+        return [Anchor(places[k][0], places[k][1], 1) for k in chosen]
 
     def state_dict(self):
         return {"calls": self.calls, "rng": self.rng.bit_generator.state}
@@ -76,10 +79,11 @@ def weights_of(run):
     [
         lambda: {"allocator": Moody(), "estimator": NoisyCredit()},
         lambda: {"allocator": "trace"},
+        lambda: {"allocator": "trace", "predictor": "hidden"},
         lambda: {"steps_per_generation": 6, "gradient_accumulation_steps": 2, "allocator": Moody()},
         lambda: {"num_iterations": 3},
     ],
-    ids=["parts", "trace", "several_steps_per_generation", "several_iterations"],
+    ids=["parts", "trace", "hidden", "several_steps_per_generation", "several_iterations"],
 )
 def test_a_resumed_run_ends_in_the_same_weights_bit_for_bit(tmp_path, options):
     def logs(run):
@@ -133,8 +137,8 @@ def test_a_changed_allocator_is_refused_as_a_setting_first(tmp_path):
 
 
 class Part:
-    def __init__(self, state):
-        self.state = state
+    def __init__(self, state: Any):
+        self.state: Any = state
 
     def state_dict(self):
         return self.state
@@ -144,7 +148,7 @@ class Part:
 
 
 def test_plain_values_come_back_as_they_were(tmp_path):
-    state = {
+    state: dict[str, Any] = {
         "array": np.arange(6.0).reshape(2, 3),
         "float32": np.float32(0.1),
         "bool": np.array([True, False]),

@@ -1,0 +1,47 @@
+"""What a generation is logged as: means over episodes, spread of credit."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from agentenv.credit import StepAdvantages, TokenAdvantages
+from agentenv.stats import EpisodeStats
+
+from .layout import Rows
+
+__all__ = ["credit_metrics", "episode_metrics", "means"]
+
+
+def episode_metrics(stats: EpisodeStats) -> dict[str, float]:
+    """Returns means over the episodes so far, full episodes apart from continuations; no entry where there is none."""
+    roots, continued = stats.roots, stats.continuations
+    values = {
+        "reward": roots.mean_return,
+        "reward_std": roots.std_return,
+        "success": roots.success,
+        "frac_reward_zero_std": stats.even_share,
+        "episode/steps": roots.mean_steps,
+        "episode/truncated": roots.truncated_share,
+        "continuation/success": continued.success,
+        "continuation/steps": continued.mean_steps,
+    }
+    known = {name: value for name, value in values.items() if not np.isnan(value)}
+    return known | {"tree/failed": float(stats.everything.failed), "tree/retried": float(stats.everything.retries)}
+
+
+def credit_metrics(rows: Rows, credit: StepAdvantages | TokenAdvantages) -> dict[str, float]:
+    """Returns the spread of the advantages of steps, or of tokens, that are trained."""
+    trained = np.unique(rows.nodes[rows.trained]) if isinstance(credit, StepAdvantages) else rows.trained
+    advantages = credit.advantages[trained]
+    if not advantages.size:
+        return {}
+    return {
+        "credit/std": float(advantages.std()),
+        "credit/frac_nonzero": float((np.abs(advantages) > 1e-6).mean()),
+    }
+
+
+def means(reports: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns means over the processes that have a value."""
+    names = sorted({name for report in reports for name in report})
+    return {name: float(np.mean([report[name] for report in reports if name in report])) for name in names}
