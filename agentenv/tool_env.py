@@ -1,6 +1,5 @@
 """`ToolEnv`: an environment whose methods are the agent's tools. This is what people subclass."""
 
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -10,15 +9,11 @@ from typing_extensions import override
 from agentenv.env import Env, Reply
 from agentenv.errors import ToolError
 from agentenv.jsonable import json_text
+from agentenv.malformed import call_problem
 from agentenv.tools import Tool, collect_tools, unknown_tool
 from agentenv.types import Action, Message, ToolCall, ToolSchema
 
 __all__ = ["ToolEnv"]
-
-_CALL_TAG = re.compile(
-    r"<tool_call>\s*(?P<json>[{\[])?|<function=|\[TOOL_CALLS\]|<\|tool_call|<｜tool▁call|<(?:[\w|｜]+:)?invoke "
-)
-"""What opens a tool call in the formats of several models: where it is left in the text, the call was broken."""
 
 
 class ToolEnv(Env):
@@ -52,15 +47,15 @@ class ToolEnv(Env):
             if call.id:
                 answer["tool_call_id"] = call.id
             messages.append(answer)
+        if not self._terminated and (problem := call_problem(action.content)):
+            # Where one call of several was broken, a message of its own would upset templates that count roles.
+            note = self.note_mistake(f"another tool call of the message was not made: {problem}")
+            messages[-1]["content"] = f"{messages[-1]['content']}\n\n({note})"
         return messages
 
     def on_text(self, text: str) -> Reply:
         """Answers an action without tool calls: a reminder of the tools, unless a subclass wants the text."""
-        problem = "no tool was called"
-        if tag := _CALL_TAG.search(text):
-            problem = (
-                "the tool call is not valid JSON" if tag["json"] else "the tool call could not be read: is it complete?"
-            )
+        problem = call_problem(text) or "no tool was called"
         signatures = ", ".join(entry.signature for entry in self._tools.values())
         return self.note_mistake(f"{problem}. Tools: {signatures}")
 

@@ -17,6 +17,7 @@ import pydantic
 
 from agentenv.errors import ToolError
 from agentenv.fitting import fit_row
+from agentenv.malformed import json_problem
 from agentenv.rows import shorten
 from agentenv.types import ToolCall, ToolSchema
 
@@ -108,7 +109,9 @@ class Tool:
             ToolError: the arguments do not fit; the message names each wrong one, what was expected, and the signature.
         """
         if isinstance(call.arguments, str):
-            msg = f"arguments of {self.signature} must be a JSON object, got {shorten(call.arguments)}"
+            problem = json_problem(call.arguments)
+            why = f" (not valid JSON: {problem})" if problem else ""
+            msg = f"arguments of {self.signature} must be a JSON object, got {shorten(call.arguments)}{why}"
             raise ToolError(msg)
         try:
             model = self.arguments.model_validate(fit_row(call.arguments, self.arguments))

@@ -8,7 +8,7 @@ dummy assistant message, and appended to the ids that are there.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 from transformers import PreTrainedTokenizerBase
 
@@ -18,12 +18,15 @@ from agentenv.tokens import TokenIds as GrowingIds
 from agentenv.types import Action, Message, ToolCall, ToolSchema
 
 from .parsers import PARSERS, Parser
-from .templates import ASKED, ChatTemplate, missing_words
+from .templates import ASKED, ChatTemplate, missing_words, rewrites_history
 from .tool_probe import choose_parser, find_tool_problem
 
-__all__ = ["ChatFormat"]
+__all__ = ["ChatFormat", "History"]
 
 TokenIds = tuple[int, ...]
+
+History = Literal["exact", "template"]
+"""What a model sees of its earlier actions: the ids it sampled, or what the chat template makes of them now."""
 
 
 class ChatFormat:
@@ -33,6 +36,9 @@ class ChatFormat:
         tokenizer: a tokenizer with a chat template.
         stop_token_ids: the tokens that end an assistant message.
         parser: reads what a model wrote.
+        history: `"exact"` or `"template"`.
+        rewrites: whether the template writes earlier messages otherwise once later ones come, so that the two
+            histories differ: most that know reasoning leave it out of earlier turns.
         tool_problem: why the template cannot be used with tools; empty where it can.
     """
 
@@ -43,6 +49,7 @@ class ChatFormat:
         stop_token_ids: Iterable[int] = (),
         template_options: Mapping[str, Any] | None = None,
         parser: str | Parser | None = None,
+        history: History = "exact",
         cache_size: int = 8192,
     ) -> None:
         """Makes a format, and tries it: what cannot work is refused here, or where tools come in.
@@ -52,20 +59,28 @@ class ChatFormat:
             stop_token_ids: tokens that end a message, besides the tokenizer's end-of-sequence token.
             template_options: variables for the template, such as `{"enable_thinking": False}`.
             parser: what reads the model's messages: a name of `PARSERS`, or a function of text and tools that returns
-                an `Action`; by default the one that reads back what the template writes.
+                an `Action`; by default the one that reads back what the template writes. `"text"`, for templates
+                that know no tools: schemas, calls and answers are text of ordinary messages.
+            history: `"exact"`: a prompt is the ids that are there, never tokenized again, and what is new;
+                `"template"`: it is what template and tokenizer make of the whole conversation, as in a chat server.
             cache_size: how many rendered pieces to remember.
 
         Raises:
+            ValueError: `history` is unknown.
             ModelError: the tokenizer has no chat template, nothing ends a message, the template loses messages, or
                 there is no such parser.
         """
         end = cast("int | None", tokenizer.eos_token_id)
         stops = {*stop_token_ids, *(() if end is None else (end,))}
-        self._template = ChatTemplate(tokenizer, template_options or {})
+        if history not in get_args(History):
+            msg = f"history must be 'exact' or 'template', got {history!r}"
+            raise ValueError(msg)
+        self._template = ChatTemplate(tokenizer, template_options or {}, tools_as_text=parser == "text")
         if not stops:
             msg = "stop_token_ids must name a token that ends a message: the tokenizer has no eos_token, and got none"
             raise ModelError(msg)
         self.tokenizer = tokenizer
+        self.history: History = history
         self.stop_token_ids = frozenset(stops)
         self._stop_texts = [text for text in map(self.decode, ([stop] for stop in sorted(stops))) if text]
         # Harmony ends a message with another token where the conversation goes on.
@@ -74,6 +89,8 @@ class ChatFormat:
         self._last_tools: tuple[Sequence[ToolSchema], str] = (), "[]"
         remember: Callable[..., Any] = lru_cache(cache_size)
         self._root: Callable[[str, str], TokenIds] = remember(self._render_root)
+        # Whole conversations are long, and only the branches of one state ask for the same.
+        self._whole: Callable[[str, str], TokenIds] = lru_cache(min(cache_size, 64))(self._render_root)
         self._suffix: Callable[[str, str, str], TokenIds] = remember(self._render_suffix)
         self._action: Callable[[str, str], TokenIds] = remember(self._render_action)
         self._text: Callable[[TokenIds], str] = remember(self.decode)
@@ -81,12 +98,15 @@ class ChatFormat:
         found = choose_parser(self._template, self._stop_texts) if parser is None else _named_parser(parser)
         self.parser = found or PARSERS["tool_call"]
         self.tool_problem = find_tool_problem(self._template, found, self._answer)
+        self.rewrites = rewrites_history(self._template)
 
     def prompt(self, context: Context) -> TokenIds | GrowingIds:
         """Returns the ids that a model sees before it acts in `context`.
 
-        At the root that is the rendered conversation. Later it is `context.token_ids`, untouched, followed by the
-        rendering of the messages after `context.covered`; an action that was cut before its end gets its end token.
+        At the root that is the rendered conversation. Later, with `history="exact"`, it is `context.token_ids`,
+        untouched, followed by the rendering of the messages after `context.covered`; an action that was cut before its
+        end gets its end token. With `history="template"` it is the rendered conversation again; where the template
+        refuses to write what a model did (several calls at once, say), what was sampled stays.
 
         Raises:
             ModelError: the template refuses or loses a message, cannot be used with the context's tools, or ends an
@@ -98,6 +118,14 @@ class ChatFormat:
         tools = self._dump_tools(context.tools)
         if not context.token_ids:
             return self._root(_dump(context.messages), tools)
+        if self.history == "template":
+            try:
+                whole = self._whole(_dump(context.messages), tools)
+            except ModelError:
+                pass  # what follows raises where the new messages are to blame
+            else:
+                known = len(context.token_ids)
+                return context.token_ids + whole[known:] if context.token_ids == whole[:known] else whole
         last = context.messages[context.covered - 1] if context.covered else ASKED
         calls = _dump_calls([ToolCall.parse(call) for call in last.get("tool_calls", ())])
         suffix = self._suffix(_dump(context.messages[context.covered :]), calls, tools)
@@ -226,10 +254,10 @@ class ChatFormat:
 def _named_parser(parser: str | Parser) -> Parser:
     if not isinstance(parser, str):
         return parser
-    if parser not in PARSERS:
-        msg = f"parser must be a function or one of {', '.join(PARSERS)}, got {parser!r}"
+    if parser != "text" and parser not in PARSERS:
+        msg = f"parser must be a function, 'text' or one of {', '.join(PARSERS)}, got {parser!r}"
         raise ModelError(msg)
-    return PARSERS[parser]
+    return PARSERS["tool_call" if parser == "text" else parser]
 
 
 def _dump(value: object) -> str:

@@ -14,7 +14,7 @@ from agentenv.protocols import Context
 from agentenv.tokens import TokenIds
 from agentenv.types import Action, Usage
 
-from .chat import ChatFormat
+from .chat import ChatFormat, History
 from .parsers import Parser
 from .sampler import Sampler
 from .samples import Sample
@@ -50,6 +50,7 @@ class TransformersAgent:
         stop_token_ids: Iterable[int] = (),
         template_options: Mapping[str, Any] | None = None,
         parser: str | Parser | None = None,
+        history: History = "exact",
     ) -> None:
         """Makes an agent.
 
@@ -65,9 +66,12 @@ class TransformersAgent:
             template_options: variables for the chat template, such as `{"enable_thinking": False}`.
             parser: what reads the model's messages: a name of `agentenv.agents.parsers.PARSERS`, or a function of text
                 and tools that returns an `Action`; by default the one that reads back what the chat template writes.
+                `"text"` for a chat template that knows no tools: they are text of ordinary messages.
+            history: `"exact"` keeps what was sampled, `"template"` shows what the chat template makes of the whole
+                conversation, which for many leaves out the reasoning of earlier turns; see `ChatFormat`.
 
         Raises:
-            ValueError: a number is out of range.
+            ValueError: a number is out of range, or `history` unknown.
             ModelError: the tokenizer has no chat template, the template loses messages, or nothing ends a message.
         """
         if max_new_tokens < 1 or (batch_size is not None and batch_size < 1):
@@ -79,7 +83,13 @@ class TransformersAgent:
         stops = {*stop_token_ids, *_generation_stops(model)}
         self.model = model
         self.tokenizer = tokenizer
-        self.chat = ChatFormat(tokenizer, stop_token_ids=stops, template_options=template_options, parser=parser)
+        self.chat = ChatFormat(
+            tokenizer,
+            stop_token_ids=stops,
+            template_options=template_options,
+            parser=parser,
+            history=history,
+        )
         self._batch_size = batch_size
         self._sampler = Sampler(
             model,

@@ -14,7 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from agentenv.errors import ModelError
 from agentenv.types import Message, ToolCall, ToolSchema, has_image, message_reasoning, message_text
 
-__all__ = ["ASKED", "NO_SCHEMAS", "ChatTemplate", "Rendered", "missing_words"]
+from .text_protocol import fold_system, write_as_text
+
+__all__ = ["ASKED", "NO_SCHEMAS", "ChatTemplate", "Rendered", "missing_words", "rewrites_history"]
 
 ASKED: Message = {"role": "user", "content": "?"}
 NO_SCHEMAS = "agentenv: no schemas"
@@ -59,9 +61,12 @@ class ChatTemplate:
         tokenizer: it has a chat template.
         source: the template.
         reasoning_names: under which names the template reads reasoning; none where it reads none.
+        tools_as_text: whether tools, calls and answers are written as text of ordinary messages.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any], *, tools_as_text: bool = False
+    ) -> None:
         if not getattr(tokenizer, "chat_template", None):
             msg = (
                 f"tokenizer must have a chat template, {type(tokenizer).__name__} has none: set tokenizer.chat_template"
@@ -72,9 +77,13 @@ class ChatTemplate:
         self.reasoning_names = tuple(
             name for name in _REASONING_NAMES if re.search(rf"\.{name}\b|['\"]{name}['\"]", self.source)
         )
+        self.tools_as_text = tools_as_text
         self._options = dict(options)
         self._control = _control_tokens(tokenizer, self.source)
+        self._special = _control_tokens(tokenizer, "")
+        self._folds = False
         self._form, self._tool_form = self._find_form([]), self._find_form([ToolCall("f", {"x": 1}, "call_0")])
+        self._folds = not self._takes_system()
         self.opening = lru_cache(256)(self._opening)
 
     def render(self, messages: Sequence[Message], tools: Sequence[ToolSchema], *, generate: bool) -> Rendered:
@@ -84,7 +93,9 @@ class ChatTemplate:
             ModelError: the template refuses the messages, or there is an image among them.
         """
         form = self._tool_form if tools or any("tool_calls" in message for message in messages) else self._form
-        return self._render(messages, tools, form, generate=generate)
+        if self.tools_as_text:
+            messages, tools, form = write_as_text(messages, tools), (), self._form
+        return self._render(fold_system(messages) if self._folds else messages, tools, form, generate=generate)
 
     def _render(
         self, messages: Sequence[Message], tools: Sequence[ToolSchema], form: _Form, *, generate: bool
@@ -131,6 +142,13 @@ class ChatTemplate:
                 return form
         return _Form()
 
+    def _takes_system(self) -> bool:
+        try:
+            self._render([{"role": "system", "content": "alpha"}, ASKED], (), self._form, generate=True)
+        except ModelError:
+            return False
+        return True
+
     def _prepare(self, message: Message, form: _Form, cut: str) -> dict[str, Any]:
         """Returns a message as templates expect it: text, arguments as a mapping, reasoning under the names they read.
 
@@ -139,7 +157,9 @@ class ChatTemplate:
         if has_image(message):
             msg = "messages must be text for a model that reads text only, got an image"
             raise ModelError(msg)
-        text = _broken(message_text(message), self._control, cut)
+        # What marks a call is in an assistant's text only where the model itself wrote it.
+        control = self._special if message["role"] == "assistant" else self._control
+        text = _broken(message_text(message), control, cut)
         prepared: dict[str, Any] = {
             **{key: value for key, value in message.items() if key not in _REASONING_NAMES},
             "content": [{"type": "text", "text": text}] if form.parts else text,
@@ -158,6 +178,17 @@ class ChatTemplate:
             arguments = json.dumps(arguments, ensure_ascii=False)
         function = {"name": _broken(call.name, self._control, cut), "arguments": arguments}
         return {"id": _short(call.id) if form.short_ids else call.id, "type": "function", "function": function}
+
+
+def rewrites_history(template: ChatTemplate) -> bool:
+    """Says whether a template writes an earlier turn otherwise once a later one has come."""
+    said: Message = {"role": "assistant", "content": "alpha", "reasoning": "beta"}
+    turn = [ASKED, said]
+    try:
+        before, after = (template.render(messages, (), generate=False).text for messages in (turn, turn * 2))
+    except ModelError:
+        return False
+    return not after.startswith(before.rstrip())
 
 
 def missing_words(messages: Sequence[Message], text: str) -> str:

@@ -67,8 +67,8 @@ def find_tool_problem(
         shown = template.render([ASKED], [_TOOL], generate=True).text
         if not all(word in shown for word in ("visit", "town", "days")) and NO_SCHEMAS not in template.source:
             return (
-                "it leaves out the tools' schemas (if the model knows its tools otherwise, say so in the template: "
-                f"{{#- {NO_SCHEMAS} #}})"
+                "it leaves out the tools' schemas: pass parser='text', which writes tools, calls and answers as text "
+                f"(if the model knows its tools otherwise, say so in the template: {{#- {NO_SCHEMAS} #}})"
             )
         suffix(answer, _CALLS[1:], _TOOL)
     except ModelError as error:

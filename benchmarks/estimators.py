@@ -21,6 +21,7 @@ from agentenv.arrays import TreeArrays
 from agentenv.credit import (
     StepAdvantages,
     certify,
+    crbc_advantages,
     dr_grpo_advantages,
     gigpo_advantages,
     grpo_advantages,
@@ -61,6 +62,8 @@ CHAINS: dict[str, Estimator] = {
     "RTMC, discount 1, prior 0.5": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.5),
     "RTMC, discount 1, no prior": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.0),
     "RTMC, graph values": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.5, values="graph"),
+    "CRBC": crbc_advantages,
+    "CRBC, step part alone": lambda t: crbc_advantages(t, episode_weight=0.0),
     "reachability": reachability_advantages,
 }
 FORKS: dict[str, Estimator] = {
@@ -72,6 +75,7 @@ FORKS: dict[str, Estimator] = {
     "tree Pass@k, k=4": lambda t: passk_advantages(t, k=4),
     "RTMC, discount 1, prior 0.5": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.5),
     "RTMC, graph values": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.5, values="graph"),
+    "CRBC": crbc_advantages,
 }
 
 

@@ -15,6 +15,7 @@ from agentenv.credit.allocators import (
 )
 from agentenv.credit.arpo import allocate_arpo
 from agentenv.credit.certify import certify
+from agentenv.credit.crbc import crbc_advantages
 from agentenv.credit.dynamic_sampling import allocate_dynamic
 from agentenv.credit.gigpo import gigpo_advantages
 from agentenv.credit.grpo import dr_grpo_advantages, grpo_advantages
@@ -60,6 +61,7 @@ __all__ = [
     "check_advantages",
     "check_anchors",
     "check_counts",
+    "crbc_advantages",
     "dr_grpo_advantages",
     "effective_ratio",
     "gigpo_advantages",

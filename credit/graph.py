@@ -9,9 +9,10 @@ from scipy.sparse import csr_array
 from agentenv.arrays import TreeArrays
 
 from .fixed_point import solve_fixed_point
-from .groups import group_sums, ratio
+from .groups import group_means, group_sums, ratio
 from .matching import Matching
-from .weights import Weights, step_weights
+from .passes import returns_below
+from .weights import Weights, weigh
 
 __all__ = ["graph_values"]
 
@@ -24,6 +25,7 @@ def graph_values(
     *,
     discount: float,
     weights: Weights = "occupancy",
+    depth: int | None = None,
     tolerance: float = 1e-10,
 ) -> tuple[FloatArray, FloatArray]:
     """Computes the values of merged states and actions by bootstrapping over what was observed.
@@ -35,20 +37,26 @@ def graph_values(
     A step into a leaf has no next state. Every state leads to a leaf with positive share, so the solution is unique
     also with cycles and discount 1.
 
-    Source: GRAFT, as restated in its discussion of RTMC; its graph-GAE and per-state scaling
-    are left out.
+    With a `depth` K, bootstraps K steps deep from the mean returns of all visits, where K = 0 stays:
+
+        V_0(s), Q_0(s, a) = mean of G over the visits          V_k, Q_k = the right sides above with V_(k-1)
+
+    Source: GRAFT, as restated in its discussion of RTMC; its graph-GAE and per-state scaling are left out. The finite
+    depths are CRBC's (arXiv 2609.35082).
 
     Args:
         tree: `[N]`
         matching: which steps are equal.
         discount: factor per step, in [0, 1].
         weights: of the steps in both shares, see `step_weights`.
+        depth: K, at least 0; `None` for the solution itself.
         tolerance: of the solution, see `solve_fixed_point`.
 
     Returns:
         V `[S]` and Q `[P]`, 0 for states and pairs that no valid trajectory meets.
     """
-    own = step_weights(tree, weights)[matching.steps]
+    weighing = weigh(tree, weights)
+    own = weighing.steps[matching.steps]
     rewards = tree.rewards[matching.steps]
     inner = ~tree.is_leaf[matching.steps] & (own > 0)
     visits = group_sums(matching.states, own, matching.num_states)
@@ -57,8 +65,14 @@ def graph_values(
     size = matching.num_states
     coordinates = (matching.states[inner], matching.after[inner])
     step = csr_array((discount * share[inner], coordinates), shape=(size, size))
-    values = solve_fixed_point(step, reward, tolerance=tolerance)
-    target = own * (rewards + discount * np.where(inner, values[matching.after], 0.0))
-    counts = group_sums(matching.pairs, own, matching.num_pairs)
-    totals = group_sums(matching.pairs, target, matching.num_pairs)
-    return values, ratio(totals, counts)
+    if depth is None:
+        values = ahead = solve_fixed_point(step, reward, tolerance=tolerance)
+    else:
+        returns = ratio(returns_below(tree, weighing.below, discount=discount), weighing.below)[matching.steps]
+        values = ahead = group_means(matching.states, returns, own, size)
+        if depth == 0:
+            return values, group_means(matching.pairs, returns, own, matching.num_pairs)
+        for _ in range(depth):
+            values, ahead = np.asarray(reward + step @ values, dtype=np.float64), values
+    target = rewards + discount * np.where(inner, ahead[matching.after], 0.0)
+    return values, group_means(matching.pairs, target, own, matching.num_pairs)

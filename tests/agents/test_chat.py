@@ -1,7 +1,7 @@
 """Chat rendering: turn by turn gives the template's whole conversation, and nothing is encoded twice."""
 
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tiny_chat import CONVERSATIONS, answer, call
@@ -144,5 +144,9 @@ def test_unusable_tokenizers_are_refused():
         ChatFormat(tokenizer)
     with pytest.raises(ModelError, match=r"end assistant messages with one of the stop tokens \['<\|endoftext\|>'\]"):
         ChatFormat(tokenizer, stop_token_ids=[0])
-    with pytest.raises(ModelError, match=r"parser must be a function or one of tool_call, bare, .* got 'hermes'"):
+    with pytest.raises(
+        ModelError, match=r"parser must be a function, 'text' or one of tool_call, bare, .* got 'hermes'"
+    ):
         ChatFormat(tokenizer_with(""), parser="hermes")
+    with pytest.raises(ValueError, match="history must be 'exact' or 'template', got 'sampled'"):
+        ChatFormat(tokenizer_with(""), history=cast("Any", "sampled"))

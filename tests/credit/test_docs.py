@@ -36,7 +36,7 @@ def test_code_blocks_run():
 
 def test_every_function_is_named():
     functions = [name for name in credit.__all__ if name.endswith("_advantages") or name.startswith("allocate_")]
-    assert len(functions) == 16 + 8 + 1  # and check_advantages
+    assert len(functions) == 17 + 8 + 1  # and check_advantages
     for name in functions:
         assert f"`{name}" in TEXT, name
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from strategies import copies, doubled, drop_invalid, reorder, tree_arrays
 
 from agentenv.credit import (
+    crbc_advantages,
     dr_grpo_advantages,
     gigpo_advantages,
     grpo_advantages,
@@ -34,6 +35,7 @@ BY_TRAJECTORY = {
     "grpo": grpo_advantages,
     "reinforce": partial(reinforce_advantages, discount=0.9),
     "gigpo": gigpo_advantages,
+    "crbc": crbc_advantages,
     "gigpo_scaled_steps": partial(gigpo_advantages, scale=True, episode_mean="steps"),
     "pkpo": partial(pkpo_advantages, k=1),
     "passk_training": partial(passk_training_advantages, k=1),
@@ -44,6 +46,8 @@ BY_SIGNATURE = {
     "rtmc_graph": partial(rtmc_advantages, values="graph", prior_count=0.5),
     "rtmc_normalized": partial(rtmc_advantages, normalize=True),
     "salt": salt_advantages,
+    "crbc_closure": partial(crbc_advantages, episode_weight=0.0),
+    "crbc_depth": partial(crbc_advantages, episode_weight=0.0, depth=2, discount=0.9),
     "reachability": reachability_advantages,
     "passk_merged": partial(passk_advantages, merge=True, prior_count=1.0),
 }
@@ -209,7 +213,7 @@ def test_asking_again_and_hearing_the_same_changes_nothing_by_occupancy(name, tr
     grown, source = doubled(tree, int(np.random.default_rng(seed).choice(inner)))
     options = {"gigpo_scaled_steps": {"scale": False}, "tree_rl": {"weighted": False}, "grpo": {"ddof": 0}}
     options |= {"salt": {"ddof": 0}, "passk_unbiased": {"unbiased": False}}
-    if name == "tree_grpo":
+    if name in {"tree_grpo", "crbc"}:
         return  # sample deviations only
     estimator = partial(ALL[name], **options.get(name, {}))
     left, right = estimator(grown), take(estimator(tree), source)

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from agentenv.env import Reply
 from agentenv.errors import SandboxError, ToolError
+from agentenv.malformed import call_problem
 from agentenv.protocols import ExecResult, Sandbox
 from agentenv.signatures import digest
 from agentenv.tasks import State
@@ -236,7 +237,8 @@ class MathVerifier(ToolEnv):
         answer = last_boxed(text)
         if answer is not None:
             return self._submit(answer)
-        return self.note_mistake("call a tool, or write the answer in \\boxed{}")
+        hint = "call a tool, or write the answer in \\boxed{}"
+        return self.note_mistake(f"{problem}. So {hint}" if (problem := call_problem(text)) else hint)
 
     def _compute_symbolic(self, tree: Expression) -> str:
         try:
