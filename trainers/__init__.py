@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from agentenv.trainers.config import TreeConfig
     from agentenv.trainers.evaluate import Evaluation, evaluate_agent
     from agentenv.trainers.tree_trainer import TreeTrainer
+    from agentenv.trainers.trl_environment import as_trl_environment, trl_rows
 
-__all__ = ["Evaluation", "TreeConfig", "TreeTrainer", "evaluate_agent"]
+__all__ = ["Evaluation", "TreeConfig", "TreeTrainer", "as_trl_environment", "evaluate_agent", "trl_rows"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -17,6 +18,8 @@ __getattr__, __dir__ = lazy_names(
         "Evaluation": "evaluate",
         "TreeConfig": "config",
         "TreeTrainer": "tree_trainer",
+        "as_trl_environment": "trl_environment",
         "evaluate_agent": "evaluate",
+        "trl_rows": "trl_environment",
     },
 )
