@@ -109,6 +109,11 @@ class TraceAllocator:
         self.root_maximum = root_maximum
         self.read: PrefixReader = prefix_at
 
+    def __repr__(self) -> str:
+        caps = f"{self.maximum}, group_maximum={self.group_maximum}, root_maximum={self.root_maximum}"
+        predictor = type(self.predictor).__name__
+        return f"TraceAllocator({predictor}(), outcomes={self.outcomes!r}, maximum={caps})"
+
     @property
     def weights(self) -> str:
         """The step weights that fit: graph weights where outcomes were looked at, else occupancy, which are exact."""

@@ -13,7 +13,8 @@ What a crash cut off is left out when it is read; whole files are replaced, neve
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -64,11 +65,15 @@ class RunFolder(TrainerCallback):
     Args:
         trainer: whose run it is.
         description: what the settings do not say: environment, estimator.
+        origin: says which run is gone on with, where that is not the one in `output_dir`.
     """
 
-    def __init__(self, trainer: GrowsTrees, description: Mapping[str, Any]) -> None:
+    def __init__(
+        self, trainer: GrowsTrees, description: Mapping[str, Any], origin: Callable[[], Path | None] = lambda: None
+    ) -> None:
         self._trainer = trainer
         self._description = dict(description)
+        self._origin = origin
 
     @override
     def on_train_begin(
@@ -82,11 +87,13 @@ class RunFolder(TrainerCallback):
         folder = Path(str(args.output_dir))
         config = {**self._description, "versions": _versions(), "settings": args.to_dict()}
         config = json.loads(json.dumps(config, default=str))
-        changes = changed_settings(_read_config(folder), config) if state.global_step else {}
+        before = (_read_config(folder) or _read_config(self._origin() or folder)) if state.global_step else {}
+        changes = changed_settings(before, config)
         if changes and not cast("TreeConfig", args).allow_changes:
             told = "; ".join(f"{name} is {old!r} in the run, {new!r} now" for name, (old, new) in changes.items())
             msg = f"{str(folder)!r} would go on with other settings: {told}. Set allow_changes (--override) to let it"
             raise ValueError(msg)
+        _warn_of_schedule(before.get("settings", {}), config["settings"])
         if not state.is_world_process_zero:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,6 +131,17 @@ class RunFolder(TrainerCallback):
     ) -> None:
         if state.is_world_process_zero:
             draw_curve(read_metrics(args.output_dir), Path(str(args.output_dir)) / "curve.png")
+
+
+def _warn_of_schedule(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """A run may get more steps; where its learning rate falls with them, it is another run from here on."""
+    schedule = str(now["lr_scheduler_type"])
+    if before and before.get("max_steps") != now["max_steps"] and not schedule.startswith("constant"):
+        msg = (
+            f"max_steps is {before.get('max_steps')} in the run, {now['max_steps']} now, and the learning rate follows "
+            f"it: the run goes on with another schedule (lr_scheduler_type={schedule!r}; 'constant' would not)"
+        )
+        warnings.warn(msg, stacklevel=3)
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

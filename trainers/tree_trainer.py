@@ -42,6 +42,7 @@ from agentenv.env import Env
 from agentenv.errors import InfrastructureError
 from agentenv.rollout import derive_seed
 from agentenv.rows import Source
+from agentenv.signatures import digest
 from agentenv.stats import EpisodeStats, episode_stats
 from agentenv.tree import EpisodeTree
 
@@ -157,9 +158,11 @@ class TreeTrainer(GRPOTrainer):
             "env": _name(env),
             **self._names,
             "train_tasks": len(self._tasks["train"]),
+            "train_tasks_digest": digest(list(self._tasks["train"])),
+            "processes": self.accelerator.num_processes,
         }
         self.add_callback(FiniteGradients())
-        self.add_callback(RunFolder(self, description))
+        self.add_callback(RunFolder(self, description, lambda: self._resumed and self._resumed.parent))
         self.add_callback(RestoreParts(self._stateful, lambda: self._resumed))
 
     @override
@@ -418,6 +421,8 @@ def _name(value: Any) -> str:
     if isinstance(value, partial):
         arguments = [*map(repr, value.args), *(f"{k}={v!r}" for k, v in value.keywords.items())]
         return f"{_name(value.func)}({', '.join(arguments)})"
+    if "object at 0x" not in repr(value) and not hasattr(value, "__qualname__"):
+        return f"{type(value).__module__}.{value!r}"
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"
 

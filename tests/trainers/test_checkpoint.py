@@ -122,12 +122,13 @@ def test_a_checkpoint_that_a_crash_cut_off_is_passed_over(tmp_path, break_it):
 
 
 def test_a_part_that_the_checkpoint_does_not_know_is_named(tmp_path):
-    run_to(tmp_path, 1, allocator=Moody())
+    constant = {"lr_scheduler_type": "constant"}
+    run_to(tmp_path, 1, allocator=Moody(), **constant)
     (tmp_path / "checkpoint-1" / "agentenv_state" / "allocator.pt").unlink()
     with pytest.raises(ValueError, match=r"no state of allocator \(Moody\).*--override"):
-        run_to(tmp_path, 2, resume=True, allocator=Moody())
+        run_to(tmp_path, 2, resume=True, allocator=Moody(), **constant)
     with pytest.warns(RuntimeWarning, match="begins anew"):
-        run_to(tmp_path, 2, resume=True, allocator=Moody(), allow_changes=True)
+        run_to(tmp_path, 2, resume=True, allocator=Moody(), allow_changes=True, **constant)
 
 
 def test_a_changed_allocator_is_refused_as_a_setting_first(tmp_path):

@@ -9,7 +9,7 @@ from rich.console import Console
 from tiny_chat import random_model
 from trainer_env import TASKS, Digits, Flaky, trainer
 
-from agentenv.credit import grpo_advantages
+from agentenv.credit import TraceAllocator, grpo_advantages
 from agentenv.errors import InfrastructureError, TaskError
 from agentenv.trainers.progress import TrainingBar
 from agentenv.trainers.run_folder import changed_settings, draw_curve, read_metrics
@@ -27,7 +27,8 @@ def one_thread():
 
 def run_to(folder, steps, *, resume=None, **options):
     model, tokenizer = random_model()
-    run = trainer(model, tokenizer, folder, max_steps=steps, save_strategy="steps", save_steps=1, **options)
+    settings = {"lr_scheduler_type": "constant", "save_strategy": "steps", "save_steps": 1, **options}
+    run = trainer(model, tokenizer, folder, max_steps=steps, **settings)
     run.train(resume_from_checkpoint=resume)
     return run
 
@@ -74,6 +75,10 @@ def test_steps_are_steps_in_all(tmp_path):
         ({"estimator": grpo_advantages}, ["estimator is 'agentenv.credit.rtmc.rtmc_advantages'", "grpo_advantages"]),
         ({"seed": 7, "beta": 0.0, "epsilon": 0.3}, ["seed is 42", "epsilon is 0.2"]),
         ({"env": Flaky}, ["env is", "Digits", "Flaky"]),
+        ({"tasks": [*TASKS[1:], TASKS[0]]}, ["train_tasks_digest is"]),
+        ({"allocator": TraceAllocator(maximum=2)}, ["allocator is 'even' in the run", "maximum=2"]),
+        ({"allocator": "trace"}, ["allocator is 'even'", "step_weights is 'occupancy' in the run, 'graph' now"]),
+        ({"predictor": "hidden"}, ["predictor is 'text' in the run, 'hidden' now"]),
     ],
     ids=lambda value: next(iter(value)),
 )
@@ -98,6 +103,20 @@ def test_changes_that_are_wanted_are_kept_beside_the_first_settings(tmp_path):
     with pytest.raises(ValueError, match=r"learning_rate is 0.5 in the run, 0.01 now"):
         run_to(tmp_path, 4, resume=True)
     assert steps_of(tmp_path) == [1, 2, 3]
+
+
+def test_a_checkpoint_of_another_folder_is_compared_with_its_own_run(tmp_path):
+    run_to(tmp_path / "old", 1)
+    checkpoint = str(tmp_path / "old" / "checkpoint-1")
+    with pytest.raises(ValueError, match="seed is 42 in the run, 7 now"):
+        run_to(tmp_path / "new", 2, resume=checkpoint, seed=7)
+    assert run_to(tmp_path / "new", 2, resume=checkpoint).state.global_step == 2
+
+
+def test_more_steps_under_a_schedule_that_ends_are_said_to_be_another_schedule(tmp_path):
+    run_to(tmp_path, 1, lr_scheduler_type="cosine")
+    with pytest.warns(UserWarning, match=r"max_steps is 1 in the run, 2 now.*'cosine'"):
+        run_to(tmp_path, 2, resume=True, lr_scheduler_type="cosine")
 
 
 def test_how_long_and_how_it_is_shown_may_change(tmp_path):
