@@ -63,7 +63,8 @@ class Context:
 class Agent(Protocol):
     """Something that acts: a model, a server, a script or a person.
 
-    An agent that keeps to `Context.max_tokens` says so by `honors = frozenset({"max_tokens"})`.
+    An agent that keeps to `Context.max_tokens` says so by `honors = frozenset({"max_tokens"})`. One whose client
+    library has exceptions of its own for outages names them: `retryable = (MyTimeout,)`.
     """
 
     def act(self, contexts: Sequence[Context], /) -> list[Action]:
@@ -83,6 +84,8 @@ class AsyncAgent(ABC):
     """
 
     honors: frozenset[str] = frozenset()
+    retryable: tuple[type[Exception], ...] = ()
+    """What the client library raises in an outage: counts as an `AgentError`, so that the episode is tried again."""
 
     @abstractmethod
     async def respond(self, context: Context, /) -> Action:
@@ -96,9 +99,15 @@ class AsyncAgent(ABC):
         """Returns one action per context, in the same order, all asked for at once."""
 
         async def ask() -> list[Action]:
-            return list(await asyncio.gather(*(self.respond(context) for context in contexts)))
+            try:
+                return list(await asyncio.gather(*(self.respond(context) for context in contexts)))
+            finally:
+                await self.leave_loop()
 
         return asyncio.run(ask())
+
+    async def leave_loop(self) -> None:  # noqa: B027  nothing to close is the rule
+        """Closes what belongs to the running event loop, such as connections: it is about to end."""
 
 
 class SandboxSnapshot(Protocol):

@@ -3,7 +3,6 @@
 `gymnasium.spaces.Text` accepts a fixed alphabet only, so it refuses most real text.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -11,6 +10,7 @@ import gymnasium
 import numpy as np
 from typing_extensions import override
 
+from agentenv.json_schema import sample_value
 from agentenv.types import Action, Message, Observation, ToolSchema, to_observation
 
 __all__ = ["Actions", "Messages", "Unicode"]
@@ -143,51 +143,9 @@ class Actions(_PlainSpace[Any]):
             return self._text.sample()
         function = self.tools[int(self.np_random.integers(len(self.tools)))]["function"]
         parameters: Mapping[str, Any] = function.get("parameters", {})
-        arguments = self._value(parameters, parameters.get("$defs", {}))
+        arguments = sample_value({"type": "object", **parameters}, self.np_random, text=self._text.sample)
         call = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
         return {"role": "assistant", "content": "", "tool_calls": [call]}
-
-    def _value(self, schema: Mapping[str, Any], models: Mapping[str, Any]) -> Any:
-        """Draws a value of a JSON schema: enough of the standard for what type hints produce.
-
-        Args:
-            schema: what to draw.
-            models: the nested models of the tool by name, its `$defs`.
-        """
-        if "$ref" in schema:
-            return self._value(models[schema["$ref"].rpartition("/")[2]], models)
-        if choices := schema.get("enum", [schema["const"]] if "const" in schema else []):
-            return choices[int(self.np_random.integers(len(choices)))]
-        if choices := schema.get("anyOf"):
-            return self._value(choices[int(self.np_random.integers(len(choices)))], models)
-        match schema.get("type"):
-            case "object":
-                return {name: self._value(part, models) for name, part in schema.get("properties", {}).items()}
-            case "array" if "prefixItems" in schema:
-                return [self._value(part, models) for part in schema["prefixItems"]]
-            case "array":
-                fewest = int(schema.get("minItems", 0))
-                length = int(self.np_random.integers(fewest, int(schema.get("maxItems", fewest + 2)) + 1))
-                return [self._value(schema.get("items", {}), models) for _ in range(length)]
-            case "integer":
-                return self._number(schema, 1)
-            case "number":
-                return self._number(schema, 64) / 64
-            case "boolean" | "null" as kind:
-                return None if kind == "null" else bool(self.np_random.integers(2))
-            case _:
-                return self._text.sample()
-
-    def _number(self, schema: Mapping[str, Any], parts: int) -> int:
-        """Draws a multiple of 1 / `parts` within the schema's bounds, as a whole number of parts."""
-        above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-        lows = [math.ceil(schema["minimum"] * parts)] if "minimum" in schema else []
-        lows += [] if above is None else [math.floor(above * parts) + 1]
-        highs = [math.floor(schema["maximum"] * parts)] if "maximum" in schema else []
-        highs += [] if below is None else [math.ceil(below * parts) - 1]
-        low = max(lows) if lows else min([-100 * parts, *(high - 100 * parts for high in highs)])
-        high = min(highs) if highs else max(100 * parts, low + 100 * parts)
-        return int(self.np_random.integers(low, max(low, high) + 1))
 
     @override
     def contains(self, x: object) -> bool:

@@ -271,7 +271,8 @@ class Action:
         token_ids: `[L]` the sampled token ids, the end-of-message token included; `None` when unknown.
         logprobs: `[L]` natural logarithm of the probability with which each was sampled; `None` when unknown.
         prompt_token_ids: the token ids the model saw before the first sampled one; `None` when unknown.
-        finish_reason: `"stop"`, `"length"` (the token limit cut it), or `""` when unknown.
+        finish_reason: `"stop"`, `"length"` (the token limit cut it), `"context_length"` (the conversation left no room
+            for an action: the episode is truncated after it), `"content_filter"`, or `""` when unknown.
         reasoning: what the model thought before it answered; kept apart from `content`, never searched for calls.
         usage: tokens used, where they are counted.
         weight_version: which weights it was sampled from: how often the agent had been told that they changed.

@@ -10,15 +10,19 @@ from agentenv.lazy import lazy_names
 if TYPE_CHECKING:
     from agentenv.agents.huggingface import TransformersAgent
     from agentenv.agents.human import HumanAgent, PlayerLeftError
+    from agentenv.agents.openai_agent import OpenAIAgent
+    from agentenv.agents.random_agent import RandomAgent
     from agentenv.agents.scripted import ScriptedAgent
 
-__all__ = ["HumanAgent", "PlayerLeftError", "ScriptedAgent", "TransformersAgent"]
+__all__ = ["HumanAgent", "OpenAIAgent", "PlayerLeftError", "RandomAgent", "ScriptedAgent", "TransformersAgent"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "HumanAgent": "human",
         "PlayerLeftError": "human",
+        "OpenAIAgent": "openai_agent",
+        "RandomAgent": "random_agent",
         "ScriptedAgent": "scripted",
         "TransformersAgent": "huggingface",
     },

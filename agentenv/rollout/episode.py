@@ -173,9 +173,10 @@ class Attempt:
         self.used = _tokens(action)
         deep = limits.max_steps is not None and self.depth + len(self.steps) + 1 >= limits.max_steps
         long = limits.max_tokens is not None and self.used >= limits.max_tokens
+        full = action.finish_reason == "context_length"
         cost = _cost(answer, after, env_seconds)
         number = {"rollout": self.rollout, "attempt": self.number}
-        node = node_after(action, after, truncated=late or long or deep, cost=cost, **number)
+        node = node_after(action, after, truncated=late or long or deep or full, cost=cost, **number)
         self.steps.append(Step(node, prompt, None if node.ended else after.snapshot))
         self.messages = (*self.messages, action.to_message(), *_own(after.observation))
         if prompt is not None and action.token_ids is not None and action.prompt_token_ids is not None:

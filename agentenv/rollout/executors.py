@@ -195,6 +195,7 @@ class Concurrent:
         self._asking = None if agent_threads is None else Workers(agent_threads)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._served: list[AsyncAgent] = []
 
     def attach(self, make_env: Callable[[], BranchingEnv]) -> Callable[[], BranchingEnv]:
         """Environments live in this process."""
@@ -216,6 +217,8 @@ class Concurrent:
                 "it may be called from N threads, or use InStep()"
             )
             raise TypeError(msg)
+        if isinstance(agent, AsyncAgent) and all(agent is not one for one in self._served):
+            self._served.append(agent)
         ended: SimpleQueue[Branch | BaseException | None] = SimpleQueue()
         task = asyncio.run_coroutine_threadsafe(
             self._run_all(branches, play, agent, max_envs or len(branches), limit, ended), self._started()
@@ -274,7 +277,7 @@ class Concurrent:
                 job = await self._call(self._asking or self._workers, lambda: _act(agent, [context])[0], None)
                 action = _result(job)
         except Exception as error:
-            if (failure := failure_of(error)) is None:
+            if (failure := failure_of(error, agent)) is None:
                 raise
             return failure
         return _read(agent, action, time.perf_counter() - began)
@@ -313,7 +316,8 @@ class Concurrent:
             self._asking.close()
         if self._loop is not None:
             loop, self._loop = self._loop, None
-            _finish(loop)
+            _finish(loop, self._served)
+            self._served = []
             if self._thread is not None:
                 self._thread.join(timeout=2)
 
@@ -323,14 +327,15 @@ def _close(game: Generator[Context, Answer]) -> None:
         game.close()
 
 
-def _finish(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancels what runs in a loop, and ends it."""
+def _finish(loop: asyncio.AbstractEventLoop, agents: Sequence[AsyncAgent]) -> None:
+    """Cancels what runs in a loop, lets agents close what they have there, and ends it."""
 
     async def cancel() -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(agent.leave_loop() for agent in agents), return_exceptions=True)
         loop.call_soon(loop.stop)
 
     work: Coroutine[Any, Any, None] = cancel()
@@ -401,7 +406,7 @@ def _ask(agent: Agent, contexts: Sequence[Context]) -> Sequence[Answer | Infrast
     try:
         actions = _act(agent, contexts)
     except Exception as error:
-        if (failure := failure_of(error)) is None:
+        if (failure := failure_of(error, agent)) is None:
             raise
         return [failure] * len(contexts)
     seconds = (time.perf_counter() - began) / len(contexts)

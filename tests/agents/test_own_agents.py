@@ -1,5 +1,7 @@
 """Agents that a user writes: whatever form an action has, and whatever a client library raises."""
 
+import urllib.error
+from email.message import Message
 from typing import Any
 
 import httpx
@@ -109,6 +111,57 @@ def test_an_outage_of_a_client_is_a_failure_and_loses_nothing(kind, error):
     assert all(type(error).__name__ in node.info["failure"] and node.reward is None for node in failed)
     if kind is DropsLater:
         assert len(ended) == 3
+
+
+class MyClientError(Exception):
+    """What a client library of the author's own raises."""
+
+
+@pytest.mark.parametrize("declared", [MyClientError, (KeyError, MyClientError)])
+@pytest.mark.parametrize("kind", [Drops, DropsLater])
+def test_an_author_declares_what_is_tried_again(kind, declared):
+    agent = kind(MyClientError("the line is dead"))
+    agent.retryable = declared
+    tree = grown(agent, retries=30)
+    failed = [node.info["failure"] for node in tree.nodes if "failure" in node.info]
+    assert failed and set(failed) == {"AgentError: MyClientError: the line is dead"}
+    agent = kind(MyClientError("the line is dead"))
+    agent.retryable = ("MyClientError",)
+    with pytest.raises(TypeError, match=rf"{kind.__name__}.retryable must be a tuple of exception classes"):
+        grown(agent, retries=30)
+
+
+def test_one_episode_of_sixteen_meets_an_outage_and_the_others_go_on():
+    class Once(SaysLater):
+        calls = 0
+
+        async def respond(self, context):
+            self.calls += 1
+            if self.calls == 20:
+                raise OUTAGES[0]
+            return await super().respond(context)
+
+    with Rollout(Guess, Once(FORMS["a message"]), keep_snapshots=False) as rollout:
+        (tree,) = rollout.grow([None], 16)
+    assert rollout.failures == 1
+    assert len([leaf for leaf in tree.leaves() if tree.nodes[leaf].reward is not None]) == 16
+
+
+def answered(status: int) -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", "http://x")
+    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status, request=request))
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503, 529])
+def test_a_server_that_is_busy_or_broken_is_an_outage(status):
+    refused = urllib.error.HTTPError("http://x", status, "no", Message(), None)
+    assert failure_of(answered(status)) and failure_of(refused)
+    refused.close()
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422])
+def test_a_request_that_is_refused_is_none(status):
+    assert failure_of(answered(status)) is None
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), FileNotFoundError("x"), httpx.InvalidURL("x"), ValueError("x")])
