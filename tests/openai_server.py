@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-__all__ = ["Reply", "Server", "completion"]
+__all__ = ["Reply", "Server", "completion", "guess"]
 
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
 
@@ -23,6 +23,12 @@ def completion(content: Any = "", calls: Any = None, finish: Any = "stop", **ent
         )
         where[name] = value
     return whole
+
+
+def guess(number: Any = 50, **entries: Any) -> dict[str, Any]:
+    """A call as servers write it."""
+    function = {"name": "guess", "arguments": f'{{"number": {number}}}'}
+    return {"id": "c1", "type": "function", "function": function} | entries
 
 
 @dataclass

@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 from envs_for_tests import Guess
-from openai_server import Reply, Server, completion
+from openai_server import Reply, Server, completion, guess
 
 from agentenv.agents import OpenAIAgent
-from agentenv.agents.openai_wire import GarbledAnswerError, read_completion, write_messages
-from agentenv.agents.pacing import Backoff, Pace, retry_after_seconds
+from agentenv.agents.pacing import Backoff
 from agentenv.errors import AgentError, ModelError
 from agentenv.protocols import Context
 from agentenv.rollout import Rollout
-from agentenv.types import Action, Message, ToolCall, Usage
+from agentenv.types import Action, Message
 
 TOOL = {"type": "function", "function": {"name": "guess", "parameters": {"type": "object", "properties": {}}}}
 ASK = Context(({"role": "user", "content": "Guess."},), (TOOL,), seed=2**62 + 5)
@@ -30,14 +29,6 @@ def quick(server: Server, **options: Any) -> OpenAIAgent:
 
 def ask(agent: OpenAIAgent, context: Context = ASK) -> Action:
     return agent.act([context])[0]
-
-
-def guess(number: Any = 50, **entries: Any) -> dict[str, Any]:
-    return {
-        "id": "c1",
-        "type": "function",
-        "function": {"name": "guess", "arguments": f'{{"number": {number}}}'},
-    } | entries
 
 
 # ---------------------------------------------------------------------- what is sent
@@ -65,110 +56,15 @@ def test_several_models_must_be_named():
         ask(quick(server))
 
 
-def test_a_conversation_is_written_with_ids_valid_arguments_and_both_names_of_reasoning():
-    messages: list[Any] = [
-        {"role": "user", "content": "x"},
-        {"role": "assistant", "content": "", "reasoning": "hm", "tool_calls": [
-            ToolCall("guess", {"number": 1}).to_dict(), ToolCall("guess", "{broken").to_dict()]},
-        {"role": "tool", "content": "low", "name": "guess"},
-        {"role": "tool", "content": "no JSON", "name": "guess"},
-        {"role": "assistant", "content": "so", "thinking": "well"},
-    ]  # fmt: skip
-    _, first, low, broken, second = write_messages(messages)
-    assert [call["id"] for call in first["tool_calls"]] == ["call_0_0", "call_0_1"]
-    assert [call["function"]["arguments"] for call in first["tool_calls"]] == [
-        '{"number": 1}',
-        '{"arguments": "{broken"}',
-    ]
-    assert (low["tool_call_id"], broken["tool_call_id"]) == ("call_0_0", "call_0_1")
-    assert first["reasoning"] == first["reasoning_content"] == "hm" and second["reasoning"] == "well"
-    assert "thinking" not in second and "tool_calls" not in second
-    assert not {"reasoning", "reasoning_content"} & write_messages(messages, reasoning=False)[1].keys()
-
-
-def test_calls_with_ids_of_their_own_keep_them_whatever_the_order_of_the_answers():
-    calls = [ToolCall("guess", {}, "b").to_dict(), ToolCall("guess", {}, "a").to_dict()]
-    _, *answers = write_messages([{"role": "assistant", "content": "", "tool_calls": calls},
-                                  {"role": "tool", "content": "1", "tool_call_id": "a"},
-                                  {"role": "tool", "content": "2"}])  # fmt: skip
-    assert [answer["tool_call_id"] for answer in answers] == ["a", "b"]
-
-
 # ---------------------------------------------------------------------- what is read
 
 
-USED = {"prompt_tokens": 9, "completion_tokens": 2}
-QUIRKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "null content": (completion(None, [guess()]), {"content": "", "calls": [("guess", {"number": 50}, "c1")]}),
-    "a mapping": (
-        completion("", [guess(function={"name": "guess", "arguments": {"number": 5}})]),
-        {"calls": [("guess", {"number": 5}, "c1")]},
-    ),
-    "no ids": (completion("", [guess(id=None), guess(id="")]), {"ids": ["call_3_0", "call_3_1"]}),
-    "ids twice": (completion("", [guess(), guess()]), {"ids": ["c1", "call_3_1"]}),
-    "null arguments": (
-        completion("", [guess(function={"name": "guess", "arguments": None})]),
-        {"calls": [("guess", {}, "c1")]},
-    ),
-    "the old form": (completion(None, function_call={"name": "guess", "arguments": "{}"}), {"ids": ["call_3_0"]}),
-    "reasoning": (completion("a", reasoning="hm"), {"content": "a", "reasoning": "hm"}),
-    "reasoning_content": (completion("a", reasoning_content="hm"), {"reasoning": "hm"}),
-    "thoughts in the text": (completion("<think>hm</think>a"), {"content": "a", "reasoning": "hm"}),
-    "parts": (completion([{"type": "text", "text": "a"}]), {"content": "a"}),
-    "a refusal": (completion(None, refusal="I cannot."), {"content": "I cannot.", "finish": "stop"}),
-    "tool calls end": (completion("", [guess()], "tool_calls"), {"finish": "stop"}),
-    "cut": (completion("", [guess(function={"name": "guess", "arguments": '{"num'})], "length"),
-            {"finish": "length", "calls": [("guess", '{"num', "c1")]}),
-    "cut before its name": (completion("so", [{"id": "c", "function": {"name": None}}], "length"), {"calls": []}),
-    "filtered": (completion("", None, "content_filter"), {"finish": "content_filter"}),
-    "usage": (completion("a", usage=USED | {"prompt_tokens_details": {"cached_tokens": 4}}), {"usage": Usage(9, 4, 2)}),
-    "usage of DeepSeek": (completion("a", usage=USED | {"prompt_cache_hit_tokens": 3}), {"usage": Usage(9, 3, 2)}),
-    "no details": (completion("a", usage=USED | {"prompt_tokens_details": None}), {"usage": Usage(9, 0, 2)}),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("quirk", QUIRKS)
-def test_quirks_of_servers(quirk):
-    data, wanted = QUIRKS[quirk]
-    action = read_completion(data, turn=3)
-    found = {
-        "content": action.content,
-        "calls": [(call.name, call.arguments, call.id) for call in action.tool_calls],
-        "ids": [call.id for call in action.tool_calls],
-        "reasoning": action.reasoning,
-        "finish": action.finish_reason,
-        "usage": action.usage,
-    }
-    assert {name: found[name] for name in wanted} == wanted
-
-
-def logprobs(*entries: dict[str, Any]) -> dict[str, Any]:
-    return {"content": list(entries)}
-
-
-TOKENS: dict[str, tuple[dict[str, Any], Any, Any, Any]] = {
-    "vLLM": (
-        completion("a", token_ids=[5, 6], prompt_token_ids=[1, 2, 3],
-                   logprobs=logprobs({"token": "a", "logprob": -0.5}, {"token": "", "logprob": -1})),
-        (5, 6), (-0.5, -1.0), (1, 2, 3)),
-    "ids as tokens": (
-        completion("a", logprobs=logprobs({"token": "token_id:5", "logprob": -0.5},
-                                          {"token": "token_id:6", "logprob": -1})),
-        (5, 6), (-0.5, -1.0), None),
-    "llama.cpp": (completion("a", logprobs=logprobs({"id": 5, "token": "a", "logprob": -0.5})), (5,), (-0.5,), None),
-    "no ids": (completion("a", logprobs=logprobs({"token": "a", "logprob": -0.5})), None, None, None),
-    "null": (completion("a", logprobs=None, token_ids=None), None, None, None),
-    "not as many": (
-        completion("a", token_ids=[5, 6], logprobs=logprobs({"token": "a", "logprob": -1})), (5, 6), None, None),
-    "no number": (completion("a", token_ids=[5], logprobs=logprobs({"token": "a", "logprob": None})), (5,), None, None),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("server", TOKENS)
-def test_token_ids_and_log_probabilities(server):
-    data, ids, values, prompt = TOKENS[server]
-    action = read_completion(data)
-    assert (action.token_ids, action.logprobs, action.prompt_token_ids) == (ids, values, prompt)
+VLLM = completion(
+    "a",
+    token_ids=[5, 6],
+    prompt_token_ids=[1, 2, 3],
+    logprobs={"content": [{"token": "a", "logprob": -0.5}, {"token": "", "logprob": -1}]},
+)
 
 
 @pytest.mark.parametrize(
@@ -177,20 +73,11 @@ def test_token_ids_and_log_probabilities(server):
      ({"temperature": 0.7, "processed_logprobs": True}, True)],
 )  # fmt: skip
 def test_log_probabilities_are_kept_where_they_are_those_of_what_was_sampled_from(options, kept):
-    with Server(lambda *_: TOKENS["vLLM"][0]) as server:
+    with Server(lambda *_: VLLM) as server:
         action = ask(quick(server, **options))
     assert server.requests[0]["return_token_ids"] and server.requests[0]["logprobs"]
     assert action.token_ids == (5, 6)
     assert (action.logprobs is not None) is kept
-
-
-@pytest.mark.parametrize(
-    "data", [[], 7, {}, {"choices": []}, {"choices": [{}]}, {"choices": [{"message": 3}]}, {"error": {"code": 500}},
-             completion("", [{"id": "x", "function": {}}]), completion(5), completion("", "calls")],
-)  # fmt: skip
-def test_what_is_no_completion_is_named(data):
-    with pytest.raises(GarbledAnswerError):
-        read_completion(data)
 
 
 # ---------------------------------------------------------------------- what is tried again
@@ -285,16 +172,6 @@ def test_no_more_requests_at_once_than_asked_for():
     assert 2 <= server.most <= 3
 
 
-def test_paces_by_hand():
-    now = [100.0]
-    pace = Pace(60, burst=2.0, clock=lambda: now[0])
-    assert [pace.reserve() for _ in range(3)] == [0.0, 1.0, 2.0], "one a second"
-    now[0] += 10
-    assert [pace.reserve() for _ in range(4)] == [0.0, 0.0, 0.0, 1.0], "two seconds' worth may have been saved up"
-    pace.correct(-1)
-    assert pace.reserve() == 1.0
-
-
 def test_rates_of_requests_and_of_tokens_are_kept():
     said = completion("x", usage={"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10})
     with Server(lambda *_: said) as server:
@@ -306,23 +183,6 @@ def test_rates_of_requests_and_of_tokens_are_kept():
             ask(agent)
         assert agent._tokens is not None
         assert agent._tokens.reserve() <= 1.0, "of the ten tokens guessed and the ten used, the latter count"
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [({"retry-after": "7"}, 7.0), ({"retry-after": "-1"}, None), ({"retry-after": "soon"}, None), ({}, None),
-     ({"retry-after": "nan"}, None), ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
-     ({"retry-after": "Sat, 28 Nov 2026 12:00:30 GMT"}, 30.0), ({"retry-after": "Sat, 28 Nov 2026 11:00:00 GMT"}, 0.0)],
-)  # fmt: skip
-def test_retry_after_is_read(headers, seconds):
-    assert retry_after_seconds(headers, now=datetime(2026, 11, 28, 12, tzinfo=UTC)) == seconds
-
-
-def test_backoff_doubles_with_jitter_up_to_a_limit():
-    backoff = Backoff(1, 20)
-    for failures, wait in ((1, 1), (2, 2), (3, 4), (5, 16), (6, 20), (1000, 20)):
-        drawn = [backoff.seconds(failures) for _ in range(50)]
-        assert wait / 2 <= min(drawn) < max(drawn) <= wait
 
 
 # ---------------------------------------------------------------------- whose fault it is
