@@ -158,6 +158,9 @@ class EpisodeStats:
         trees: trees that have an episode which went through.
         even_trees: those of them whose episodes all return the same, so that no estimator can tell them apart.
         broken_trees: trees of which nothing went through.
+        prompts: prompts after the first whose tokens are known, one per state that an agent went on from.
+        rewritten_prompts: those of them that do not go on with the tokens seen and sampled before.
+        rewritten_tokens: tokens seen and sampled before that those prompts no longer hold in their place.
     """
 
     roots: Tally = Tally()
@@ -165,6 +168,9 @@ class EpisodeStats:
     trees: int = 0
     even_trees: int = 0
     broken_trees: int = 0
+    prompts: int = 0
+    rewritten_prompts: int = 0
+    rewritten_tokens: int = 0
 
     def __add__(self, other: "EpisodeStats") -> "EpisodeStats":
         pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
@@ -180,6 +186,11 @@ class EpisodeStats:
         """Share of the trees whose episodes all return the same."""
         return self.even_trees / self.trees if self.trees else math.nan
 
+    @property
+    def rewritten_share(self) -> float:
+        """Share of the prompts in which the agent, its server or its chat template rewrote history."""
+        return self.rewritten_prompts / self.prompts if self.prompts else math.nan
+
 
 def episode_stats(trees: Iterable[EpisodeTree], *, num_rollouts: int | None = None) -> EpisodeStats:
     """Counts what happened in episode trees.
@@ -193,6 +204,11 @@ def episode_stats(trees: Iterable[EpisodeTree], *, num_rollouts: int | None = No
     for tree in trees:
         ended = episodes(tree)
         values = [episode.value for episode in ended if episode.value is not None]
+        lost = [
+            tree.length(i) - prompt.kept
+            for i in range(1, len(tree))
+            if tree.length(i) and (prompt := tree.prompt(i)) is not None
+        ]
         late = [e.anchor > 0 or (num_rollouts is not None and e.rollout >= num_rollouts) for e in ended]
         total += EpisodeStats(
             roots=Tally.of([episode for episode, chosen in zip(ended, late, strict=True) if not chosen]),
@@ -200,5 +216,8 @@ def episode_stats(trees: Iterable[EpisodeTree], *, num_rollouts: int | None = No
             trees=int(bool(values)),
             even_trees=int(bool(values) and float(np.ptp(values)) == 0.0),
             broken_trees=int(not values),
+            prompts=len(lost),
+            rewritten_prompts=sum(tokens > 0 for tokens in lost),
+            rewritten_tokens=sum(lost),
         )
     return total

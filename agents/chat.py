@@ -18,8 +18,8 @@ from agentenv.tokens import TokenIds as GrowingIds
 from agentenv.types import Action, Message, ToolCall, ToolSchema
 
 from .parsers import PARSERS, Parser
-from .templates import ASKED, ChatTemplate, missing_words, rewrites_history
-from .tool_probe import choose_parser, find_tool_problem
+from .templates import ASKED, ChatTemplate, missing_words
+from .tool_probe import choose_parser, find_tool_problem, rewrites_history
 
 __all__ = ["ChatFormat", "History"]
 
@@ -37,7 +37,7 @@ class ChatFormat:
         stop_token_ids: the tokens that end an assistant message.
         parser: reads what a model wrote.
         history: `"exact"` or `"template"`.
-        rewrites: whether the template writes earlier messages otherwise once later ones come, so that the two
+        rewrites: whether the template writes what was there otherwise once a later turn comes, so that the two
             histories differ: most that know reasoning leave it out of earlier turns.
         tool_problem: why the template cannot be used with tools; empty where it can.
     """
@@ -75,7 +75,6 @@ class ChatFormat:
         if history not in get_args(History):
             msg = f"history must be 'exact' or 'template', got {history!r}"
             raise ValueError(msg)
-        self._template = ChatTemplate(tokenizer, template_options or {}, tools_as_text=parser == "text")
         if not stops:
             msg = "stop_token_ids must name a token that ends a message: the tokenizer has no eos_token, and got none"
             raise ModelError(msg)
@@ -85,6 +84,9 @@ class ChatFormat:
         self._stop_texts = [text for text in map(self.decode, ([stop] for stop in sorted(stops))) if text]
         # Harmony ends a message with another token where the conversation goes on.
         self._ends = [*self._stop_texts, *(["<|end|>"] if "<|return|>" in self._stop_texts else [])]
+        self._template = ChatTemplate(
+            tokenizer, template_options or {}, ends=self._ends, tools_as_text=parser == "text"
+        )
         self._end_ids = stops | {self.encode(end)[-1] for end in self._ends}
         self._last_tools: tuple[Sequence[ToolSchema], str] = (), "[]"
         remember: Callable[..., Any] = lru_cache(cache_size)
@@ -120,7 +122,7 @@ class ChatFormat:
             return self._root(_dump(context.messages), tools)
         if self.history == "template":
             try:
-                whole = self._whole(_dump(context.messages), tools)
+                whole = self.render(context.messages, tools=context.tools)
             except ModelError:
                 pass  # what follows raises where the new messages are to blame
             else:
@@ -132,11 +134,20 @@ class ChatFormat:
         closed = context.token_ids[-1] in self.stop_token_ids
         return context.token_ids + (suffix[1:] if closed else suffix)
 
+    def render(self, messages: Sequence[Message], *, tools: Sequence[ToolSchema] = ()) -> TokenIds:
+        """Returns what template and tokenizer make of a conversation, ready for the next action.
+
+        Raises:
+            ModelError: the template refuses or loses a message.
+        """
+        return self._whole(_dump(messages), self._dump_tools(tools))
+
     def action_ids(self, message: Message, *, tools: Sequence[ToolSchema] = ()) -> TokenIds:
         """Returns the ids that a model would have to sample to write `message`, the end token included.
 
         Raises:
-            ModelError: the template renders the message otherwise than after its own generation prompt.
+            ModelError: the template renders the message otherwise than after its own generation prompt, or not all of
+                its calls.
         """
         return self._action(_dump(message), self._dump_tools(tools))
 
@@ -206,7 +217,7 @@ class ChatFormat:
         if where < 0:
             msg = f"the chat template must write the content or the arguments of assistant messages, got {text!r}"
             raise ModelError(msg)
-        start = self._first_stop(text, where)
+        start = self._first_stop(text, where, self._ends)
         self._check_kept(new, text[start:].replace(rendered.cut, ""))
         return self._stop_at(text, start, rendered.cut)
 
@@ -225,11 +236,28 @@ class ChatFormat:
         if not whole.startswith(start):
             msg = f"the chat template must write an assistant message after its generation prompt {start!r}: {whole!r}"
             raise ModelError(msg)
-        where = self._first_stop(whole, len(start))
-        return self._encode(whole[len(start) : where], rendered.cut) + self._stop_at(whole, where, rendered.cut)[:1]
+        written = whole[len(start) :]
+        names = [ToolCall.parse(call).name for call in json.loads(message).get("tool_calls", ())]
+        if lost := [name for name in names if written.replace(rendered.cut, "").count(name) < names.count(name)]:
+            msg = f"the chat template must write all calls of a message, and lost one of {lost[0]!r} in {written!r}"
+            raise ModelError(msg)
+        # Harmony ends its reasoning with a token of its own, in the midst of the message.
+        ends = [end for end in self._stop_texts if end in written] or [end for end in self._ends if end in written]
+        if ends:
+            where = self._first_stop(whole, len(start), ends)
+            return self._encode(whole[len(start) : where], rendered.cut) + self._stop_at(whole, where, rendered.cut)[:1]
+        return self._encode(written.rstrip("\n"), rendered.cut) + self._following_end(json.loads(message), tools, start)
 
-    def _first_stop(self, text: str, start: int) -> int:
-        found = [where for end in self._ends if (where := text.find(end, start)) >= 0]
+    def _following_end(self, message: Message, tools: str, start: str) -> TokenIds:
+        """Returns the token that ends a message where a template leaves that to the message after it, as GLM's does."""
+        calls = [ToolCall.parse(call) for call in message.get("tool_calls", ())]
+        then: list[Message] = [{"role": "tool", "content": "?", "name": c.name, "tool_call_id": c.id} for c in calls]
+        rendered = self._template.render([ASKED, message, *(then or [ASKED])], json.loads(tools), generate=True)
+        where = self._first_stop(rendered.text, len(start), self._ends)
+        return self._stop_at(rendered.text, where, rendered.cut)[:1]
+
+    def _first_stop(self, text: str, start: int, ends: Sequence[str]) -> int:
+        found = [where for end in ends if (where := text.find(end, start)) >= 0]
         if not found:
             msg = (
                 f"the chat template must end assistant messages with one of the stop tokens {self._stop_texts}, "

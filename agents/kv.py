@@ -21,7 +21,8 @@ TokenIds = tuple[int, ...]
 class GrowingLayer(DynamicLayer):
     """A `DynamicLayer` that writes new tokens into spare room instead of copying the past at every token.
 
-    `keys` and `values` are views of the room, as long as the tokens in it.
+    `keys` and `values` are views of the room, as long as the tokens in it. Whatever else puts other tensors there
+    (`reset`, `batch_select_indices`, `offload`, ... of any transformers) leaves a room that counts no longer.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -31,10 +32,21 @@ class GrowingLayer(DynamicLayer):
     @property
     def room(self) -> tuple[torch.Tensor, torch.Tensor]:
         """`[B, heads, room, size]` of keys and of values, the spare room included."""
-        if self._room is None:
+        if self._room is not None and self._is_current:
+            return self._room
+        if self.keys is None or self.values is None:
             msg = "the layer holds nothing yet"
             raise RuntimeError(msg)
-        return self._room
+        return self.keys, self.values
+
+    @property
+    def _is_current(self) -> bool:
+        """Whether keys and values are still views of the room."""
+        pairs = zip(self._room or (), (self.keys, self.values), strict=False)
+        held = [
+            view is not None and view.data_ptr() == room.data_ptr() and len(view) == len(room) for room, view in pairs
+        ]
+        return bool(held) and all(held)
 
     @classmethod
     def of(cls, keys: torch.Tensor, values: torch.Tensor, length: int) -> "GrowingLayer":
@@ -56,7 +68,7 @@ class GrowingLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         before = self.get_seq_length()
         after = before + key_states.shape[-2]
-        if self._room is None or self._room[0].shape[-2] < after:
+        if self._room is None or not self._is_current or self._room[0].shape[-2] < after:
             self._room = _grown(self.keys, key_states, before, after), _grown(self.values, value_states, before, after)
         self._room[0][:, :, before:after] = key_states
         self._room[1][:, :, before:after] = value_states
@@ -65,9 +77,15 @@ class GrowingLayer(DynamicLayer):
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Chooses rows, repeats allowed, and keeps the spare room; the old room stays as it is."""
-        if self._room is not None:
-            keys, values = (room.index_select(0, beam_idx) for room in self._room)
+        if self.get_seq_length():
+            keys, values = (room.index_select(0, beam_idx.to(room.device)) for room in self.room)
             self._take(keys, values, self.get_seq_length())
+
+    def reset(self) -> None:
+        """Forgets every token, as transformers 5.24 does; earlier ones would keep zeros in their place."""
+        self.keys = self.values = self._room = None
+        self.is_initialized = False
+        super().reset()
 
 
 def _grown(past: torch.Tensor | None, new: torch.Tensor, before: int, after: int) -> torch.Tensor:

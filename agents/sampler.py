@@ -87,6 +87,7 @@ class Sampler:
         parameters = signature(model.forward).parameters.values()
         self._accepts = {parameter.name for parameter in parameters}
         self._accepts_all = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters)
+        self._past = _name_of_cache(model)
         with torch.no_grad(), evaluating(model):
             self.caches = past_is_kept(model, self._read_on, self.context_length)
         if not self.caches:
@@ -245,7 +246,8 @@ class Sampler:
         places = torch.arange(slots - ids.shape[1], slots, device=ids.device)[None, :] - (slots - lengths[:, None])
         inputs: dict[str, Any] = {"position_ids": places.clamp_(min=0), "logits_to_keep": 1}
         inputs = {name: value for name, value in inputs.items() if self._accepts_all or name in self._accepts}
-        output = self.model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **inputs)
+        inputs[self._past] = cache
+        output = self.model(input_ids=ids, attention_mask=mask, use_cache=True, **inputs)
         return output.logits[:, -1]
 
     def _decode(
@@ -316,6 +318,12 @@ class Sampler:
                     found[sequence] = KeptRow(cache, row, frontier.slots - len(prompts[i]), len(sequence) - 1)
             if found:
                 self.kept.add(cache, found)
+
+
+def _name_of_cache(model: PreTrainedModel) -> str:
+    """Returns the argument by which a model takes its cache: `cache` since transformers 5.24."""
+    wrapped: Any = getattr(model, "get_base_model", lambda: model)()  # adapters take anything and hand it on
+    return "cache" if "cache" in signature(wrapped.forward).parameters else "past_key_values"
 
 
 def _context_length(model: PreTrainedModel) -> int | None:

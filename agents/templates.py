@@ -16,7 +16,7 @@ from agentenv.types import Message, ToolCall, ToolSchema, has_image, message_rea
 
 from .text_protocol import fold_system, write_as_text
 
-__all__ = ["ASKED", "NO_SCHEMAS", "ChatTemplate", "Rendered", "missing_words", "rewrites_history"]
+__all__ = ["ASKED", "NO_SCHEMAS", "ChatTemplate", "Rendered", "missing_words"]
 
 ASKED: Message = {"role": "user", "content": "?"}
 NO_SCHEMAS = "agentenv: no schemas"
@@ -65,7 +65,12 @@ class ChatTemplate:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any], *, tools_as_text: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        options: Mapping[str, Any],
+        *,
+        ends: Sequence[str] = (),
+        tools_as_text: bool = False,
     ) -> None:
         if not getattr(tokenizer, "chat_template", None):
             msg = (
@@ -80,7 +85,7 @@ class ChatTemplate:
         self.tools_as_text = tools_as_text
         self._options = dict(options)
         self._control = _control_tokens(tokenizer, self.source)
-        self._special = _control_tokens(tokenizer, "")
+        self._ends = _any_of(ends)
         self._folds = False
         self._form, self._tool_form = self._find_form([]), self._find_form([ToolCall("f", {"x": 1}, "call_0")])
         self._folds = not self._takes_system()
@@ -157,15 +162,15 @@ class ChatTemplate:
         if has_image(message):
             msg = "messages must be text for a model that reads text only, got an image"
             raise ModelError(msg)
-        # What marks a call is in an assistant's text only where the model itself wrote it.
-        control = self._special if message["role"] == "assistant" else self._control
+        # The marks in an assistant's text are the model's own, a broken call's for example: it wrote them as tokens.
+        control = self._ends if message["role"] == "assistant" else self._control
         text = _broken(message_text(message), control, cut)
         prepared: dict[str, Any] = {
             **{key: value for key, value in message.items() if key not in _REASONING_NAMES},
             "content": [{"type": "text", "text": text}] if form.parts else text,
         }
         if reasoning := message_reasoning(message):
-            prepared |= dict.fromkeys(self.reasoning_names, _broken(reasoning, self._control, cut))
+            prepared |= dict.fromkeys(self.reasoning_names, _broken(reasoning, self._ends, cut))
         if form.short_ids and "tool_call_id" in message:
             prepared["tool_call_id"] = _short(message["tool_call_id"])
         if calls := message.get("tool_calls"):
@@ -178,17 +183,6 @@ class ChatTemplate:
             arguments = json.dumps(arguments, ensure_ascii=False)
         function = {"name": _broken(call.name, self._control, cut), "arguments": arguments}
         return {"id": _short(call.id) if form.short_ids else call.id, "type": "function", "function": function}
-
-
-def rewrites_history(template: ChatTemplate) -> bool:
-    """Says whether a template writes an earlier turn otherwise once a later one has come."""
-    said: Message = {"role": "assistant", "content": "alpha", "reasoning": "beta"}
-    turn = [ASKED, said]
-    try:
-        before, after = (template.render(messages, (), generate=False).text for messages in (turn, turn * 2))
-    except ModelError:
-        return False
-    return not after.startswith(before.rstrip())
 
 
 def missing_words(messages: Sequence[Message], text: str) -> str:
@@ -210,7 +204,11 @@ def _control_tokens(tokenizer: PreTrainedTokenizerBase, source: str) -> re.Patte
     """Returns a pattern of the tokens that control a model: the special ones, and those that the template writes."""
     added = {str(token): bool(token.special) for token in tokenizer.added_tokens_decoder.values()}
     names = [text for text, special in added.items() if len(text) > 1 and (special or text in source)]
-    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True)))) if names else None
+    return _any_of(names)
+
+
+def _any_of(texts: Sequence[str]) -> re.Pattern[str] | None:
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True)))) if texts else None
 
 
 def _broken(value: Any, control: re.Pattern[str] | None, cut: str) -> Any:

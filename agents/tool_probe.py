@@ -9,7 +9,7 @@ from agentenv.types import Action, Message, ToolCall, ToolSchema, parse_text
 from .parsers import PARSERS, Parser
 from .templates import ASKED, NO_SCHEMAS, ChatTemplate
 
-__all__ = ["choose_parser", "find_tool_problem"]
+__all__ = ["choose_parser", "find_tool_problem", "rewrites_history"]
 
 _TOOL: ToolSchema = {
     "type": "function",
@@ -74,6 +74,20 @@ def find_tool_problem(
     except ModelError as error:
         return str(error)
     return "" if parser else f"no parser reads its calls back: pass parser=, one of {', '.join(PARSERS)} or a function"
+
+
+def rewrites_history(template: ChatTemplate) -> bool:
+    """Says whether a template writes what was there otherwise once a later turn has come."""
+    first: Message = {"role": "system", "content": "gamma"}
+    said: Message = {"role": "assistant", "content": "alpha", "reasoning": "beta"}
+    for tools in ([_TOOL], []):
+        try:
+            turn = [first, ASKED, said]
+            before = template.render(turn, tools, generate=False).text
+            return not template.render([*turn, ASKED, said], tools, generate=False).text.startswith(before.rstrip())
+        except ModelError:
+            continue
+    return False
 
 
 def _written(template: ChatTemplate, call: ToolCall, stops: Sequence[str]) -> str:

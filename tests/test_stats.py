@@ -93,12 +93,23 @@ def test_of_a_rollout_that_was_started_again_the_last_attempt_counts():
     assert (tally.episodes, tally.success, tally.failed, tally.retries) == (1, 1.0, 1, 4)
 
 
+def test_rewritten_history_is_counted_from_the_tokens():
+    tree = EpisodeTree(())
+    first = tree.add(0, Action("a", token_ids=(4, 5), prompt_token_ids=(1, 2, 3)), reward=0.0)
+    second = tree.add(first, Action("b", token_ids=(7,), prompt_token_ids=(1, 2, 3, 4, 5, 6)), reward=0.0)
+    tree.add(second, Action("c", token_ids=(9,), prompt_token_ids=(1, 2, 3, 6, 7, 8)), reward=0.0)
+    stats = episode_stats([tree])
+    assert (stats.prompts, stats.rewritten_prompts, stats.rewritten_tokens) == (2, 1, 4)
+    assert stats.rewritten_share == (stats + episode_stats([EpisodeTree(())])).rewritten_share == 0.5
+
+
 def test_where_nothing_went_through_means_are_nan_and_nothing_crashes():
     stats = episode_stats([chain([0.0, None]), chain([None])])
     assert (stats.roots.episodes, stats.roots.failed, stats.trees, stats.broken_trees) == (0, 2, 0, 2)
     means = ["success", "standard_error", "mean_return", "std_return", "mean_steps", "truncated_share"]
     assert all(math.isnan(getattr(stats.roots, name)) for name in means)
     assert math.isnan(stats.even_share)
+    assert math.isnan(stats.rewritten_share)
     assert episode_stats([]) == EpisodeStats()
     assert episode_stats([EpisodeTree(())]).roots == Tally()
 

@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import get_args
 
 from trl import GRPOConfig
 
+from agentenv.agents.chat import History
 from agentenv.arrays import TreeArrays
 from agentenv.credit import step_weights
 
@@ -66,6 +68,13 @@ class TreeConfig(GRPOConfig):
         default=None,
         metadata={"help": "An episode with this many tokens is truncated; the model's window by default."},
     )
+    history: History = field(
+        default="exact",
+        metadata={
+            "help": "What the model sees of its earlier actions: the tokens it sampled ('exact'), or what the chat "
+            "template makes of them ('template'), which for many leaves out the reasoning of earlier turns."
+        },
+    )
     rollout_retries: int = field(
         default=2, metadata={"help": "How often a rollout that infrastructure broke starts again."}
     )
@@ -100,6 +109,9 @@ class TreeConfig(GRPOConfig):
             _check_weights(self.step_weights)
         if self.predictor not in {"text", "hidden"}:
             msg = f"predictor must be 'text' or 'hidden', got {self.predictor!r}"
+            raise ValueError(msg)
+        if self.history not in get_args(History):
+            msg = f"history must be 'exact' or 'template', got {self.history!r}"
             raise ValueError(msg)
         if not 0 < self.temperature < math.inf:
             msg = f"temperature must be above 0 and finite, got {self.temperature}: greedy play explores nothing"

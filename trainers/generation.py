@@ -125,6 +125,7 @@ class Generation:
                 max_new_tokens=self._args.max_action_tokens,
                 temperature=self._args.temperature,
                 template_options=cast("Mapping[str, Any]", self._args.chat_template_kwargs or {}),
+                history=self._args.history,
             )
             self._deafen()
         self._listen(self._agent)

@@ -22,6 +22,7 @@ def episode_metrics(stats: EpisodeStats) -> dict[str, float]:
         "frac_reward_zero_std": stats.even_share,
         "episode/steps": roots.mean_steps,
         "episode/truncated": roots.truncated_share,
+        "episode/rewritten": stats.rewritten_share,
         "continuation/success": continued.success,
         "continuation/steps": continued.mean_steps,
     }
