@@ -20,6 +20,7 @@ from agentenv.credit.dynamic_sampling import allocate_dynamic
 from agentenv.credit.gigpo import gigpo_advantages
 from agentenv.credit.grpo import dr_grpo_advantages, grpo_advantages
 from agentenv.credit.passk import max_at_k, pass_at_k
+from agentenv.credit.passk_adaptive import adaptive_k
 from agentenv.credit.passk_groups import passk_training_advantages, pkpo_advantages
 from agentenv.credit.passk_tree import passk_advantages
 from agentenv.credit.pcl import allocate_pcl
@@ -49,6 +50,7 @@ __all__ = [
     "TokenAdvantages",
     "TraceAllocator",
     "Weights",
+    "adaptive_k",
     "allocate_arpo",
     "allocate_dynamic",
     "allocate_pcl",

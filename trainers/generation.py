@@ -65,6 +65,11 @@ class Generation:
         self._rollouts: dict[str, Rollout] = {}
         self.report: dict[str, float] = {}
 
+    @property
+    def agent(self) -> TransformersAgent | None:
+        """What acts; `None` before the first generation."""
+        return self._agent
+
     def grow(self, model: Any, tasks: Sequence[Any], *, seed: int) -> list[EpisodeTree]:
         """Samples a tree per task, full episodes and then continuations; a task that gets no episode has no tree.
 

@@ -87,3 +87,63 @@ def test_padding_may_hold_anything():
     p[0, :2] = [0.5, 0.25]
     result = sr_ppo_advantages(p, [1.0], [[True, True, False]], k=1)
     np.testing.assert_allclose(result.advantages, [[-0.25, 0.75, 0]])
+
+
+# ---------------------------------------------------------------------- against the truth, on a small MDP of tokens
+
+WIN = np.array([0.9, 0.2, 0.6, 0.0, 0.3, 1.0, 0.5, 0.1])  # probability of success after each string of three bits
+LOGITS = np.array([0.3, -0.8, 0.5, 1.1, -0.2, 0.7, -1.3])  # of bit 1, in the 7 prefixes shorter than three
+
+
+def _prefixes():
+    """Every string of three bits with the numbers of its prefixes, the tokens, and its probability."""
+    one = 1 / (1 + np.exp(-LOGITS))
+    for number in range(8):
+        bits = [number >> 2 & 1, number >> 1 & 1, number & 1]
+        places = [0, 1 + bits[0], 3 + 2 * bits[0] + bits[1]]
+        chance = np.prod([one[s] if b else 1 - one[s] for s, b in zip(places, bits, strict=True)])
+        yield number, places, bits, float(chance)
+
+
+def _truth():
+    """Exact success probability of the 7 prefixes, and its gradient by the logits, at the prompt."""
+    one = 1 / (1 + np.exp(-LOGITS))
+    p, mass = np.zeros(7), np.zeros(7)
+    for number, places, _, chance in _prefixes():
+        p[places] += chance * WIN[number]
+        mass[places] += chance
+    p /= mass
+    after = np.array([[p[1], p[2]], [p[3], p[4]], [p[5], p[6]], *WIN.reshape(4, 2)])
+    return p, mass * one * (1 - one) * (after[:, 1] - after[:, 0])
+
+
+def _expected_update(critic, **options):
+    """Sums P(episode) * sum_t A_t grad log pi over all 16 episodes and outcomes."""
+    one, update = 1 / (1 + np.exp(-LOGITS)), np.zeros(7)
+    for number, places, bits, chance in _prefixes():
+        for outcome, luck in ((1.0, WIN[number]), (0.0, 1 - WIN[number])):
+            credit = sr_ppo_advantages(critic[places][None], [outcome], **options).advantages[0]
+            update[places] += chance * luck * credit * (np.array(bits) - one[places])
+    return update
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.4, 0.95, 1.0])
+def test_with_the_true_critic_the_expected_update_is_the_policy_gradient(decay):
+    p, gradient = _truth()
+    np.testing.assert_allclose(_expected_update(p, k=1, decay=decay), gradient, atol=1e-12)
+
+
+def test_with_any_critic_the_monte_carlo_form_is_unbiased():
+    wrong = np.random.default_rng(0).random(7)
+    np.testing.assert_allclose(_expected_update(wrong, k=1, decay=1.0), _truth()[1], atol=1e-12)
+    assert np.abs(_expected_update(wrong, k=1, decay=0.0) - _truth()[1]).max() > 0.02  # which differences are not
+    # and Pass@k as a baseline changes nothing in expectation
+    np.testing.assert_allclose(_expected_update(wrong, k=4, decay=1.0), _truth()[1], atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [2.0, 4.0, 16.0])
+def test_prompt_weights_give_the_gradient_of_pass_at_k(k):
+    p, gradient = _truth()
+    slope = k * (1 - p[0]) ** (k - 1)
+    update = _expected_update(p, k=k, decay=1.0, prompt_weighted=True)
+    np.testing.assert_allclose(update, slope * gradient, atol=1e-12)
