@@ -98,6 +98,13 @@ class Node:
         """Whether the episode cannot go on from here."""
         return self.terminated or self.truncated or self.reward is None
 
+    @property
+    def kept_messages(self) -> int | None:
+        """Where another conversation of the episode begins here (a sub-agent's, or one with history rewritten): how
+        many messages of the one before it keeps. Its action is nobody's, and has no tokens; `None` for other nodes.
+        """
+        return self.info.get("kept_messages")
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -309,7 +316,9 @@ class EpisodeTree:
         messages: list[Message] = []
         for i in self.path(node):
             current = self._nodes[i]
-            if current.action is not None:
+            if (kept := current.kept_messages) is not None:
+                del messages[kept:]
+            elif current.action is not None:
                 messages.append(current.action.to_message())
             messages.extend(current.observation)
         return messages

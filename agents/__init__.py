@@ -11,10 +11,20 @@ if TYPE_CHECKING:
     from agentenv.agents.huggingface import TransformersAgent
     from agentenv.agents.human import HumanAgent, PlayerLeftError
     from agentenv.agents.openai_agent import OpenAIAgent
+    from agentenv.agents.proxy import ProgramRollout, Proxy
     from agentenv.agents.random_agent import RandomAgent
     from agentenv.agents.scripted import ScriptedAgent
 
-__all__ = ["HumanAgent", "OpenAIAgent", "PlayerLeftError", "RandomAgent", "ScriptedAgent", "TransformersAgent"]
+__all__ = [
+    "HumanAgent",
+    "OpenAIAgent",
+    "PlayerLeftError",
+    "ProgramRollout",
+    "Proxy",
+    "RandomAgent",
+    "ScriptedAgent",
+    "TransformersAgent",
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -22,6 +32,8 @@ __getattr__, __dir__ = lazy_names(
         "HumanAgent": "human",
         "PlayerLeftError": "human",
         "OpenAIAgent": "openai_agent",
+        "ProgramRollout": "proxy",
+        "Proxy": "proxy",
         "RandomAgent": "random_agent",
         "ScriptedAgent": "scripted",
         "TransformersAgent": "huggingface",

@@ -45,7 +45,8 @@ def test_a_file_keeps_the_rules_of_the_house(path):
     assert path.stem not in {"utils", "util", "common", "helpers", "helper", "misc"}
     assert not re.search(r"\b(TODO|FIXME|XXX)\b|NotImplementedError", text) or path == Path(__file__).resolve()
     bare = [name for name in imported(ast.parse(text)) if name.partition(".")[0] in LINKS]
-    assert not bare, "say agentenv.credit, never credit"
+    of_others = path.parent == ROOT / "tests" / "agents" / "programs"  # openai-agents' package is called `agents`
+    assert of_others or not bare, "say agentenv.credit, never credit"
 
 
 def imported(tree):
