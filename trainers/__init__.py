@@ -6,6 +6,7 @@ from agentenv.lazy import lazy_names
 
 if TYPE_CHECKING:
     from agentenv.trainers.config import TreeConfig
+    from agentenv.trainers.demonstrations import Play, warm_start
     from agentenv.trainers.evaluate import Evaluation, evaluate_agent
     from agentenv.trainers.sr_ppo_config import SRPPOConfig
     from agentenv.trainers.sr_ppo_trainer import SRPPOTrainer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Evaluation",
+    "Play",
     "SRPPOConfig",
     "SRPPOTrainer",
     "TreeConfig",
@@ -21,6 +23,7 @@ __all__ = [
     "as_trl_environment",
     "evaluate_agent",
     "trl_rows",
+    "warm_start",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -34,5 +37,7 @@ __getattr__, __dir__ = lazy_names(
         "as_trl_environment": "trl_environment",
         "evaluate_agent": "evaluate",
         "trl_rows": "trl_environment",
+        "Play": "demonstrations",
+        "warm_start": "demonstrations",
     },
 )

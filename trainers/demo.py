@@ -27,13 +27,13 @@ from agentenv.envs.math_verifier import MathTask, MathVerifier
 from agentenv.envs.math_verifier.demonstrations import careful_calls, noisy_calls
 from agentenv.envs.math_verifier.problems import arithmetic
 from agentenv.tree import EpisodeTree
-from agentenv.types import Action, Message, message_text
+from agentenv.types import message_text
 
 from .config import TreeConfig
-from .imitation import Phase, imitate, play_script
+from .demonstrations import Play
+from .demonstrations import warm_start as warm_start_on
 from .progress import TrainingBar
 from .run_folder import read_metrics
-from .tiny import make_tiny_model
 from .tree_trainer import TreeTrainer
 
 __all__ = ["DEMO_ENV_OPTIONS", "DemoSettings", "demo_tasks", "run_demo", "warm_start"]
@@ -106,23 +106,18 @@ def warm_start(settings: DemoSettings, held_out: Sequence[MathTask], *, progress
     Returns:
         The model and the tokenizer.
     """
-    env = MathVerifier(**DEMO_ENV_OPTIONS)
-    rng = np.random.default_rng(settings.seed)
     tasks = demo_tasks(settings.demonstrations, seed=settings.seed + 1, exclude=held_out)
-
-    def play(task: MathTask, calls: Sequence[Any]) -> list[Message]:
-        return play_script(env, [Action(tool_calls=(call,)) for call in calls], task=task)
-
-    careful = [play(task, careful_calls(task)) for task in tasks]
-    sloppy = [play(task, noisy_calls(task, rng, left_to_right=settings.left_to_right)) for task in tasks]
-    env.close()
-    model, tokenizer = make_tiny_model([*careful[:300], *sloppy[:300]], seed=settings.seed)
-    phases = [
-        Phase("careful play", careful, settings.careful_updates),
-        Phase("sloppy play", sloppy, settings.noisy_updates),
-    ]
-    imitate(model, tokenizer, phases, tools=env.tools, seed=settings.seed, progress=progress)
-    return model, tokenizer
+    sloppy = partial(noisy_calls, left_to_right=settings.left_to_right)
+    return warm_start_on(
+        partial(MathVerifier, **DEMO_ENV_OPTIONS),
+        [
+            Play("careful play", lambda task, _: careful_calls(task), settings.careful_updates),
+            Play("sloppy play", sloppy, settings.noisy_updates),
+        ],
+        tasks=tasks,
+        seed=settings.seed,
+        progress=progress,
+    )
 
 
 def run_demo(folder: str | Path, settings: DemoSettings | None = None, *, console: Console | None = None) -> float:

@@ -1,0 +1,117 @@
+"""Warm start for any environment with demonstrations: a tiny model is made on the spot and imitates them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from agentenv.env import Env
+from agentenv.types import Action, Message, ToolCall
+
+from .imitation import Phase, imitate, play_script
+from .tiny import make_tiny_model
+
+__all__ = ["Play", "warm_start"]
+
+Demonstrate = Callable[[Any, np.random.Generator], Sequence[Any]]
+"""Returns what to do in an episode of a task, step by step: calls of tools, texts, messages or actions."""
+
+_READ_BY_TOKENIZER = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """A way to play that is imitated.
+
+    Attributes:
+        name: for the progress bar.
+        demonstrate: plays a task; what it draws, it draws from the generator. A model that is to learn by reinforcement
+            needs play that fails now and then: what never varies has nothing to be compared with.
+        updates: how often to update the model on it.
+    """
+
+    name: str
+    demonstrate: Demonstrate
+    updates: int = 160
+
+
+def warm_start(
+    env: Callable[[], Env],
+    plays: Demonstrate | Sequence[Play],
+    *,
+    tasks: Sequence[Any] | int = 1024,
+    model: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **sizes: Any,
+) -> tuple[Any, Any]:
+    """Makes a tiny model, and has it imitate play in an environment, so that reinforcement learning can begin.
+
+    Args:
+        env: makes an environment.
+        plays: what to imitate, one after the other: skillful play first, then such as errs. A function alone is one.
+        tasks: to play, the same in every play; or how many to let the environment draw.
+        model: a model of one's own, changed in place; with `tokenizer`.
+        tokenizer: of that model.
+        seed: of tasks, demonstrations, weights and the order of conversations.
+        progress: shows a progress bar.
+        sizes: of the tiny model, see `make_tiny_model`: `hidden_size`, `num_layers`, `vocab_size`, ...
+
+    Returns:
+        The model and its tokenizer, for `TreeTrainer` or `TransformersAgent`.
+
+    Raises:
+        ValueError: no task or play, a model without tokenizer, or a demonstration that does nothing or goes on after
+            its episode has ended; the message names play and task.
+        ModelError: a size does not fit.
+    """
+    ways = [Play("play", plays)] if callable(plays) else list(plays)
+    if not ways:
+        msg = "plays must hold at least one Play, got none"
+        raise ValueError(msg)
+    if (model is None) != (tokenizer is None):
+        msg = "model and tokenizer must be given together, or neither"
+        raise ValueError(msg)
+    player, rng = env(), np.random.default_rng(seed)
+    try:
+        given = _draw(player, tasks, seed) if isinstance(tasks, int) else list(tasks)
+        if not given:
+            msg = f"tasks must hold at least one task, got {tasks!r}"
+            raise ValueError(msg)
+        phases = [
+            Phase(way.name, [_played(player, way, task, rng, seed + n) for n, task in enumerate(given)], way.updates)
+            for way in ways
+        ]
+        tools = player.tools
+    finally:
+        player.close()
+    if model is None or tokenizer is None:
+        examples = [one for phase in phases for one in phase.conversations[:_READ_BY_TOKENIZER]]
+        model, tokenizer = make_tiny_model(examples, seed=seed, **sizes)
+    imitate(model, tokenizer, phases, tools=tools, seed=seed, progress=progress)
+    return model, tokenizer
+
+
+def _draw(env: Env, count: int, seed: int) -> list[Any]:
+    """The tasks that the environment draws for `count` seeds."""
+    tasks: list[Any] = []
+    for number in range(count):
+        env.reset(seed=seed + number)
+        tasks.append(env.task)
+    return tasks
+
+
+def _played(env: Env, way: Play, task: Any, rng: np.random.Generator, seed: int) -> list[Message]:
+    steps = [_action(step) for step in way.demonstrate(task, rng)]
+    try:
+        return play_script(env, steps, task=task, seed=seed)
+    except ValueError as error:
+        msg = f"{way.name!r} cannot be imitated on the task {task!r:.200}: {error}"
+        raise ValueError(msg) from error
+
+
+def _action(step: Any) -> Action:
+    return Action(tool_calls=(step,)) if isinstance(step, ToolCall) else Action.parse(step)
