@@ -269,6 +269,7 @@ def _parse_lfm2(text: str, _: Sequence[ToolSchema]) -> Action:
 
 # ---------------------------------------------------------------------- messages that are nothing but calls
 
+_SPACE = re.compile(r"\s*")
 _SEPARATOR = re.compile(r"[\s;,]*(?:<\|python_tag\|>\s*)?")
 
 
@@ -304,25 +305,38 @@ def _parse_bare(text: str, tools: Sequence[ToolSchema]) -> Action:
 
 # ---------------------------------------------------------------------- harmony
 
-_HARMONY = re.compile(
-    r"(?P<head>[^<]*(?:<\|(?:channel|constrain)\|>[^<]*)*)<\|message\|>(?P<body>.*?)"
-    r"(?:<\|end\|>|<\|call\|>|<\|return\|>|\Z)\s*(?:<\|start\|>)?",
-    re.DOTALL,
-)
+_HARMONY_HEAD = re.compile(r"(?P<head>[^<]*(?:<\|(?:channel|constrain)\|>[^<]*)*)<\|message\|>")
+_HARMONY_END = re.compile(r"(?:<\|end\|>|<\|call\|>|<\|return\|>|\Z)\s*(?:<\|start\|>)?")
 _RECIPIENT = re.compile(r"to=(?:functions\.)?([\w.\-]+)")
 
 
 def _parse_harmony(text: str, _: Sequence[ToolSchema]) -> Action:
     """Reads the messages of a turn: to a tool, on the channel `analysis` (reasoning), or on another (content)."""
     thoughts, said, calls, position = list[str](), list[str](), list[ToolCall](), 0
-    while (message := _HARMONY.match(text, position)) is not None and position < len(text):
-        position = message.end()
-        if recipient := _RECIPIENT.search(message["head"]):
-            calls.append(ToolCall.parse({"name": recipient[1], "arguments": message["body"]}))
+    while (message := _HARMONY_HEAD.match(text, position)) is not None:
+        recipient = _RECIPIENT.search(message["head"])
+        end = _harmony_end(text, message.end(), is_call=recipient is not None)
+        body, position = text[message.end() : end.start()], end.end()
+        if recipient:
+            calls.append(ToolCall.parse({"name": recipient[1], "arguments": body}))
         else:
-            (thoughts if "analysis" in message["head"] else said).append(message["body"])
+            (thoughts if "analysis" in message["head"] else said).append(body)
     content = "\n".join([*said, text[position:].strip()]).strip() if position else text
     return Action(content, _numbered(calls), reasoning="\n".join(thoughts).strip())
+
+
+def _harmony_end(text: str, start: int, *, is_call: bool) -> re.Match[str]:
+    """Returns the mark that ends a message, at the latest the end of the text; in the JSON of a call it is text."""
+    if is_call:
+        try:
+            _, end = decode_json(text, start)
+        except _BROKEN:
+            pass
+        else:
+            space = cast("re.Match[str]", _SPACE.match(text, end))
+            if (found := _HARMONY_END.match(text, space.end())) is not None:
+                return found
+    return cast("re.Match[str]", _HARMONY_END.search(text, start))
 
 
 PARSERS: dict[str, Parser] = {
