@@ -18,6 +18,7 @@
         |       `-- SandboxTimeout (TimeoutError)
         |-- VerifierError
         |-- RetrieverError (ConnectionError)
+        |-- ToolServerError (ConnectionError)   a server of tools, such as an MCP server, is gone
         `-- AgentError                     the model or its server broke
 
 `ToolError` stands apart: a tool raises it to tell the *agent* that it made a mistake, so it becomes an
@@ -43,6 +44,7 @@ __all__ = [
     "SnapshotError",
     "TaskError",
     "ToolError",
+    "ToolServerError",
     "TreeError",
     "TreeFileError",
     "UnknownEnvError",
@@ -124,6 +126,10 @@ class VerifierError(InfrastructureError):
 
 class RetrieverError(InfrastructureError, ConnectionError):
     """A retrieval server did not answer, or answered nonsense."""
+
+
+class ToolServerError(InfrastructureError, ConnectionError):
+    """A server of tools, such as an MCP server, is gone or does not answer."""
 
 
 class AgentError(InfrastructureError):

@@ -29,6 +29,7 @@ STDLIB: dict[type[Exception], type[Exception]] = {
     errors.SandboxTimeout: TimeoutError,
     errors.VerifierError: RuntimeError,
     errors.RetrieverError: ConnectionError,
+    errors.ToolServerError: ConnectionError,
     errors.AgentError: RuntimeError,
 }
 

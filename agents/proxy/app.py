@@ -3,7 +3,8 @@
 import asyncio
 import hmac
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, cast
@@ -14,6 +15,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from agentenv.errors import AgentEnvError, InfrastructureError
+from agentenv.mcp import McpEndpoint
+from agentenv.types import Content, Message, ToolSchema
 
 from . import anthropic_messages, openai_chat, openai_responses
 from .calls import Call, keys_of, request_key
@@ -32,7 +35,13 @@ Answered = tuple[Reply, Call]
 def make_app(hub: Hub) -> Starlette:
     """Returns the proxy's application."""
     routes = _Routes(hub)
-    return Starlette(routes=routes.listed())
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        async with routes.endpoint.run():
+            yield
+
+    return Starlette(routes=routes.listed(), lifespan=lifespan)
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,7 @@ class _Routes:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self.endpoint = McpEndpoint(lambda found: _SessionTools(hub, str(found["session"])))
 
     def listed(self) -> list[Route]:
         session, model = "/sessions/{session}", "/sessions/{session}/v1"
@@ -90,6 +100,7 @@ class _Routes:
             Route(f"{session}/reward", self._control(self._reward), methods=["POST"]),
             Route(f"{session}/tools", self._programs(_CHAT, self._tools)),
             Route(f"{session}/tools/{{tool}}", self._programs(_CHAT, self._tool), methods=["POST"]),
+            Route(f"{session}/mcp", _Guarded(self._check, self.endpoint)),
             Route(f"{model}/models", self._programs(_CHAT, self._models)),
             Route(f"{model}/models/{{name}}", self._programs(_CHAT, self._models)),
             Route(f"{model}/chat/completions", self._programs(_CHAT, self._chat), methods=["POST"]),
@@ -122,8 +133,7 @@ class _Routes:
 
         async def guarded(request: HttpRequest) -> Response:
             try:
-                session = self._session(request)
-                _check_key(request, "the session's key", session.key, self._hub.key)
+                session = self._check(request)
                 return await endpoint(_Exchange(request, await _body(request), session))
             except RequestError as problem:
                 return protocol.refuse(problem)
@@ -131,6 +141,11 @@ class _Routes:
                 return protocol.refuse(RequestError(str(problem), status=503, code="infrastructure"))
 
         return guarded
+
+    def _check(self, request: HttpRequest) -> Session:
+        session = self._session(request)
+        _check_key(request, "the session's key", session.key, self._hub.key)
+        return session
 
     def _session(self, request: HttpRequest) -> Session:
         name = request.path_params["session"]
@@ -237,6 +252,49 @@ class _Routes:
         task = asyncio.create_task(self._hub.answer(session, asked))
         session.answers[key] = task
         return task
+
+
+@dataclass(frozen=True, slots=True)
+class _SessionTools:
+    """A session's environment, for MCP."""
+
+    hub: Hub
+    session: str
+
+    @property
+    def _open(self) -> Session:
+        return self.hub.sessions[self.session]
+
+    @property
+    def tools(self) -> Sequence[ToolSchema]:
+        return () if self._open.env is None else self._open.env.tools
+
+    @property
+    def first(self) -> Sequence[Message]:
+        return self._open.first
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> tuple[Content, bool]:
+        try:
+            step = self._open.execute(name, arguments)
+        except RequestError as problem:
+            return problem.message, True
+        return step.answer, bool(step.transition.info.get("mistakes"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Guarded:
+    """An application behind a key."""
+
+    check: Callable[[HttpRequest], Session]
+    app: McpEndpoint
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            self.check(HttpRequest(scope, receive))
+        except RequestError as problem:
+            await _CHAT.refuse(problem)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 async def _slowly(session: Session, task: "asyncio.Task[Answered]", protocol: _Protocol) -> AsyncIterator[str]:

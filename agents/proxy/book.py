@@ -114,7 +114,7 @@ class Book:
                 self.check_anchor(at)
                 tree = cast("EpisodeTree", self.tree)
                 record, kept = record_of(tree, at), tree.snapshots.get(at)
-            replay = Replay(record, seed=self.seed, root=self._root, snapshot=kept)
+            replay = Replay(record, seed=self.seed, root=self._root, snapshot=kept, keep=self._keep)
         lent = ExitStack()
         env: BranchingEnv | None = None
         number = self.take_number() if number is None else number
@@ -125,7 +125,7 @@ class Book:
             except BaseException as error:
                 lent.__exit__(type(error), error, error.__traceback__)
                 raise
-        given: dict[str, Any] = {"env": env, "lent": lent, "replay": replay, "snapshot": self._root}
+        given: dict[str, Any] = {"env": env, "lent": lent, "replay": replay, "snapshot": self._root, "keep": self._keep}
         given["first"] = () if self.start is None else self.start.observation
         return Session(seed=self.seed, number=number, attempt=attempt, limits=limits, **given)
 

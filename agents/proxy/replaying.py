@@ -64,6 +64,7 @@ class Replay:
         seed: of the tree.
         root: the environment's first state; `None` without an environment.
         snapshot: its state at the node, where that is kept.
+        keep: whether snapshots are taken on the way.
 
     Attributes:
         record: as given.
@@ -71,13 +72,16 @@ class Replay:
         answered: what was taken from the record, by time.
     """
 
-    def __init__(self, record: Sequence[Recorded], *, seed: int, root: Any = None, snapshot: Any = None) -> None:
+    def __init__(
+        self, record: Sequence[Recorded], *, seed: int, root: Any = None, snapshot: Any = None, keep: bool = True
+    ) -> None:
         self.record = record
         self.live = False
         self.answered: list[Recorded] = []
         self._seed = seed
         self._root = root
         self._target = snapshot
+        self._keep = keep
         self._why = ""
         self._steps: list[tuple[Recorded, ToolCall, str]] = []
         self._open = [(entry, _tools_of(entry)) for entry in record[:1]]  # tools may be called before the first answer
@@ -137,7 +141,7 @@ class Replay:
                 session = entry.session
                 number, _, attempt = session.partition(".")
                 env.reseed(derive_seed(derive_seed(self._seed, int(number)), int(attempt or 0), "env"))
-            after = env.advance(Action(tool_calls=(made,)), snapshot=True)
+            after = env.advance(Action(tool_calls=(made,)), snapshot=self._keep)
             now = "\n".join(message_text(message) for message in after.observation)
             if now != answer:
                 msg = (

@@ -94,6 +94,7 @@ class Session:
         replay: what is answered from the record first.
         snapshot: the environment's first state.
         first: the environment's first messages.
+        keep: whether snapshots are taken.
 
     Attributes:
         id: names the session; part of its address.
@@ -122,6 +123,7 @@ class Session:
         replay: Replay | None = None,
         snapshot: Any = None,
         first: tuple[Message, ...] = (),
+        keep: bool = True,
     ) -> None:
         self.id = secrets.token_hex(8)
         self.key = f"sk-{secrets.token_hex(16)}"
@@ -147,6 +149,7 @@ class Session:
         self._lent = lent or ExitStack()
         self._conversations = Conversations()
         self._snapshot = snapshot
+        self._keep = keep
         self._asked = 0
         self._broken = ""
         self._closed = False
@@ -272,7 +275,7 @@ class Session:
     def _advance(self, env: BranchingEnv, action: Action, made: ToolCall | None) -> EnvStep:
         began = time.perf_counter()
         try:
-            after = env.advance(action, snapshot=True)
+            after = env.advance(action, snapshot=self._keep)
         except InfrastructureError as problem:
             self.end("the environment broke", failure=f"{type(problem).__name__}: {problem}")
             raise

@@ -29,9 +29,9 @@ def math():
     return make("agentenv/MathVerifier-v0", max_steps=12)
 
 
-def rolls(agent, name, *words, envs=math, **options):
-    options: dict[str, Any] = {"variables": {"PYTHONPATH": ""}} | options  # openai-agents' `agents`, not a checkout's
-    return ProgramRollout(envs, agent, command=command(name, *words), **options)
+def rolls(agent, name, *words, envs: Any = math, **options: Any):
+    variables = {"PYTHONPATH": ""}  # openai-agents' `agents`, not a checkout's
+    return ProgramRollout(envs, agent, command=command(name, *words), variables=variables, **options)
 
 
 def taken(tree):
