@@ -25,11 +25,12 @@ _ARTICLES = {"integer": "an integer", "number": "a number", "boolean": "true or 
 
 
 def read_action(line: str, tools: Sequence[ToolSchema]) -> Action:
-    """Reads one line as an action.
+    r"""Reads one line as an action.
 
     - `guess 50`, `edit "a b" "c d"`: a tool and its required arguments in order. Quotes and, where a list or an object
-      is wanted, brackets keep spaces together; the last one takes the rest of the line.
-    - `guess number=50`: arguments by name, optional ones too, quoted as in a shell.
+      is wanted, brackets keep spaces together; the last one takes the rest of the line. A backslash is itself, but for
+      `\"` and `\\` within double quotes.
+    - `guess number=50`: arguments by name, optional ones too.
     - `{"name": "guess", "arguments": {"number": 50}}`, or a whole assistant message, as JSON.
     - anything else is plain text; `> guess what` is text even though it begins with the name of a tool.
 
@@ -98,21 +99,22 @@ def _arguments(rest: str, tool: ToolSchema) -> dict[str, Any]:
 
 def _named(rest: str, tool: ToolSchema) -> dict[str, str]:
     name, properties = tool["function"]["name"], _parameters(tool)[0]
-    try:
-        words = shlex.split(rest)
-    except ValueError as exc:
-        msg = f"the quotes of {rest!r} do not match: {exc}"
-        raise ValueError(msg) from None
     texts: dict[str, str] = {}
-    for word in words:
-        key, separator, text = word.partition("=")
-        if not separator:
-            msg = f"name every argument or none: {word!r} has no name. Usage:\n{describe_tool(tool)}"
+    while rest:
+        named = _NAMED.match(rest)
+        if named is None:
+            msg = (
+                f"name every argument or none: {rest.split(maxsplit=1)[0]!r} has no name. Usage:\n{describe_tool(tool)}"
+            )
             raise ValueError(msg)
+        key, rest = named[1], rest[named.end() :]
         if key not in properties:
-            msg = f"{name} has no argument {key!r}; it has {', '.join(properties) or 'none'}. Quote a value with ="
+            msg = f"{name} has no argument {key!r}; it has {', '.join(properties) or 'none'}. Quote spaces"
             raise ValueError(msg)
-        texts[key] = text
+        if not rest or rest[0].isspace():
+            texts[key], rest = "", rest.lstrip()
+        else:
+            texts[key], rest = _first_word(rest, properties[key])
     return texts
 
 

@@ -1,118 +1,178 @@
-"""Who acts in `agentenv rollout`: chance, an environment's own demonstrations, or a model in a folder."""
+"""Who acts: what `--agent` takes, read in one place; `agent_option.py` says it in words."""
 
+import asyncio
+import difflib
 import importlib
-import importlib.util
-import json
+import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, cast
 
 from agentenv.distribution import install_module
-from agentenv.errors import AgentError, ModelError
-from agentenv.protocols import Context
-from agentenv.types import Action, ToolCall, message_text
+from agentenv.errors import MissingDependencyError, ModelError, TaskError
 
+from .agent_option import KINDS
 from .command_line import blame, refuse
-from .env_choice import EnvChoice
+from .env_choice import EnvChoice, constructor_options, parse_options, sample_tasks
 
 if TYPE_CHECKING:
-    from agentenv.agents import ScriptedAgent, TransformersAgent
+    from agentenv.agents import OpenAIAgent, TransformersAgent
+    from agentenv.protocols import Agent
 
-__all__ = ["demonstrating_agent", "find_demonstrator", "load_model_agent", "quiet_transformers", "random_agent"]
+__all__ = ["AgentChoice", "load_model_agent", "quiet_transformers"]
 
-Demonstrator = Callable[[Any, np.random.Generator], Sequence[ToolCall]]
-"""Returns the calls that play a task, one per step; what it draws, it draws from the generator."""
-
-
-def random_agent(choice: EnvChoice) -> "ScriptedAgent":
-    """Returns an agent that draws every action from the environment's action space, with the context's seed."""
-    from agentenv.agents import ScriptedAgent
-
-    env = choice.make()
-    space = env.action_space
-    env.close()
-
-    def draw(context: Context) -> Any:
-        space.seed(context.seed)
-        return space.sample()
-
-    return ScriptedAgent(draw)
+_SCRIPTS = 256
+"""Demonstrations that a sloppy agent draws per task: more than episodes of it are played."""
 
 
-def find_demonstrator(choice: EnvChoice, *, sloppy: bool = False) -> Demonstrator:
-    """Returns what plays a task: `careful_calls` or `noisy_calls` of the module `demonstrations` beside the class.
+@dataclass(frozen=True, slots=True)
+class AgentChoice:
+    """An agent as it was named on the command line.
 
-    Raises:
-        typer.BadParameter: there is none.
+    Attributes:
+        spec: the value of `--agent`.
+        words: the values of `--agent-option`: arguments of the agent, as `key=value`.
+        sampling: what the command's own options say of every model: `temperature` and `max_tokens`.
     """
-    name = f"{choice.cls.__module__.rpartition('.')[0]}.demonstrations"
-    try:
-        found = importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        found = False
-    kind = "noisy_calls" if sloppy else "careful_calls"
-    script = getattr(importlib.import_module(name), kind, None) if found else None
-    if script is None:
-        refuse("--agent", f"{choice.name} has no demonstrations to script; use random or a model's folder")
-    return script if sloppy else lambda task, _: script(task)
+
+    spec: str
+    words: Sequence[str] = ()
+    sampling: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def is_demonstrator(self) -> bool:
+        """Whether it plays tasks that it must know before."""
+        return self.spec in {"scripted", "sloppy"}
+
+    def make(self, env: EnvChoice, tasks: Sequence[Any], *, seed: int = 0) -> "Agent":
+        """Returns the agent.
+
+        Args:
+            env: where it is going to act.
+            tasks: those that are going to come up; only demonstrators look at them.
+            seed: of the demonstrations.
+
+        Raises:
+            typer.BadParameter: there is no such agent, it does not take the options, or its server does not answer.
+        """
+        if self.is_demonstrator:
+            from .demonstrators import demonstrating_agent, find_demonstrator
+
+            sloppy = self.spec == "sloppy"
+            script = find_demonstrator(env, sloppy=sloppy)
+            self._refuse_options()
+            return demonstrating_agent(env, script, tasks, seed=seed, most=_SCRIPTS if sloppy else 1)
+        argument = "--agent-option" if self.words else "--agent"
+        with blame(argument, ValueError), blame("--agent", ModelError, MissingDependencyError):
+            return self._make_known() or self._make_own()
+
+    def tasks(self, env: EnvChoice, count: int, *, seed: int) -> list[Any]:
+        """Returns the tasks for so many trees; `None` where the environment draws one when it is reset."""
+        if not self.is_demonstrator:
+            return [None] * count
+        with blame("--tasks", TaskError):
+            return list(sample_tasks(env, count, seed=seed).values())
+
+    def _make_known(self) -> "Agent | None":
+        spec = self.spec
+        if spec == "random":
+            from agentenv.agents import RandomAgent
+
+            return RandomAgent(**self._options(RandomAgent))
+        if spec == "human":
+            from agentenv.agents import HumanAgent
+
+            self._refuse_options()
+            return HumanAgent()
+        if spec.startswith(("http://", "https://")):
+            return self._make_server()
+        if spec.startswith("vllm:"):
+            return self._make_vllm(spec.removeprefix("vllm:"))
+        if Path(spec).is_dir():
+            renamed = {"max_new_tokens" if name == "max_tokens" else name: v for name, v in self.sampling.items()}
+            quiet_transformers("--agent")
+            from agentenv.agents import TransformersAgent
+
+            return load_model_agent("--agent", Path(spec), **(renamed | self._options(TransformersAgent)))
+        return None
+
+    def _make_server(self) -> "OpenAIAgent":
+        from agentenv.agents import OpenAIAgent
+
+        agent = OpenAIAgent(self.spec, **(self._sampling_of(OpenAIAgent) | self._options(OpenAIAgent)))
+
+        async def check() -> None:
+            try:
+                await agent.check()
+            finally:
+                await agent.leave_loop()
+
+        asyncio.run(check())
+        return agent
+
+    def _make_vllm(self, engine: str) -> "Agent":
+        if not engine:
+            refuse("--agent", "needs a folder or a URL after vllm:, got 'vllm:'")
+        if not engine.startswith("http") and not Path(engine).is_dir():
+            refuse("--agent", f"must name a model's folder after vllm:, got {engine!r}: there is no such folder")
+        try:
+            cls: Any = importlib.import_module("agentenv.agents.vllm").VLLMAgent
+            return cls(engine, **(self._sampling_of(cls) | self._options(cls)))
+        except ModuleNotFoundError as error:
+            refuse("--agent", f"needs {error.name}: {install_module(error.name or 'vllm')}")
+
+    def _make_own(self) -> "Agent":
+        module, colon, name = self.spec.partition(":")
+        if not colon or not module or not name:
+            close = difflib.get_close_matches(self.spec, ["random", "scripted", "sloppy", "human"], n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            refuse("--agent", f"must be {KINDS.replace('|', ', ')}; got {self.spec!r}, which is no folder{hint}")
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.insert(0, here)
+        with blame("--agent", ImportError):
+            found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            if not hasattr(found, part):
+                close = difflib.get_close_matches(part, vars(found), n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                refuse("--agent", f"{module} has no {name!r}{hint}")
+            found = getattr(found, part)
+        return self._called(found)
+
+    def _called(self, found: Any) -> "Agent":
+        """Makes the agent where it is a class or a function that returns one."""
+        if isinstance(found, type) or (callable(found) and not hasattr(found, "act")):
+            sampling = self._sampling_of(found)
+            options = self._options(found)
+            with blame("--agent-option" if options else "--agent", TypeError, ValueError):
+                found = cast("Callable[..., Any]", found)(**(sampling | options))
+        else:
+            self._refuse_options()
+        if not callable(getattr(found, "act", None)):
+            refuse("--agent", f"{self.spec} must be an agent, with act(contexts) -> actions; got {found!r:.80}")
+        return found
+
+    def _options(self, made: Any) -> dict[str, Any]:
+        known = _parameters(made)
+        return parse_options(self.words, known=known, owner=self.spec, argument="--agent-option")
+
+    def _sampling_of(self, made: Any) -> dict[str, Any]:
+        """What the command says of every model, as far as this one takes it."""
+        known = _parameters(made)
+        return {name: value for name, value in self.sampling.items() if name in known}
+
+    def _refuse_options(self) -> None:
+        if self.words:
+            refuse("--agent-option", f"{self.spec} takes none, got {self.words[0]!r}")
 
 
-def demonstrating_agent(
-    choice: EnvChoice, demonstrate: Demonstrator, tasks: Sequence[Any], *, seed: int = 0, most: int = 1
-) -> "ScriptedAgent":
-    """Returns an agent that plays an environment's own demonstrations, one call per step.
-
-    Args:
-        choice: the environment.
-        demonstrate: plays one of its tasks.
-        tasks: those that are going to come up; the agent knows each by how its conversation opens.
-        seed: of the demonstrations.
-        most: how many to draw per task. At every step one of those that began like the episode goes on.
-
-    Raises:
-        typer.BadParameter: the demonstrator cannot play one of the tasks.
-    """
-    from agentenv.agents import ScriptedAgent
-
-    scripts: dict[str, list[list[ToolCall]]] = {}
-    env = choice.make()
-    try:
-        for number, task in enumerate(tasks):
-            observation, _ = env.reset(seed=0, options={"task": task})
-            rng = np.random.default_rng([seed, number])
-            with blame("--agent", ValueError):
-                scripts[_opening(observation)] = [list(demonstrate(task, rng)) for _ in range(most)]
-    finally:
-        env.close()
-
-    def follow(context: Context) -> Action:
-        made = [ToolCall.parse(call) for message in context.messages for call in message.get("tool_calls", ())]
-        played = [(call.name, call.arguments) for call in made]
-        known = scripts.get(_opening(context.messages), [])
-        going_on = [script for script in known if _begins(script, played)]
-        if not going_on:
-            what = f"none goes on after these {len(made)} steps" if known else "none begins like this"
-            msg = f"the demonstration cannot go on: {what}"
-            raise AgentError(msg)
-        script = going_on[int(np.random.default_rng(context.seed).integers(len(going_on)))]
-        return Action(tool_calls=(script[len(made)],))
-
-    return ScriptedAgent(follow)
-
-
-def _begins(script: Sequence[ToolCall], played: Sequence[tuple[str, Any]]) -> bool:
-    """Whether a script begins with these calls and goes on."""
-    return len(script) > len(played) and all(
-        (call.name, call.arguments) == one for call, one in zip(script, played, strict=False)
-    )
-
-
-def _opening(messages: Sequence[Mapping[str, Any]]) -> str:
-    roles = [message["role"] for message in messages]
-    end = roles.index("assistant") if "assistant" in roles else len(roles)
-    return json.dumps([[message["role"], message_text(message)] for message in messages[:end]])
+def _parameters(made: Any) -> Mapping[str, inspect.Parameter]:
+    if isinstance(made, type):
+        return constructor_options(cast("Any", made))
+    kinds = {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
+    return {name: p for name, p in inspect.signature(made).parameters.items() if p.kind not in kinds}
 
 
 def load_model_agent(argument: str, folder: Path, **options: Any) -> "TransformersAgent":

@@ -13,7 +13,9 @@ from .command_line import Command, CommandGroup, lazy_group
 from .demo import demo
 from .doctor import doctor
 from .envs import envs
+from .evaluate import compare, evaluate
 from .play import play
+from .replay import replay
 from .rollout import rollout
 from .train import train
 from .trees import trees
@@ -63,8 +65,8 @@ def root(
     """
 
 
-for function in (envs, play, rollout, trees, train, check, doctor, demo):
-    app.command(cls=Command)(function)
+for function in (envs, play, rollout, trees, replay, evaluate, compare, train, check, doctor, demo):
+    app.command("eval" if function is evaluate else None, cls=Command)(function)
 for name, (module, about) in _GROUPS.items():
     if Path(agentenv.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py").is_file():
         app.add_typer(typer.Typer(cls=lazy_group(module)), name=name, help=about)

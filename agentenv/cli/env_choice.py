@@ -98,7 +98,7 @@ def parse_options(
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             refuse(argument, f"{owner} has no option {key!r}; {hint}It takes: {', '.join(sorted(known)) or 'none'}")
-        annotation = known[key].annotation
+        annotation = Any if known[key].annotation is inspect.Parameter.empty else known[key].annotation
         try:
             options[key] = read_sandbox(text) if opens_sandboxes(annotation) else read_value(text, annotation)
         except (ValueError, TypeError) as error:

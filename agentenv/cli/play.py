@@ -1,18 +1,26 @@
 """`agentenv play`: step an environment by hand."""
 
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .command_line import blame
+from .command_line import blame, refuse
+
+if TYPE_CHECKING:
+    from .player import Player
 
 __all__ = ["play"]
 
 
 def play(
     env_id: Annotated[
-        str, typer.Argument(metavar="ENV_ID", help="A registered id, or module:Class.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="ENV_ID|FILE", help="A registered id, module:Class, or a trees file.", show_default=False
+        ),
     ],
     seed: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Of the episode; chosen and shown where not given.")
@@ -24,6 +32,11 @@ def play(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the environment; may be repeated.")
     ] = None,
     trees: Annotated[Path | None, typer.Option(metavar="FILE", help="Add the trees of this session to a file.")] = None,
+    tree: Annotated[int, typer.Option(metavar="I", min=0, help="Of a trees file: which tree, counted from 0.")] = 0,
+    at: Annotated[int, typer.Option(metavar="NODE", min=0, help="Of that tree: where to begin.")] = 0,
+    env: Annotated[
+        str | None, typer.Option(metavar="ENV_ID", help="Of a trees file: its environment, where its id is not enough.")
+    ] = None,
 ) -> None:
     r"""Step an environment by hand, go back, and choose differently.
 
@@ -34,31 +47,69 @@ def play(
         agentenv play agentenv/MathVerifier-v0
         agentenv play agentenv/MathVerifier-v0 --seed 3 --option difficulty=4 --trees mine.jsonl
         printf 'calculate 8 * 5\n:undo\n:tree\n' | agentenv play agentenv/MathVerifier-v0 --seed 0
+        agentenv play trees.jsonl --tree 3 --at 5
     """
     import random
 
     from agentenv.errors import TaskError
-    from agentenv.serialize import write_trees
 
-    from .console import open_console, say_line
+    from .console import open_console
     from .env_choice import choose_env, parse_task
     from .player import Player
 
+    if Path(env_id).is_file():
+        _refuse_begin(seed, task)
+        _play_tree(Path(env_id), tree, at, env, option or (), trees)
+        return
     choice = choose_env(env_id, option or ())
     given = parse_task(task)
     _check_file(trees)
     seed = random.randrange(10_000) if seed is None else seed  # noqa: S311  any will do
-    console = open_console()
-    player = Player(choice.make(), console, task=given, seed=seed)
-    try:
+    player = Player(choice.make(), open_console(), task=given, seed=seed)
+    with _kept(player, trees):
         with blame("ENV_ID" if task is None else "--task", TaskError):
             player.start()
         player.run()
+
+
+def _refuse_begin(seed: int | None, task: str | None) -> None:
+    for name, value in (("--seed", seed), ("--task", task)):
+        if value is not None:
+            refuse(name, f"a saved tree has its own, got {value!r}")
+
+
+def _play_tree(file: Path, tree: int, at: int, env: str | None, option: Sequence[str], trees: Path | None) -> None:
+    from agentenv.errors import SnapshotError, TreeError
+
+    from .console import open_console
+    from .player import Player
+    from .saved_trees import open_tree
+
+    if trees is not None and trees.exists() and trees.samefile(file):
+        refuse("--trees", f"must be another file than the one that is played, got {str(trees)!r} for both")
+    choice, found = open_tree(file, tree, env, option)
+    _check_file(trees)
+    player = Player(choice.make(), open_console(), task=found.task)
+    with _kept(player, trees):
+        with blame("--at", SnapshotError, TreeError):
+            player.start_at(found, at)
+        player.run()
+
+
+@contextmanager
+def _kept(player: "Player", trees: Path | None) -> Generator[None]:
+    """Closes the player at the end, and writes what was played."""
+    from agentenv.serialize import write_trees
+
+    from .console import open_console, say_line
+
+    try:
+        yield
     finally:
         player.close()
         if trees is not None and (played := [tree for tree in player.trees if len(tree) > 1]):
             write_trees(trees, played, append=True)
-            say_line(console, f"{len(played)} written: agentenv trees {trees}")
+            say_line(open_console(), f"{len(played)} written: agentenv trees {trees}")
 
 
 def _check_file(path: Path | None) -> None:

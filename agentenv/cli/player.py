@@ -13,6 +13,7 @@ from rich.text import Text
 from agentenv.agents.typed_actions import describe_tool, read_action
 from agentenv.errors import EpisodeError, InfrastructureError, SnapshotError, TreeError
 from agentenv.protocols import SteppableEnv
+from agentenv.rollout import go_back
 from agentenv.tree import EpisodeTree
 from agentenv.wrappers import RecordTree
 
@@ -97,6 +98,21 @@ class Player:
         head = f"task {info.get('task_id', '')}, seed {self._seed}. Tools: {names}. Type :help for help."
         self._say(Text.assemble((f"{self._env.env_id}  ", "bold"), (head, "dim")))
         print_messages(self._console, observation)
+
+    def start_at(self, tree: EpisodeTree, node: int) -> None:
+        """Goes on with a tree that was read from a file, at one of its nodes.
+
+        Raises:
+            SnapshotError: the environment does not come there again.
+            TreeError: there is no such node.
+        """
+        go_back(self._env.env, tree, node)
+        self._env.tree, self._env.node = tree, node
+        self.trees.append(tree)
+        self._seed = int(tree.metadata.get("seed") or 0)
+        head = f"task {tree.task_id}, node {node} of {len(tree)}. Type :help for help."
+        self._say(Text.assemble((f"{self._env.env_id}  ", "bold"), (head, "dim")))
+        self._history("")
 
     def run(self) -> None:
         """Reads and obeys until the input ends or `:quit`."""
@@ -188,9 +204,16 @@ class Player:
         if not rest.isdecimal() or int(rest) > last:
             msg = f":goto needs the number of a node from 0 to {last}, got {rest!r}; :tree shows them"
             raise _Refusal(msg)
-        if int(rest) not in self._tree.snapshots:
+        if self._tree.nodes[int(rest)].reward is None:
             msg = f"Node {rest} failed, so nothing was kept there: go to node {self._tree.nodes[int(rest)].parent}"
             raise _Refusal(msg)
+        if int(rest) not in self._tree.snapshots:
+            here = self._env.node
+            try:
+                go_back(self._env.env, self._tree, int(rest))
+            except SnapshotError:
+                self._env.goto(here)
+                raise
         self._env.goto(int(rest))
         self._show_node(int(rest))
 

@@ -1,9 +1,8 @@
 """`agentenv rollout`: grows episode trees and writes them to a file."""
 
-import difflib
 import itertools
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,31 +11,27 @@ import typer
 
 from agentenv.errors import TreeFileError
 
+from .agent_option import ABOUT, KINDS
 from .command_line import blame, refuse
 
 if TYPE_CHECKING:
     from agentenv.credit import Allocator
-    from agentenv.protocols import Agent
     from agentenv.rollout import Rollout
     from agentenv.tree import EpisodeTree
-
-    from .env_choice import EnvChoice
 
 __all__ = ["rollout", "summarize"]
 
 _EPISODES_AT_ONCE = 256
-_SCRIPTS = 256
-"""Demonstrations that a sloppy agent draws per task: more than episodes of it are played."""
 
 
 def rollout(  # noqa: PLR0913, PLR0917  one per option
     env_id: Annotated[
         str, typer.Argument(metavar="ENV_ID", help="A registered id, or module:Class.", show_default=False)
     ],
-    agent: Annotated[
-        str,
-        typer.Option(metavar="random|scripted|sloppy|FOLDER", help="Chance, a demonstrator, one that slips, a model."),
-    ] = "random",
+    agent: Annotated[str, typer.Option(metavar=KINDS, help=ABOUT)] = "random",
+    agent_option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the agent; may be repeated.")
+    ] = None,
     tasks: Annotated[int, typer.Option(metavar="N", min=1, help="Trees to grow, one per task.")] = 8,
     rollouts: Annotated[int, typer.Option(metavar="G", min=1, help="Full episodes per tree.")] = 4,
     continuations: Annotated[
@@ -78,18 +73,24 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
         agentenv rollout agentenv/MathVerifier-v0 --tasks 20 --continuations 4
         agentenv rollout agentenv/MathVerifier-v0 --agent sloppy --option difficulty=4
         agentenv rollout my_module:MyEnv --agent runs/demo/checkpoint-60 --out mine.jsonl
+        agentenv rollout agentenv/MathVerifier-v0 --agent http://127.0.0.1:8000/v1 --agent-option concurrency=64
+        agentenv rollout agentenv/MathVerifier-v0 --agent my_module:MyAgent
     """
     from agentenv.rollout import Rollout
 
+    from .actors import AgentChoice
     from .console import open_console, print_fields, print_json, say_line
     from .env_choice import choose_env
     from .estimators import choose_allocator
+    from .progress import show_progress
 
     choice = choose_env(env_id, option or ())
     rule = choose_allocator(allocator)
-    actor, given = _actor(choice, agent, tasks, seed, temperature, max_action_tokens)
+    named = AgentChoice(agent, agent_option or (), {"temperature": temperature, "max_tokens": max_action_tokens})
+    given = named.tasks(choice, tasks, seed=seed)
+    actor = named.make(choice, given, seed=seed)
     path = _path(out, resume=resume, overwrite=overwrite)
-    with _progress(tasks * (rollouts + continuations)) as advance:
+    with show_progress(tasks * (rollouts + continuations)) as advance:
         with blame("--step-seconds", ValueError), blame("--out", OSError, TreeFileError):
             source = Rollout(
                 choice.make,
@@ -114,33 +115,6 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     say_line(console, f"\nRead it: agentenv trees {path} --credit rtmc")
 
 
-def _actor(
-    choice: "EnvChoice", agent: str, tasks: int, seed: int, temperature: float, max_action_tokens: int
-) -> tuple["Agent", Sequence[Any]]:
-    """Returns the agent, and the tasks (`None` where the environment chooses when it is reset)."""
-    from .actors import demonstrating_agent, find_demonstrator, load_model_agent, random_agent
-
-    if agent == "random":
-        return random_agent(choice), [None] * tasks
-    if agent in {"scripted", "sloppy"}:
-        from agentenv.errors import TaskError
-
-        from .env_choice import sample_tasks
-
-        script = find_demonstrator(choice, sloppy=agent == "sloppy")
-        with blame("--tasks", TaskError):
-            given = list(sample_tasks(choice, tasks, seed=seed).values())
-        most = _SCRIPTS if agent == "sloppy" else 1
-        return demonstrating_agent(choice, script, given, seed=seed, most=most), given
-    if not Path(agent).is_dir():
-        close = difflib.get_close_matches(agent, ["random", "scripted", "sloppy"], n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        msg = f"must be random, scripted, sloppy or the folder of a model, got {agent!r}, which is no folder{hint}"
-        refuse("--agent", msg)
-    model = load_model_agent("--agent", Path(agent), temperature=temperature, max_new_tokens=max_action_tokens)
-    return model, [None] * tasks
-
-
 def _path(out: Path | None, *, resume: bool, overwrite: bool) -> Path:
     """Returns the file to write, which does not exist unless the run goes on with it."""
     if resume:
@@ -162,7 +136,7 @@ def _how_to_go_on(path: Path) -> Generator[None]:
 
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):  # Ctrl-C; a person who leaves
         say_line(open_console(stderr=True), f"\nstopped; what has ended is in {path}: go on with --resume --out {path}")
         raise
 
@@ -185,20 +159,6 @@ def _free_path() -> Path:
     """Returns trees.jsonl, or the first of trees-2.jsonl, trees-3.jsonl, ... that does not exist."""
     names = itertools.chain(["trees.jsonl"], (f"trees-{i}.jsonl" for i in itertools.count(2)))
     return next(path for path in map(Path, names) if not path.exists())
-
-
-@contextmanager
-def _progress(episodes: int) -> Generator[Callable[[], None]]:
-    """Shows a bar on stderr where that is a terminal; yields what moves it on by one episode."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from .console import open_console
-
-    console = open_console(stderr=True)
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        line = progress.add_task("episodes", total=episodes)
-        yield lambda: progress.advance(line)
 
 
 def _grow(

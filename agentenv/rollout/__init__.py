@@ -13,7 +13,7 @@ from agentenv.rollout.engine import Rollout, rollout_trees
 from agentenv.rollout.episode import Limits, derive_seed
 from agentenv.rollout.executors import Concurrent, Executor, InStep
 from agentenv.rollout.ledger import Ledger, cost_of
-from agentenv.rollout.revisit import revisit
+from agentenv.rollout.revisit import go_back, revisit
 
 __all__ = [
     "Concurrent",
@@ -24,6 +24,7 @@ __all__ = [
     "Rollout",
     "cost_of",
     "derive_seed",
+    "go_back",
     "revisit",
     "rollout_trees",
 ]

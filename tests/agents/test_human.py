@@ -33,7 +33,8 @@ LOOK = tool("look")
 SET = tool("set", "values", values={"type": "array"})
 EDIT = tool("edit", "old", "new", old={"type": "string"}, new={"type": "string"})
 FILL = tool("fill", "cells", "map", "note", cells={"type": "array"}, map={"type": "object"}, note={"type": "string"})
-TOOLS = (GUESS, MOVE, CALCULATE, SUBMIT, LOOK, SET, EDIT, FILL)
+SAY = tool("say", "text", text={"type": "string"})
+TOOLS = (GUESS, MOVE, CALCULATE, SUBMIT, LOOK, SET, EDIT, FILL, SAY)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,16 @@ TOOLS = (GUESS, MOVE, CALCULATE, SUBMIT, LOOK, SET, EDIT, FILL)
         ),
         ("fill \"[1, 2]\" {} '[x]'", "fill", {"cells": [1, 2], "map": {}, "note": "[x]"}),
         ("move 3 'far \"left\"'", "move", {"steps": 3, "way": 'far "left"'}),
+        (r"calculate expression=\frac{1}{2}", "calculate", {"expression": r"\frac{1}{2}"}),
+        (r'calculate expression="\sqrt 2 \\ \"x\""', "calculate", {"expression": r'\sqrt 2 \ "x"'}),
+        (r"calculate expression='a\b c'", "calculate", {"expression": r"a\b c"}),
+        (r'calculate "\frac{1}{2} + 1"', "calculate", {"expression": r"\frac{1}{2} + 1"}),
+        (r'edit "C:\new dir" "D:\\x"', "edit", {"old": r"C:\new dir", "new": r"D:\x"}),
+        ("edit old= new=don't", "edit", {"old": "", "new": "don't"}),
+        ("fill note='a b' cells=[1, [2]] map={}", "fill", {"note": "a b", "cells": [1, [2]], "map": {}}),
+        ('say "hello world"', "say", {"text": "hello world"}),
+        ('say text="hello world"', "say", {"text": "hello world"}),
+        ('say "hello" she said', "say", {"text": '"hello" she said'}),
         ('calculate "3" + "4"', "calculate", {"expression": '"3" + "4"'}),
         ("look", "look", {}),
         ("set [1, 2]", "set", {"values": [1, 2]}),

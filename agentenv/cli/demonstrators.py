@@ -1,0 +1,98 @@
+"""Agents that play an environment's own demonstrations, carefully or with slips."""
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agentenv.errors import AgentError
+from agentenv.protocols import Context
+from agentenv.types import Action, ToolCall, message_text
+
+from .command_line import blame, refuse
+from .env_choice import EnvChoice
+
+if TYPE_CHECKING:
+    from agentenv.agents import ScriptedAgent
+
+__all__ = ["demonstrating_agent", "find_demonstrator"]
+
+Demonstrator = Callable[[Any, np.random.Generator], Sequence[ToolCall]]
+"""Returns the calls that play a task, one per step; what it draws, it draws from the generator."""
+
+
+def find_demonstrator(choice: EnvChoice, *, sloppy: bool = False) -> Demonstrator:
+    """Returns what plays a task: `careful_calls` or `noisy_calls` of the module `demonstrations` beside the class.
+
+    Raises:
+        typer.BadParameter: there is none.
+    """
+    name = f"{choice.cls.__module__.rpartition('.')[0]}.demonstrations"
+    try:
+        found = importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        found = False
+    kind = "noisy_calls" if sloppy else "careful_calls"
+    script = getattr(importlib.import_module(name), kind, None) if found else None
+    if script is None:
+        refuse("--agent", f"{choice.name} has no demonstrations to script; give another agent, such as random")
+    return script if sloppy else lambda task, _: script(task)
+
+
+def demonstrating_agent(
+    choice: EnvChoice, demonstrate: Demonstrator, tasks: Sequence[Any], *, seed: int = 0, most: int = 1
+) -> "ScriptedAgent":
+    """Returns an agent that plays an environment's own demonstrations, one call per step.
+
+    Args:
+        choice: the environment.
+        demonstrate: plays one of its tasks.
+        tasks: those that are going to come up; the agent knows each by how its conversation opens.
+        seed: of the demonstrations.
+        most: how many to draw per task. At every step one of those that began like the episode goes on.
+
+    Raises:
+        typer.BadParameter: the demonstrator cannot play one of the tasks.
+    """
+    from agentenv.agents import ScriptedAgent
+
+    scripts: dict[str, list[list[ToolCall]]] = {}
+    env = choice.make()
+    try:
+        for number, task in enumerate(tasks):
+            observation, _ = env.reset(seed=0, options={"task": task})
+            rng = np.random.default_rng([seed, number])
+            with blame("--agent", ValueError):
+                scripts[_opening(observation)] = [list(demonstrate(task, rng)) for _ in range(most)]
+    finally:
+        env.close()
+
+    def follow(context: Context) -> Action:
+        made = [ToolCall.parse(call) for message in context.messages for call in message.get("tool_calls", ())]
+        played = [(call.name, call.arguments) for call in made]
+        known = scripts.get(_opening(context.messages), [])
+        going_on = [script for script in known if _begins(script, played)]
+        if not going_on:
+            what = f"none goes on after these {len(made)} steps" if known else "none begins like this"
+            msg = f"the demonstration cannot go on: {what}"
+            raise AgentError(msg)
+        script = going_on[int(np.random.default_rng(context.seed).integers(len(going_on)))]
+        return Action(tool_calls=(script[len(made)],))
+
+    return ScriptedAgent(follow)
+
+
+def _begins(script: Sequence[ToolCall], played: Sequence[tuple[str, Any]]) -> bool:
+    """Whether a script begins with these calls and goes on."""
+    return len(script) > len(played) and all(
+        (call.name, call.arguments) == one for call, one in zip(script, played, strict=False)
+    )
+
+
+def _opening(messages: Sequence[Mapping[str, Any]]) -> str:
+    roles = [message["role"] for message in messages]
+    end = roles.index("assistant") if "assistant" in roles else len(roles)
+    return json.dumps([[message["role"], message_text(message)] for message in messages[:end]])

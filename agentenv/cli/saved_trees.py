@@ -1,0 +1,42 @@
+"""A tree of a file, together with the environment that it was grown in."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agentenv.errors import TreeFileError, UnknownEnvError
+from agentenv.registry import env_class
+from agentenv.serialize import read_trees
+from agentenv.tree import EpisodeTree
+
+from .command_line import blame, refuse
+from .env_choice import EnvChoice, choose_env
+
+__all__ = ["open_tree"]
+
+
+def open_tree(file: Path, index: int, env_id: str | None, options: Sequence[str]) -> tuple[EnvChoice, EpisodeTree]:
+    """Reads one tree, and chooses its environment.
+
+    Args:
+        file: a trees file.
+        index: of the tree in it.
+        env_id: the environment; by default the one that the tree names.
+        options: of the environment: those that the tree was grown with.
+
+    Raises:
+        typer.BadParameter: there is no such file or tree, or its environment is not known here.
+    """
+    with blame("FILE", TreeFileError, OSError, UnicodeDecodeError):
+        trees = read_trees(file)
+    if index >= len(trees):
+        refuse("--tree", f"must be in [0, {len(trees)}), the trees of {file}; got {index}")
+    tree = trees[index]
+    if env_id is None:
+        try:
+            env_class(tree.env_id)
+        except (UnknownEnvError, ImportError, ValueError):
+            refuse("--env", f"is needed: {file} names its environment {tree.env_id!r}, which is no registered id")
+    choice = choose_env(env_id or tree.env_id, options)
+    if (own := f"{choice.cls.name}-v{choice.cls.version}") != tree.env_id:
+        refuse("--env", f"must be the environment of the tree, {tree.env_id!r}; got {own!r}")
+    return choice, tree
