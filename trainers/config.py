@@ -11,6 +11,7 @@ from agentenv.arrays import TreeArrays
 from agentenv.credit import step_weights
 
 from .options import check_options
+from .packable import LAYOUTS
 
 __all__ = ["TreeConfig"]
 
@@ -75,6 +76,17 @@ class TreeConfig(GRPOConfig):
             "template makes of them ('template'), which for many leaves out the reasoning of earlier turns."
         },
     )
+    layout: str = field(
+        default="auto",
+        metadata={
+            "help": "'packed' (shared prefixes are computed once), 'padded' (one row per leaf) or 'auto': packed where "
+            "the attention of the model can be masked."
+        },
+    )
+    max_packed_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Most tokens of a packed row, larger trees are cut; those of the largest tree by default."},
+    )
     rollout_retries: int = field(
         default=2, metadata={"help": "How often a rollout that infrastructure broke starts again."}
     )
@@ -105,6 +117,7 @@ class TreeConfig(GRPOConfig):
         if self.max_episode_tokens is not None and self.max_episode_tokens < 1:
             msg = f"max_episode_tokens must be at least 1 or None, got {self.max_episode_tokens}"
             raise ValueError(msg)
+        self._check_layout()
         if self.step_weights != "auto":
             _check_weights(self.step_weights)
         if self.predictor not in {"text", "hidden"}:
@@ -126,6 +139,17 @@ class TreeConfig(GRPOConfig):
         # TRL's group of rows that belong together: here a row is a task, and a generation belongs together.
         self.num_generations, self.num_generations_eval = tasks, 1
         super().__post_init__()
+
+    def _check_layout(self) -> None:
+        if self.layout not in LAYOUTS:
+            msg = f"layout must be {', '.join(map(repr, LAYOUTS[:-1]))} or {LAYOUTS[-1]!r}, got {self.layout!r}"
+            raise ValueError(msg)
+        if self.max_packed_tokens is not None and (self.max_packed_tokens < 1 or self.layout == "padded"):
+            msg = (
+                "max_packed_tokens must be at least 1 or None, and None with layout='padded', got "
+                f"{self.max_packed_tokens} with layout={self.layout!r}"
+            )
+            raise ValueError(msg)
 
     def _check_loss(self) -> None:
         if self.loss_type == "dr_grpo":

@@ -10,7 +10,17 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
-__all__ = ["FiniteGradients", "LogRatio", "active_noise", "log_ratio", "remove_noise", "token_logprobs"]
+from .packed_model import PackedModel
+
+__all__ = [
+    "FiniteGradients",
+    "LogRatio",
+    "active_noise",
+    "log_ratio",
+    "reference_logprobs",
+    "remove_noise",
+    "token_logprobs",
+]
 
 _NOISE = re.compile(r"drop_?out|drop_?path|layer_?drop|jitter_noise")
 
@@ -61,6 +71,30 @@ def token_logprobs(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], *,
     return torch.cat(logprobs, dim=1)
 
 
+@torch.no_grad()
+def reference_logprobs(model: Any, batch: Mapping[str, torch.Tensor], size: int, temperature: float) -> torch.Tensor:
+    """Computes the log-probabilities `[B, L]` of a micro-batch without gradients and without dropout.
+
+    Args:
+        model: patched by TRL, in whichever mode, which is left as it was.
+        batch: packed, or padded.
+        size: padded rows of one forward pass.
+        temperature: of sampling.
+    """
+    training = model.training
+    model.eval()
+    try:
+        if "packed_ids" in batch:
+            return PackedModel(model, batch).logprobs()
+        read = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+        parts = zip(*(batch[name].split(size) for name in read), strict=True)
+        return torch.cat(
+            [token_logprobs(model, dict(zip(read, part, strict=True)), temperature=temperature) for part in parts]
+        )
+    finally:
+        model.train(training)
+
+
 @dataclass(frozen=True, slots=True)
 class LogRatio:
     """How far the loss is from the policy that sampled, before any update: 0 but for rounding.
@@ -105,11 +139,14 @@ def log_ratio(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], *, temp
         temperature: of sampling.
     """
     rows = batch["tool_mask"].sum(1).topk(min(_ROWS, len(batch["tool_mask"]))).indices
-    few = {name: tensor[rows] for name, tensor in batch.items() if tensor.ndim == 2}
+    few = {name: tensor[rows] for name, tensor in batch.items() if tensor.ndim == 2 and "packed" not in name}
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(devices, key=str)), torch.no_grad():
-        rows_of = ({name: tensor[i : i + 1] for name, tensor in few.items()} for i in range(len(rows)))
-        new = torch.cat([token_logprobs(model, row, temperature=temperature) for row in rows_of])
+        if "packed_ids" in batch:
+            new = PackedModel(model, batch).logprobs()[rows]
+        else:
+            rows_of = ({name: tensor[i : i + 1] for name, tensor in few.items()} for i in range(len(rows)))
+            new = torch.cat([token_logprobs(model, row, temperature=temperature) for row in rows_of])
     difference = (new - few["old_per_token_logps"]).abs()[few["tool_mask"] > 0]
     if not len(difference):
         return LogRatio(0.0, 0.0, 0)

@@ -18,13 +18,14 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, send_to_device
 from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import use_adapter
 from typing_extensions import override
 
 from agentenv.arrays import TreeArrays
@@ -46,12 +47,15 @@ from agentenv.signatures import digest
 from agentenv.stats import EpisodeStats, episode_stats
 from agentenv.tree import EpisodeTree
 
+from .batches import computed_tokens, micro_batch, micro_batches, model_for, pack
 from .checkpoint import RestoreParts, Stateful, checkpoint_folder, last_checkpoint, load_parts, save_parts
 from .config import TreeConfig
 from .generation import Generation, allocator_of, as_maker, read_tasks
-from .guards import FiniteGradients, LogRatio, log_ratio, remove_noise, token_logprobs
+from .guards import FiniteGradients, LogRatio, log_ratio, reference_logprobs, remove_noise
 from .layout import Rows, lay_out
 from .metrics import credit_metrics, episode_metrics, means
+from .packable import Layout
+from .packing import plan
 from .run_folder import RunFolder, write_model_card
 
 __all__ = ["Estimator", "TokenEstimator", "TreeTrainer"]
@@ -119,9 +123,6 @@ class TreeTrainer(GRPOTrainer):
             "train": read_tasks("train_tasks", train_tasks, least=least),
             "eval": () if eval_tasks is None else read_tasks("eval_tasks", eval_tasks),
         }
-        if args.beta and peft_config is not None:
-            msg = f"beta must be 0 with peft_config, got {args.beta}: no reference model is kept beside an adapter"
-            raise ValueError(msg)
         make_env, allocate = as_maker(env), allocator_of(allocator, args.predictor)
         if args.step_weights == "auto":
             args.step_weights = getattr(allocate, "weights", "occupancy")
@@ -154,6 +155,7 @@ class TreeTrainer(GRPOTrainer):
         named = {"estimator": estimator, "token_estimator": token_estimator, "allocator": allocate}
         self._stateful |= {name: part for name, part in named.items() if isinstance(part, Stateful)}
         self._stateful["generation"] = _Buffer(self)
+        self._layout = Layout(args.layout, balances_experts=self.aux_loss_enabled, gather=gather_object)
         description = {
             "env": _name(env),
             **self._names,
@@ -215,12 +217,13 @@ class TreeTrainer(GRPOTrainer):
         Raises:
             FloatingPointError: it is not finite.
         """
+        inputs = micro_batch(inputs)
         fresh = self._generation[0] == self.state.global_step  # no optimizer step since it was sampled
         if self.first_log_ratio is None and fresh and cast("torch.nn.Module", self.model).training:
             with self.accelerator.autocast():
                 self.first_log_ratio = log_ratio(model, inputs, temperature=self.temperature)
             self.first_log_ratio.warn_unless_rounding(model)
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = super().compute_loss(model_for(model, inputs), inputs, return_outputs, num_items_in_batch)
         if not torch.isfinite(loss):
             msg = (
                 f"the loss must be finite, got {float(loss.detach())} at step {self.state.global_step + 1}: training "
@@ -275,19 +278,26 @@ class TreeTrainer(GRPOTrainer):
     def _collate(self, rows: Rows, credit: StepAdvantages | TokenAdvantages, mode: str) -> dict[str, Any]:
         """Joins rows and credit; on every process as many rows, divisible into micro-batches."""
         parts = cast("int", self.args.steps_per_generation) if mode == "train" else 1
-        most = max(*gather_object([len(rows)]), 1)
-        count = -(-most // parts) * parts
-        batch = rows.with_advantages(
+        tokenizer, multiple_of = cast("Any", self.processing_class), cast("int | None", self.pad_to_multiple_of)
+        packed = self._layout.packs(self.model_wrapped, rows, vocab_size=len(tokenizer))
+        planned = plan(rows, parts=parts, budget=self.args.max_packed_tokens) if packed else []
+        own = [sum(map(len, micro)) for micro in planned] or [-(-len(rows) // parts)]
+        most = max(*gather_object([max(own)]), 1)
+        batch: dict[str, Any] = rows.with_advantages(
             credit,
-            self._weights(rows, count),
-            pad_token_id=cast("Any", self.processing_class).pad_token_id,
-            count=count,
-            multiple_of=cast("int | None", self.pad_to_multiple_of),
+            self._weights(rows, most * parts),
+            pad_token_id=tokenizer.pad_token_id,
+            count=len(rows) + 1 if packed else most * parts,
+            multiple_of=multiple_of,
         )
-        batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
-        batch["num_items_in_batch"] = self._gather(batch["tool_mask"].sum()).sum()
-        if self.beta:
-            batch["ref_per_token_logps"] = self._reference_logprobs(batch)
+        if packed:
+            batch = pack(rows, batch, planned, count=most, multiple_of=multiple_of)
+        batch = send_to_device(batch, self.accelerator.device)
+        weight = torch.stack([micro["tool_mask"].sum() for micro in micro_batches(batch)]).sum()
+        for micro in micro_batches(batch):
+            micro["num_items_in_batch"] = self._gather(weight).sum()
+            if self.beta:
+                micro["ref_per_token_logps"] = self._reference_logprobs(micro)
         return batch
 
     def _weights(self, rows: Rows, count: int) -> NDArray[np.float64]:
@@ -306,22 +316,24 @@ class TreeTrainer(GRPOTrainer):
             return weights * rows_in_all / max(trajectories, 1.0)
         return weights / smallest
 
-    @torch.no_grad()
     def _reference_logprobs(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Log-probabilities `[B, L]` of the completions under the reference model, for the KL term."""
-        size, model = self.args.per_device_train_batch_size, cast("torch.nn.Module", self.ref_model)
-        read = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
-        parts = zip(*(batch[name].split(size) for name in read), strict=True)
-        return torch.cat(
-            [token_logprobs(model, dict(zip(read, part, strict=True)), temperature=self.temperature) for part in parts]
-        )
+        """Log-probabilities `[B, L]` of the completions under the reference model, for the KL term.
+
+        With an adapter, that is the model without it, or with the adapter that training began with.
+        """
+        model = cast("Any", self.ref_model)
+        if model is None:
+            model = cast("Any", self.accelerator.unwrap_model(self.model))
+            with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
+                return reference_logprobs(model, batch, self.args.per_device_train_batch_size, self.temperature)
+        return reference_logprobs(model, batch, self.args.per_device_train_batch_size, self.temperature)
 
     def _record(
         self,
         numbers: Sequence[int],
         rows: Rows,
         credit: StepAdvantages | TokenAdvantages,
-        batch: Mapping[str, torch.Tensor],
+        batch: Mapping[str, Any],
         mode: str,
     ) -> None:
         """Adds what happened to TRL's metrics, over all processes and all generations since the last log."""
@@ -345,8 +357,9 @@ class TreeTrainer(GRPOTrainer):
             reports = gather_object([{"effective_ratio": effective_ratio(rows.arrays)} | self._sampling.report])
             for name, value in (means(reports) | credit_metrics(rows, credit)).items():
                 metrics[name].append(value)
-            tokens = batch["prompt_mask"].sum() + batch["completion_mask"].sum()
-            self.state.num_input_tokens_seen += int(self._gather(tokens).sum())
+            computed = sum(gather_object([computed_tokens(batch)]))
+            self.state.num_input_tokens_seen += computed
+            metrics["tree/computed_tokens"].append(computed)
         values["num_tokens"] = float(self.state.num_input_tokens_seen)
         for name, value in values.items():
             metrics[name] = [value]
@@ -405,7 +418,7 @@ class _Buffer:
         run = self._of
         batches, device = state["batches"], run.accelerator.device
         run._generation, run._broken, run._step = tuple(state["generation"]), state["broken"], state["micro_step"]
-        run._buffered_inputs = batches and [{k: tensor.to(device) for k, tensor in batch.items()} for batch in batches]
+        run._buffered_inputs = batches and send_to_device(batches, device)
 
 
 def _environment_reward(**_: Any) -> list[float | None]:

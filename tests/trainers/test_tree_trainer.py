@@ -19,6 +19,7 @@ from agentenv.credit import allocate_prefixes, grpo_advantages, rtmc_advantages,
 from agentenv.credit.trace import prefixes_of
 from agentenv.serialize import read_trees
 from agentenv.trainers import TreeConfig
+from agentenv.trainers.batches import micro_batch, micro_batches
 from agentenv.trainers.run_folder import read_metrics
 from agentenv.tree import Anchor
 
@@ -43,7 +44,7 @@ def one_batch(tmp_path, **options):
     run.model.train()
     run.current_gradient_accumulation_steps = 1
     batch = run._generate_and_score_completions([{"prompt": "", "task": i} for i in range(4)])
-    return run, batch
+    return run, micro_batch(batch)
 
 
 def gradient(model):
@@ -139,11 +140,14 @@ def test_sampler_logprobs_are_the_models_own(tmp_path):
 def test_every_generation_is_sampled_from_the_weights_of_its_step(tmp_path, optim, monkeypatch):
     """Few tasks, so that prefixes come again: the first log ratios of every step are 0 within rounding."""
     model, tokenizer = random_model()
-    run = trainer(model, tokenizer, tmp_path, tasks=TASKS[:4], optim=optim, max_steps=5, temperature=0.5)
+    run = trainer(
+        model, tokenizer, tmp_path, tasks=TASKS[:4], optim=optim, max_steps=5, temperature=0.5, layout="padded"
+    )
     generate, ratios, versions = run._generate_and_score_completions, [], []
 
     def compared(inputs):
-        batch = generate(inputs)
+        whole = generate(inputs)
+        (batch,) = micro_batches(whole)
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
         width = batch["completion_ids"].size(1)
@@ -153,7 +157,7 @@ def test_every_generation_is_sampled_from_the_weights_of_its_step(tmp_path, opti
         logprobs = torch.log_softmax(logits / 0.5, -1).gather(2, batch["completion_ids"][..., None])[..., 0]
         ratios.append(((logprobs - batch["old_per_token_logps"]) * batch["tool_mask"]).abs().max().item())
         versions.append({n.action.weight_version for tree in run.last_trees for n in tree.nodes[1:] if n.action})
-        return batch
+        return whole
 
     monkeypatch.setattr(run, "_generate_and_score_completions", compared)
     with warnings.catch_warnings():
@@ -350,7 +354,7 @@ def test_trl_the_one_overridden_method_keeps_its_signature():
 
 
 def test_trl_batch_keys(tmp_path):
-    _, batch = one_batch(tmp_path)
+    _, batch = one_batch(tmp_path, layout="padded")
     read = inspect.getsource(GRPOTrainer._compute_loss)
     for key in batch:
         assert f'"{key}"' in read, f"TRL's loss no longer reads {key!r}"
