@@ -27,11 +27,15 @@ class Layout:
     Args:
         wanted: one of `LAYOUTS`.
         balances_experts: whether the loss has a term that balances experts, which counts tokens of padded rows.
+        half: whether forward passes are in half precision, whatever the weights are.
         gather: joins the lists of all processes.
     """
 
-    def __init__(self, wanted: str, *, balances_experts: bool, gather: Callable[[list[Any]], list[Any]]) -> None:
+    def __init__(
+        self, wanted: str, *, balances_experts: bool, half: bool, gather: Callable[[list[Any]], list[Any]]
+    ) -> None:
         self.wanted = wanted
+        self._half = half
         self._balances_experts = balances_experts
         self._gather = gather
         self._reasons: dict[str, str | None] = {}
@@ -55,7 +59,8 @@ class Layout:
         reason = next(filter(None, reasons), None)
         if reason is None:
             if "probe" not in self._reasons:
-                self._reasons["probe"] = next(filter(None, self._gather([probe(model, vocab_size)])), None)
+                found = self._gather([probe(model, vocab_size, half=self._half)])
+                self._reasons["probe"] = next(filter(None, found), None)
             reason = self._reasons["probe"]
         if reason and self.wanted == "packed":
             msg = f"layout='packed' is not possible with {type(inner).__name__}: {reason}; take layout='auto'"
@@ -116,12 +121,13 @@ def longest_path(model: Any) -> float:
 
 
 @torch.no_grad()
-def probe(model: Any, vocab_size: int) -> str | None:
+def probe(model: Any, vocab_size: int, *, half: bool = False) -> str | None:
     """Computes a small tree packed, padded, and packed under a mask that lets branches see each other, without noise.
 
     Args:
         model: patched by TRL, wrapped for distribution or not.
         vocab_size: tokens are below it.
+        half: whether forward passes are in half precision.
 
     Returns:
         Why packed rows are not what padded rows are; `None` where they are, within rounding.
@@ -154,7 +160,7 @@ def probe(model: Any, vocab_size: int) -> str | None:
         model.train(training)
     padded = padded[:, -_BRANCH:]
     off, wrong = (float((one - padded).abs().max()) for one in (packed, blind))
-    exact = next(model.parameters()).dtype in {torch.float32, torch.float64}
+    exact = not half and next(model.parameters()).dtype in {torch.float32, torch.float64}
     if off < max(1e-4, 1e-3 * wrong) if exact else off < max(3e-2, 0.1 * wrong):
         return None
     return f"it ignores the mask or the positions it is given: log-probabilities of a small tree are off by {off:.2g}"

@@ -155,7 +155,9 @@ class TreeTrainer(GRPOTrainer):
         named = {"estimator": estimator, "token_estimator": token_estimator, "allocator": allocate}
         self._stateful |= {name: part for name, part in named.items() if isinstance(part, Stateful)}
         self._stateful["generation"] = _Buffer(self)
-        self._layout = Layout(args.layout, balances_experts=self.aux_loss_enabled, gather=gather_object)
+        self._layout = Layout(
+            args.layout, balances_experts=self.aux_loss_enabled, half=args.bf16 or args.fp16, gather=gather_object
+        )
         description = {
             "env": _name(env),
             **self._names,

@@ -9,6 +9,7 @@ from trainer_env import config, trainer
 from trl import GRPOConfig
 
 from agentenv.agents.chat import ChatFormat
+from agentenv.trainers.batches import micro_batches
 from agentenv.trainers.tiny import CHAT_TEMPLATE
 
 FORGETFUL = CHAT_TEMPLATE.replace(
@@ -60,7 +61,7 @@ def test_the_trainer_trains_on_what_the_model_saw(tmp_path, history):
         for tree in run.last_trees
         for i in range(1, len(tree))
     }
-    assert _trained(batches[0]) == sampled
+    assert set().union(*map(_trained, micro_batches(batches[0]))) == sampled
 
 
 def _trained(batch: dict[str, torch.Tensor]) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -196,7 +196,7 @@ def test_k_by_schedule_and_by_rule(tmp_path):
 
 def test_one_generation_is_what_its_parts_say(tmp_path):
     """Advantages are those of the critic before it learned this generation; p comes from the policy that sampled."""
-    run = trainer(tmp_path, eval_tasks=TASKS[:4], critic_guard=False, k_schedule="constant", k=2)
+    run = trainer(tmp_path, eval_tasks=TASKS[:4], critic_guard=False, k_schedule="constant", k=2, layout="padded")
     torch.nn.init.normal_(run.critic.head[-1].weight)
     run.model.train()
     run.current_gradient_accumulation_steps = 2

@@ -11,6 +11,7 @@ from trainer_env import TASKS, Digits, Flaky, trainer
 from agentenv.credit import TraceAllocator
 from agentenv.credit.predictor import prefix_at
 from agentenv.errors import SandboxError
+from agentenv.trainers.batches import micro_batches
 from agentenv.trainers.layout import lay_out
 from agentenv.trainers.run_folder import read_metrics
 
@@ -90,8 +91,11 @@ def test_predictions_never_enter_an_advantage(tmp_path, allocator):
 
     def trained():
         rows = lay_out(run.last_trees)
-        batch = run._collate(rows, run._credit(rows), "train")
-        return {name: batch[name].clone() for name in ("advantages", "tool_mask", "old_per_token_logps")}
+        micro = micro_batches(run._collate(rows, run._credit(rows), "train"))
+        return {
+            name: torch.cat([one[name].clone() for one in micro])
+            for name in ("advantages", "tool_mask", "old_per_token_logps")
+        }
 
     before = trained()
     assert before["advantages"].any()
