@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import cast
 
 from agentenv.types import ToolCall, decode_json
 
@@ -54,7 +55,7 @@ def call_problem(text: str) -> str:
         return ""
     value, end = decode_json(text, head.end())
     try:
-        for entry in value if isinstance(value, list) else [value]:
+        for entry in cast("list[object]", value) if isinstance(value, list) else [value]:
             ToolCall.parse(entry)
     except ValueError as error:
         return f"the tool call could not be read: {error}"

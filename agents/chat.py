@@ -19,7 +19,7 @@ from agentenv.types import Action, Message, ToolCall, ToolSchema
 
 from .parsers import PARSERS, Parser
 from .templates import ASKED, ChatTemplate, missing_words
-from .tool_probe import choose_parser, find_tool_problem, rewrites_history
+from .tool_probe import choose_parser, find_tool_problem, response_parsers, rewrites_history
 
 __all__ = ["ChatFormat", "History"]
 
@@ -60,7 +60,8 @@ class ChatFormat:
             template_options: variables for the template, such as `{"enable_thinking": False}`.
             parser: what reads the model's messages: a name of `PARSERS`, or a function of text and tools that returns
                 an `Action`; by default the one that reads back what the template writes. `"text"`, for templates
-                that know no tools: schemas, calls and answers are text of ordinary messages.
+                that know no tools: schemas, calls and answers are text of ordinary messages. `"response"`: the
+                tokenizer's own response template, by transformers' `parse_response`.
             history: `"exact"`: a prompt is the ids that are there, never tokenized again, and what is new;
                 `"template"`: it is what template and tokenizer make of the whole conversation, as in a chat server.
             cache_size: how many rendered pieces to remember.
@@ -97,7 +98,7 @@ class ChatFormat:
         self._action: Callable[[str, str], TokenIds] = remember(self._render_action)
         self._text: Callable[[TokenIds], str] = remember(self.decode)
         self._suffix(_dump([{"role": "user", "content": "alpha beta"}]), "[]", "[]")
-        found = choose_parser(self._template, self._stop_texts) if parser is None else _named_parser(parser)
+        found = choose_parser(self._template, self._stop_texts) if parser is None else self._named_parser(parser)
         self.parser = found or PARSERS["tool_call"]
         self.tool_problem = find_tool_problem(self._template, found, self._answer)
         self.rewrites = rewrites_history(self._template)
@@ -165,6 +166,20 @@ class ChatFormat:
         if thinks and "</think>" not in text:
             return Action(reasoning=text.replace("<think>", "").strip())
         return self.parser(text, tools)
+
+    def _named_parser(self, parser: str | Parser) -> Parser:
+        if not isinstance(parser, str):
+            return parser
+        named = {**PARSERS, "text": PARSERS["tool_call"]}
+        if own := response_parsers(self._template, self._stop_texts):
+            named["response"] = own[0]
+        if parser not in named:
+            msg = (
+                f"parser must be a function, 'text', 'response' (of a tokenizer with a response_template) or one of "
+                f"{', '.join(PARSERS)}, got {parser!r}"
+            )
+            raise ModelError(msg)
+        return named[parser]
 
     def _answer(self, message: Message, calls: Sequence[ToolCall], tool: ToolSchema) -> TokenIds:
         return self._suffix(_dump([message]), _dump_calls(calls), _dump([tool]))
@@ -277,15 +292,6 @@ class ChatFormat:
 
     def _encode(self, text: str, cut: str) -> TokenIds:
         return tuple(token for part in text.split(cut) for token in self.encode(part))
-
-
-def _named_parser(parser: str | Parser) -> Parser:
-    if not isinstance(parser, str):
-        return parser
-    if parser != "text" and parser not in PARSERS:
-        msg = f"parser must be a function, 'text' or one of {', '.join(PARSERS)}, got {parser!r}"
-        raise ModelError(msg)
-    return PARSERS["tool_call" if parser == "text" else parser]
 
 
 def _dump(value: object) -> str:

@@ -1,6 +1,7 @@
 """Which parser reads the tool calls of a chat template, found by rendering some and reading them back."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agentenv.errors import ModelError
@@ -9,7 +10,7 @@ from agentenv.types import Action, Message, ToolCall, ToolSchema, parse_text
 from .parsers import PARSERS, Parser
 from .templates import ASKED, NO_SCHEMAS, ChatTemplate
 
-__all__ = ["choose_parser", "find_tool_problem", "rewrites_history"]
+__all__ = ["choose_parser", "find_tool_problem", "response_parsers", "rewrites_history"]
 
 _TOOL: ToolSchema = {
     "type": "function",
@@ -33,20 +34,31 @@ _CALLS = (
 def choose_parser(template: ChatTemplate, stops: Sequence[str]) -> Parser | None:
     """Returns the parser that reads back what the template writes; `None` where none does.
 
-    The tokenizer's own response template comes first, then the families of `PARSERS`; one that reads a call with
-    quotes, line breaks and tags in its text comes before one that reads only simple calls.
+    The tokenizer's own response template comes first where it loses nothing: it reads a call with quotes, line breaks
+    and tags in its text, keeps what is said before a call, makes no call out of one that was cut, and shows no
+    reasoning as content when it meets one; a message in which it finds no call goes to our parser of the same family.
+    Otherwise the families of `PARSERS` come first. One that reads the hard call comes before one that reads only simple
+    calls.
 
     Args:
         template: the chat template.
         stops: the texts of the tokens that end a message.
     """
-    candidates = [*_response_parsers(template), *PARSERS.values()]
+    families = [*PARSERS.values()]
+    family = _first_reading(families, template, stops)
+    own = response_parsers(template, stops, fallback=family)
+    careful = [parser for parser in own if _loses_nothing(parser, template, stops)]
+    return _first_reading([*careful, *families, *own], template, stops)
+
+
+def _first_reading(parsers: Sequence[Parser], template: ChatTemplate, stops: Sequence[str]) -> Parser | None:
+    """Returns the first parser that reads the hard call of a template back, or the first that reads the simple one."""
     for call in _CALLS:
         try:
             text = _written(template, call, stops)
         except ModelError:
             continue
-        for parser in candidates:
+        for parser in parsers:
             if _reads(parser, text, call):
                 return parser
     return None
@@ -90,9 +102,25 @@ def rewrites_history(template: ChatTemplate) -> bool:
     return False
 
 
-def _written(template: ChatTemplate, call: ToolCall, stops: Sequence[str]) -> str:
+def _loses_nothing(parser: Parser, template: ChatTemplate, stops: Sequence[str]) -> bool:
+    """Says whether a parser keeps text before a call, reasoning apart, and calls that were cut unmade."""
+    call = _CALLS[1]
+    try:
+        text = _written(template, call, stops, reasoning="quietly")
+    except ModelError:
+        return False
+    cut = parser(text[: text.rfind("Oslo") + 2], [_TOOL])
+    beside = parser(f"Well. {_written(template, call, stops)}", [_TOOL])
+    unmade = all(isinstance(made.arguments, str) for made in cut.tool_calls)
+    apart = "quietly" not in cut.content and ("quietly" in cut.reasoning) == ("quietly" in text)
+    return unmade and apart and bool(cut.content or cut.tool_calls) and "Well." in beside.content
+
+
+def _written(template: ChatTemplate, call: ToolCall, stops: Sequence[str], *, reasoning: str = "") -> str:
     """Returns what a model would have to write to make a call, as `ChatFormat.parse` hands it to parsers."""
     message: Message = {"role": "assistant", "content": "", "tool_calls": [call.to_dict()]}
+    if reasoning:
+        message["reasoning"] = reasoning
     start = template.render([ASKED], [_TOOL], generate=True).text
     whole = template.render([ASKED, message], [_TOOL], generate=False)
     same = [a == b for a, b in zip(start, whole.text, strict=False)]
@@ -107,8 +135,12 @@ def _reads(parser: Parser, text: str, call: ToolCall) -> bool:
     return [(found.name, found.arguments) for found in action.tool_calls] == [(call.name, call.arguments)]
 
 
-def _response_parsers(template: ChatTemplate) -> list[Parser]:
-    """Returns a parser by the tokenizer's own response template, where it has one."""
+def response_parsers(template: ChatTemplate, stops: Sequence[str], *, fallback: Parser | None = None) -> list[Parser]:
+    """Returns a parser by the tokenizer's own response template where it has one, and none otherwise.
+
+    Response templates may want to see the token that ended the message, which parsers are not given: so where no call
+    is found without it, each of `stops` is tried. A message without a call is left to `fallback`, if there is one.
+    """
     tokenizer: Any = template.tokenizer
     if not getattr(tokenizer, "response_template", None):
         return []
@@ -116,9 +148,18 @@ def _response_parsers(template: ChatTemplate) -> list[Parser]:
     def parse(text: str, tools: Sequence[ToolSchema]) -> Action:
         opening = template.render([ASKED], tools, generate=True).text
         written = text.removeprefix("<think>") if opening.rstrip().endswith("<think>") else text
-        try:
-            return Action.parse(tokenizer.parse_response(written, prefix=opening, tools=list(tools) or None))
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):  # on text of another form
-            return parse_text(text, find_calls=False)
+        found: list[Action] = []
+        for end in ("", *stops):
+            try:
+                read = tokenizer.parse_response(written + end, prefix=opening, tools=list(tools) or None)
+                found.append(Action.parse(read))
+            except (ValueError, TypeError, KeyError, IndexError, AttributeError):  # on text of another form
+                continue
+            if found[-1].tool_calls:
+                calls = [replace(call, id=f"call_{i}") for i, call in enumerate(found[-1].tool_calls)]
+                return replace(found[-1], tool_calls=tuple(calls))
+        if fallback is not None:
+            return fallback(text, tools)
+        return found[0] if found else parse_text(text, find_calls=False)
 
     return [parse]

@@ -261,6 +261,6 @@ def tokenizer_of(name: str) -> Any:
 def chat_of(name: str, **options: Any) -> ChatFormat:
     """The chat format of a family."""
     family, tokenizer = FAMILIES[name], tokenizer_of(name)
-    given = {"parser": "text"} if family.parser == "text" else {}
+    given: dict[str, Any] = {"parser": "text"} if family.parser == "text" else {}
     stops = tokenizer.convert_tokens_to_ids(list(family.ends))
     return ChatFormat(tokenizer, stop_token_ids=stops, **{**given, **options})

@@ -145,7 +145,7 @@ def test_unusable_tokenizers_are_refused():
     with pytest.raises(ModelError, match=r"end assistant messages with one of the stop tokens \['<\|endoftext\|>'\]"):
         ChatFormat(tokenizer, stop_token_ids=[0])
     with pytest.raises(
-        ModelError, match=r"parser must be a function, 'text' or one of tool_call, bare, .* got 'hermes'"
+        ModelError, match=r"parser must be a function, 'text', .* or one of tool_call, bare, .* got 'hermes'"
     ):
         ChatFormat(tokenizer_with(""), parser="hermes")
     with pytest.raises(ValueError, match="history must be 'exact' or 'template', got 'sampled'"):

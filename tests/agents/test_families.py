@@ -1,5 +1,6 @@
 """Every family of chat formats: an episode of five steps in a real environment, and the exact ids behind it."""
 
+import copy
 import re
 from dataclasses import replace
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 import torch
 from chat_families import FAMILIES, chat_of, tokenizer_of
 from transformers import Qwen3Config, Qwen3ForCausalLM
+from trl.chat_template_utils import add_response_schema
 
 import agentenv as ae
 from agentenv.agents import TransformersAgent
+from agentenv.agents.chat import ChatFormat
 from agentenv.agents.drift import Drift, measure_drift
 from agentenv.agents.parsers import PARSERS
 from agentenv.agents.templates import _short
@@ -37,7 +40,9 @@ class Places(ae.ToolEnv):
     """A conversation with a system message, whose tools say little."""
 
     def start(self, rng):
-        return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Where is it?"}]
+        system: Message = {"role": "system", "content": "Be brief."}
+        user: Message = {"role": "user", "content": "Where is it?"}
+        return [system, user]
 
     @ae.tool
     def look(self, place: str) -> str:
@@ -120,7 +125,8 @@ class Recites:
 def own_rendering(name: str, context: Context) -> tuple[int, ...]:
     """What the tokenizer's template makes of a conversation by transformers alone, control tokens in it as text."""
     family, tokenizer = FAMILIES[name], tokenizer_of(name)
-    messages, tools = list(context.messages), list(context.tools)
+    messages: list[Any] = list(context.messages)
+    tools = list(context.tools)
     if family.parser == "text":
         messages, tools = write_as_text(messages, tools), []
         if name == "plain":
@@ -278,7 +284,8 @@ def test_a_sampling_model_sees_and_trains_the_same_tokens(name, history):
         rollout.extend(trees, [Anchor(0, node, 2) for node in (1, 2)])
     (tree,) = trees
     rows = lay_out(trees)
-    assert rows.trained.sum() == sum(len(node.action.token_ids) for node in tree.nodes[1:])
+    actions: list[Any] = [node.action for node in tree.nodes[1:]]
+    assert rows.trained.sum() == sum(len(action.token_ids) for action in actions)
     if history == "template":
         for node in range(1, len(tree)):
             if tree.prompt(node) is not None:
@@ -294,6 +301,38 @@ def test_a_sampling_model_sees_and_trains_the_same_tokens(name, history):
             np.testing.assert_allclose(taken[here], rows.logprobs[row, 1 : rows.lengths[row]][here], atol=2e-5)
 
 
+# ---------------------------------------------------------------------- transformers' response parsing
+
+
+def with_response_template(name: str, **options: Any) -> ChatFormat:
+    tokenizer = add_response_schema(copy.copy(tokenizer_of(name)))
+    stops = tokenizer.convert_tokens_to_ids(list(FAMILIES[name].ends))
+    return ChatFormat(tokenizer, stop_token_ids=stops, **options)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_instruct_2507", "llama3_1", "glm4_5", "gpt_oss"])
+def test_a_response_template_is_taken_by_name_and_not_where_it_loses_something(name):
+    recites, tools = Recites(name, "exact"), Places().tools
+    asked = with_response_template(name, parser="response")
+    by_choice = with_response_template(name)
+    assert (by_choice.parser is PARSERS[FAMILIES[name].parser]) == (name in {"glm4_5", "gpt_oss"})
+    call = recites.chat.action_ids(said("Oslo"), tools=tools)
+    assert asked.parse(call, tools=tools) == recites.chat.parse(call, tools=tools)
+    for ids in recites.script(tools):
+        assert by_choice.parse(ids, tools=tools) == recites.chat.parse(ids, tools=tools)
+    text = recites.texts(tools)[0]
+    cut = by_choice.encode(text[: text.rfind("Oslo") + 2])
+    action = by_choice.parse(cut, tools=tools)
+    assert all(isinstance(made.arguments, str) for made in action.tool_calls), "a call that was cut is not made"
+    assert "Shall I?" not in action.content
+    assert action.content or action.tool_calls
+
+
+def test_a_response_parser_needs_a_response_template():
+    with pytest.raises(ModelError, match=r"'response' \(of a tokenizer with a response_template\).*got 'response'"):
+        chat_of("hermes", parser="response")
+
+
 # ---------------------------------------------------------------------- tools as text
 
 
@@ -306,7 +345,7 @@ def test_tools_as_text_written_out():
     assert '{"name": "look", "parameters": {"type": "object", "properties": {}}}\n\nBe brief.\n\nWhere?</s>' in start
     assert start.endswith("</s>\n<|assistant|>\n")
     answers: Any = [{"role": "tool", "content": word, "tool_call_id": word} for word in ("one", "two")]
-    messages = (*first, said("Oslo", "Rome"), *answers, {"role": "user", "content": "go on"})
+    messages: Any = (*first, said("Oslo", "Rome"), *answers, {"role": "user", "content": "go on"})
     sampled = chat.action_ids(messages[2], tools=tools)
     later = chat.prompt(Context(messages, tuple(tools), (1, *sampled), 3))
     assert chat.decode(later[1 + len(sampled) :]) == (

@@ -84,7 +84,7 @@ def test_nothing_is_left_after_a_reset(kind, batch):
 
 
 def test_a_whole_cache_is_reset():
-    cache = DynamicCache()
+    cache: Any = DynamicCache()
     cache.layers = [GrowingLayer(), GrowingLayer()]
     for index in (0, 1):
         cache.update(*tokens(4, 2, index), index)
