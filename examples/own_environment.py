@@ -50,7 +50,7 @@ class Coins(ae.ToolEnv):
 def pay(task: Any, rng: np.random.Generator, *, slips: float) -> list[ToolCall]:
     """Pays greedily; slips now and then, to any coin."""
     left, calls = task.amount, list[ToolCall]()
-    while left > 0 and len(calls) < Coins.max_steps:
+    while left > 0 and len(calls) < 8:
         coin = next(coin for coin in (25, 10, 5, 1) if coin <= left)
         coin = int(rng.choice([1, 5, 10, 25])) if rng.random() < slips else coin
         calls.append(ToolCall("pay", {"coin": coin}))
