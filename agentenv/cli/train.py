@@ -5,18 +5,41 @@ from typing import Annotated
 
 import typer
 
+from .command_line import refuse
+from .train_config import add_words, read_config
+
 __all__ = ["train"]
 
 
 def train(  # noqa: PLR0913, PLR0917  one per option
+    ctx: typer.Context,
     env_id: Annotated[
-        str, typer.Argument(metavar="ENV_ID", help="A registered id, or module:Class.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="ENV_ID|CONFIG.yaml",
+            help="A registered id, module:Class, or a file with all of this: options, and fields of TreeConfig.",
+            show_default=False,
+            is_eager=True,
+            callback=read_config,
+        ),
     ],
     model: Annotated[
-        Path,
-        typer.Option(metavar="FOLDER", help="Model and tokenizer, as save_pretrained wrote them.", show_default=False),
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="A folder that save_pretrained wrote, a name on the Hugging Face hub, or tiny: a small model made on "
+            "the spot, which imitates the environment's demonstrations first.",
+            show_default=False,
+        ),
     ],
-    credit: Annotated[str, typer.Option(metavar="NAME", help="Estimator of each step's advantage.")] = "rtmc",
+    credit: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Estimator of each step's advantage; or sr_ppo: a critic of tokens, one episode per task; or "
+            "closed_loop: that critic chooses where episodes are continued, and RTMC gives the credit.",
+        ),
+    ] = "rtmc",
     credit_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the estimator; may be repeated.")
     ] = None,
@@ -50,7 +73,10 @@ def train(  # noqa: PLR0913, PLR0917  one per option
     tasks: Annotated[
         int, typer.Option(metavar="N", min=2, help="Different tasks to train on; fewer where there are no more.")
     ] = 1024,
-    rollouts: Annotated[int, typer.Option(metavar="G", min=1, help="Full episodes per tree.")] = 8,
+    rollouts: Annotated[
+        int | None,
+        typer.Option(metavar="G", min=1, help="Full episodes per tree.", show_default="8, or 1 with sr_ppo"),
+    ] = None,
     continuations: Annotated[
         int, typer.Option(metavar="K", min=0, help="Further episodes per tree, from snapshots in mid-episode.")
     ] = 0,
@@ -75,36 +101,48 @@ def train(  # noqa: PLR0913, PLR0917  one per option
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the environment; may be repeated.")
     ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any field of TreeConfig (SRPPOConfig); may be repeated."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would run where, how many tokens and how much memory; then stop."),
+    ] = False,
 ) -> None:
     """Train a model on episode trees, with an advantage for every step.
 
     Each optimizer step grows a tree per task, turns the trees into step advantages, and updates the model with TRL's
     GRPO loss. The run folder gets config.json, metrics.jsonl, trees, curve.png and checkpoints. `agentenv demo` is a
-    run that needs no model.
+    run that needs no model. What a file says, options on the command line override.
 
     Examples:
-        agentenv train agentenv/MathVerifier-v0 --model models/qwen --steps 200 --continuations 4
-        agentenv train agentenv/MathVerifier-v0 --model models/qwen --continuations 4 --allocator trace
-        agentenv train agentenv/MathVerifier-v0 --model models/qwen --credit grpo --run-folder runs/grpo
+        agentenv train agentenv/MathVerifier-v0 --model tiny --steps 20 --learning-rate 5e-4 --max-action-tokens 24
+        agentenv train agentenv/MathVerifier-v0 --model Qwen/Qwen3-0.6B --steps 200 --continuations 4 --dry-run
+        agentenv train agentenv/MathVerifier-v0 --model models/qwen --credit sr_ppo --set k=8
+        agentenv train examples/recipes/search_trace.yaml --model models/qwen --steps 50
         agentenv train agentenv/MathVerifier-v0 --model models/qwen --run-folder runs/grpo --credit grpo --resume
     """
     from .env_choice import choose_env
     from .estimators import choose_allocator, choose_estimator, choose_predictor, try_estimator, weigh_alike
     from .run_folders import choose_run_folder
 
-    choice = choose_env(env_id, option or ())
+    choice = choose_env(env_id, add_words(ctx, "option", option))
+    method = credit if credit in {"sr_ppo", "closed_loop"} else "tree"
+    rollouts = rollouts or (1 if method == "sr_ppo" else 8)
     rule = choose_allocator(allocator)
     if step_weights == "auto":
         step_weights = getattr(rule, "weights", "occupancy")
-    estimator = weigh_alike(choose_estimator(credit, credit_option or ()), step_weights)
-    try_estimator(estimator, rollouts)
+    estimator = None
+    if method == "tree":
+        estimator = weigh_alike(choose_estimator(credit, add_words(ctx, "credit_option", credit_option)), step_weights)
+        try_estimator(estimator, rollouts)
+    elif credit_option or allocator != "even":
+        refuse("--credit", f"{credit} takes no --credit-option and no --allocator: its settings are fields, --set k=8")
     choose_predictor(predictor)
     folder = choose_run_folder(run_folder, f"{choice.cls.__name__}-{credit}", resume=resume)
 
-    from .actors import load_model_agent
-
-    loaded = load_model_agent("--model", model, dtype="float32")
-    from .training import Plan, run_training
+    from .training import Plan, load_model, run_training
 
     settings = {
         "max_steps": steps,
@@ -117,5 +155,7 @@ def train(  # noqa: PLR0913, PLR0917  one per option
         "seed": seed,
         "allow_changes": override,
     }
-    plan = Plan(choice, estimator, allocator, folder, settings, tasks_per_step, tasks, eval_tasks, every, rows)
-    run_training(plan, loaded.model, loaded.tokenizer, resume=resume)
+    plan = Plan(
+        choice, method, estimator, allocator, folder, settings, tasks_per_step, tasks, eval_tasks, every, rows
+    ).with_settings(ctx, set_ or ())
+    run_training(plan, *load_model(plan, model, dry_run=dry_run), resume=resume, dry_run=dry_run)

@@ -1,29 +1,37 @@
 """What `agentenv train` does once its arguments are read. Needs torch and TRL."""
 
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+import typer
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
 
+from agentenv.agents import TransformersAgent
 from agentenv.arrays import TreeArrays
 from agentenv.credit import StepAdvantages
-from agentenv.errors import TaskError
-from agentenv.trainers import TreeConfig, TreeTrainer
+from agentenv.errors import ModelError, TaskError
+from agentenv.trainers import Play, SRPPOConfig, SRPPOTrainer, TreeConfig, TreeTrainer, warm_start
 from agentenv.trainers.progress import TrainingBar
 from agentenv.trainers.run_folder import read_metrics
 
-from .command_line import blame
+from .actors import find_demonstrator, quiet_transformers
+from .command_line import blame, refuse
 from .console import open_console, print_fields, say_line
 from .env_choice import EnvChoice, sample_tasks
+from .train_config import read_settings
+from .training_plan import describe
 
-__all__ = ["Plan", "run_training"]
+__all__ = ["Plan", "load_model", "run_training"]
+
+_IMITATED = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +40,11 @@ class Plan:
 
     Attributes:
         choice: the environment.
-        estimator: turns trees into step advantages.
+        method: `"tree"`, `"sr_ppo"` or `"closed_loop"`.
+        estimator: turns trees into step advantages; `None` but for `"tree"`.
         allocator: where continuations start, by name.
         folder: of the run.
-        settings: of `TreeConfig`.
+        settings: of `TreeConfig` or `SRPPOConfig`.
         tasks_per_step: trees per optimizer step.
         tasks: different tasks to train on, at most.
         eval_tasks: held-out tasks.
@@ -44,7 +53,8 @@ class Plan:
     """
 
     choice: EnvChoice
-    estimator: Callable[[TreeArrays], StepAdvantages]
+    method: str
+    estimator: Callable[[TreeArrays], StepAdvantages] | None
     allocator: str
     folder: Path
     settings: Mapping[str, Any]
@@ -61,9 +71,95 @@ class Plan:
         divisors = [n for n in range(1, self.tasks_per_step + 1) if self.tasks_per_step % n == 0]
         return next((n for n in divisors if leaves / n <= self.rows), self.tasks_per_step)
 
+    def with_settings(self, ctx: typer.Context, words: Sequence[str]) -> "Plan":
+        """Adds what a file or `--set KEY=VALUE` says of the trainer.
+
+        Raises:
+            typer.BadParameter: a field that there is not, or that has an option of its own.
+        """
+        taken = {name: _OPTIONS.get(name, f"--{name.replace('_', '-')}") for name in (*self.settings, *_OPTIONS)}
+        extra = read_settings(ctx, words, self.config_class, taken)
+        return replace(self, settings={**self.settings, **extra})
+
+    @property
+    def config_class(self) -> type[TreeConfig]:
+        """Of the trainer's settings."""
+        return TreeConfig if self.method == "tree" else SRPPOConfig
+
+    def config(self, *, resume: bool) -> TreeConfig:
+        """The trainer's settings, with this command's defaults.
+
+        Raises:
+            typer.BadParameter: settings that do not go together.
+        """
+        cuda, steps = torch.cuda.is_available(), self.settings["max_steps"]
+        defaults: dict[str, Any] = {
+            "output_dir": str(self.folder),
+            "per_device_train_batch_size": self.tasks_per_step // self.micro_batches,
+            "gradient_accumulation_steps": self.micro_batches,
+            "per_device_eval_batch_size": max(1, min(self.eval_tasks, 256)),
+            "lr_scheduler_type": "constant",
+            "bf16": cuda and torch.cuda.is_bf16_supported(),
+            "use_cpu": not cuda,
+            "gradient_checkpointing": cuda,
+            "logging_steps": 1,
+            "eval_strategy": "steps" if self.eval_tasks else "no",
+            "eval_steps": self.every,
+            "eval_on_start": self.eval_tasks > 0 and not resume,
+            "save_strategy": "steps",
+            "save_steps": min(self.every, steps),
+            "save_trees_steps": min(self.every, steps),
+            "disable_tqdm": True,
+            "report_to": [],
+        }
+        if self.method == "closed_loop":
+            defaults["closed_loop"] = True
+        with blame("--set", ValueError, TypeError):
+            return self.config_class(**(defaults | dict(self.settings)))
+
+
+_OPTIONS = {
+    "max_steps": "--steps",
+    "num_rollouts": "--rollouts",
+    "num_continuations": "--continuations",
+    "allow_changes": "--override",
+    "output_dir": "--run-folder",
+    "per_device_train_batch_size": "--tasks-per-step and --rows",
+    "gradient_accumulation_steps": "--tasks-per-step and --rows",
+}
+"""Fields whose option has another name."""
+
+
+def load_model(plan: Plan, model: str, *, dry_run: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a model from a folder or the hub, or makes a tiny one that imitates the environment's demonstrations.
+
+    Raises:
+        typer.BadParameter: there is no such model, or nothing to imitate.
+    """
+    quiet_transformers("--model")
+    if model == "tiny":
+        skillful, sloppy = find_demonstrator(plan.choice), find_demonstrator(plan.choice, sloppy=True)
+        seed = plan.settings["seed"]
+        held_out = sample_tasks(plan.choice, plan.eval_tasks, seed=seed + 1)
+        tasks = list(sample_tasks(plan.choice, _IMITATED, seed=seed + 2, exclude=held_out).values())
+        updates = (1, 1) if dry_run else (160, 120)
+        plays = [Play("skillful play", skillful, updates[0]), Play("sloppy play", sloppy, updates[1])]
+        with blame("--model", ValueError):
+            return warm_start(plan.choice.make, plays, tasks=tasks, seed=seed)
+    if not Path(model).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+        refuse("--model", f"must be the folder of a model, NAME/NAME on the hub, or tiny, got {model!r}")
+    with blame("--model", ModelError):
+        loaded = TransformersAgent.from_pretrained(model, dtype="float32")
+    return loaded.model, loaded.tokenizer
+
 
 def run_training(
-    plan: Plan, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, resume: bool = False
+    plan: Plan,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    resume: bool = False,
+    dry_run: bool = False,
 ) -> None:
     """Trains a model, shows how it goes, and says where everything is.
 
@@ -72,23 +168,19 @@ def run_training(
         model: what to train.
         tokenizer: the model's.
         resume: goes on from the last checkpoint in the plan's folder.
+        dry_run: only says what would run.
     """
     console = open_console()
+    config = plan.config(resume=resume)
     with blame("--tasks-per-step", TaskError):
         seed = plan.settings["seed"]
         held_out = sample_tasks(plan.choice, plan.eval_tasks, seed=seed + 1)
         most = max(plan.tasks, plan.tasks_per_step)
         tasks = sample_tasks(plan.choice, most, seed=seed, exclude=held_out, least=plan.tasks_per_step)
-    trainer: Any = TreeTrainer(
-        model,
-        _config(plan, eval_on_start=plan.eval_tasks > 0 and not resume),
-        env=partial(plan.choice.cls, **plan.choice.options),
-        train_tasks=list(tasks.values()),
-        eval_tasks=list(held_out.values()) or None,
-        estimator=plan.estimator,
-        allocator=plan.allocator,
-        processing_class=tokenizer,
-    )
+    if dry_run:
+        print_fields(console, describe(plan, config, model, num_tasks=len(tasks), num_held_out=len(held_out)))
+        return
+    trainer = _make(plan, config, model, tokenizer, list(tasks.values()), list(held_out.values()))
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingBar(console, plan.settings["max_steps"]))
     say_line(console, f"run folder {plan.folder}")
@@ -106,28 +198,23 @@ def run_training(
         say_line(console, f"\nthe run had made {trainer.state.global_step} steps already")
 
 
-def _config(plan: Plan, *, eval_on_start: bool) -> TreeConfig:
-    cuda, steps = torch.cuda.is_available(), plan.settings["max_steps"]
-    return TreeConfig(
-        **plan.settings,
-        output_dir=str(plan.folder),
-        per_device_train_batch_size=plan.tasks_per_step // plan.micro_batches,
-        gradient_accumulation_steps=plan.micro_batches,
-        per_device_eval_batch_size=max(1, min(plan.eval_tasks, 256)),
-        lr_scheduler_type="constant",
-        bf16=cuda and torch.cuda.is_bf16_supported(),
-        use_cpu=not cuda,
-        gradient_checkpointing=cuda,
-        logging_steps=1,
-        eval_strategy="steps" if plan.eval_tasks else "no",
-        eval_steps=plan.every,
-        eval_on_start=eval_on_start,
-        save_strategy="steps",
-        save_steps=min(plan.every, steps),
-        save_trees_steps=min(plan.every, steps),
-        disable_tqdm=True,
-        report_to=[],
-    )
+def _make(
+    plan: Plan,
+    config: TreeConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: list[Any],
+    held_out: list[Any],
+) -> Any:
+    given: dict[str, Any] = {
+        "env": partial(plan.choice.cls, **plan.choice.options),
+        "train_tasks": tasks,
+        "eval_tasks": held_out or None,
+        "processing_class": tokenizer,
+    }
+    if isinstance(config, SRPPOConfig):
+        return SRPPOTrainer(model, config, **given)
+    return TreeTrainer(model, config, estimator=cast("Any", plan.estimator), allocator=plan.allocator, **given)
 
 
 def _report(console: Console, plan: Plan) -> None:
