@@ -1,25 +1,126 @@
-"""What `agentenv train --dry-run` prints: what would run where, how many tokens, how much memory."""
+"""The resolved plan of `agentenv train`, and what `--dry-run` says of it: what would run where, tokens, memory."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
+import typer
 from transformers import PreTrainedModel
 
-from agentenv.trainers import TreeConfig
+from agentenv.arrays import TreeArrays
+from agentenv.credit import StepAdvantages
+from agentenv.trainers import SRPPOConfig, TreeConfig
 
-from .env_choice import constructor_options
+from .command_line import blame
+from .env_choice import EnvChoice, constructor_options
 from .sandbox_options import opens_sandboxes
+from .train_config import read_settings
 
-if TYPE_CHECKING:
-    from .training import Plan
-
-__all__ = ["describe"]
+__all__ = ["Plan", "describe"]
 
 _MOMENTS = 8  # bytes per parameter: two of AdamW, in float32
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run.
+
+    Attributes:
+        choice: the environment.
+        method: `"tree"`, `"sr_ppo"` or `"closed_loop"`.
+        estimator: turns trees into step advantages; `None` but for `"tree"`.
+        allocator: where continuations start, by name.
+        folder: of the run.
+        settings: of `TreeConfig` or `SRPPOConfig`.
+        tasks_per_step: trees per optimizer step.
+        tasks: different tasks to train on, at most.
+        eval_tasks: held-out tasks.
+        every: steps between measurements, checkpoints and kept trees.
+        rows: episodes per backward pass, if possible.
+    """
+
+    choice: EnvChoice
+    method: str
+    estimator: Callable[[TreeArrays], StepAdvantages] | None
+    allocator: str
+    folder: Path
+    settings: Mapping[str, Any]
+    tasks_per_step: int
+    tasks: int
+    eval_tasks: int
+    every: int
+    rows: int
+
+    @property
+    def micro_batches(self) -> int:
+        """The least divisor of `tasks_per_step` that keeps a backward pass within `rows`, or else itself."""
+        leaves = self.tasks_per_step * (self.settings["num_rollouts"] + self.settings["num_continuations"])
+        divisors = [n for n in range(1, self.tasks_per_step + 1) if self.tasks_per_step % n == 0]
+        return next((n for n in divisors if leaves / n <= self.rows), self.tasks_per_step)
+
+    def with_settings(self, ctx: typer.Context, words: Sequence[str]) -> "Plan":
+        """Adds what a file or `--set KEY=VALUE` says of the trainer.
+
+        Raises:
+            typer.BadParameter: a field that there is not, or that has an option of its own.
+        """
+        taken = {name: _OPTIONS.get(name, f"--{name.replace('_', '-')}") for name in (*self.settings, *_OPTIONS)}
+        extra = read_settings(ctx, words, self.config_class, taken)
+        return replace(self, settings={**self.settings, **extra})
+
+    @property
+    def config_class(self) -> type[TreeConfig]:
+        """Of the trainer's settings."""
+        return TreeConfig if self.method == "tree" else SRPPOConfig
+
+    def config(self, *, resume: bool) -> TreeConfig:
+        """The trainer's settings, with this command's defaults.
+
+        Raises:
+            typer.BadParameter: settings that do not go together.
+        """
+        cuda, steps = torch.cuda.is_available(), self.settings["max_steps"]
+        defaults: dict[str, Any] = {
+            "output_dir": str(self.folder),
+            "per_device_train_batch_size": self.tasks_per_step // self.micro_batches,
+            "gradient_accumulation_steps": self.micro_batches,
+            "per_device_eval_batch_size": max(1, min(self.eval_tasks, 256)),
+            "lr_scheduler_type": "constant",
+            "bf16": cuda and torch.cuda.is_bf16_supported(),
+            "use_cpu": not cuda,
+            "gradient_checkpointing": cuda,
+            "logging_steps": 1,
+            "eval_strategy": "steps" if self.eval_tasks else "no",
+            "eval_steps": self.every,
+            "eval_on_start": self.eval_tasks > 0 and not resume,
+            "save_strategy": "steps",
+            "save_steps": min(self.every, steps),
+            "save_trees_steps": min(self.every, steps),
+            "disable_tqdm": True,
+            "report_to": [],
+        }
+        if self.method == "closed_loop":
+            defaults["closed_loop"] = True
+        with blame("--set", ValueError, TypeError):
+            return self.config_class(**(defaults | dict(self.settings)))
+
+
+_OPTIONS = {
+    "max_steps": "--steps",
+    "num_rollouts": "--rollouts",
+    "num_continuations": "--continuations",
+    "allow_changes": "--override",
+    "output_dir": "--run-folder",
+    "per_device_train_batch_size": "--tasks-per-step and --rows",
+    "gradient_accumulation_steps": "--tasks-per-step and --rows",
+}
+"""Fields whose option has another name."""
+
+
 def describe(
-    plan: "Plan", config: TreeConfig, model: PreTrainedModel, *, num_tasks: int, num_held_out: int
+    plan: Plan, config: TreeConfig, model: PreTrainedModel, *, num_tasks: int, num_held_out: int
 ) -> dict[str, str]:
     """Returns the resolved plan of a run, line by line.
 
@@ -57,14 +158,14 @@ def describe(
     return {name: value for name, value in fields.items() if value}
 
 
-def _method(plan: "Plan", config: TreeConfig) -> str:
+def _method(plan: Plan, config: TreeConfig) -> str:
     if plan.method != "tree":
         return f"{plan.method}: k = {getattr(config, 'k', None)}, decay = {getattr(config, 'decay', None)}"
     name = getattr(plan.estimator, "__name__", None) or getattr(getattr(plan.estimator, "func", None), "__name__", "")
     return f"{name}, steps weighed by {config.step_weights}; continuations by {plan.allocator}"
 
 
-def _sandboxes(plan: "Plan") -> str:
+def _sandboxes(plan: Plan) -> str:
     if not any(opens_sandboxes(option.annotation) for option in constructor_options(plan.choice.cls).values()):
         return ""
     given = plan.choice.options.get("sandbox")
