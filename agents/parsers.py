@@ -278,7 +278,10 @@ def _bare_calls(text: str) -> list[ToolCall]:
     position = cast("re.Match[str]", _SEPARATOR.match(text)).end()
     head = re.sub(r"\s", "", text[position : position + 20])
     if not head.startswith(("{", "[{")):
-        return _read_python(text[position:]) if head.startswith("[") or "<|python_tag|>" in text[:position] else []
+        if not head.startswith("[") and "<|python_tag|>" not in text[:position]:
+            return []
+        # Llama 3.1 calls the tools that it was trained with as `brave_search.call(query="...")`.
+        return [replace(call, name=call.name.removesuffix(".call")) for call in _read_python(text[position:])]
     calls = list[ToolCall]()
     while position < len(text):
         value, position = decode_json(text, position)

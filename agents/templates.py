@@ -97,6 +97,9 @@ class ChatTemplate:
         Raises:
             ModelError: the template refuses the messages, or there is an image among them.
         """
+        if any(map(has_image, messages)):
+            msg = "messages must be text for a model that reads text only, got an image"
+            raise ModelError(msg)
         form = self._tool_form if tools or any("tool_calls" in message for message in messages) else self._form
         if self.tools_as_text:
             messages, tools, form = write_as_text(messages, tools), (), self._form
@@ -159,9 +162,6 @@ class ChatTemplate:
 
         What is not the template's own is broken up where it would be read as control tokens.
         """
-        if has_image(message):
-            msg = "messages must be text for a model that reads text only, got an image"
-            raise ModelError(msg)
         # The marks in an assistant's text are the model's own, a broken call's for example: it wrote them as tokens.
         control = self._ends if message["role"] == "assistant" else self._control
         text = _broken(message_text(message), control, cut)

@@ -16,7 +16,7 @@ TICKS = "`" * 3
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('<tool_call>\n{"name": "guess", "arguments": {"number": 5,}}\n</tool_call>', "at line 1, column 45, near"),
+        ('<tool_call>\n{"name": "guess", "arguments": {"number": 5 6}}\n</tool_call>', "at line 1, column 45, near"),
         ('<tool_call>\n{"name": "guess",\n "arguments": {number: 5}}\n</tool_call>', "at line 2, column 16, near"),
         ('<tool_call>\n{"name": "guess", "arguments": {"number": 5', "it ends before it is complete"),
         ('<tool_call>{"name": "guess", "arguments": {"number": "5', "Unterminated string starting"),

@@ -214,6 +214,8 @@ def summarize(trees: "Iterable[EpisodeTree]", num_rollouts: int) -> dict[str, An
         "failed": every.failed + every.retries,
         "nodes": nodes,
     }
+    if stats.rewritten_prompts:
+        summary["rewritten prompts"] = _share(stats.rewritten_share)
     if stats.continuations.episodes:
         summary["continuations"] = stats.continuations.episodes
         summary["success of continuations"] = _share(stats.continuations.success)

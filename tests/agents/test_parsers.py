@@ -43,6 +43,7 @@ WRITTEN = [
     ("bare", '<|python_tag|>{"type": "function", "name": "write", "parameters": {"text": "a", "count": 3}}'),
     ("bare", "[write(text='a', count=3)]"),
     ("bare", '<|python_tag|>write(text="a", count=3)'),
+    ("bare", '<|python_tag|>write.call(text="a", count=3)'),
     ("bare", f"[{HERMES}]"),
     ("mistral", f"[TOOL_CALLS] [{HERMES}]"),
     ("mistral", '[TOOL_CALLS]write[ARGS]{"text": "a", "count": 3}'),

@@ -65,7 +65,9 @@ ENDS = {
     "llama3_2": ["<|eot_id|>"],
     "llama3": ["<|eot_id|>"],
     "gemma3": ["<end_of_turn>"],
+    "gemma": ["<end_of_turn>"],
     "phi3": ["<|end|>"],
+    "phi3_5": ["<|end|>"],
     "muse_glimmer": ["<|eot|>"],
     "deepseekv3": ["<｜end▁of▁sentence｜>"],
 }
@@ -78,7 +80,7 @@ def chat_of(template: str, **options: Any) -> ChatFormat:
     tokenizer.add_tokens([AddedToken(text, special=False) for text in marks])
     ends = ENDS.get(template, [])
     tokenizer.add_tokens([AddedToken(text, special=True) for text in ends])
-    stops = [text for text in ends if text != "<|end|>" or template == "phi3"]
+    stops = [text for text in ends if text != "<|end|>" or template.startswith("phi3")]
     in_trl = files("trl") / "chat_templates" / f"{template}.jinja"
     tokenizer.chat_template = OWN.get(template) or (in_trl.read_text() if len(template) < 40 else template)
     return ChatFormat(tokenizer, stop_token_ids=tokenizer.convert_tokens_to_ids(stops), **options)
@@ -143,6 +145,28 @@ def test_templates_that_cannot_work_with_tools_are_refused_by_name(template, wor
         chat.prompt(Context((ASK,), TOOLS))
 
 
+@pytest.mark.parametrize("template", ["gemma3", "gemma", "phi3", "phi3_5", "llama3", "deepseekv3"])
+def test_templates_that_know_no_tools_get_them_as_text(template):
+    chat = chat_of(template, parser="text")
+    assert chat.tool_problem == ""
+    system: Message = {"role": "system", "content": "Be brief."}
+    start = chat.prompt(Context((system, ASK), TOOLS))
+    for word in ("What to compute.", "Be brief.", "7 * 6"):
+        assert word in chat.decode(start)
+    said = call("calculate", expression="7 * 6")
+    if template == "deepseekv3":  # it opens the reasoning itself, and leaves it out later
+        text = 'hm</think><tool_call>{"name": "calculate", "arguments": {"expression": "7 * 6"}}</tool_call>'
+        sampled = chat.encode(f"{text}<｜end▁of▁sentence｜>")
+    else:
+        sampled = chat.action_ids(said, tools=TOOLS)
+    action = chat.parse(sampled, tools=TOOLS)
+    assert action.tool_calls == (ToolCall("calculate", {"expression": "7 * 6"}, "call_0"),)
+    messages = (system, ASK, action.to_message(), answer("42"), answer("43"))
+    prompt = chat.prompt(Context(messages, TOOLS, start + sampled, 3))
+    assert "<tool_response>\n42\n</tool_response>\n<tool_response>\n43" in chat.decode(prompt[len(start + sampled) :])
+    assert (chat.render(messages, tools=TOOLS) == prompt) == (template != "deepseekv3")
+
+
 def test_what_the_parser_argument_says_is_taken():
     def shout(text, tools):
         return Action(text.upper(), (ToolCall("calculate", {"expression": str(len(tools))}),))
@@ -192,8 +216,9 @@ def test_a_message_that_the_template_leaves_out_is_named(role):
         chat_of(template).prompt(Context((message, ASK)))
 
 
-def test_an_image_is_refused_and_text_parts_are_text():
-    chat = chat_of("qwen3")
+@pytest.mark.parametrize("parser", [None, "text"])
+def test_an_image_is_refused_and_text_parts_are_text(parser):
+    chat = chat_of("qwen3", parser=parser)
     parts: Any = {"role": "user", "content": [{"type": "text", "text": "Compute "}, {"type": "text", "text": "7 * 6."}]}
     assert chat.prompt(Context((parts,))) == chat.prompt(Context((ASK,)))
     parts["content"].append({"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}})
