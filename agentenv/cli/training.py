@@ -17,9 +17,10 @@ from agentenv.trainers import Play, SRPPOConfig, SRPPOTrainer, TreeConfig, TreeT
 from agentenv.trainers.progress import TrainingBar
 from agentenv.trainers.run_folder import read_metrics
 
-from .actors import find_demonstrator, quiet_transformers
+from .actors import quiet_transformers
 from .command_line import blame, refuse
 from .console import open_console, print_fields, say_line
+from .demonstrators import find_demonstrator
 from .env_choice import sample_tasks
 from .training_plan import Plan, describe
 
