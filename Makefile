@@ -2,6 +2,7 @@
 # make test    the whole test suite
 # make quick   the core's tests: no sandbox, environment, model, property or slow test
 # make fuzz    the property tests with a fresh seed, for FUZZ_SECONDS at most; prints the seed
+# make redteam  tries to be paid without repairing, and to escape sandboxes, at random, for REDTEAM_SECONDS
 # make check   lint, format, types, layers, import budget
 # make wheel   builds sdist and wheel, and tests the wheel in an empty environment, from another folder
 #
@@ -16,6 +17,7 @@ EXTRA ?= dev
 TESTS ?= tests
 PYTEST ?=
 FUZZ_SECONDS ?= 180
+REDTEAM_SECONDS ?= 300
 
 # How many tests run at a time: most wait for sandboxes most of the time. Each worker may hold a model: 1.5 GB.
 WORKERS ?= 2
@@ -26,7 +28,7 @@ export PYTHONSAFEPATH := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test quick fuzz check lint types layers budget wheel install clean
+.PHONY: demo test quick fuzz redteam check lint types layers budget wheel install clean
 
 demo: $(STAMP)
 	$(VENV)/bin/agentenv demo
@@ -40,6 +42,9 @@ quick: $(STAMP)
 
 fuzz: $(STAMP)
 	$(PY) .ci/fuzz.py --seconds $(FUZZ_SECONDS) --workers $(WORKERS)
+
+redteam: $(STAMP)
+	PYTHONPATH=$(CURDIR)/tests $(PY) -m redteam --seconds $(REDTEAM_SECONDS)
 
 check: lint types layers budget
 

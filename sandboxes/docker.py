@@ -10,7 +10,6 @@ When this process ends, however it ends, the stream closes, the guest ends, and 
 import contextlib
 import itertools
 import platform
-import secrets
 import socket
 from functools import cache
 from typing import Any, Self
@@ -27,7 +26,7 @@ from .guest.gvisor_init import HOST_MEMORY, host_threads
 from .guest.wire import Closed, Failed, Late, Wire
 from .guest_process import BOOT, packed_guest
 from .guest_sandbox import GuestSandbox
-from .guest_settings import AGENT, archive_limit, settings_of
+from .guest_settings import AGENT, archive_limit, new_agent, settings_of
 from .layers import archives
 from .once import finalize_here
 from .probing import NO_PROCESSES, probe_by_doing
@@ -39,7 +38,6 @@ from .spec import SandboxSpec
 __all__ = ["DockerSandbox", "probe"]
 
 _CAPABILITIES = ["KILL", "SETUID", "SETGID", "SETPCAP", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"]
-_FIRST_AGENT, _AGENTS = 1_910_000_000, 1 << 24
 _HEADROOM = 256 << 20
 _SHM = 64 << 20
 _HIDDEN = ("/dev/mqueue", "/dev/pts")  # message queues outlive commands; terminals are counted for the machine
@@ -166,7 +164,7 @@ class DockerSandbox(GuestSandbox):
         api = self._engine.api
         image = self.spec.image or self._engine.skeleton_image
         settings = settings_of(self.spec)
-        settings["agent"] = AGENT if self._has_own_kernel else _FIRST_AGENT + secrets.randbelow(_AGENTS)
+        settings["agent"] = AGENT if self._has_own_kernel else new_agent()
         settings["filtered"] = platform.machine() in {"x86_64", "aarch64"}
         python = "/usr/bin/python3" if self.spec.image is None else "python3"
         created = api.create_container(

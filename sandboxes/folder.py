@@ -62,6 +62,7 @@ class FolderSandbox(GuestSandbox):
             (self._folder / name).mkdir()
         settings = settings_of(self.spec, workspace=str(self._folder / "workspace"), tmp=str(self._folder / "tmp"))
         settings["readonly"] = self.spec.readonly
+        settings["agent"] = self._agent()
         if self.inherits_path and "PATH" not in self.spec.env:
             settings["env"]["PATH"] = os.environ.get("PATH") or settings["env"]["PATH"]
         ours, theirs = socket.socketpair()
@@ -77,6 +78,11 @@ class FolderSandbox(GuestSandbox):
             raise SandboxError(msg) from error
         if "fault" in reply:
             raise SandboxError(reply["message"])
+        self._apart = bool(reply.get("apart"))
+
+    def _agent(self) -> int | None:
+        """Returns the number of the user that commands shall be; `None` where they stay this one."""
+        return None
 
     @override
     def _free(self) -> None:

@@ -93,8 +93,14 @@ def _files(sandbox: GuestSandbox) -> str:
         canary.write("secret")
         canary.flush()
         Path(canary.name).chmod(0o666)
-        result = sandbox.exec(["sh", "-c", 'cat "$1"; echo x > "$1"', "sh", canary.name])
+        before = Path(canary.name).stat()
+        result = sandbox.exec(
+            ["sh", "-c", 'cat "$1"; echo x > "$1"; chmod 644 "$1"; touch -d @1 "$1"', "sh", canary.name]
+        )
+        after = Path(canary.name).stat()
         seen = "secret" in result.stdout or Path(canary.name).read_text() != "secret"
+    if (before.st_mode, before.st_mtime_ns) != (after.st_mode, after.st_mtime_ns):
+        return "the mode or the time of a file of the host could be changed"
     return "a file of the host could be read or written" if seen else ""
 
 

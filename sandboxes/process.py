@@ -1,9 +1,11 @@
 """The `process` back end: Landlock, seccomp and resource limits, where there are no namespaces and no containers.
 
-Commands are ordinary processes of this user in a temporary folder, held by what a process can do to itself. That is
-less than kernel objects of their own: it has to be asked for, with `require="process"`.
+Commands are ordinary processes in a temporary folder, held by what a process can do to itself: of this user, or where
+this is root, of one that nobody else is. That is less than kernel objects of their own: it has to be asked for, with
+`require="process"`.
 """
 
+import os
 from functools import cache
 
 from typing_extensions import override
@@ -14,6 +16,7 @@ from agentenv.protocols import Capabilities
 from .base_files import empty_archive
 from .folder import FolderSandbox
 from .guest.landlock import landlock_version
+from .guest_settings import new_agent
 from .layers import archives
 from .probing import NO_PROCESSES, probe_by_doing
 from .shown import require_plain
@@ -26,25 +29,39 @@ _SCOPED = 6
 
 
 class ProcessSandbox(FolderSandbox):
-    """A temporary folder and processes confined to it; see the module."""
+    """A temporary folder and processes confined to it; see the module.
+
+    Args:
+        spec: what it shall be.
+        origin: the state at opening.
+        apart: whether commands shall be a user of their own, where that can be.
+    """
 
     guest = "process_init"
     inherits_path = False
 
-    def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot) -> None:
+    def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot, *, apart: bool = True) -> None:
         require_plain(tuple(spec.readonly), "process")
+        self._may_be_apart = apart
         super().__init__(spec, origin)
+
+    @override
+    def _agent(self) -> int | None:
+        return new_agent() if self._may_be_apart and os.getuid() == 0 else None
 
     @property
     @override
     def isolation(self) -> Capabilities:
         """What is really enforced here."""
-        return probe()
+        return probe(apart=self._apart)
 
 
 @cache
-def probe() -> Capabilities:
+def probe(*, apart: bool = True) -> Capabilities:
     """Returns what holds on this machine, found by attacking a sandbox.
+
+    Args:
+        apart: whether its commands are a user of their own, where that can be.
 
     Raises:
         SandboxError: there is no Landlock.
@@ -55,7 +72,6 @@ def probe() -> Capabilities:
         raise SandboxError(msg)
     given = {
         "memory": "only that of each process is limited",
-        "process_count": "the kernel counts the processes of a user, not those of a sandbox",
         "disk": "only the size of each file is limited",
         "inodes": "the number of files is not limited",
         "constant_snapshot": "a snapshot copies the workspace",
@@ -65,6 +81,6 @@ def probe() -> Capabilities:
         given["processes"] = f"Landlock {version} does not confine signals; version {_SCOPED} (Linux 6.12) does"
 
     def make(spec: SandboxSpec) -> ProcessSandbox:
-        return ProcessSandbox(spec, WorkspaceSnapshot((archives.add(empty_archive()),)))
+        return ProcessSandbox(spec, WorkspaceSnapshot((archives.add(empty_archive()),)), apart=apart)
 
     return probe_by_doing("process", "process", make, given)

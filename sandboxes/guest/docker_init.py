@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import linux, place, seccomp
 from .landlock import ALL_OF, DEVICE_BITS, TRUNCATE, WRITE, WRITE_FILE, Rules, landlock_version
 from .memory import GroupMemory
-from .policy import Plain, kill_namespace, read_counters, set_limit
+from .policy import Plain, kill_namespace, limit_counted_by_user, read_counters, set_limit
 from .serve import Guest, close_on_exec
 from .wire import Wire
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["DockerPolicy", "main", "serve_container"]
 
 _AGENT = 1000
-_TIMERS = 1024
 _WRITABLE = ("/workspace", "/tmp", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _GROUPS = (
     ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.stat"),
@@ -94,9 +93,7 @@ class DockerPolicy(Plain):
 
     def limit_counted_by_user(self) -> None:
         """Limits what the machine's kernel counts by user."""
-        set_limit("RLIMIT_SIGPENDING", _TIMERS)
-        set_limit("RLIMIT_MSGQUEUE", 0)
-        set_limit("RLIMIT_MEMLOCK", 1 << 20)
+        limit_counted_by_user()
 
     def before_command(self) -> None:
         """Notes what memory is held by files already."""

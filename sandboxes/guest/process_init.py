@@ -1,7 +1,9 @@
 """A guest whose commands are held by Landlock and seccomp alone, where namespaces are not to be had.
 
-Commands stay processes of this user. Landlock lets them see the system's programs, write their workspace and tmp, and
-signal or reach by abstract sockets only each other; seccomp refuses sockets and everything deep in the kernel.
+Landlock lets them see the system's programs, write their workspace and tmp, and signal or reach by abstract sockets
+only each other; seccomp refuses sockets and everything deep in the kernel. Root makes each sandbox a user of its own.
+Anybody else's commands stay processes of this user, whose files they could give other modes, owners and times wherever
+they are, which Landlock does not see: seccomp refuses all that, in the workspace, too.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import linux, seccomp
 from .landlock import ALL_OF, DEVICE_BITS, READ, READ_FILE, READ_ONLY_FILE, WRITE_FILE, Rules, landlock_version
-from .policy import Plain, raise_open_files, set_limit
+from .policy import Plain, limit_counted_by_user, raise_open_files, set_limit
 from .serve import Guest, close_on_exec
 from .wire import Wire, reason_of
 
@@ -39,12 +41,14 @@ class ProcessPolicy(Plain):
     """Confines a command to its own files.
 
     Args:
-        settings: `limits`, `workspace`, `tmp`, `readonly`.
+        settings: `limits`, `workspace`, `tmp`, `readonly`, `open_files`; `agent`, the user and group that commands are,
+            `None` where they stay this one.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
-        self._filter = seccomp.program(system_v=False, sockets=False, watches=False)
+        self.owner = _take_over(settings)
+        self._filter = seccomp.program(system_v=False, sockets=False, alone=self.owner is not None)
         self._open_files: int = settings["open_files"]
         handled = ALL_OF[max(1, min(landlock_version(), 5))]
         self._rules = Rules(handled, alone=True)
@@ -57,13 +61,48 @@ class ProcessPolicy(Plain):
         super().prepare()
         set_limit("RLIMIT_AS", self.limits["memory"])
         set_limit("RLIMIT_NOFILE", self._open_files)
-        set_limit("RLIMIT_SIGPENDING", resource.getrlimit(resource.RLIMIT_SIGPENDING)[0] // 2)
+        if self.owner is None:
+            set_limit("RLIMIT_SIGPENDING", resource.getrlimit(resource.RLIMIT_SIGPENDING)[0] // 2)
+        else:
+            limit_counted_by_user()
+            set_limit("RLIMIT_NPROC", self.limits["processes"])
         linux.no_new_privileges()
         if os.getuid() == 0:
             linux.drop_bounding_set()
+            if self.owner is not None:
+                os.setgroups([])
+                os.setresgid(*(self.owner[1],) * 3)
+                os.setresuid(*(self.owner[0],) * 3)
             linux.drop_capabilities()
         self._rules.restrict()
         linux.set_seccomp(self._filter)
+
+
+def _take_over(settings: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Gives workspace and tmp to a user of their own; `None` where there is none, or it would not reach its files."""
+    agent: int | None = settings["agent"]
+    home = os.path.dirname(settings["workspace"])
+    if agent is None or not all(map(_is_open_to_all, (os.path.dirname(home), *settings["readonly"]))):
+        return None
+    try:
+        for folder in (settings["workspace"], settings["tmp"]):
+            os.chown(folder, agent, agent)
+        os.chmod(home, 0o711)  # noqa: S103  to pass, not to look
+    except OSError:  # a root without such users
+        return None
+    return agent, agent
+
+
+def _is_open_to_all(path: str) -> bool:
+    """Whether every user may look into a folder, or read a file, and reach it."""
+    mode = os.stat(path).st_mode if os.path.exists(path) else 0o777
+    above = os.path.dirname(os.path.realpath(path))
+    may_pass = all(os.stat(folder).st_mode & 0o001 for folder in _with_parents(above))
+    return may_pass and bool(mode & 0o004)
+
+
+def _with_parents(path: str) -> list[str]:
+    return [path] if path == "/" else [path, *_with_parents(os.path.dirname(path))]
 
 
 def main() -> None:
@@ -73,10 +112,11 @@ def main() -> None:
     fd, settings = int(sys.argv[1]), json.loads(sys.argv[2])
     wire = Wire(fd, fd)
     try:
-        guest = Guest(wire, settings, ProcessPolicy(settings))
+        policy = ProcessPolicy(settings)
+        guest = Guest(wire, settings, policy)
     except Exception as error:  # noqa: BLE001  whatever it is, the parent hears why
         wire.send({"fault": "guest", "message": reason_of(error)})
         return
-    wire.send({"ready": os.getpid()})
+    wire.send({"ready": os.getpid(), "apart": policy.owner is not None})
     guest.serve()
     guest.do_shell_close(b"")

@@ -12,8 +12,12 @@ from __future__ import annotations
 import errno
 import platform
 import struct
+from typing import TYPE_CHECKING
 
-__all__ = ["DENIED", "program"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DENIED", "OF_OWN_FILES", "program"]
 
 _LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
@@ -98,12 +102,35 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "userfaultfd": (323, 282),
     "vhangup": (153, 58),
 }
+# what a user may do to files of its own wherever they are, which Landlock does not see
+OF_OWN_FILES: dict[str, tuple[int | None, int | None]] = {
+    "chmod": (90, None),
+    "chown": (92, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "fchown": (93, 55),
+    "fchownat": (260, 54),
+    "fremovexattr": (199, 16),
+    "fsetxattr": (190, 7),
+    "futimesat": (261, None),
+    "lchown": (94, None),
+    "lremovexattr": (198, 15),
+    "lsetxattr": (189, 6),
+    "removexattr": (197, 14),
+    "removexattrat": (466, 466),
+    "setxattr": (188, 5),
+    "setxattrat": (463, 463),
+    "utime": (132, None),
+    "utimensat": (280, 88),
+    "utimes": (235, None),
+}
 _X86 = platform.machine() == "x86_64"
 _AUDIT_ARCH = 0xC000003E if _X86 else 0xC00000B7
 _CLONE, _CLONE3 = (56, 435) if _X86 else (220, 435)
 _SOCKET, _SOCKETPAIR, _IOCTL = (41, 53, 16) if _X86 else (198, 199, 29)
 _SET_PRIORITY, _IOPRIO_SET = (141, 251) if _X86 else (140, 30)
-_OF_PID_ONE = (302, 144, 142, 203, 314) if _X86 else (261, 119, 118, 122, 274)  # prlimit64, sched_set*
+_OF_PROCESSES = (302, 144, 142, 203, 314) if _X86 else (261, 119, 118, 122, 274)  # prlimit64, sched_set*
 _MAKE_NODE = ((133, 1), (259, 2)) if _X86 else ((33, 2),)  # mknod, mknodat, and where their mode is
 _DEVICE = 0o020000  # the bit that S_IFCHR and S_IFBLK have, and pipes, sockets and files do not
 _SYSTEM_V = (29, 64, 68) if _X86 else (194, 190, 186)  # shmget, semget, msgget
@@ -157,13 +184,14 @@ class _Assembler:
         self.op(_LD, _NUMBER)
 
 
-def program(*, system_v: bool = True, sockets: bool = True, watches: bool = True) -> bytes:
+def program(*, system_v: bool = True, sockets: bool = True, alone: bool = True) -> bytes:
     """Returns the filter for this machine's architecture.
 
     Args:
         system_v: allow System V IPC, whose objects outlive their processes; only where a command has its own namespace.
         sockets: allow sockets (pairs are always allowed); only where they lead nowhere.
-        watches: allow inotify, which is counted by user; only where a command is a user of its own.
+        alone: allow what reaches files and processes of the same user, wherever they are, and inotify, which is counted
+            by user; only where a command is a user of its own, or sees no others.
     """
     out = _Assembler()
     out.op(_LD, _ARCH)
@@ -174,13 +202,11 @@ def program(*, system_v: bool = True, sockets: bool = True, watches: bool = True
     out.refuse(errno.EPERM)
     out.op(_JGE, _NEWEST + 1, 0, 1)
     out.refuse(errno.ENOSYS)
-    for numbers in DENIED.values():
-        number = numbers[0 if _X86 else 1]
-        if number is not None:
-            out.deny(number)
+    for number in (*_numbers(DENIED), *(() if alone else _numbers(OF_OWN_FILES))):
+        out.deny(number)
     for number in () if system_v else _SYSTEM_V:
         out.deny(number, errno.ENOSYS)
-    for number in () if watches else _INOTIFY:
+    for number in () if alone else _INOTIFY:
         out.deny(number, errno.EMFILE)
     for command in (_SETLEASE, _NOTIFY):  # both hold up, or tell of, whoever else opens the file
         out.deny_value(_FCNTL, 1, command)
@@ -194,13 +220,25 @@ def program(*, system_v: bool = True, sockets: bool = True, watches: bool = True
     _only_routing_netlink(out)
     for request in (_TIOCSTI, _TIOCLINUX):
         out.deny_value(_IOCTL, 1, request)
-    for number in _OF_PID_ONE:
-        out.deny_value(number, 0, 1)
+    _only_own_processes(out, alone=alone)
     for number, itself in ((_SET_PRIORITY, 0), (_IOPRIO_SET, 1)):
         out.allow_only(number, 0, (itself,), errno.EPERM)  # a process, not a group or all of a user
         out.allow_only(number, 1, (0,), errno.EPERM)
     out.op(_RET, _ALLOW)
     return b"".join(out.code)
+
+
+def _numbers(calls: Mapping[str, tuple[int | None, int | None]]) -> list[int]:
+    """Returns the numbers of calls on this machine's architecture."""
+    return [number for pair in calls.values() if (number := pair[0 if _X86 else 1]) is not None]
+
+
+def _only_own_processes(out: _Assembler, *, alone: bool) -> None:
+    for number in _OF_PROCESSES:
+        if alone:
+            out.deny_value(number, 0, 1)  # the guest, where a command is of its user
+        else:
+            out.allow_only(number, 0, (0,), errno.EPERM)
 
 
 def _only_routing_netlink(out: _Assembler) -> None:

@@ -184,4 +184,10 @@ FILES = [
         grep -qv '^0000000000000000' /proc/kallsyms 2>/dev/null && echo BREACH
         """,
     ),
+    Attack("the mode of a file of the host", "py", "attempt(os.chmod, CANARY, 0o666)", bites=True),
+    Attack("the time of a file of the host", "py", "attempt(os.utime, CANARY, (1, 1))", bites=True),
+    Attack("the owner of a file of the host", "py", "attempt(os.chown, CANARY, -1, os.getgid())", bites=True),
+    Attack(
+        "modes of folders of the host", "py", "for d in ('/tmp/..', '/usr', '/usr/bin'): attempt(os.chmod, d, 0o755)"
+    ),
 ]

@@ -138,4 +138,16 @@ PROCESSES = [
         os._exit(0)
         """,
     ),
+    Attack(
+        "limits of a process of the host",
+        "py",
+        "call(302, int(HOST_PID), 7, 0, ctypes.create_string_buffer(16))",
+        bites=True,
+    ),
+    Attack(
+        "where a process of the host runs",
+        "py",
+        "attempt(os.sched_setaffinity, int(HOST_PID), os.sched_getaffinity(0))",
+        bites=True,
+    ),
 ]

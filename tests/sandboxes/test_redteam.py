@@ -1,0 +1,39 @@
+"""The bounded search finds nothing in a few tries, finds what is there, and repeats itself."""
+
+import ast
+import random
+
+import pytest
+from redteam.__main__ import search, teams_at
+from redteam.scripts import HEAD, random_script
+from redteam.submissions import draw_submission
+from redteam.trying import Scripts
+
+
+def test_scripts_and_submissions_come_from_the_seed_alone():
+    for seed in range(200):
+        script = random_script(random.Random(seed))
+        assert ast.parse(HEAD + script)
+        assert script == random_script(random.Random(seed))
+    for seed in range(20):
+        assert draw_submission(random.Random(seed)) == draw_submission(random.Random(seed))
+    assert len({random_script(random.Random(seed)) for seed in range(200)}) > 150
+
+
+@pytest.mark.kernel
+def test_a_few_tries_find_nothing():
+    teams = teams_at(["namespace"], gradings=True)
+    assert search(teams, seed=3, seconds=1.0) == []
+    assert sum(team.tries for team in teams.values()) >= 1
+    assert sum(sum(team.outcomes.values()) for team in teams.values()) == sum(team.tries for team in teams.values())
+
+
+@pytest.mark.filterwarnings("ignore::agentenv.sandboxes.subprocess.NoIsolationWarning")
+def test_what_is_there_is_found():
+    """Where there is no isolation, the host and the sibling run out of what the script takes, and files stay."""
+    scripts = Scripts("subprocess")
+    try:
+        found = scripts.run_script("repeat(3000, lambda: hold(libc.inotify_init()) + 1)\ntime.sleep(2)").findings
+    finally:
+        scripts.close()
+    assert {"the host feels it", "a sibling feels it"} <= {finding.kind for finding in found}
