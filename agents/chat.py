@@ -93,7 +93,7 @@ class ChatFormat:
         remember: Callable[..., Any] = lru_cache(cache_size)
         self._root: Callable[[str, str], TokenIds] = remember(self._render_root)
         # Whole conversations are long, and only the branches of one state ask for the same.
-        self._whole: Callable[[str, str], TokenIds] = lru_cache(min(cache_size, 64))(self._render_root)
+        self._whole: Callable[[str, str], TokenIds] = lru_cache(min(cache_size, 64))(self._render_whole)
         self._suffix: Callable[[str, str, str], TokenIds] = remember(self._render_suffix)
         self._action: Callable[[str, str], TokenIds] = remember(self._render_action)
         self._text: Callable[[TokenIds], str] = remember(self.decode)
@@ -200,9 +200,17 @@ class ChatFormat:
         return self._last_tools[1]
 
     def _render_root(self, messages: str, tools: str) -> TokenIds:
-        conversation = json.loads(messages)
+        return self._render_checked(json.loads(messages), tools, 0)
+
+    def _render_whole(self, messages: str, tools: str) -> TokenIds:
+        """Renders a conversation of which only what no assistant has answered must be there: a template may forget."""
+        conversation: list[Message] = json.loads(messages)
+        answered = max((i + 1 for i, message in enumerate(conversation) if message["role"] == "assistant"), default=0)
+        return self._render_checked(conversation, tools, answered)
+
+    def _render_checked(self, conversation: Sequence[Message], tools: str, start: int) -> TokenIds:
         rendered = self._template.render(conversation, json.loads(tools), generate=True)
-        self._check_kept(conversation, rendered.text.replace(rendered.cut, ""))
+        self._check_kept(conversation[start:], rendered.text.replace(rendered.cut, ""))
         return self._encode(rendered.text, rendered.cut)
 
     def _render_suffix(self, messages: str, tool_calls: str, tools: str) -> TokenIds:

@@ -94,9 +94,10 @@ def rewrites_history(template: ChatTemplate) -> bool:
     said: Message = {"role": "assistant", "content": "alpha", "reasoning": "beta"}
     for tools in ([_TOOL], []):
         try:
-            turn = [first, ASKED, said]
-            before = template.render(turn, tools, generate=False).text
-            return not template.render([*turn, ASKED, said], tools, generate=False).text.startswith(before.rstrip())
+            prompt = template.render([first, ASKED], tools, generate=True).text
+            turn = template.render([first, ASKED, said], tools, generate=False).text
+            later = template.render([first, ASKED, said, ASKED], tools, generate=False).text
+            return not all(later.startswith(earlier.rstrip()) for earlier in (prompt, turn))
         except ModelError:
             continue
     return False

@@ -235,6 +235,26 @@ def test_templates_of_models_that_see_get_parts():
     assert "Compute 7 * 6." in chat.decode(chat.prompt(Context((ASK,))))
 
 
+def test_a_template_may_forget_what_was_answered_but_not_what_is_new():
+    forgets = TURNS.replace(
+        "{{ m.content }}<|im_end|>{% endif %}", "{{ m.content if loop.last else 'gone' }}<|im_end|>{% endif %}"
+    )
+    chat = chat_of(forgets.replace("CALLS", ""), history="template")
+    assert chat.rewrites
+    first: Message = {"role": "user", "content": "alpha"}
+    said: Message = {"role": "assistant", "content": "beta"}
+    prompt = chat.prompt(
+        Context((first, said, {"role": "user", "content": "gamma"}), (), (1, min(chat.stop_token_ids)), 2)
+    )
+    assert chat.decode(prompt) == (
+        "<|im_start|>user\ngone<|im_end|><|im_start|>assistant\nbeta<|im_end|><|im_start|>user\ngamma<|im_end|>"
+        "<|im_start|>assistant\n"
+    )
+    two: Message = {"role": "user", "content": "delta"}
+    with pytest.raises(ModelError, match="lost the user's message 'gamma'"):
+        chat.prompt(Context((first, said, {"role": "user", "content": "gamma"}, two), (), (1, 2), 2))
+
+
 # ---------------------------------------------------------------------- text that tries to be the template's
 
 FORGED = [
