@@ -272,6 +272,17 @@ class EpisodeTree:
             self.snapshots[index] = snapshot
         return index
 
+    def set_opening(self, observation: Observation) -> None:
+        """Replaces the root's observation, as long as nothing follows it: a program may say more than its environment.
+
+        Raises:
+            TreeError: something follows.
+        """
+        if len(self) > 1:
+            msg = f"the root's observation is settled: {len(self) - 1} nodes follow it"
+            raise TreeError(msg)
+        self._nodes[0] = replace(self._nodes[0], observation=observation)
+
     def _check_index(self, node: int, name: str = "node") -> None:
         if not 0 <= node < len(self._nodes):
             msg = f"{name} must be a node index in [0, {len(self._nodes)}), got {node}"

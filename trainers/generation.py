@@ -39,6 +39,7 @@ class Generation:
             each task gets, one with `learn` is told what came of all; `TraceAllocator` has both.
         name: of the allocator, for messages.
         gather: joins lists over all processes.
+        make_rollout: makes what plays the episodes; takes the arguments of `Rollout`.
 
     Attributes:
         report: what the newest generation says of its budget and of the allocator's predictions, by metric.
@@ -53,6 +54,7 @@ class Generation:
         name: str,
         *,
         gather: Callable[[list[Any]], list[Any]] = list,
+        make_rollout: Callable[..., Any] = Rollout,
     ) -> None:
         self._args = args
         self._make_env = make_env
@@ -60,6 +62,7 @@ class Generation:
         self._allocator: Any = allocator
         self._name = name
         self._gather = gather
+        self._make_rollout = make_rollout
         self._agent: TransformersAgent | None = None
         self._hidden: HiddenStates | None = None
         self._rollouts: dict[str, Rollout] = {}
@@ -136,7 +139,7 @@ class Generation:
         self._listen(self._agent)
         self._agent.weights_changed()  # by the optimizer, or by a checkpoint, since the generation before
         if mode not in self._rollouts:
-            self._rollouts[mode] = Rollout(
+            self._rollouts[mode] = self._make_rollout(
                 self._make_env,
                 self._agent,
                 retries=self._args.rollout_retries,

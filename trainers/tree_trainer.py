@@ -41,7 +41,7 @@ from agentenv.credit import (
 from agentenv.credit.weights import pool_with
 from agentenv.env import Env
 from agentenv.errors import InfrastructureError
-from agentenv.rollout import derive_seed
+from agentenv.rollout import Rollout, derive_seed
 from agentenv.rows import Source
 from agentenv.signatures import digest
 from agentenv.stats import EpisodeStats, episode_stats
@@ -86,6 +86,8 @@ class TreeTrainer(GRPOTrainer):
         callbacks: as for `transformers.Trainer`.
         optimizers: as for `transformers.Trainer`.
         peft_config: as for `GRPOTrainer`.
+        rollout: makes what plays the episodes, of the arguments of `Rollout`; e.g.
+            `partial(ProgramRollout, command=[...])` for an agent program.
 
     Attributes:
         last_trees: the trees of the last generation, on this process.
@@ -117,6 +119,7 @@ class TreeTrainer(GRPOTrainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         peft_config: Any = None,
+        rollout: Callable[..., Any] = Rollout,
     ) -> None:
         least = cast("int", args.generation_batch_size)
         self._tasks = {
@@ -151,7 +154,8 @@ class TreeTrainer(GRPOTrainer):
         if args.disable_dropout:
             remove_noise(cast("torch.nn.Module", self.model))
         tokenizer = cast("PreTrainedTokenizerBase", self.processing_class)
-        self._sampling = Generation(args, make_env, tokenizer, allocate, self._names["allocator"], gather=gather_object)
+        options = {"gather": gather_object, "make_rollout": rollout}
+        self._sampling = Generation(args, make_env, tokenizer, allocate, self._names["allocator"], **options)
         named = {"estimator": estimator, "token_estimator": token_estimator, "allocator": allocate}
         self._stateful |= {name: part for name, part in named.items() if isinstance(part, Stateful)}
         self._stateful["generation"] = _Buffer(self)

@@ -30,6 +30,17 @@ class Backend:
         self._waiting: list[tuple[Context, asyncio.Future[Outcome]]] = []
         self._busy: asyncio.Task[None] | None = None
 
+    @staticmethod
+    def check(agent: object) -> None:
+        """Refuses what is no agent.
+
+        Raises:
+            TypeError: it has no `act`.
+        """
+        if not callable(getattr(agent, "act", None)):
+            msg = f"agent must be anything with act(contexts) -> actions, got {agent!r:.80}"
+            raise TypeError(msg)
+
     async def ask(self, context: Context) -> tuple[Action, float]:
         """Returns the action, and the seconds that its time is counted with: those of a call are shared evenly.
 

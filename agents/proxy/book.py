@@ -163,27 +163,22 @@ class Book:
                     self._writer.add_rollout(self._written, start, [rows])
             return tree
 
-    def _tree_for(self, session: Session) -> EpisodeTree:
+    def begun(self) -> EpisodeTree:
+        """Returns the tree; before the first episode has ended, its root alone."""
         if self.tree is None:
-            first = session.calls[0].request.messages if session.calls else None
-            empty = self._empty
-            if empty is None:
+            tree = self._empty
+            if tree is None:
                 task = self.task if isinstance(self.task, str) else digest(self.task)
-                self.tree = EpisodeTree(first or (), task_id=task, task=self.task, metadata=self._metadata)
-                self.tree.snapshots[0] = ToRevisit()
-            else:
-                observation = empty.nodes[0].observation if first is None else first
-                self.tree = EpisodeTree(
-                    observation,
-                    task_id=empty.task_id,
-                    env_id=empty.env_id,
-                    task=empty.task,
-                    state_signature=empty.nodes[0].state_signature,
-                    metadata=self._metadata,
-                    success_threshold=empty.success_threshold,
-                    snapshot=empty.snapshots[0],
-                )
+                tree = EpisodeTree((), task_id=task, task=self.task, metadata=self._metadata, snapshot=ToRevisit())
+            self.tree = tree
         return self.tree
+
+    def _tree_for(self, session: Session) -> EpisodeTree:
+        """The tree; what the program asked first is how it opens, if nothing is in it yet."""
+        tree = self.begun()
+        if len(tree) == 1 and session.calls:
+            tree.set_opening(session.calls[0].request.messages)
+        return tree
 
 
 Chain = tuple[Key, list[int]]

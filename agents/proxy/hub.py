@@ -54,9 +54,7 @@ class Hub:
         model: str = "agentenv",
         keep_snapshots: bool = True,
     ) -> None:
-        if not callable(getattr(agent, "act", None)):
-            msg = f"agent must be anything with act(contexts) -> actions, got {agent!r:.80}"
-            raise TypeError(msg)
+        Backend.check(agent)
         if key is not None and len(key) < 8:
             msg = f"key must have at least 8 characters, got {len(key)}"
             raise ValueError(msg)
@@ -116,7 +114,7 @@ class Hub:
     @property
     def trees(self) -> Mapping[str, EpisodeTree]:
         """The trees of sessions that were opened here and have ended, by name."""
-        return {name: book.tree for name, book in self._books.items() if book.tree is not None}
+        return {name: book.tree for name, book in self._books.items() if book.tree is not None and len(book.tree) > 1}
 
     def open(
         self,

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from agentenv.errors import InfrastructureError
 from agentenv.protocols import Agent, BranchingEnv
@@ -23,6 +23,7 @@ from agentenv.serialize import TreeWriter
 from agentenv.tree import Anchor, Cost, EpisodeTree
 from agentenv.types import message_text
 
+from .backend import Backend
 from .book import Book
 from .proxy import Proxy
 from .session import Session, SessionLimits
@@ -126,7 +127,9 @@ class ProgramRollout:
         self._writer = None if record is None else TreeWriter(record, append=True, journal=True)
         self._books: dict[int, Book] = {}
         self._stop = Event()
-        self._proxy = Proxy(agent)
+        self._agent = agent
+        self._proxy: Proxy | None = None
+        Backend.check(agent)
 
     def __enter__(self) -> Self:
         return self
@@ -137,11 +140,13 @@ class ProgramRollout:
     @property
     def agent(self) -> Agent:
         """What acts; may be set between calls."""
-        return self._proxy.backend.agent
+        return self._agent
 
     @agent.setter
     def agent(self, agent: Agent) -> None:
-        self._proxy.backend.agent = agent
+        self._agent = agent
+        if self._proxy is not None:
+            self._proxy.backend.agent = agent
 
     @property
     def failures(self) -> int:
@@ -149,8 +154,10 @@ class ProgramRollout:
         return self.ledger.failures
 
     def close(self) -> None:
-        """Ends the proxy, and closes environments and file. May be called twice."""
-        self._proxy.close()
+        """Ends the proxy, and closes environments and file. May be called twice; `grow` begins again."""
+        if self._proxy is not None:
+            self._proxy.close()
+            self._proxy = None
         if self._pool is not None:
             self._pool.close()
         if self._writer is not None:
@@ -167,16 +174,22 @@ class ProgramRollout:
         if num_rollouts < 1:
             msg = f"num_rollouts must be at least 1, got {num_rollouts}"
             raise ValueError(msg)
-        self.trees = []
+        trees = self.begin(tasks)
+        self.extend(trees, [Anchor(i, 0, num_rollouts) for i, tree in enumerate(trees) if tree.snapshots])
+        return trees
+
+    def begin(self, tasks: Sequence[Any]) -> list[EpisodeTree]:
+        """Resets for every task and returns one tree per task that has only a root, for `extend`.
+
+        The first episode to be recorded says how a tree opens: with all that its program asked first.
+
+        Args:
+            tasks: as for `grow`.
+        """
         self._books.clear()
         books = [self._begin(task, derive_seed(self.seed, i, "task")) for i, task in enumerate(tasks)]
-        whole = [book for book in books if isinstance(book, Book)]
-        jobs = [_Job(book, book.take_number(), 0) for book in whole for _ in range(num_rollouts)]
-        try:
-            self._run(jobs)
-        finally:
-            self.trees = [tree for book in books if (tree := book.tree if isinstance(book, Book) else book) is not None]
-            self._books |= {id(book.tree): book for book in whole}
+        self.trees = [book.begun() if isinstance(book, Book) else book for book in books]
+        self._books |= {id(book.tree): book for book in books if isinstance(book, Book)}
         return self.trees
 
     def extend(self, trees: Sequence[EpisodeTree], anchors: Sequence[Anchor]) -> None:
@@ -195,7 +208,8 @@ class ProgramRollout:
             book = self._books.get(id(tree))
             if book is None:
                 book = self._books[id(tree)] = Book.of(tree, self._pool, keep_snapshots=self._keep)
-            book.check_anchor(anchor.node)
+            if anchor.node:
+                book.check_anchor(anchor.node)
             jobs += [_Job(book, book.take_number(), anchor.node) for _ in range(anchor.count)]
         self._run(jobs)
 
@@ -218,7 +232,8 @@ class ProgramRollout:
             return
         began = time.monotonic()
         self._stop.clear()
-        if not self._proxy.running:
+        if self._proxy is None:
+            self._proxy = Proxy(self._agent)
             self._proxy.start()
         waiting = list(jobs)
         try:
@@ -254,6 +269,7 @@ class ProgramRollout:
 
     def _play(self, job: _Job) -> None:
         """Plays one rollout to its end; where infrastructure breaks it, again."""
+        proxy = cast("Proxy", self._proxy)
         try:
             for attempt in range(self.retries + 1):
                 try:
@@ -262,11 +278,11 @@ class ProgramRollout:
                     session = job.book.broken(job.number, attempt, problem)
                     job.sessions.append(session)
                     continue
-                self._proxy.serve(session)
+                proxy.serve(session)
                 try:
-                    self._execute(job, session)
+                    self._execute(proxy, job, session)
                 finally:
-                    self._proxy.end(session, "stopped", truncated=True)
+                    proxy.end(session, "stopped", truncated=True)
                 if self._stop.is_set() and session.ending and session.ending.reason == "stopped":
                     return
                 job.sessions.append(session)
@@ -277,8 +293,8 @@ class ProgramRollout:
         finally:
             job.done = True
 
-    def _execute(self, job: _Job, session: Session) -> None:
-        told = self._proxy.describe(session)
+    def _execute(self, proxy: Proxy, job: _Job, session: Session) -> None:
+        told = proxy.describe(session)
         session.task = job.book.task
         prompt = "\n\n".join(message_text(message) for message in session.first)
         if self._pool is None:
