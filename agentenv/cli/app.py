@@ -15,6 +15,7 @@ from .doctor import doctor
 from .envs import envs
 from .evaluate import compare, evaluate
 from .play import play
+from .proxy import mcp, proxy
 from .replay import replay
 from .rollout import rollout
 from .train import train
@@ -65,7 +66,7 @@ def root(
     """
 
 
-for function in (envs, play, rollout, trees, replay, evaluate, compare, train, check, doctor, demo):
+for function in (envs, play, rollout, trees, replay, evaluate, compare, train, proxy, mcp, check, doctor, demo):
     app.command("eval" if function is evaluate else None, cls=Command)(function)
 for name, (module, about) in _GROUPS.items():
     if Path(agentenv.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py").is_file():

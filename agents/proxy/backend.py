@@ -88,6 +88,11 @@ class Backend:
         share = (time.perf_counter() - began) / len(contexts)
         return [(action, share) for action in actions]
 
+    async def leave_loop(self) -> None:
+        """Lets an agent close what it has open in this event loop."""
+        if isinstance(self.agent, AsyncAgent):
+            await self.agent.leave_loop()
+
     def close(self) -> None:
         """Ends the thread, after the call that runs."""
         self._thread.shutdown(wait=True)

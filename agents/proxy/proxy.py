@@ -85,6 +85,7 @@ class Proxy(Hub):
                     task.cancel()
                     with suppress(asyncio.CancelledError):
                         await task
+                await self.backend.leave_loop()
                 started.set()
 
         self._thread = Thread(target=lambda: asyncio.run(serve()), name="agentenv-proxy", daemon=True)

@@ -9,7 +9,21 @@ from cli_runs import one_line_error, run
 
 from agentenv import __version__
 
-COMMANDS = ["envs", "play", "rollout", "trees", "replay", "eval", "compare", "train", "check", "doctor", "demo"]
+COMMANDS = [
+    "envs",
+    "play",
+    "rollout",
+    "trees",
+    "replay",
+    "eval",
+    "compare",
+    "train",
+    "proxy",
+    "mcp",
+    "check",
+    "doctor",
+    "demo",
+]
 HEAVY = {"torch", "transformers", "trl", "datasets", "scipy", "matplotlib", "docker", "sympy", "bm25s", "math_verify"}
 
 
