@@ -89,8 +89,8 @@ def proxy(  # noqa: PLR0913, PLR0917  one per option
         given = named.tasks(choice, tasks, seed=seed)
         actor = named.make(choice, given, seed=seed)
         with blame("COMMAND" if out is None else "--out", ValueError):
-            limits = {"max_calls": max_calls, "max_seconds": max_seconds, "max_programs": max_programs}
-            source = ProgramRollout(make_env, actor, command=command, seed=seed, record=out, **limits)
+            most: dict[str, Any] = {"max_calls": max_calls, "max_seconds": max_seconds, "max_programs": max_programs}
+            source = ProgramRollout(make_env, actor, command=command, seed=seed, record=out, **most)
         with source:
             _run(source, given, rollouts, continuations, out)
         return
