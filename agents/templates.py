@@ -171,8 +171,8 @@ class ChatTemplate:
         }
         if reasoning := message_reasoning(message):
             prepared |= dict.fromkeys(self.reasoning_names, _broken(reasoning, self._ends, cut))
-        if form.short_ids and "tool_call_id" in message:
-            prepared["tool_call_id"] = _short(message["tool_call_id"])
+        if form.short_ids and message["role"] == "tool":
+            prepared["tool_call_id"] = _short(message.get("tool_call_id", ""))
         if calls := message.get("tool_calls"):
             prepared["tool_calls"] = [self._prepare_call(ToolCall.parse(call), form, cut) for call in calls]
         return prepared

@@ -1,9 +1,11 @@
 """Chat templates of many families: chosen parsers, refusals by name, and text that tries to be the template's."""
 
+import re
 from importlib.resources import files
 from typing import Any
 
 import pytest
+from chat_families import chat_of as family_chat
 from tiny_chat import CONVERSATIONS, answer, call
 from transformers import AddedToken
 
@@ -206,6 +208,17 @@ def test_a_response_template_of_the_tokenizer_reads_what_no_family_does():
 def test_errors_of_jinja_become_model_errors(conversation, words):
     with pytest.raises(ModelError, match=f"the chat template refuses messages of the {words}"):
         chat_of("gemma3").prompt(Context(conversation))
+
+
+def test_calls_and_answers_without_ids_get_some_where_a_template_needs_them():
+    chat = chat_of("mistral")
+    said: Any = call("calculate", call_id="", expression="7 * 6")
+    told: Message = {"role": "tool", "content": "42"}
+    assert chat.decode(chat.prompt(Context((ASK, said, told), TOOLS, (1, min(chat.stop_token_ids)), 2))[2:]).count("42")
+    family = family_chat("mistral").render((ASK, said, told), tools=TOOLS)
+    ids = re.findall(r'"(?:id|call_id)": "(\w+)"', family_chat("mistral").decode(family))
+    assert len(ids) == 2
+    assert ids[0] == ids[1]
 
 
 @pytest.mark.parametrize("role", ["system", "developer", "judge"])
