@@ -103,10 +103,17 @@ class Launcher:
     Args:
         prepare: called in the child before the program starts; gives up every privilege.
         owner: user and group of what it reads and writes, so that it can open `/dev/stderr`.
+        before: called here before one is forked that is to run alone.
     """
 
-    def __init__(self, prepare: Callable[[], None], owner: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        prepare: Callable[[], None],
+        owner: tuple[int, int] | None = None,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
         self._prepare = prepare
+        self._before = before
         self._owner = owner
         self._ready: Started | None = None
 
@@ -149,6 +156,7 @@ class Launcher:
             if self._owner is not None:
                 for fd in (stdin, *theirs):
                     os.fchown(fd, *self._owner)
+            self._before()
             pid, wire, faults = _fork(self._prepare, (stdin, *theirs))
         except BaseException:
             for fd in opened:

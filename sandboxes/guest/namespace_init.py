@@ -51,6 +51,7 @@ class NamespacePolicy(Plain):
         self.over_memory = self._is_over_memory if group is None else group.is_over
         self._shm_born = 0
         self._mount_shm()
+        self._last_pid = os.open("sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
 
     def prepare(self) -> None:
         """Runs in the child before the program."""
@@ -90,6 +91,10 @@ class NamespacePolicy(Plain):
         """Notes what memory is held by files of earlier states."""
         if self._group is not None:
             self._group.begin()
+
+    def before_fork(self) -> None:
+        """Starts the numbers of processes over: the next command has the number that all had, whatever ran before."""
+        os.pwrite(self._last_pid, b"1", 0)
 
     def after_command(self) -> None:
         """Replaces `/dev/shm` where anything was done in it."""
@@ -139,12 +144,10 @@ class NamespaceGuest(Guest):
         wire: to the parent.
         settings: see `Guest`.
         policy: what holds around a command.
-        proc: a mount of `/proc` that can be written to.
     """
 
-    def __init__(self, wire: Wire, settings: Mapping[str, Any], policy: NamespacePolicy, proc: int) -> None:
+    def __init__(self, wire: Wire, settings: Mapping[str, Any], policy: NamespacePolicy) -> None:
         super().__init__(wire, settings, policy)
-        self._proc = proc
         self._counters: list[bytes] = []
 
     def serve(self) -> None:
@@ -173,12 +176,10 @@ class NamespaceGuest(Guest):
         return {}, b""
 
     def _forget_commands(self) -> None:
-        """Starts over with what tells commands of earlier ones: numbers of processes, counters of the network."""
-        self.policy.kill_all(self.children)  # what waits to become a command has a number already
-        self.children.forget()
-        self.policy.after_command()
-        linux.write_text("sys/kernel/ns_last_pid", "1", self._proc)
+        """Starts over with the network where it tells commands of earlier ones."""
         if read_counters() != self._counters:
+            self.policy.kill_all(self.children)  # what waits to become a command is in the old one
+            self.children.forget()
             linux.unshare(linux.NEWNET)
             linux.loopback_up()
             self._counters = read_counters()
@@ -217,7 +218,7 @@ def enter(wire: Wire, settings: dict[str, Any], mounts: list[int], watched: list
         linux.set_dumpable(dumpable=False)
         linux.die_with_parent()
         policy = NamespacePolicy(settings, proc, _watch_of(watched, settings["limits"]))
-        guest = NamespaceGuest(wire, settings, policy, proc)
+        guest = NamespaceGuest(wire, settings, policy)
     except Exception as error:  # noqa: BLE001  whatever it is, the parent hears why
         wire.send({"fault": "guest", "message": reason_of(error)})
         return

@@ -68,6 +68,9 @@ class Plain:
             time.sleep(0.001)
         return killed
 
+    def before_fork(self) -> None:
+        """Comes before a process is made that waits for its command; nothing runs."""
+
     def before_command(self) -> None:
         """Notes what there is before anything runs."""
 

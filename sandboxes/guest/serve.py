@@ -59,7 +59,7 @@ class Guest:
         self.settings = settings
         self.policy = policy
         self.children = ReapedChildren(wire.reader)
-        self.launcher = Launcher(policy.prepare, policy.owner if policy.hides_descriptors else None)
+        self.launcher = Launcher(policy.prepare, policy.owner if policy.hides_descriptors else None, policy.before_fork)
         self.shell: Shell | None = None
         self.commands_ran = False
         self.home: str = settings["workspace"]
