@@ -86,14 +86,17 @@ class NamespaceSandbox(GuestSandbox):
         self._finalizer = finalize_here(self, self._held.free)
         self._oom_kills = 0
         try:
-            mounts = self._compose(origin)
-            self._start(mounts)
+            mounts, places = self._compose(origin, first=True)
+            self._start(mounts, places)
         except BaseException:
             self._held.free()
             raise
 
-    def _compose(self, snapshot: WorkspaceSnapshot) -> tuple[int, ...]:
-        """Lays a new upper layer over a snapshot; returns the mounts. The upper layer before it is no longer held."""
+    def _compose(self, snapshot: WorkspaceSnapshot, *, first: bool = False) -> tuple[tuple[int, ...], list[str]]:
+        """Lays a new upper layer over a snapshot; returns the mounts. The upper layer before it is no longer held.
+
+        With `first`, more mounts follow: of what a sandbox sees of the host, with the places where they belong.
+        """
         chain = self._host.use(snapshot.layers)
         before, self._held.chain = self._held.chain, chain
         self._host.unuse(before)
@@ -102,19 +105,21 @@ class NamespaceSandbox(GuestSandbox):
         limits = self.spec.limits
         request = {
             "op": "compose",
+            "first": first,
             "layers": [layer.number for layer in chain],
             "disk": max(_LEAST_DISK, limits.disk - sum(layer.size for layer in written)),
             "files": max(_LEAST_FILES, limits.files - sum(layer.files for layer in written)),
         }
         reply, _ = self._host.ask(request)
         self._held.upper = reply["upper"]
-        return tuple(reply["fds"])
+        return tuple(reply["fds"]), reply["shown"]
 
-    def _start(self, mounts: tuple[int, ...]) -> None:
+    def _start(self, mounts: tuple[int, ...], places: list[str]) -> None:
         limits = self.spec.limits
         controllers = find_controllers()
         settings = settings_of(self.spec)
         settings["inner_id"] = self._host.inner_id
+        settings["shown"] = places
         theirs, ours = socket.socketpair()
         fd = ours.detach()
         wire = Wire(fd, fd)
@@ -190,7 +195,7 @@ class NamespaceSandbox(GuestSandbox):
                 self._held.cgroup.allow(layer.size)
             layers = self._shorten((*self._held.chain, layer))
             snapshot = WorkspaceSnapshot(layers)
-            self._attach(self._compose(snapshot), fresh=False)
+            self._attach(self._compose(snapshot)[0], fresh=False)
         except BaseException:
             self._break("a snapshot of it failed half way")
             raise
@@ -226,7 +231,7 @@ class NamespaceSandbox(GuestSandbox):
             if self._held.upper is not None:
                 self._host.drop(self._held.upper)
                 self._held.upper = None
-            self._attach(self._compose(snapshot), fresh=True)
+            self._attach(self._compose(snapshot)[0], fresh=True)
         except BaseException:
             self._break("restoring it failed half way")
             raise

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 from . import layering, linux, trees
 from .launch import forbid_imports
 from .policy import raise_open_files, set_limit
-from .root import ROOT, STAGE, add_kernel_files, build_root, seal_root
+from .root import ROOT, STAGE, add_kernel_files, build_root, mount_apart, seal_root
 from .serve import close_on_exec
 from .spawner import serve_spawns
 from .wire import Closed, Lost, Wire, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["NamespaceHelper", "main"]
 
@@ -35,6 +35,7 @@ _VIEW = _LAYERS + "/view"
 _REST_S = 0.02
 _SUBORDINATE = 1_900_000_000  # above what distributions, subuid and systemd hand out
 _SUBORDINATE_COUNT = 65536
+_MOST_SHOWN = 48  # of as many descriptors as a message may have, and a sandbox gets some more
 
 
 # ---------------------------------------------------------------------- layers
@@ -50,10 +51,12 @@ class NamespaceHelper:
         wire: to the parent.
         closer: to the process that lets go of large things.
         owner: user and group, in here, that own the files of workspaces.
+        shown: what each sandbox is shown apart from the others, see `build_root`.
     """
 
-    def __init__(self, wire: Wire, closer: Wire, owner: tuple[int, int]) -> None:
+    def __init__(self, wire: Wire, closer: Wire, owner: tuple[int, int], shown: Sequence[tuple[str, str]]) -> None:
         self._wire = wire
+        self._shown = shown
         self._closer = closer
         self._owner = owner
         self._next = 0
@@ -156,9 +159,13 @@ class NamespaceHelper:
         return {"layer": number, "size": used, "files": info.f_files - info.f_ffree}, b"", []
 
     def do_compose(
-        self, fds: list[int], layers: list[int], disk: int, files: int
+        self, fds: list[int], layers: list[int], disk: int, files: int, first: bool
     ) -> tuple[dict[str, Any], bytes, list[int]]:
-        """Lays an overlay with an empty upper layer over `layers` (bottom first); returns mounts of workspace, tmp."""
+        """Lays an overlay with an empty upper layer over `layers` (bottom first); returns mounts of workspace, tmp.
+
+        With `first`, also mounts of what a new sandbox sees of the host, where locks are its own, and their places.
+        """
+        mounts: list[int] = []
         upper = self._new(disk, files)
         try:
             for name in ("up", "work"):
@@ -168,13 +175,18 @@ class NamespaceHelper:
             self._overlays[upper] = overlay
             linux.attach_mount(overlay, _VIEW)
             try:
-                mounts = [linux.clone_tree(f"{_VIEW}/{name}") for name in ("workspace", "tmp")]
+                mounts += [linux.clone_tree(f"{_VIEW}/{name}") for name in ("workspace", "tmp")]
             finally:
                 linux.unmount(_VIEW, lazy=True)
+            shown = self._shown if first else ()
+            for source, _ in shown:
+                mounts.append(mount_apart(source))
         except BaseException:
+            for fd in mounts:
+                os.close(fd)
             self._drop(upper)
             raise
-        return {"upper": upper}, b"", mounts
+        return {"upper": upper, "shown": [place for _, place in shown]}, b"", mounts
 
     def do_changed(self, fds: list[int], upper: int, layers: list[int]) -> tuple[dict[str, Any], bytes, list[int]]:
         """Whether anything was written to an upper layer."""
@@ -283,8 +295,8 @@ def _half_of(path: str) -> str:
         return str(max(1, int(file.read()) // 2))
 
 
-def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> int:
-    """Enters own namespaces and builds the root; returns the id in here that owns workspaces.
+def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> tuple[int, list[tuple[str, str]]]:
+    """Enters own namespaces and builds the root; returns the id in here that owns workspaces, and what is shown apart.
 
     Root builds the root with its own eyes (the interpreter may live where only root may look), and then becomes an
     ordinary user that exists nowhere else. An ordinary user needs the user namespace first.
@@ -300,7 +312,7 @@ def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> int:
         linux.write_text("/proc/self/gid_map", f"0 {gid} 1")
     linux.unshare(linux.NEWNS)
     linux.make_private()
-    build_root(settings["readonly"], apart=True)
+    shown = build_root(settings["readonly"], apart=True)[:_MOST_SHOWN]
     add_kernel_files()
     seal_root()
     os.mkdir(_LAYERS)
@@ -315,7 +327,21 @@ def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> int:
         linux.unshare(linux.NEWNS)
     linux.mount("tmpfs", _LAYERS, "tmpfs", linux.NOSUID | linux.NODEV, "mode=755")
     os.mkdir(_VIEW)
-    return 0 if uid else 1000
+    return (0 if uid else 1000), shown
+
+
+def _able(shown: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Returns what this user can show to each sandbox apart: by its own path, or as it is shown to all already."""
+    found: list[tuple[str, str]] = []
+    for source, place in shown:
+        for candidate in (source, ROOT + place):
+            try:
+                os.close(mount_apart(candidate))
+            except OSError:
+                continue  # a closed folder is above it, or overlays lie on overlays too high
+            found.append((candidate, place))
+            break
+    return found
 
 
 def _received(wire: Wire) -> list[int]:
@@ -386,7 +412,7 @@ def main() -> None:
     wire = Wire(control, control)
     try:
         raise_open_files()
-        inner_id = _own_namespaces(wire, settings)
+        inner_id, shown = _own_namespaces(wire, settings)
         closer = _fork_closer()
         _fork_spawner(spawns)
         forbid_imports()
@@ -394,4 +420,4 @@ def main() -> None:
         wire.send({"fault": "helper", "message": reason_of(error)})
         return
     wire.send({"ready": True, "inner_id": inner_id})
-    NamespaceHelper(wire, closer, (inner_id, inner_id)).serve(parent)
+    NamespaceHelper(wire, closer, (inner_id, inner_id), _able(shown)).serve(parent)

@@ -13,7 +13,7 @@ from .serve import Guest
 from .wire import Wire, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .run import ReapedChildren
 
@@ -185,29 +185,33 @@ class NamespaceGuest(Guest):
             self._counters = read_counters()
 
 
-def attach(fds: list[int]) -> None:
-    """Puts the mounts of workspace and tmp in place."""
-    for fd, target in zip(fds, ("/workspace", "/tmp"), strict=True):
+def attach(fds: Sequence[int], places: Sequence[str] = ("/workspace", "/tmp")) -> None:
+    """Puts mounts in place."""
+    for fd, target in zip(fds, places, strict=True):
         linux.attach_mount(fd, target)
         os.close(fd)
 
 
-def enter(wire: Wire, settings: dict[str, Any], mounts: list[int], watched: list[int], groups: list[int]) -> None:
+def enter(wire: Wire, settings: dict[str, Any], fds: list[int]) -> None:
     """Makes the sandbox around this process, which must be PID 1 of its namespace, and serves until the parent is gone.
 
     Args:
         wire: to the parent.
-        settings: see `Guest` and `NamespacePolicy`.
-        mounts: detached mounts of workspace and tmp.
-        watched: the open files that have the memory of the control group, see `GroupMemory`; none without one.
-        groups: the open `cgroup.procs` of the control groups to join.
+        settings: see `Guest` and `NamespacePolicy`; `shown`, where mounts of parts of the host belong; `watched`, how
+            many files there are for `GroupMemory`.
+        fds: detached mounts of workspace and tmp, and of what is shown; the open files that have the memory of the
+            control group, see `GroupMemory`; the open `cgroup.procs` of the control groups to join.
     """
+    own, seen = 2, 2 + len(settings["shown"])
+    mounts, shown, rest = fds[:own], fds[own:seen], fds[seen:]
+    watched, groups = rest[: settings["watched"]], rest[settings["watched"] :]
     try:
         linux.unshare(linux.NEWNS | linux.NEWNET | linux.NEWIPC)
         linux.mount("proc", "/proc", "proc", linux.NOSUID | linux.NODEV | linux.NOEXEC, "hidepid=2")
         proc = linux.clone_tree("/proc")
         linux.set_attributes("/proc", linux.MOUNT_RDONLY)  # settings, and who is killed first, are not a command's
         attach(mounts)
+        attach(shown, settings["shown"])
         linux.loopback_up()
         os.setsid()
         for number in range(1, signal.NSIG):

@@ -16,7 +16,17 @@ from . import linux
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ROOT", "SHOWN", "SHOWN_ETC", "STAGE", "WRITTEN_ETC", "add_kernel_files", "build_root", "seal_root"]
+__all__ = [
+    "ROOT",
+    "SHOWN",
+    "SHOWN_ETC",
+    "STAGE",
+    "WRITTEN_ETC",
+    "add_kernel_files",
+    "build_root",
+    "mount_apart",
+    "seal_root",
+]
 
 STAGE = "/sys"  # exists everywhere, and nobody in here needs it
 ROOT = STAGE + "/root"
@@ -47,68 +57,104 @@ WRITTEN_ETC = {
 }
 
 
-def build_root(readonly: Sequence[str], *, apart: bool = False) -> None:
+def build_root(readonly: Sequence[str], *, apart: bool = False) -> list[tuple[str, str]]:
     """Builds the root at `ROOT`, on a new file system at `STAGE` that has room for mount points.
 
     Args:
         readonly: more folders and files of the host to show.
         apart: show what is in them as files of another file system: what is locked, listened at or waited for there is
             not what the host has. Where the kernel refuses that, they are the host's own files.
+
+    Returns:
+        What can be shown to each sandbox apart from the others, too: what `mount_apart` takes, and where it belongs.
     """
     linux.mount("tmpfs", STAGE, "tmpfs", linux.NOSUID | linux.NODEV, "mode=755,size=1m")
     os.mkdir(ROOT)
-    linux.mount("tmpfs", ROOT, "tmpfs", linux.NOSUID | linux.NODEV, "mode=755,size=4m")
+    linux.mount("tmpfs", ROOT, "tmpfs", linux.NOSUID | linux.NODEV, "mode=755,size=16m")
     for name in ("proc", "dev", "tmp", "run", "var", "workspace", "etc"):
         os.mkdir(f"{ROOT}/{name}")
     os.symlink("/tmp", f"{ROOT}/var/tmp")
     for name, text in WRITTEN_ETC.items():
         with open(f"{ROOT}/etc/{name}", "w") as file:
             file.write(text)
-    etc = [path[1:] for pattern in SHOWN_ETC for path in glob.glob("/etc/" + pattern)]
+    etc = [path for pattern in SHOWN_ETC for path in glob.glob("/etc/" + pattern)]
     os.mkdir(_EMPTY)
     os.mkdir(_SIDE)
-    for path in (*SHOWN, *etc, *(path.strip("/") for path in readonly)):
-        _show("/" + path, apart=apart)
+    for path in etc if apart else ():
+        _copy(path, ROOT + path)
+    found = [(ROOT + "/etc", "/etc")] if apart else []
+    for path in (*SHOWN, *(path[1:] for path in etc), *(path.strip("/") for path in readonly)):
+        found += _show("/" + path, apart=apart)
+    return found
 
 
-def _show(path: str, *, apart: bool) -> None:
-    """Shows a file or folder of the host, read-only; a link is copied as a link."""
+def _copy(path: str, target: str) -> None:
+    """Copies a small part of `/etc`, as far as it can be read; files, folders and links, with nothing else of them."""
+    with contextlib.suppress(OSError):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if os.path.islink(path):
+            os.symlink(os.readlink(path), target)
+        elif os.path.isdir(path):
+            os.mkdir(target)
+            for name in os.listdir(path):
+                _copy(f"{path}/{name}", f"{target}/{name}")
+        elif os.path.isfile(path):
+            with open(path, "rb") as source, open(target, "xb") as copy:
+                copy.write(source.read())
+
+
+def _show(path: str, *, apart: bool) -> list[tuple[str, str]]:
+    """Shows a file or folder of the host, read-only; a link is copied as a link. Returns what is shown apart."""
     target = ROOT + path
     if os.path.lexists(target) or not os.path.lexists(path):
-        return
+        return []
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if not os.path.realpath(os.path.dirname(target)).startswith(ROOT):
         raise OSError(errno.EXDEV, "a link leads out of the sandbox's root", path)
     if os.path.islink(path):
         os.symlink(os.readlink(path), target)
-        return
+        return []
     if os.path.isdir(path):
         os.mkdir(target)
     else:
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
-    if not (apart and _show_apart(path, target)):
+    found = _show_apart(path) if apart else []
+    if not found:
         linux.bind(path, target)
     linux.set_attributes(target, linux.MOUNT_RDONLY | linux.MOUNT_NOSUID | linux.MOUNT_NODEV)
+    return found
 
 
-def _show_apart(path: str, target: str) -> bool:
-    """Shows a file or folder, with all that is mounted in it, through overlays; returns whether that can be done."""
+def _show_apart(path: str) -> list[tuple[str, str]]:
+    """Shows a file or folder, with all that is mounted in it, through overlays; returns none where that cannot be."""
+    places = [path] if not os.path.isdir(path) else [path, *filter(os.path.isdir, _mounted_below(path))]
     try:
-        if not os.path.isdir(path):
-            linux.attach_mount(linux.detached_overlay([os.path.dirname(path), _EMPTY]), _SIDE)
+        for place in places:
+            mount = mount_apart(place)
             try:
-                linux.bind(f"{_SIDE}/{os.path.basename(path)}", target)
+                linux.attach_mount(mount, ROOT + place)
             finally:
-                linux.unmount(_SIDE, lazy=True)
-            return True
-        for place in (path, *_mounted_below(path)):
-            if os.path.isdir(place):
-                linux.attach_mount(linux.detached_overlay([place, _EMPTY]), target + place[len(path) :])
+                os.close(mount)
     except OSError:
         with contextlib.suppress(OSError):
-            linux.unmount(target, lazy=True)
-        return False
-    return True
+            linux.unmount(ROOT + path, lazy=True)
+        return []
+    return [(place, place) for place in places]
+
+
+def mount_apart(path: str) -> int:
+    """Returns a mount, not attached yet, that shows a file or folder with inodes of its own."""
+    if os.path.isdir(path):
+        return linux.detached_overlay([path, _EMPTY])
+    folder = linux.detached_overlay([os.path.dirname(path), _EMPTY])
+    try:
+        linux.attach_mount(folder, _SIDE)
+    finally:
+        os.close(folder)
+    try:
+        return linux.clone_tree(f"{_SIDE}/{os.path.basename(path)}")
+    finally:
+        linux.unmount(_SIDE, lazy=True)
 
 
 def _mounted_below(path: str) -> list[str]:

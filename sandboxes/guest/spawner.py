@@ -14,7 +14,7 @@ __all__ = ["serve_spawns"]
 
 
 def serve_spawns(link: int) -> None:
-    """Answers requests `{"settings"}`, each with a wire, two mounts and open control groups, until the parent is gone.
+    """Answers requests `{"settings"}`, each with a wire and what `enter` takes, until the parent is gone.
 
     An answer brings a descriptor of the sandbox's first process.
     """
@@ -60,8 +60,7 @@ def _be_sandbox(settings: dict[str, Any], fds: list[int], others: tuple[int, ...
         for fd in others:
             os.close(fd)
         talk, *given = fds
-        watched = settings["watched"]
-        namespace_init.enter(Wire(talk, talk), settings, given[:2], given[2 : 2 + watched], given[2 + watched :])
+        namespace_init.enter(Wire(talk, talk), settings, given)
     finally:
         os._exit(0)
 

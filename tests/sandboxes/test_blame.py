@@ -114,7 +114,8 @@ LEFT = {
     "files and modes": "os.chmod('.', 0o700); open('/tmp/x', 'w'); os.chmod('/tmp', 0o1770)",
 }
 LOOK = (
-    "cat /proc/self/net/dev /proc/self/net/snmp /proc/self/net/netstat /proc/self/net/sockstat 2>/dev/null; "
+    "cat /proc/self/net/dev /proc/self/net/snmp /proc/self/net/netstat 2>/dev/null; "
+    "grep -so 'inuse [0-9]*' /proc/self/net/sockstat; "  # the rest of it is the whole machine's
     "ls -a /dev/shm /dev/mqueue . /tmp 2>/dev/null; stat -c %a . /tmp; "
     "cat /proc/sys/kernel/pid_max /proc/sys/net/ipv4/ip_default_ttl /proc/sysvipc/* 2>/dev/null; true"
 )
@@ -150,6 +151,8 @@ except OSError: pass
     "terminals": "try:\n    while True: os.openpty()\nexcept OSError: pass",
     "locks on a file of the host": """
 import fcntl
+for path in ('/usr/bin/env', '/usr', '/usr/lib', '/etc', '/etc/passwd', '/etc/ld.so.cache'):
+    fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
 for flags in (os.O_RDONLY, os.O_WRONLY):
     try: fcntl.flock(os.open('/usr/bin/env', flags), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError: pass
@@ -181,7 +184,8 @@ def test_neither_the_host_nor_siblings_feel_what_a_command_holds(place, held, bo
         try:
             time.sleep(2)
             _host_works()
-            result = sibling.exec(["/usr/bin/python3", "-c", PRELUDE + CYCLE + SIBLING], env={**HOST})
+            locked = LOCKED if "locks" in held else ()
+            result = sibling.exec(["/usr/bin/python3", "-c", PRELUDE + CYCLE + SIBLING, *locked], env={**HOST})
             assert (result.exit_code, result.stdout) == (0, "fine\n"), result
             sibling.restore(sibling.snapshot())
             for child in sibling.fork(2):
@@ -197,8 +201,10 @@ t = ctypes.c_int()
 assert os.path.exists('/proc/self/fd') is not None
 a, b = socket.socketpair()
 with open('lock', 'w') as f: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+for path in sys.argv[1:]: fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
 print('fine')
 """
+LOCKED = ("/usr/bin/env", "/usr", "/usr/lib", "/etc", "/etc/passwd", "/etc/ld.so.cache")
 
 
 def _host_works():
