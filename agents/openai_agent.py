@@ -8,7 +8,9 @@ import os
 import ssl
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -27,6 +29,7 @@ from .pacing import Backoff, Pace
 
 __all__ = ["OpenAIAgent"]
 
+_PREPARED_AT_ONCE = 2
 _HOSTED = "https://api.openai.com/v1"
 _SHAPES = {"top_k", "min_p", "typical_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "logit_bias"}
 """Settings that make the sampled distribution another than the model's own."""
@@ -38,6 +41,7 @@ class _Session:
 
     client: openai.AsyncOpenAI
     room: asyncio.Semaphore
+    gate: asyncio.Semaphore
     naming: asyncio.Lock
 
 
@@ -121,6 +125,7 @@ class OpenAIAgent(AsyncAgent):
         for name, value in ({"timeout": timeout, "deadline": deadline} | rates).items():
             _check_range(name, value, above=0)
         self.base_url = _base_url(base_url)
+        self._url = f"{self.base_url}/chat/completions"  # whole: a relative one is parsed twice more per request
         self.model = model
         self.retries = retries
         self.timeout = timeout
@@ -218,7 +223,8 @@ class OpenAIAgent(AsyncAgent):
                 default_headers=self._headers,
                 http_client=_http_client(self.concurrency),
             )
-            session = _Session(client, asyncio.Semaphore(self.concurrency), asyncio.Lock())
+            locks = asyncio.Semaphore(self.concurrency), asyncio.Semaphore(_PREPARED_AT_ONCE), asyncio.Lock()
+            session = _Session(client, *locks)
             self._sessions[loop] = session
         return session
 
@@ -264,8 +270,8 @@ class OpenAIAgent(AsyncAgent):
             guess = await self._keep_pace(body)
             attempts.began = time.monotonic() if attempts.began is None else attempts.began
             left = math.inf if self.deadline is None else attempts.began + self.deadline - time.monotonic()
-            async with asyncio.timeout(max(0.001, min(self.timeout, left))):
-                response = await session.client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+            async with asyncio.timeout(max(0.001, min(self.timeout, left))), _through(session.gate):
+                response = await session.client.post(self._url, body=body, cast_to=httpx2.Response)
         try:
             data = json.loads(response.content)
         except ValueError:
@@ -402,6 +408,36 @@ def _api_key(given: str | None, url: str) -> str:
     return key or "none"
 
 
+@asynccontextmanager
+async def _through(gate: asyncio.Semaphore) -> AsyncGenerator[None]:
+    """Lets few requests be prepared at once; each leaves the gate when it is sent.
+
+    Otherwise an event loop takes turns: of many requests that come at once, the first would leave when the last is
+    nearly ready, their answers would come all at once again, and the server would stand idle in between.
+    """
+    await gate.acquire()
+    inside = [True]
+
+    def leave() -> None:
+        if inside.pop() if inside else False:
+            gate.release()
+
+    token = _leaving.set(leave)
+    try:
+        yield
+    finally:
+        _leaving.reset(token)
+        leave()
+
+
+_leaving: ContextVar[Callable[[], None] | None] = ContextVar("leaving", default=None)
+
+
+async def _is_sent(request: httpx2.Request) -> None:  # noqa: ARG001  as httpx calls it
+    if (leave := _leaving.get()) is not None:
+        leave()
+
+
 @functools.cache
 def _tls() -> ssl.SSLContext:
     """Reading the certificates takes longer than a request."""
@@ -411,7 +447,8 @@ def _tls() -> ssl.SSLContext:
 def _http_client(connections: int) -> httpx2.AsyncClient:
     """Returns one on aiohttp where that is installed, which takes a quarter of the time per request; else httpx."""
     limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30)
+    options: dict[str, Any] = {"limits": limits, "verify": _tls(), "event_hooks": {"request": [_is_sent]}}
     try:
-        return openai.DefaultAioHttpClient(limits=limits, verify=_tls())
+        return openai.DefaultAioHttpClient(**options)
     except RuntimeError:
-        return openai.DefaultAsyncHttpxClient(limits=limits, verify=_tls())
+        return openai.DefaultAsyncHttpxClient(**options)
