@@ -168,13 +168,16 @@ def server(repeats: int, *, small: bool, profile: bool = False) -> list[Row]:
         ideal = steps * (latency + writing)
         rows.append((f"{name}, 50 ms latency and {1000 * writing:.0f} ms of writing", "ideal / ours", ideal / spent))
     with Serving(latency) as url:
+        used = time.process_time()
         spent = min(played(url, episodes, steps) for _ in range(repeats))
+        used = (time.process_time() - used) / (repeats * episodes * (2 * steps))  # each is played twice
         alone = min(bare(url, episodes, steps) for _ in range(repeats))
         few = min(played(url, 16 if not small else 4, steps) for _ in range(repeats))
         rows += [
             (f"{name}, 50 ms latency alone", "ideal / ours", steps * latency / spent),
             (f"{name}, 50 ms latency alone", "AsyncOpenAI alone / ours", alone / spent),
             (f"{name}, 50 ms latency alone", "requests per second, ours", episodes * steps / spent),
+            (f"{name}, 50 ms latency alone", "CPU milliseconds per step, ours, all in all", 1000 * used),
             (f"16 episodes at once, {steps} steps, 50 ms latency alone", "ideal / ours", steps * latency / few),
         ]
         if profile:
