@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agentenv.agents.proxy import ProgramRollout, Proxy
     from agentenv.agents.random_agent import RandomAgent
     from agentenv.agents.scripted import ScriptedAgent
+    from agentenv.agents.vllm import VLLMAgent
 
 __all__ = [
     "HumanAgent",
@@ -24,6 +25,7 @@ __all__ = [
     "RandomAgent",
     "ScriptedAgent",
     "TransformersAgent",
+    "VLLMAgent",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -37,5 +39,6 @@ __getattr__, __dir__ = lazy_names(
         "RandomAgent": "random_agent",
         "ScriptedAgent": "scripted",
         "TransformersAgent": "huggingface",
+        "VLLMAgent": "vllm",
     },
 )

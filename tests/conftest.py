@@ -1,7 +1,8 @@
 """What all tests share: marks, what may be left out and when, no network, settings of Hypothesis, an ordinary user.
 
-Nothing is left out silently: `--without-models` leaves out what needs torch, and with `REQUIRE_ALL=1`, as in CI, a test
-that skips for another reason than those of `MAY_SKIP` has failed.
+Nothing is left out silently: `--without-models` leaves out what needs torch, tests marked `vllm` run where `-m` names
+that mark (.ci/vllm), and with `REQUIRE_ALL=1`, as in CI, a test that skips for another reason than those of `MAY_SKIP`
+has failed.
 """
 
 import functools
@@ -74,6 +75,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("model")
         if item.get_closest_marker("data") and not os.environ.get("AGENTENV_DATA"):
             item.add_marker(pytest.mark.skip(reason="AGENTENV_DATA does not name the folder with published tasks"))
+    if "vllm" not in config.option.markexpr:
+        elsewhere = [item for item in items if item.get_closest_marker("vllm")]
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if not item.get_closest_marker("vllm")]
     if config.getoption("--without-models"):
         models = [item for item in items if item.get_closest_marker("model")]
         config.hook.pytest_deselected(items=models)

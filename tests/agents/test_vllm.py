@@ -1,0 +1,351 @@
+"""VLLMAgent with an engine in this process: exact tokens and log-probabilities, cached prefixes, new weights."""
+
+import asyncio
+import importlib
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_chat import CONVERSATIONS
+from vllm_models import (
+    CONTEXT,
+    DEVICE,
+    OPTIONS,
+    largest_difference,
+    logprobs_of,
+    make_model,
+    next_turn,
+    roots,
+    save_model,
+)
+
+from agentenv import make
+from agentenv.agents import VLLMAgent
+from agentenv.errors import AgentError, ModelError
+from agentenv.protocols import AsyncAgent, Context
+from agentenv.rollout import Concurrent, Rollout
+
+# vLLM warns of what it does itself; a cold machine compiles for half a minute
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
+
+
+@dataclass
+class Served:
+    """An engine, and the model that it was made from."""
+
+    llm: Any
+    model: Any
+    tokenizer: Any
+    folder: Path
+
+    def agent(self, **options: Any) -> VLLMAgent:
+        return VLLMAgent(self.llm, **{"max_tokens": 12, **options})
+
+    def counted(self, name: str) -> float:
+        """One of vLLM's own counters."""
+        return sum(metric.value for metric in self.llm.get_metrics() if metric.name == name)
+
+
+@pytest.fixture(scope="module")
+def in_process():
+    before = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING")
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    yield
+    os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING")
+    if before is not None:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = before
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def served(request, tmp_path_factory, in_process):
+    model, tokenizer = make_model(tied=request.param)
+    folder = save_model(tmp_path_factory.mktemp("model"), model, tokenizer)
+    llm = importlib.import_module("vllm").LLM(
+        model=str(folder), logprobs_mode="processed_logprobs", disable_log_stats=False, **OPTIONS
+    )
+    yield Served(llm, model, tokenizer, folder)
+    llm.llm_engine.engine_core.shutdown()
+
+
+@pytest.fixture
+def agent(served):
+    with served.agent() as agent:
+        yield agent
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_equal_those_of_transformers_cold_and_from_the_cache(served, temperature):
+    with served.agent(temperature=temperature) as agent:
+        agent.weights_changed()  # nothing is cached
+        contexts = roots(24, per_task=1)
+        lengths, cached = set(), []
+        for number in range(4):
+            actions = agent.act(contexts)
+            assert largest_difference(served.model, actions, temperature) < 1e-4
+            for context, action in zip(contexts, actions, strict=True):
+                assert action.prompt_token_ids == agent.chat.prompt(context)
+                stopped = action.token_ids[-1] == agent.tokenizer.eos_token_id
+                assert action.finish_reason == ("stop" if stopped else "length")
+                assert agent.tokenizer.eos_token_id not in action.token_ids[:-1]
+                assert action.usage.prompt_tokens == len(action.prompt_token_ids)
+                assert action.usage.completion_tokens == len(action.token_ids)
+                lengths.add(len(action.token_ids))
+            cached.append(max(action.usage.cached_tokens for action in actions))
+            contexts = next_turn(contexts, actions, number, words=12)[number:]  # some episodes end
+        assert cached[0] == 0 and cached[-1] >= 32
+        assert len(lengths) > 2
+
+
+def test_an_action_does_not_depend_on_its_batch(served, agent):
+    contexts = roots(20)
+    for number in range(2):
+        together = agent.act(contexts)
+        for i in (0, 7, 19):
+            (alone,) = agent.act([contexts[i]])
+            assert alone.token_ids == together[i].token_ids
+            assert alone.logprobs == pytest.approx(together[i].logprobs, abs=1e-4)
+        assert [a.token_ids for a in agent.act(contexts[::-1])[::-1]] == [a.token_ids for a in together]
+        contexts = next_turn(contexts, together, number)
+    branches = [replace(contexts[0], seed=seed) for seed in (-1, 0, 2**63 - 1, 2**64 + 5, 5)]
+    ids = [action.token_ids for action in agent.act(branches)]
+    assert ids[3] == ids[4] and len(set(ids)) > 2
+
+
+def test_branches_of_a_long_prefix_take_it_from_the_cache(served, agent):
+    (root,) = [Context(({"role": "user", "content": "Compute " + "7 + 8 * " * 220 + "1."},), seed=1)]
+    (first,) = agent.act([root])
+    (after,) = next_turn([root], [first])
+    hits, asked = served.counted("vllm:prefix_cache_hits"), served.counted("vllm:prefix_cache_queries")
+    branches = [replace(after, seed=100 + i) for i in range(8)]
+    actions = agent.act(branches)
+    hits = served.counted("vllm:prefix_cache_hits") - hits
+    asked = served.counted("vllm:prefix_cache_queries") - asked
+    length = len(actions[0].prompt_token_ids)
+    assert length > 600 and asked == 8 * length
+    assert hits >= 0.9 * asked
+    assert sum(action.usage.cached_tokens for action in actions) == hits
+    assert len({action.token_ids for action in actions}) > 4
+    assert largest_difference(served.model, actions) < 1e-4
+
+
+def test_limits_are_kept_and_a_full_window_silences(served, agent):
+    assert isinstance(agent, AsyncAgent) and agent.honors == {"max_tokens"}
+    assert agent.context_length == CONTEXT and agent.act([]) == []
+    free = agent.act(roots(8))
+    for limit in (1, 3, 100):
+        cut = agent.act([replace(context, max_tokens=limit) for context in roots(8)])
+        assert [a.token_ids for a in cut] == [a.token_ids[:limit] for a in free]
+    nearly = Context(({"role": "user", "content": "x" * (CONTEXT - 14)},), seed=1)
+    beyond = Context(({"role": "user", "content": "x" * 2 * CONTEXT},), seed=1)
+    tight, silent = agent.act([nearly, beyond])
+    assert len(tight.prompt_token_ids) < CONTEXT
+    assert len(tight.prompt_token_ids) + len(tight.token_ids) <= CONTEXT
+    assert (silent.token_ids, silent.logprobs, silent.finish_reason) == ((), (), "length")
+    assert silent.usage.prompt_tokens > CONTEXT
+
+
+def test_temperature_zero_and_top_p(served):
+    with served.agent(temperature=0.0) as agent:
+        for action in agent.act(roots(6)):
+            ids = torch.tensor([[*action.prompt_token_ids, *action.token_ids]], device=DEVICE)
+            likeliest = served.model(input_ids=ids).logits[0, len(action.prompt_token_ids) - 1 : -1].argmax(-1)
+            assert likeliest.tolist() == list(action.token_ids)
+            assert set(action.logprobs) == {0.0}
+    with served.agent(top_p=1e-6) as agent:
+        assert {value for action in agent.act(roots(6)) for value in action.logprobs} == {0.0}
+
+
+@pytest.mark.parametrize("way", ["folder", "state_dict", "parameters"])
+def test_new_weights_change_outputs_and_the_recorded_version(served, agent, tmp_path, way):
+    tied = served.model.config.tie_word_embeddings
+    new, _ = make_model(seed=5, tied=tied)
+    give: dict[str, Any] = {
+        "folder": lambda model: save_model(tmp_path / str(id(model)), model, served.tokenizer),
+        "state_dict": lambda model: model.state_dict().items(),
+        "parameters": lambda model: model.named_parameters(),
+    }
+    contexts = next_turn(roots(8), agent.act(roots(8)), words=40)
+    before = agent.act(contexts)
+    assert max(action.usage.cached_tokens for action in agent.act(contexts)) > 32
+    try:
+        agent.update_weights(give[way](new))
+        after = agent.act(contexts)
+        assert largest_difference(new, after) < 1e-4
+        assert [a.token_ids for a in after] != [a.token_ids for a in before]
+        assert {a.weight_version for a in before} == {0}
+        assert {a.weight_version for a in after} == {agent.weight_version} == {1}
+    finally:
+        agent.update_weights(give[way](served.model))
+    again = agent.act(contexts)
+    assert [a.token_ids for a in again] == [a.token_ids for a in before]
+    assert largest_difference(served.model, again) < 1e-4
+
+
+def test_weights_of_another_model_are_refused_and_the_old_ones_stay(served, agent, tmp_path):
+    state = served.model.state_dict()
+    layer = "model.layers.0.self_attn.q_proj.weight"
+    wrong: list[tuple[Any, str]] = [
+        ([(layer, state[layer])], "lacks model.embed_tokens"),
+        ([(f"module.{name}", tensor) for name, tensor in state.items()], "has unknown module"),
+        ([*[(n, t) for n, t in state.items() if n != layer], (layer, state[layer][:1])], rf"has shapes {layer} \[1, "),
+        ([], "at least one tensor"),
+        (tmp_path / "nowhere", "'no folder'|holds no folder"),
+        (tmp_path, "safetensors"),
+        ({"a": 1}, "got an entry 'a'"),
+    ]
+    for given, message in wrong:
+        with pytest.raises(ModelError, match=message):
+            agent.update_weights(given)
+    with pytest.raises(ValueError, match="in_flight must be one of 'keep', 'restart', got 'later'"):
+        agent.pause("later")  # pyright: ignore[reportArgumentType]
+    assert agent.weight_version == 0
+    assert largest_difference(served.model, agent.act(roots(4))) < 1e-4
+
+
+@pytest.mark.parametrize("in_flight", ["restart", "keep"])
+def test_what_is_in_flight_begins_again_or_goes_on(served, in_flight):
+    new, _ = make_model(seed=5, tied=served.model.config.tie_word_embeddings)
+    contexts = [Context((CONVERSATIONS[i][0],), seed=i) for i in range(32)]
+    stops = {"stop_token_ids": (), "max_tokens": 900}
+    done: list[Any] = []
+    with served.agent(**stops) as agent:
+        unlike = agent.tokenizer.eos_token_id
+        asking = threading.Thread(target=lambda: done.extend(agent.act(contexts)))
+        asking.start()
+        while served.llm.llm_engine.get_num_unfinished_requests() < 8:
+            time.sleep(0.001)
+        try:
+            agent.pause(in_flight)
+            agent.update_weights(new.state_dict().items(), in_flight=in_flight)  # does not resume what it found paused
+            late = threading.Thread(target=lambda: done.extend(agent.act(roots(2))))
+            late.start()
+            assert not done
+            agent.resume()
+            asking.join()
+            late.join()
+        finally:
+            agent.resume()
+            agent.update_weights(served.model.state_dict().items())
+    assert len(done) == 34 and unlike in {a.token_ids[-1] for a in done}
+    mixed = 0
+    for action in done:
+        pairs = zip(action.logprobs, logprobs_of(served.model, action), logprobs_of(new, action), strict=True)
+        olds = [abs(ours - old) < 1e-4 for ours, old, _ in pairs]
+        news = [abs(a - b) < 1e-4 for a, b in zip(action.logprobs, logprobs_of(new, action), strict=True)]
+        switch = next((i for i, same in enumerate(olds) if not same), len(olds))
+        assert all(news[switch:]), "what comes after the update is of the new weights, token by token"
+        mixed += 0 < switch < len(olds)
+        if in_flight == "restart":
+            assert action.weight_version == 1 and all(news)
+    if in_flight == "keep":
+        assert mixed > 4
+        assert {a.weight_version for a in done} == {0, 1}
+
+
+def test_a_cancelled_action_leaves_the_engine(served):
+    async def cancel(agent: VLLMAgent) -> None:
+        tasks = [asyncio.create_task(agent.respond(context)) for context in roots(8)]
+        while served.llm.llm_engine.get_num_unfinished_requests() < 8:
+            await asyncio.sleep(0.001)
+        for task in tasks:
+            task.cancel()
+        assert {type(e) for e in await asyncio.gather(*tasks, return_exceptions=True)} == {asyncio.CancelledError}
+
+    class Endless(VLLMAgent):
+        """Nothing ends an action."""
+
+    with Endless(served.llm, max_tokens=900) as agent:
+        asyncio.run(cancel(agent))
+        assert len(agent.act(roots(1))) == 1
+        assert served.llm.llm_engine.get_num_unfinished_requests() == 0
+
+
+def test_episodes_run_side_by_side_and_their_tokens_are_exact(served, agent):
+    tasks = [{"question": f"Compute {i} + 1.", "reference": str(i + 1)} for i in range(4)]
+    executor = Concurrent(workers=4)
+    with Rollout(lambda: make("agentenv/MathVerifier-v0", attempts=3), agent, executor=executor, seed=3) as rollout:
+        trees = rollout.grow(tasks, 4)
+    executor.close()
+    nodes = [node for tree in trees for node in tree.nodes[1:]]
+    assert rollout.failures == 0 and len(nodes) >= 16
+    assert rollout.ledger.cost.tokens_sampled == sum(len(node.action.token_ids) for node in nodes)
+    assert {node.action.weight_version for node in nodes} == {0}
+
+
+def test_what_gives_other_logprobs_or_dies_of_a_seed_is_refused(served, in_process):
+    options = {name: value for name, value in OPTIONS.items() if name != "enable_chunked_prefill"}
+    llm = importlib.import_module("vllm").LLM(model=str(served.folder), max_num_batched_tokens=CONTEXT, **options)
+    try:
+        with pytest.raises(ModelError, match="make it with logprobs_mode='processed_logprobs'"):
+            VLLMAgent(llm, temperature=0.7)
+        if DEVICE == "cpu":
+            with pytest.raises(
+                ModelError, match=f"enable_chunked_prefill=False or max_num_batched_tokens={64 * CONTEXT}"
+            ):
+                VLLMAgent(llm)
+    finally:
+        llm.llm_engine.engine_core.shutdown()
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="another engine takes the GPU's memory")
+def test_an_engine_of_its_own_in_another_process(served, monkeypatch):
+    """As a folder is served by default: the engine's core is a child, which may die."""
+    if served.model.config.tie_word_embeddings is False:
+        return  # one of the two is enough
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    before = _children()
+    with VLLMAgent(served.folder, max_tokens=12, engine_options=OPTIONS) as agent:
+        assert largest_difference(served.model, agent.act(roots(8))) < 1e-4
+        new, _ = make_model(seed=5)
+        agent.update_weights(new.named_parameters(), in_flight="keep")
+        actions = agent.act(roots(8))
+        assert largest_difference(new, actions) < 1e-4
+        assert {a.weight_version for a in actions} == {1}
+        for child in _children() - before:
+            os.kill(child, signal.SIGKILL)
+        for _ in range(2):
+            with pytest.raises(AgentError, match="vLLM engine is dead, make a new one"):
+                agent.act(roots(8))
+        with pytest.raises(AgentError, match="dead"):
+            agent.update_weights(new.named_parameters())
+    with pytest.raises(AgentError, match="closed"):
+        agent.act(roots(1))
+
+
+def _children() -> set[int]:
+    """Processes of this one that run an engine's core."""
+    found: set[int] = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and f"PPid:\t{os.getpid()}\n" in _read(folder / "status"):
+            found |= {int(folder.name)} if "EngineCore" in _read(folder / "cmdline") + _read(folder / "comm") else set()
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "error", "message"),
+    [
+        ("nowhere", {}, ModelError, "engine must name a folder with a model that vLLM can serve, got 'nowhere'"),
+        (3, {}, TypeError, "engine must be an LLM of vLLM, a folder or the URL of a server, got 3"),
+        ("nowhere", {"max_tokens": 0}, ValueError, "max_tokens must be at least 1, got 0"),
+        ("nowhere", {"temperature": float("nan")}, ValueError, "temperature must be finite"),
+        ("nowhere", {"top_p": 0.0}, ValueError, "top_p must be above 0"),
+        ("nowhere", {"server_options": {"api_key": "k"}}, ValueError, "server_options must be None unless engine is a"),
+        ("http://x", {"engine_options": {"a": 1}}, ValueError, "engine_options must be None unless engine is a folder"),
+    ],
+)
+def test_wrong_arguments_are_named(engine, options, error, message):
+    with pytest.raises(error, match=message):
+        VLLMAgent(engine, **options)
