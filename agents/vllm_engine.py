@@ -146,6 +146,7 @@ class Engine:
 
     def _step(self) -> None:
         try:
+            _wait_for_core(self._engine.engine_core)
             outputs = self._engine.step()
         except Exception as error:  # noqa: BLE001  whatever it is, no engine steps after it
             self._die(error)
@@ -284,6 +285,19 @@ class Engine:
 
         self._enqueue(job)
         return future.result()
+
+
+def _wait_for_core(core: Any) -> None:
+    """Waits for a core in another process to say something; `step` would wait for ever for one that has died."""
+    queue = getattr(core, "outputs_queue", None)
+    if queue is None:
+        return
+    with queue.not_empty:
+        while not queue.queue:
+            if core.resources.engine_dead:
+                msg = "its core process has ended"
+                raise RuntimeError(msg)
+            queue.not_empty.wait(0.5)
 
 
 def _fail(flight: _Flight, error: Exception) -> None:
