@@ -77,6 +77,7 @@ class Server:
         self._served: str | None = None  # the server's own version of its weights, where it tells
         self._last = 0.0
         self._trouble = ""
+        self._restarts = 0  # how often what was in flight had to begin again
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vLLM server", daemon=True)
         self._thread.start()
@@ -163,7 +164,7 @@ class Server:
             await self._ready.wait()
             if self._trouble:
                 raise AgentError(self._trouble)
-            version = self.weight_version
+            version, restarts = self.weight_version, self._restarts
             try:
                 await self._check_version()
                 answer = await self._post(self._path, self._body(request))
@@ -172,6 +173,8 @@ class Server:
                 continue
             self._last = time.monotonic()
             choice = answer["choices"][0]
+            if restarts != self._restarts:  # aborted; or held back by the paused server, and drawn from new weights
+                continue
             if choice["finish_reason"] != "abort":
                 return self._read(request, answer, choice, version)
             await patience.wait(_Away("the server aborts requests"))
@@ -200,6 +203,7 @@ class Server:
 
     async def _pause(self, in_flight: InFlight) -> None:
         self._ready.clear()
+        self._restarts += in_flight == "restart"
         try:
             await self._command(f"/pause?mode={'keep' if in_flight == 'keep' else 'abort'}")
         except BaseException:

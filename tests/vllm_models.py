@@ -31,9 +31,9 @@ if DEVICE == "cpu":
 """Small blocks: what does not fill one is not cached."""
 
 
-def make_model(seed: int = 0, *, tied: bool = True) -> tuple[Any, Any]:
+def make_model(seed: int = 0, *, tied: bool = True, context: int = CONTEXT) -> tuple[Any, Any]:
     """A model whose distributions are far from uniform and often end a message; and its tokenizer."""
-    made = make_tiny_model(CONVERSATIONS, hidden_size=WIDTH, num_layers=LAYERS, num_heads=HEADS, context_length=CONTEXT)
+    made = make_tiny_model(CONVERSATIONS, hidden_size=WIDTH, num_layers=LAYERS, num_heads=HEADS, context_length=context)
     model, tokenizer = cast("Any", made[0]), cast("Any", made[1])
     generator = torch.Generator().manual_seed(seed)
     if not tied:

@@ -1,0 +1,192 @@
+"""VLLMAgent with a server: the same tokens as in process, new weights, and a server that is killed in the middle."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from vllm_models import ServerProcess, largest_difference, logprobs_of, make_model, next_turn, roots, save_model
+
+import agentenv as ae
+from agentenv.agents import VLLMAgent
+from agentenv.errors import AgentError, ModelError
+from agentenv.rollout import Concurrent, Rollout
+from agentenv.serialize import read_trees
+
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.mark.timeout(280)]
+
+LONG = 4096
+"""Tokens that the model reads: the files that are to be repaired are long for its tokenizer."""
+TASKS = [{"question": f"Compute {i} + 1.", "reference": str(i + 1)} for i in range(8)]
+
+
+class Killable:
+    """A server, and the model that it serves."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model, self.tokenizer = make_model(context=LONG)
+        self.folder = save_model(folder / "model", self.model, self.tokenizer)
+        self.process = ServerProcess(
+            self.folder, folder / "log", "--enable-scale-out", "--logprobs-mode", "processed_logprobs"
+        )
+
+    def agent(self, **options: Any) -> VLLMAgent:
+        return VLLMAgent(self.process.url, **{"max_tokens": 12, **options})
+
+    def counted(self, name: str) -> float:
+        """One of the server's own counters."""
+        lines = httpx.get(f"{self.process.url}/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Killable(tmp_path_factory.mktemp("served"))
+    server.process.start()
+    yield server
+    server.process.kill()
+
+
+def grow(agent: Any, count: int, name: str = "agentenv/MathVerifier-v0", tasks: Any = TASKS, **options: Any) -> Any:
+    executor = Concurrent(workers=8)
+    try:
+        with Rollout(lambda: ae.make(name, max_steps=3), agent, executor=executor, seed=3, **options) as rollout:
+            return rollout.grow(tasks, count), rollout
+    finally:
+        executor.close()
+
+
+def content(trees: Any) -> list[Any]:
+    return [(n.parent, n.action and n.action.token_ids, n.action and n.action.logprobs, n.reward)
+            for tree in trees for n in tree.nodes]  # fmt: skip
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_both_ways_in_give_the_same_exact_tokens(server, temperature):
+    with server.agent(temperature=temperature) as agent:
+        assert agent.context_length == LONG
+        found: list[Any] = []
+        for path in ("/inference/v1/generate", "/v1/completions"):
+            if not found:
+                assert agent._backend._path == path, "it is there, so it is taken"
+            agent._backend._path = path
+            contexts = roots(16, per_task=1)
+            for number in range(2):
+                actions = agent.act(contexts)
+                assert largest_difference(server.model, actions, temperature) < 1e-4
+                assert {a.finish_reason for a in actions} <= {"stop", "length"}
+                contexts = next_turn(contexts, actions, number, words=30)
+            found.append([(a.token_ids, a.finish_reason) for a in actions])
+            assert max(action.usage.cached_tokens for action in agent.act(contexts)) > 32
+        assert found[0] == found[1]
+
+
+def test_new_weights_and_what_is_in_flight(server, tmp_path):
+    new, _ = make_model(seed=5, context=LONG)
+    with server.agent(max_tokens=700) as agent:
+        for in_flight, weights in (("restart", new.named_parameters()), ("keep", server.folder)):
+            before, after = (server.model, new) if in_flight == "restart" else (new, server.model)
+            version, done = agent.weight_version, list[Any]()
+            asking = threading.Thread(target=lambda done=done: done.extend(agent.act(roots(64, per_task=1))))
+            asking.start()
+            while asking.is_alive() and server.counted("vllm:num_requests_running") < 1:
+                time.sleep(0.01)
+            agent.update_weights(weights, in_flight=in_flight)
+            asking.join()
+            assert len(done) == 64
+            switched = 0
+            for action in done:
+                both = [logprobs_of(model, action) for model in (before, after)]
+                olds, news = ([abs(a - b) < 1e-4 for a, b in zip(action.logprobs, one, strict=True)] for one in both)
+                switch = next((i for i, same in enumerate(olds) if not same), len(olds))
+                assert all(news[switch:])
+                switched += switch < len(olds)
+                assert in_flight == "keep" or action.weight_version == (version + 1 if switch < len(olds) else version)
+            assert switched > 4
+        assert agent.weight_version == 2
+        assert largest_difference(server.model, agent.act(roots(4))) < 1e-4
+        with pytest.raises(ModelError, match="lacks"):
+            agent.update_weights([("lm_head.weight", new.lm_head.weight)])
+        with server.agent() as other:
+            other.weights_changed()  # empties the cache, and takes the weights that are there
+            assert other.weight_version == 1
+            assert largest_difference(server.model, other.act(roots(4))) < 1e-4
+
+
+def test_a_server_killed_in_mid_rollout_and_restarted_loses_no_finished_episode(server, tmp_path):
+    as_started = {"new_version": "default"}  # what it says when it has just started, with these very weights
+    httpx.post(f"{server.process.url}/update_weight_version", json=as_started).raise_for_status()
+    with server.agent() as agent:
+        undisturbed, _ = grow(agent, 6)
+        ended: list[int] = []
+        starting: list[threading.Thread] = []
+
+        def kill_once() -> None:
+            ended.append(len(ended))
+            if len(ended) == 12:
+                server.process.kill()
+                starting.append(threading.Thread(target=server.process.start))
+                starting[0].start()
+
+        trees, rollout = grow(agent, 6, record=tmp_path / "trees.jsonl", on_end=kill_once, max_envs=8)
+        starting[0].join()
+    assert len(ended) == 48 and rollout.failures == 0
+    assert content(trees) == content(undisturbed), "the same seeds gave the same tokens, before and after"
+    assert content(read_trees(tmp_path / "trees.jsonl")) == content(trees)
+
+
+def test_a_server_that_stays_away_fails_what_is_left_and_one_without_our_weights_is_refused(server, tmp_path):
+    new, _ = make_model(seed=5, context=LONG)
+    with server.agent(server_options={"patience_s": 1.0}) as agent:
+        agent.update_weights(new.named_parameters())
+        ended: list[int] = []
+
+        def kill_once() -> None:
+            ended.append(len(ended))
+            if len(ended) == 6:
+                server.process.kill()
+
+        trees, rollout = grow(agent, 2, record=tmp_path / "trees.jsonl", on_end=kill_once, max_envs=2, retries=1)
+        finished = [leaf for tree in trees for leaf in tree.leaves() if tree.nodes[leaf].reward is not None]
+        assert len(ended) == 16 and 6 <= len(finished) < 16
+        assert rollout.failures == 2 * (16 - len(finished))
+        assert len(content(read_trees(tmp_path / "trees.jsonl"))) == len(content(trees))
+        with pytest.raises(AgentError, match=r"away for more than patience_s=1.0: ConnectError"):
+            agent.act(roots(1))
+        server.process.start()
+        with pytest.raises(AgentError, match=r"has other weights than this agent knows .*it was restarted"):
+            agent.act(roots(1))
+        agent.update_weights(new.named_parameters())
+        assert largest_difference(new, agent.act(roots(4))) < 1e-4
+        agent.update_weights(server.folder)
+    with pytest.raises(AgentError, match="the agent is closed"):
+        agent.act(roots(1))
+
+
+def test_64_episodes_of_math(server):
+    with server.agent() as agent:
+        trees, rollout = grow(agent, 8)
+        leaves = [tree.nodes[leaf] for tree in trees for leaf in tree.leaves()]
+        assert rollout.failures == 0 and len(leaves) == 64
+        assert all((leaf.terminated or leaf.truncated) and leaf.reward is not None for leaf in leaves)
+
+
+def test_64_episodes_of_repairing_code(server):
+    with server.agent(server_options={"concurrency": 32}) as agent:
+        trees, rollout = grow(agent, 8, "agentenv/CodeRepair-v0", range(8), max_envs=8)
+        leaves = [tree.nodes[leaf] for tree in trees for leaf in tree.leaves()]
+        assert rollout.failures == 0 and len(leaves) == 64
+        assert all((leaf.terminated or leaf.truncated) and leaf.reward is not None for leaf in leaves)
+
+
+def test_what_is_no_vllm_server_is_named(server):
+    with pytest.raises(AgentError, match=r"away for more than patience_s=0\.1: ConnectError"):
+        VLLMAgent("http://127.0.0.1:9", server_options={"patience_s": 0.1})
+    with pytest.raises(ModelError, match=r"engine must be the URL of a vLLM server|refuses the request, status 404"):
+        VLLMAgent(f"{server.process.url}/elsewhere")
+    with server.agent(max_tokens=5) as agent:
+        agent._backend.model = "another"
+        with pytest.raises(ModelError, match="refuses the request, status 404"):
+            agent.act(roots(1))
