@@ -25,9 +25,9 @@ SIZES = {"tiny": (64, 2, 2), "100M": (1024, 12, 16)}
 WIDTH, LAYERS, HEADS = SIZES[os.environ.get("AGENTENV_VLLM_MODEL", "tiny")]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CONTEXT = 1024
+_CPU: dict[str, Any] = {"block_size": 32, "kv_cache_memory_bytes": 128 << 20, "enable_chunked_prefill": False}
 OPTIONS: dict[str, Any] = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 64, "seed": 0}
-if DEVICE == "cpu":
-    OPTIONS |= {"block_size": 32, "kv_cache_memory_bytes": 128 << 20, "enable_chunked_prefill": False}
+OPTIONS.update(_CPU if DEVICE == "cpu" else {})
 """Small blocks: what does not fill one is not cached."""
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ class Served:
     folder: Path
 
     def agent(self, **options: Any) -> VLLMAgent:
-        return VLLMAgent(self.llm, **{"max_tokens": 12, **options})
+        return VLLMAgent(self.llm, **cast("Any", {"max_tokens": 12, **options}))
 
     def counted(self, name: str) -> float:
         """One of vLLM's own counters."""

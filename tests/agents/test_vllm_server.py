@@ -3,7 +3,7 @@
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -33,7 +33,7 @@ class Killable:
         )
 
     def agent(self, **options: Any) -> VLLMAgent:
-        return VLLMAgent(self.process.url, **{"max_tokens": 12, **options})
+        return VLLMAgent(self.process.url, **cast("Any", {"max_tokens": 12, **options}))
 
     def counted(self, name: str) -> float:
         """One of the server's own counters."""
@@ -68,6 +68,7 @@ def test_both_ways_in_give_the_same_exact_tokens(server, temperature):
     with server.agent(temperature=temperature) as agent:
         assert agent.context_length == LONG
         found: list[Any] = []
+        actions: list[Any] = []
         for path in ("/inference/v1/generate", "/v1/completions"):
             if not found:
                 assert agent._backend._path == path, "it is there, so it is taken"
