@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentenv.cli.rollout import summarize
 from agentenv.stats import EpisodeStats, Tally, episode_stats, episodes
 from agentenv.tree import EpisodeTree, Node
 from agentenv.types import Action
@@ -101,6 +102,8 @@ def test_rewritten_history_is_counted_from_the_tokens():
     stats = episode_stats([tree])
     assert (stats.prompts, stats.rewritten_prompts, stats.rewritten_tokens) == (2, 1, 4)
     assert stats.rewritten_share == (stats + episode_stats([EpisodeTree(())])).rewritten_share == 0.5
+    assert summarize([tree], 1)["rewritten prompts"] == 0.5
+    assert "rewritten prompts" not in summarize([EpisodeTree(())], 1)
 
 
 def test_where_nothing_went_through_means_are_nan_and_nothing_crashes():
