@@ -30,7 +30,8 @@ settings.load_profile("agentenv")
 
 HERE = Path(__file__).parent
 NEEDS_TORCH = re.compile(
-    r"^(?:from|import) (?:accelerate|peft|tiny_chat|torch|trainer_env|transformers|trl|vllm_models)\b", re.MULTILINE
+    r"^(?:from|import) (?:accelerate|chat_families|peft|tiny_chat|torch|trainer_env|transformers|trl|vllm_models)\b",
+    re.MULTILINE,
 )
 """What a file that cannot even be imported without torch has in a line of its own. Such files get the mark `model`."""
 
