@@ -24,7 +24,7 @@ from agentenv.protocols import AsyncAgent, Context
 from agentenv.types import Action
 
 from .openai_faults import EXPECTED, OPTIONAL, Fault, Kind, judge
-from .openai_wire import GarbledAnswerError, read_completion, write_messages
+from .openai_wire import GarbledAnswerError, encodable, read_completion, write_messages
 from .pacing import Backoff, Pace
 
 __all__ = ["OpenAIAgent"]
@@ -271,7 +271,10 @@ class OpenAIAgent(AsyncAgent):
             attempts.began = time.monotonic() if attempts.began is None else attempts.began
             left = math.inf if self.deadline is None else attempts.began + self.deadline - time.monotonic()
             async with asyncio.timeout(max(0.001, min(self.timeout, left))), _through(session.gate):
-                response = await session.client.post(self._url, body=body, cast_to=httpx2.Response)
+                try:
+                    response = await session.client.post(self._url, body=body, cast_to=httpx2.Response)
+                except UnicodeEncodeError:
+                    response = await session.client.post(self._url, body=encodable(body), cast_to=httpx2.Response)
         try:
             data = json.loads(response.content)
         except ValueError:
@@ -405,6 +408,9 @@ def _api_key(given: str | None, url: str) -> str:
     if key is None and url == _HOSTED:
         msg = f"{url} wants a key: pass api_key=, or set OPENAI_API_KEY"
         raise ModelError(msg)
+    if key is not None and not (key.isascii() and key.isprintable()):
+        msg = "api_key must be printable ASCII: is there a line break or a typographic sign in it?"
+        raise ValueError(msg)
     return key or "none"
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from agentenv.types import Action, Message, ToolCall, Usage, message_reasoning
 
-__all__ = ["GarbledAnswerError", "read_completion", "write_messages"]
+__all__ = ["GarbledAnswerError", "encodable", "read_completion", "write_messages"]
 
 _FINISHED = {
     **dict.fromkeys(("stop", "tool_calls", "function_call", "eos", "end_turn"), "stop"),
@@ -54,6 +54,11 @@ def write_messages(messages: Sequence[Message], *, reasoning: bool = True) -> li
             out["tool_call_id"] = answered
         written.append(out)
     return written
+
+
+def encodable(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a request with `?` for lone surrogates, which JSON can name and UTF-8 cannot hold."""
+    return json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _with_ids(calls: Iterable[ToolCall], turn: int) -> Iterable[ToolCall]:
@@ -107,7 +112,7 @@ def read_completion(data: object, *, turn: int = 0, keep_logprobs: bool = True) 
         logprobs=logprobs if keep_logprobs else None,
         prompt_token_ids=prompt if token_ids is not None else None,
         finish_reason=finish,
-        usage=_usage(completion.get("usage")),
+        usage=_usage(completion),
     )
 
 
@@ -121,12 +126,18 @@ def _mapping(value: object, what: str) -> Mapping[str, Any]:
 def _assistant(message: Mapping[str, Any], *, cut: bool) -> dict[str, Any]:
     """The message without what is null; of a message that the token limit cut, the last call may lack its name."""
     known = {key: message[key] for key in ("content", "refusal", *_THOUGHTS) if message.get(key) is not None}
-    calls: list[Any] = list(message.get("tool_calls") or ())
+    calls: Any = message.get("tool_calls") or []
     if not calls and isinstance(message.get("function_call"), Mapping):
         calls = [message["function_call"]]
-    if cut:
-        calls = [call for call in calls if call.get("function", call).get("name")]
+    if cut and isinstance(calls, list):
+        calls = [call for call in cast("list[object]", calls) if _is_named(call)]
     return {"role": "assistant", "content": "", **known, "tool_calls": calls}
+
+
+def _is_named(call: object) -> bool:
+    outer = cast("Mapping[str, Any]", call) if isinstance(call, Mapping) else {}
+    inner: object = outer.get("function", outer)
+    return isinstance(inner, Mapping) and bool(cast("Mapping[str, Any]", inner).get("name"))
 
 
 def _ids(value: object) -> tuple[int, ...] | None:
@@ -138,7 +149,9 @@ def _ids(value: object) -> tuple[int, ...] | None:
 
 def _tokens(choice: Mapping[str, Any]) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
     logprobs = choice.get("logprobs")
-    entries: list[Any] = (logprobs.get("content") or []) if isinstance(logprobs, Mapping) else []
+    given: object = cast("Mapping[str, Any]", logprobs).get("content") if isinstance(logprobs, Mapping) else None
+    listed = cast("list[object]", given) if isinstance(given, list) else []
+    entries = [cast("Mapping[str, Any]", entry) for entry in listed if isinstance(entry, Mapping)]
     ids = _ids(choice.get("token_ids")) or _ids([_id_of(entry) for entry in entries])
     values = [entry.get("logprob") for entry in entries]
     known = ids is not None and len(ids) == len(values)
@@ -154,10 +167,12 @@ def _id_of(entry: Mapping[str, Any]) -> int | None:
     return entry["id"] if isinstance(entry.get("id"), int) else None
 
 
-def _usage(value: object) -> Usage | None:
-    if not isinstance(value, Mapping):
+def _usage(completion: Mapping[str, Any]) -> Usage | None:
+    given: object = completion.get("usage")
+    if not isinstance(given, Mapping):
         return None
-    usage = cast("Mapping[str, Any]", value)
-    details: Mapping[str, Any] = usage.get("prompt_tokens_details") or {}
-    cached = details.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0
-    return Usage(int(usage.get("prompt_tokens") or 0), int(cached), int(usage.get("completion_tokens") or 0))
+    usage = cast("Mapping[str, Any]", given)
+    details: object = usage.get("prompt_tokens_details")
+    cached = cast("Mapping[str, Any]", details).get("cached_tokens") if isinstance(details, Mapping) else None
+    counts = usage.get("prompt_tokens"), cached or usage.get("prompt_cache_hit_tokens"), usage.get("completion_tokens")
+    return Usage(*(count if isinstance(count, int) else 0 for count in counts))

@@ -135,7 +135,7 @@ class AgentChoice:
             found: Any = importlib.import_module(module)
         for part in name.split("."):
             if not hasattr(found, part):
-                close = difflib.get_close_matches(part, vars(found), n=1)
+                close = difflib.get_close_matches(part, [str(known) for known in vars(found)], n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 refuse("--agent", f"{module} has no {name!r}{hint}")
             found = getattr(found, part)
@@ -152,7 +152,7 @@ class AgentChoice:
             self._refuse_options()
         if not callable(getattr(found, "act", None)):
             refuse("--agent", f"{self.spec} must be an agent, with act(contexts) -> actions; got {found!r:.80}")
-        return found
+        return cast("Agent", found)
 
     def _options(self, made: Any) -> dict[str, Any]:
         known = _parameters(made)

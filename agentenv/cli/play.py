@@ -3,13 +3,16 @@
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .agent_option import ABOUT, KINDS
 from .command_line import blame, refuse
 
 if TYPE_CHECKING:
+    from .actors import AgentChoice
+    from .env_choice import EnvChoice
     from .player import Player
 
 __all__ = ["play"]
@@ -32,6 +35,10 @@ def play(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the environment; may be repeated.")
     ] = None,
     trees: Annotated[Path | None, typer.Option(metavar="FILE", help="Add the trees of this session to a file.")] = None,
+    agent: Annotated[str | None, typer.Option(metavar=KINDS, help=f"For :act. {ABOUT}")] = None,
+    agent_option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the agent; may be repeated.")
+    ] = None,
     tree: Annotated[int, typer.Option(metavar="I", min=0, help="Of a trees file: which tree, counted from 0.")] = 0,
     at: Annotated[int, typer.Option(metavar="NODE", min=0, help="Of that tree: where to begin.")] = 0,
     env: Annotated[
@@ -41,35 +48,49 @@ def play(
     r"""Step an environment by hand, go back, and choose differently.
 
     Type a tool and its arguments, or text. `:tree` draws what was tried, `:undo` and `:goto NODE` go back, and the next
-    step branches off there; `:help` tells the rest.
+    step branches off there; `:act` lets an agent act; `:help` tells the rest.
 
     Examples:
         agentenv play agentenv/MathVerifier-v0
         agentenv play agentenv/MathVerifier-v0 --seed 3 --option difficulty=4 --trees mine.jsonl
         printf 'calculate 8 * 5\n:undo\n:tree\n' | agentenv play agentenv/MathVerifier-v0 --seed 0
         agentenv play trees.jsonl --tree 3 --at 5
+        agentenv play agentenv/MathVerifier-v0 --agent http://127.0.0.1:8000/v1
     """
     import random
 
     from agentenv.errors import TaskError
 
+    from .actors import AgentChoice
     from .console import open_console
     from .env_choice import choose_env, parse_task
     from .player import Player
 
     if Path(env_id).is_file():
         _refuse_begin(seed, task)
-        _play_tree(Path(env_id), tree, at, env, option or (), trees)
+        named = None if agent is None else AgentChoice(agent, agent_option or ())
+        _play_tree(Path(env_id), tree, at, env, option or (), trees, named)
         return
     choice = choose_env(env_id, option or ())
     given = parse_task(task)
     _check_file(trees)
     seed = random.randrange(10_000) if seed is None else seed  # noqa: S311  any will do
-    player = Player(choice.make(), open_console(), task=given, seed=seed)
+    actor = None if agent is None else AgentChoice(agent, agent_option or ()).make(choice, _begun(choice, given, seed))
+    player = Player(choice.make(), open_console(), task=given, seed=seed, agent=actor)
     with _kept(player, trees):
         with blame("ENV_ID" if task is None else "--task", TaskError):
             player.start()
         player.run()
+
+
+def _begun(choice: "EnvChoice", task: Any, seed: int) -> list[Any]:
+    """The task that the episode is going to have, for agents that must know it."""
+    env = choice.make()
+    try:
+        env.reset(seed=seed, options=None if task is None else {"task": task})
+        return [env.task]
+    finally:
+        env.close()
 
 
 def _refuse_begin(seed: int | None, task: str | None) -> None:
@@ -78,7 +99,15 @@ def _refuse_begin(seed: int | None, task: str | None) -> None:
             refuse(name, f"a saved tree has its own, got {value!r}")
 
 
-def _play_tree(file: Path, tree: int, at: int, env: str | None, option: Sequence[str], trees: Path | None) -> None:
+def _play_tree(
+    file: Path,
+    tree: int,
+    at: int,
+    env: str | None,
+    option: Sequence[str],
+    trees: Path | None,
+    named: "AgentChoice | None",
+) -> None:
     from agentenv.errors import SnapshotError, TreeError
 
     from .console import open_console
@@ -89,7 +118,8 @@ def _play_tree(file: Path, tree: int, at: int, env: str | None, option: Sequence
         refuse("--trees", f"must be another file than the one that is played, got {str(trees)!r} for both")
     choice, found = open_tree(file, tree, env, option)
     _check_file(trees)
-    player = Player(choice.make(), open_console(), task=found.task)
+    actor = None if named is None else named.make(choice, _begun(choice, found.task, 0))
+    player = Player(choice.make(), open_console(), task=found.task, agent=actor)
     with _kept(player, trees):
         with blame("--at", SnapshotError, TreeError):
             player.start_at(found, at)

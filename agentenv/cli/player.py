@@ -1,6 +1,7 @@
 """A person steps an environment at a terminal, goes back and chooses differently; every step is kept in a tree."""
 
 import difflib
+import math
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,9 +13,10 @@ from rich.text import Text
 
 from agentenv.agents.typed_actions import describe_tool, read_action
 from agentenv.errors import EpisodeError, InfrastructureError, SnapshotError, TreeError
-from agentenv.protocols import SteppableEnv
-from agentenv.rollout import go_back
+from agentenv.protocols import Agent, Context, SteppableEnv
+from agentenv.rollout import derive_seed, go_back
 from agentenv.tree import EpisodeTree
+from agentenv.types import Action
 from agentenv.wrappers import RecordTree
 
 from .console import print_messages, say
@@ -55,15 +57,19 @@ class Player:
         console: where to print.
         task: passed to every reset; `None` lets the environment choose.
         seed: of the first episode; the next ones count up.
+        agent: acts when `:act` asks for it.
 
     Attributes:
         trees: one tree per episode begun, in order.
     """
 
-    def __init__(self, env: SteppableEnv, console: Console, *, task: Any = None, seed: int = 0) -> None:
+    def __init__(
+        self, env: SteppableEnv, console: Console, *, task: Any = None, seed: int = 0, agent: Agent | None = None
+    ) -> None:
         self._console = console
         self._options = None if task is None else {"task": task}
         self._seed = seed
+        self._agent = agent
         self._envs = [RecordTree(env)]
         self._current = 0
         self._quit = False
@@ -76,6 +82,7 @@ class Player:
             _Command(":tools", "the tools and their arguments", self._show_tools),
             _Command(":tree", "draw all that was tried so far", self._show_tree),
             _Command(":history", "the conversation up to here", self._history),
+            _Command(":act [N]", "let the agent of --agent act, N times or to the end", self._let_act),
             _Command(":undo", "take back the last step", self._undo),
             _Command(":goto NODE", "go to a node of the tree; the next step branches off there", self._goto),
             _Command(":fork", "fork the live environment and go on in the fork", self._fork),
@@ -154,9 +161,10 @@ class Player:
             action = read_action(line, self._env.tools)
         except ValueError as error:
             raise _Refusal(str(error)) from None
-        if self._tree.nodes[self._env.node].ended:
-            msg = "The episode has ended here. Go back with :undo or :goto NODE, or begin another with :new."
-            raise _Refusal(msg)
+        self._refuse_at_end()
+        self._take(action)
+
+    def _take(self, action: Action) -> None:
         observation, reward, terminated, truncated, info = self._env.step(action)
         print_messages(self._console, observation)
         self._say_reward(reward, info.get("rewards", {}))
@@ -216,6 +224,28 @@ class Player:
                 raise
         self._env.goto(int(rest))
         self._show_node(int(rest))
+
+    def _let_act(self, rest: str) -> None:
+        if self._agent is None:
+            msg = "There is no agent: begin with `agentenv play ... --agent random|URL|FOLDER|module:Class`"
+            raise _Refusal(msg)
+        if rest and (not rest.isdecimal() or int(rest) < 1):
+            msg = f":act takes a number of steps from 1 on, got {rest!r}"
+            raise _Refusal(msg)
+        self._refuse_at_end()
+        steps = int(rest) if rest else math.inf
+        while steps > 0 and not self._tree.nodes[self._env.node].ended:
+            seed = derive_seed(self._seed, len(self._tree), "act")
+            context = Context(tuple(self._tree.messages(self._env.node)), self._env.tools, seed=seed)
+            action = Action.parse(self._agent.act([context])[0])
+            self._say(Text.assemble(("[assistant] ", "green"), describe_action(action, limit=2000)))
+            self._take(action)
+            steps -= 1
+
+    def _refuse_at_end(self) -> None:
+        if self._tree.nodes[self._env.node].ended:
+            msg = "The episode has ended here. Go back with :undo or :goto NODE, or begin another with :new."
+            raise _Refusal(msg)
 
     def _undo(self, _: str) -> None:
         if self._env.node == 0:

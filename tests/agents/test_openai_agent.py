@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import openai
 import pytest
 from envs_for_tests import Guess
 from openai_server import Reply, Server, completion, guess
@@ -46,6 +47,25 @@ def test_a_request_has_what_the_context_says_and_the_only_model_is_found():
         first["seed"] == 5 and first["tools"] == [TOOL] and first["messages"] == [{"role": "user", "content": "Guess."}]
     )
     assert server.headers[0]["authorization"] == "Bearer key" and server.headers[0]["x-run"] == "7"
+
+
+def test_what_no_request_can_hold_is_replaced():
+    with Server(lambda *_: completion("fine")) as server:
+        assert ask(quick(server), Context(({"role": "user", "content": "\ud800 é 漢"},))).content == "fine"
+    assert server.requests[0]["messages"][0]["content"] == "? é 漢"
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "garbage", "cut in the body", "cut before a byte", "slow"])
+def test_without_aiohttp_it_is_httpx_and_all_the_same(monkeypatch, fault):
+    def missing(**_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(openai, "DefaultAioHttpClient", missing)
+    with Server(lambda _, number: PASSING[fault] if number < 2 else completion("there")) as server:
+        agent = quick(server, timeout=0.4 if fault == "slow" else 30)
+        assert ask(agent).content == "there"
+        assert [action.content for action in agent.act([ASK] * 5)] == ["there"] * 5
+    assert "httpx2" in str(server.headers[0]) or "AsyncOpenAI" in server.headers[0]["user-agent"]
 
 
 def test_several_models_must_be_named():
@@ -320,7 +340,7 @@ def test_tokens_that_must_be_there_are_missed_by_name():
     [({"retries": -1}, "retries must be at least 0"), ({"concurrency": 0}, "concurrency must be at least 1"),
      ({"timeout": 0}, "timeout must be above 0"), ({"deadline": -1}, "deadline must be above 0"),
      ({"requests_per_minute": 0}, "requests_per_minute must be above 0"),
-     ({"base_url": "host:80"}, "base_url must be like"),
+     ({"api_key": "key\n"}, "api_key must be printable"), ({"base_url": "host:80"}, "base_url must be like"),
      ({"max_tokens": 0}, "max_tokens must be at least 1")],
 )  # fmt: skip
 def test_wrong_arguments_are_named(options, words):

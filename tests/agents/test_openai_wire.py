@@ -105,6 +105,16 @@ TOKENS: dict[str, tuple[dict[str, Any], Any, Any, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "entries",
+    [{"usage": "many"}, {"usage": {"prompt_tokens": "9", "prompt_tokens_details": 3}}, {"logprobs": [1]},
+     {"logprobs": {"content": [1, None]}}, {"token_ids": "1 2"}, {"token_ids": [None]}],
+)  # fmt: skip
+def test_additions_that_are_odd_are_left_out(entries):
+    action = read_completion(completion("a", **entries))
+    assert (action.content, action.token_ids, action.logprobs) == ("a", None, None)
+
+
 @pytest.mark.parametrize("server", TOKENS)
 def test_token_ids_and_log_probabilities(server):
     data, ids, values, prompt = TOKENS[server]
@@ -114,7 +124,8 @@ def test_token_ids_and_log_probabilities(server):
 
 @pytest.mark.parametrize(
     "data", [[], 7, {}, {"choices": []}, {"choices": [{}]}, {"choices": [{"message": 3}]}, {"error": {"code": 500}},
-             completion("", [{"id": "x", "function": {}}]), completion(5), completion("", "calls")],
+             completion("", [{"id": "x", "function": {}}]), completion(5), completion("", "calls"), completion("", [7]),
+             {"choices": {"0": 1}}, {"choices": [{"message": []}]}, completion("", {"a": 1})],
 )  # fmt: skip
 def test_what_is_no_completion_is_named(data):
     with pytest.raises(GarbledAnswerError):

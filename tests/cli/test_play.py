@@ -114,6 +114,15 @@ def test_a_step_that_infrastructure_broke_can_be_taken_back(here):
     assert [node.reward for node in tree.nodes] == [0.0, None, 0.0]
 
 
+def test_an_agent_acts_where_it_is_asked_to(here):
+    text = play(["calculate 8 * 5", ":undo", ":act 1", ":act", ":act", ":goto 1", ":act 0"], "--agent", "scripted")
+    (tree,) = read_trees(here / "played.jsonl")
+    assert tree.episode_return(tree.leaves()[-1]) == 1.0 and tree.nodes[2].parent == 0
+    assert text.count("[assistant] ") == len(tree) - 2 + 1  # and the first node once more, at :goto
+    assert "The episode has ended here." in text and ":act takes a number of steps from 1 on, got '0'" in text
+    assert "There is no agent: begin with" in play([":act"])
+
+
 def test_sessions_add_to_one_file(here):
     play(["roll"], env_id="dice_env:Dice")
     text = play(["roll", ":new 5", ":new", "roll"], env_id="dice_env:Dice")
