@@ -279,6 +279,8 @@ def probe(runtime: str | None = None, engine: str | None = None) -> Capabilities
         "constant_snapshot": "a snapshot copies the workspace out of the container",
         "process_snapshot": NO_PROCESSES,
     }
+    if runtime == "runsc":
+        given["guest_spared"] = ""  # gVisor kills nobody for memory; the guest does
     if engine_at(engine).is_podman:
         given["inodes"] = "podman's interface takes no limit on inodes"
 

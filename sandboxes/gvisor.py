@@ -322,6 +322,7 @@ def probe() -> Capabilities:
     given = {
         "constant_snapshot": "a snapshot copies the workspace out of the guest kernel, with processes its memory too",
         "process_snapshot": _try_processes(),
+        "guest_spared": "",  # its kernel kills nobody for memory; the guest does
     }
     return probe_by_doing("kernel", _BACKEND, _open_empty, given)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,10 +25,12 @@ PROMISES: Mapping[str, str] = {
     "time": "a command is killed at its deadline",
     "output": "output beyond the limit is dropped",
     "memory": "all processes together stay below the memory limit",
+    "guest_spared": "a command cannot have the kernel spare it, and kill its guest instead, when memory runs out",
     "process_count": "there are no more processes at once than the limit",
     "disk": "files stay below the disk limit",
     "inodes": "there are no more files than the limit",
     "file_size": "no file grows beyond the limit",
+    "counted_by_user": "what the kernel counts by user (descriptors on their way) is counted for this sandbox alone",
     "shown_files": "what is locked or listened at among the files shown is not what the host has",
     "restore": "restore undoes all that a later command could read back",
     "constant_snapshot": "snapshot and fork do not depend on how much is in the workspace",
@@ -49,6 +52,18 @@ _LOOSE = (
     "    socket.send_fds(keep[-1], [b'x'], [fd])\n"
     "    os.close(fd)\n"
     "print('loose')"
+)
+_SEND_MANY = (
+    "import os, socket, sys, time\n"
+    "null, keep = os.open('/dev/null', os.O_RDONLY), []\n"
+    "try:\n"
+    "    for _ in range(int(sys.argv[1])):\n"
+    "        keep += socket.socketpair()\n"
+    "        socket.send_fds(keep[-1], [b'x'], [null] * 200)\n"
+    "    print('sent', flush=True)\n"
+    "except OSError as error: print(error.strerror, flush=True)\n"
+    "open('sent', 'w').close()\n"
+    "time.sleep(float(sys.argv[2]))"
 )
 _LOOK = "echo $$; cat /proc/self/net/dev; ls -a /dev/shm /dev/mqueue; cat /proc/sysvipc/*; true"
 _SEND = 'import socket; s = socket.socket(type=2); s.bind(("127.0.0.1", 0)); s.sendto(b"x", s.getsockname())'
@@ -156,6 +171,14 @@ def _memory(sandbox: GuestSandbox) -> str:
     return ""
 
 
+def _guest_spared(sandbox: GuestSandbox) -> str:
+    result = sandbox.exec("(echo 0 > /proc/self/oom_score_adj) 2>/dev/null && cat /proc/self/oom_score_adj")
+    first = sandbox.exec("cat /proc/self/oom_score_adj 2>/dev/null").stdout
+    if result.exit_code == 0 and first.strip() != "0":
+        return "oom_score_adj can be written: neither Landlock nor a read-only /proc keeps a command from it"
+    return ""
+
+
 def _process_count(sandbox: GuestSandbox) -> str:
     result = sandbox.exec("i=0; while [ $i -lt 60 ]; do sleep 2 & i=$((i+1)); done; echo all; true")
     return "60 processes could run with a limit of 24" if "all" in result.stdout and not result.stderr else ""
@@ -177,6 +200,20 @@ def _file_size(sandbox: GuestSandbox) -> str:
     result = sandbox.exec("head -c 3000000 /dev/zero > big && echo all")
     sandbox.exec("rm -f big")
     return "a file grew beyond the limit" if "all" in result.stdout else ""
+
+
+def _counted_by_user(sandbox: GuestSandbox) -> str:
+    python = sandbox.exec("command -v python3").stdout.strip()
+    if not python:
+        return "cannot be tried: there is no python3 in the sandbox"
+    (other,) = sandbox.fork(1)
+    with other, sandbox.shell() as shell:
+        program = shlex.join([python, "-c", _SEND_MANY, "30", "30"])
+        shell.run(f"{program} & while [ ! -e sent ]; do sleep 0.01; done; rm sent")
+        result = other.exec([python, "-c", _SEND_MANY, "1", "0"])
+    if result.stdout != "sent\n":
+        return f"while another sandbox has many descriptors on their way, none can be sent: {result.stdout.strip()}"
+    return ""
 
 
 def _shown_files(sandbox: GuestSandbox) -> str:
@@ -212,10 +249,12 @@ _ATTACKS: Mapping[str, Callable[[GuestSandbox], str]] = {
     "time": _time,
     "output": _output,
     "memory": _memory,
+    "guest_spared": _guest_spared,
     "process_count": _process_count,
     "disk": _disk,
     "inodes": _inodes,
     "file_size": _file_size,
+    "counted_by_user": _counted_by_user,
     "shown_files": _shown_files,
     "restore": _restore,
 }

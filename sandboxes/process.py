@@ -7,6 +7,7 @@ this is root, of one that nobody else is. That is less than kernel objects of th
 
 import os
 from functools import cache
+from typing import Self
 
 from typing_extensions import override
 
@@ -44,6 +45,10 @@ class ProcessSandbox(FolderSandbox):
         require_plain(tuple(spec.readonly), "process")
         self._may_be_apart = apart
         super().__init__(spec, origin)
+
+    @override
+    def _open(self, origin: WorkspaceSnapshot) -> Self:
+        return type(self)(self.spec, origin, apart=self._may_be_apart)
 
     @override
     def _agent(self) -> int | None:

@@ -95,7 +95,7 @@ def _mutated(text: str, rng: random.Random) -> str:
 
 
 def _other_atom(tree: ast.Module, rng: random.Random) -> None:
-    found = [node for node in ast.walk(tree) if hasattr(node, "value") and isinstance(node.value, ast.expr)]
+    found: list[Any] = [node for node in ast.walk(tree) if isinstance(getattr(node, "value", None), ast.expr)]
     if found:
         rng.choice(found).value = ast.parse(rng.choice(_ATOMS), mode="eval").body
 
@@ -108,7 +108,8 @@ def _other_name(tree: ast.Module, rng: random.Random) -> None:
 
 
 def _bodies(tree: ast.AST) -> list[list[ast.stmt]]:
-    return [node.body for node in ast.walk(tree) if isinstance(getattr(node, "body", None), list) and node.body]
+    bodies: list[Any] = [getattr(node, "body", None) for node in ast.walk(tree)]
+    return [body for body in bodies if isinstance(body, list) and body]
 
 
 def _moved_statement(tree: ast.Module, rng: random.Random) -> None:
