@@ -210,8 +210,9 @@ def test_stateless_servers_need_no_replay_and_serve_every_episode():
 
 def test_rollouts_continue_by_replay():
     script = [call("write", text="wrong"), call("write", text="right"), call("done", note=2)]
-    trees = rollout_trees(lambda: ae.ReplayEnv(Noted()), ScriptedAgent(script), [None], 2, max_envs=1)
-    assert [trees[0].episode_return(leaf) for leaf in trees[0].leaves()] == [1.0, 1.0]
+    trees = rollout_trees(lambda: ae.ReplayEnv(Noted()), ScriptedAgent(script), [None], 1)
+    assert [trees[0].episode_return(leaf) for leaf in trees[0].leaves()] == [1.0]
+    assert len(trees[0].snapshots) == 3
     trees = rollout_trees(Noted, ScriptedAgent(script), [None], 1, keep_snapshots=False)
     assert trees[0].episode_return(trees[0].leaves()[0]) == 1.0
 

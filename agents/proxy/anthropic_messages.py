@@ -18,6 +18,7 @@ from .requests import (
     mapping_of,
     name_answers,
     whole_number,
+    word,
 )
 
 __all__ = ["error", "events", "read", "write"]
@@ -66,7 +67,7 @@ def read(body: Mapping[str, Any]) -> Request:
     tools = tuple(
         _tool(mapping_of(entry, f"tools[{i}]"), i) for i, entry in enumerate(list_of(body.get("tools"), "tools"))
     )
-    choice = mapping_of(body.get("tool_choice") or {"type": "auto"}, "tool_choice").get("type")
+    choice = word(mapping_of(body.get("tool_choice") or {"type": "auto"}, "tool_choice"), "type")
     return Request(
         messages=name_answers(messages),
         tools=() if choice == "none" else tools,
@@ -87,7 +88,7 @@ def _text(value: object, name: str) -> str:
 
 
 def _messages(entry: Mapping[str, Any], name: str) -> list[Message]:
-    role, content = entry.get("role"), entry.get("content")
+    role, content = word(entry, "role"), entry.get("content")
     if role not in {"user", "assistant", "system"}:
         msg = f"{name}.role must be user, assistant or system, got {role!r}"
         raise RequestError(msg)
@@ -102,7 +103,7 @@ def _assistant(blocks: Sequence[Mapping[str, Any]], name: str) -> Message:
     thoughts: list[str] = []
     calls: list[ToolCall] = []
     for i, block in enumerate(blocks):
-        kind = block.get("type")
+        kind = word(block, "type")
         if kind == "text":
             texts.append(str(block.get("text", "")))
         elif kind == "thinking":
@@ -110,9 +111,12 @@ def _assistant(blocks: Sequence[Mapping[str, Any]], name: str) -> Message:
         elif kind == "tool_use":
             arguments = dict(mapping_of(block.get("input") or {}, f"{name}[{i}].input"))
             raw = arguments.get(RAW_ARGUMENTS)
-            calls.append(
-                ToolCall(str(block.get("name")), raw if isinstance(raw, str) else arguments, str(block.get("id")))
-            )
+            made = {"name": block.get("name"), "id": block.get("id"), "arguments": raw or arguments}
+            try:
+                calls.append(ToolCall.parse(made))
+            except ValueError as problem:
+                msg = f"{name}[{i}]: {problem}"
+                raise RequestError(msg) from None
         elif kind != "redacted_thinking":
             _refuse(kind, f"{name}[{i}]", "text, thinking or tool_use")
     return assistant("\n".join(texts), calls, "\n".join(filter(None, thoughts)))
@@ -123,7 +127,7 @@ def _user(role: str, blocks: Sequence[Mapping[str, Any]], name: str) -> list[Mes
     answers: list[Message] = []
     said: list[Part] = []
     for i, block in enumerate(blocks):
-        kind = block.get("type")
+        kind = word(block, "type")
         if kind in {"text", "image"}:
             said.append(_part(block, f"{name}[{i}]"))
         elif kind == "tool_result":
@@ -141,11 +145,11 @@ def _user(role: str, blocks: Sequence[Mapping[str, Any]], name: str) -> list[Mes
 
 def _part(value: object, name: str) -> Part:
     block = mapping_of(value, name)
-    if block.get("type") == "text":
+    if word(block, "type") == "text":
         return {"type": "text", "text": str(block.get("text", ""))}
     source = mapping_of(block.get("source") or {}, f"{name}.source")
-    if block.get("type") != "image" or source.get("type") != "base64":
-        _refuse(block.get("type"), name, "text, or an image in base64")
+    if word(block, "type") != "image" or word(source, "type") != "base64":
+        _refuse(word(block, "type"), name, "text, or an image in base64")
     url = f"data:{source.get('media_type')};base64,{source.get('data')}"
     return {"type": "image_url", "image_url": {"url": url}}
 
@@ -156,7 +160,7 @@ def _refuse(kind: object, name: str, choices: str) -> None:
 
 
 def _tool(entry: Mapping[str, Any], number: int) -> ToolSchema:
-    if entry.get("type") not in {None, "custom"}:
+    if word(entry, "type") not in {"", "custom"}:
         msg = f"tools[{number}].type must be 'custom', got {entry['type']!r}: there are no built-in tools here"
         raise RequestError(msg)
     return function_tool({**entry, "parameters": entry.get("input_schema")}, f"tools[{number}]")

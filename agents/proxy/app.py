@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from typing_extensions import override
 
 from agentenv.errors import AgentEnvError, InfrastructureError
 from agentenv.mcp import McpEndpoint
@@ -27,6 +29,7 @@ from .session import Session, SessionLimits
 __all__ = ["make_app"]
 
 _KEEP_ALIVE_SECONDS = 5.0
+_log = logging.getLogger(__name__)
 _OPENING = {"env", "task", "seed", "tree", "at", "limits"}
 
 Answered = tuple[Reply, Call]
@@ -44,6 +47,14 @@ def make_app(hub: Hub) -> Starlette:
     return Starlette(routes=routes.listed(), lifespan=lifespan)
 
 
+class _Json(JSONResponse):
+    """JSON in ASCII: half a surrogate pair, which models do write, exists only as an escape."""
+
+    @override
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode("ascii")
+
+
 @dataclass(frozen=True)
 class _Protocol:
     """One of the three: how to read, write, stream and refuse."""
@@ -51,12 +62,12 @@ class _Protocol:
     module: ModuleType
     ping: str
 
-    def refuse(self, problem: RequestError) -> JSONResponse:
-        return JSONResponse(self.module.error(problem), problem.status)
+    def refuse(self, problem: RequestError) -> Response:
+        return _Json(self.module.error(problem), problem.status)
 
     def stream(self, events: Iterator[tuple[str | None, Any]]) -> Iterator[str]:
         for name, data in events:
-            text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+            text = data if isinstance(data, str) else json.dumps(data)
             yield (f"event: {name}\n" if name else "") + f"data: {text}\n\n"
 
 
@@ -116,7 +127,7 @@ class _Routes:
         async def guarded(request: HttpRequest) -> Response:
             try:
                 _check_key(request, "the proxy's own key", self._hub.key)
-                return JSONResponse(await endpoint(_Exchange(request, await _body(request))))
+                return _Json(await endpoint(_Exchange(request, await _body(request))))
             except RequestError as problem:
                 return _CHAT.refuse(problem)
             except InfrastructureError as problem:
@@ -139,6 +150,9 @@ class _Routes:
                 return protocol.refuse(problem)
             except AgentEnvError as problem:
                 return protocol.refuse(RequestError(str(problem), status=503, code="infrastructure"))
+            except Exception as problem:  # noqa: BLE001  a bug of the environment, or ours: the program is told
+                _log.exception("a request could not be answered")
+                return protocol.refuse(RequestError(f"{type(problem).__name__}: {problem}", status=500, code="bug"))
 
         return guarded
 
@@ -164,6 +178,10 @@ class _Routes:
             msg = f"a session takes {', '.join(sorted(_OPENING))}, got {sorted(unknown)}"
             raise RequestError(msg)
         given = {name: asked[name] for name in ("env", "task", "tree") if asked.get(name) is not None}
+        for name in {"env", "tree"} & given.keys():
+            if not isinstance(given[name], str):
+                msg = f"{name} must be text, got {given[name]!r:.80}"
+                raise RequestError(msg)
         numbers = {name: _integer(asked[name], name) for name in ("seed", "at") if asked.get(name) is not None}
         limits = None
         if asked.get("limits") is not None:
@@ -199,23 +217,23 @@ class _Routes:
 
     async def _tools(self, exchange: _Exchange) -> Response:
         env = exchange.session.env
-        return JSONResponse({"tools": [] if env is None else list(env.tools)})
+        return _Json({"tools": [] if env is None else list(env.tools)})
 
     async def _tool(self, exchange: _Exchange) -> Response:
         name, body = exchange.http.path_params["tool"], exchange.body
         arguments = body if isinstance(body, str) else dict(exchange.fields)
         step = await self._hub.call(exchange.session.execute, name, arguments)
         mistakes = list(step.transition.info.get("mistakes", ()))
-        return JSONResponse({"content": step.answer, "is_error": bool(mistakes), "ended": step.transition.ended})
+        return _Json({"content": step.answer, "is_error": bool(mistakes), "ended": step.transition.ended})
 
     async def _models(self, exchange: _Exchange) -> Response:
         model = {"id": self._hub.model, "object": "model", "created": 0, "owned_by": "agentenv"}
         named = "name" in exchange.http.path_params
-        return JSONResponse(model if named else {"object": "list", "data": [model]})
+        return _Json(model if named else {"object": "list", "data": [model]})
 
     async def _count(self, exchange: _Exchange) -> Response:
         asked = anthropic_messages.read(exchange.fields)
-        return JSONResponse({"input_tokens": await self._hub.call(self._hub.count_tokens, asked)})
+        return _Json({"input_tokens": await self._hub.call(self._hub.count_tokens, asked)})
 
     async def _chat(self, exchange: _Exchange) -> Response:
         return await self._answer(exchange, openai_chat.read(exchange.fields), _CHAT)
@@ -240,7 +258,7 @@ class _Routes:
         if asked.stream:
             events = protocol.stream(protocol.module.events(reply))
             return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-        return JSONResponse(protocol.module.write(reply))
+        return _Json(protocol.module.write(reply))
 
     def _task(self, request: HttpRequest, session: Session, asked: Request) -> "asyncio.Task[Answered]":
         """Asks the agent; a client that asks again, having lost the answer, gets the same."""
@@ -344,7 +362,7 @@ def _integer(value: object, name: str) -> int:
 
 
 async def _health(_: HttpRequest) -> Response:
-    return JSONResponse({"status": "ok"})
+    return _Json({"status": "ok"})
 
 
 async def _nowhere(request: HttpRequest) -> Response:

@@ -73,6 +73,7 @@ class Hub:
         self._keep = keep_snapshots
         self._writer = None if out is None else TreeWriter(out, append=True, journal=True)
         self._books: dict[str, Book] = {}
+        self._begins: dict[str, Any] = {}
         self._open: dict[str, _Open] = {}
         self._ended: dict[str, dict[str, Any]] = {}
         self._lock = RLock()
@@ -144,13 +145,15 @@ class Hub:
         if env not in self._pools and (env or len(self._pools) > 1):
             msg = f"env must be one of {', '.join(map(repr, self._pools)) or 'none'}, got {env!r}"
             raise ValueError(msg)
+        name = secrets.token_hex(6) if tree is None else tree
         with self._lock:
-            name = secrets.token_hex(6) if tree is None else tree
             book = self._books.get(name)
+            lock = self._begins.setdefault(name, RLock())
+        with lock:  # environments of different trees begin at the same time
+            book = book or self._books.get(name)
             if book is None:
-                pool = self._pools.get(env)
                 options: dict[str, Any] = {"writer": self._writer, "keep_snapshots": self._keep}
-                book = Book(pool, task=task, seed=seed, metadata={"tree": name}, **options)
+                book = Book(self._pools.get(env), task=task, seed=seed, metadata={"tree": name}, **options)
                 self._books[name] = book
         session = book.open(at=at, limits=limits or self.limits)
         session.tree_name = name

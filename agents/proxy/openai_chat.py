@@ -18,6 +18,7 @@ from .requests import (
     name_answers,
     reasoning_of,
     whole_number,
+    word,
 )
 
 __all__ = ["error", "events", "read", "write"]
@@ -61,7 +62,7 @@ def read(body: Mapping[str, Any]) -> Request:
     tools = tuple(
         _tool(mapping_of(entry, f"tools[{i}]"), i) for i, entry in enumerate(list_of(body.get("tools"), "tools"))
     )
-    choice = body.get("tool_choice", "auto")
+    choice = word(body, "tool_choice", "auto")
     limits = [whole_number(body.get(name), name) for name in ("max_tokens", "max_completion_tokens")]
     options = {name: body[name] for name in ("logprobs", "return_token_ids", "stream_options") if body.get(name)}
     return Request(
@@ -70,7 +71,7 @@ def read(body: Mapping[str, Any]) -> Request:
         max_tokens=min([limit for limit in limits if limit is not None], default=None),
         stream=bool(body.get("stream")),
         model=str(body.get("model", "")),
-        ignored=given(body, _IGNORED) + (() if choice in {"auto", "none", None} else ("tool_choice",)),
+        ignored=given(body, _IGNORED) + (() if choice in {"auto", "none"} else ("tool_choice",)),
         options=options,
     )
 
@@ -91,7 +92,7 @@ def _refuse(body: Mapping[str, Any]) -> None:
 
 
 def _message(entry: Mapping[str, Any], name: str) -> Message:
-    role = entry.get("role")
+    role = word(entry, "role")
     content = entry.get("content")
     if role in {"system", "developer"}:
         return {"role": "system", "content": content_of(content, f"{name}.content")}
@@ -114,7 +115,7 @@ def _message(entry: Mapping[str, Any], name: str) -> Message:
 
 
 def _tool(entry: Mapping[str, Any], number: int) -> ToolSchema:
-    if entry.get("type") != "function":
+    if word(entry, "type") != "function":
         msg = f"tools[{number}].type must be 'function', got {entry.get('type')!r}: there are no built-in tools here"
         raise RequestError(msg)
     return function_tool(mapping_of(entry.get("function"), f"tools[{number}].function"), f"tools[{number}].function")

@@ -17,6 +17,7 @@ from .requests import (
     mapping_of,
     name_answers,
     whole_number,
+    word,
 )
 
 __all__ = ["error", "error_events", "events", "read", "write"]
@@ -66,14 +67,14 @@ def read(body: Mapping[str, Any], earlier: Mapping[str, Sequence[Message]] | Non
     tools = tuple(
         _tool(mapping_of(entry, f"tools[{i}]"), i) for i, entry in enumerate(list_of(body.get("tools"), "tools"))
     )
-    choice = body.get("tool_choice", "auto")
+    choice = word(body, "tool_choice", "auto")
     return Request(
         messages=name_answers(messages),
         tools=() if choice == "none" else tools,
         max_tokens=whole_number(body.get("max_output_tokens"), "max_output_tokens"),
         stream=bool(body.get("stream")),
         model=str(body.get("model", "")),
-        ignored=given(body, _IGNORED) + (() if choice in {"auto", "none", None} else ("tool_choice",)),
+        ignored=given(body, _IGNORED) + (() if choice in {"auto", "none"} else ("tool_choice",)),
         options={"instructions": body.get("instructions"), "previous": before},
     )
 
@@ -115,7 +116,7 @@ class _Turn:
 
     def takes(self, item: Mapping[str, Any], name: str) -> bool:
         """Takes an item, where it is the assistant's."""
-        kind = item.get("type", "message")
+        kind = word(item, "type", "message")
         if kind == "reasoning":
             for part in (*list_of(item.get("content"), name), *list_of(item.get("summary"), name)):
                 self.thoughts.append(str(mapping_of(part, name).get("text", "")))
@@ -126,7 +127,7 @@ class _Turn:
             except ValueError as problem:
                 msg = f"{name}: {problem}"
                 raise RequestError(msg) from None
-        elif kind == "message" and item.get("role") == "assistant":
+        elif kind == "message" and word(item, "role") == "assistant":
             self.texts.append(str(content_of(_parts(item.get("content"), name), name)))
         else:
             return False
@@ -141,7 +142,7 @@ class _Turn:
 
 
 def _message(item: Mapping[str, Any], name: str) -> Message:
-    kind, role = item.get("type", "message"), item.get("role")
+    kind, role = word(item, "type", "message"), word(item, "role")
     if kind == "function_call_output":
         output = content_of(_parts(item.get("output"), f"{name}.output"), f"{name}.output")
         return {"role": "tool", "content": output, "tool_call_id": str(item.get("call_id") or "")}
@@ -162,13 +163,13 @@ def _parts(value: object, name: str) -> object:
 
 
 def _part(part: Mapping[str, Any]) -> Part:
-    if part.get("type") == "input_image" and part.get("image_url"):
+    if word(part, "type") == "input_image" and part.get("image_url"):
         return {"type": "image_url", "image_url": {"url": part["image_url"]}}
     return dict(part)
 
 
 def _tool(entry: Mapping[str, Any], number: int) -> ToolSchema:
-    if entry.get("type") != "function":
+    if word(entry, "type") != "function":
         msg = f"tools[{number}].type must be 'function', got {entry.get('type')!r}: there are no built-in tools here"
         raise RequestError(msg)
     return function_tool(entry, f"tools[{number}]")

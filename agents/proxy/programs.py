@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Self, cast
 
-from agentenv.errors import InfrastructureError
+from agentenv.errors import InfrastructureError, TreeError
 from agentenv.protocols import Agent, BranchingEnv
 from agentenv.recording import failed_node
 from agentenv.rollout import Ledger, derive_seed
@@ -204,6 +204,9 @@ class ProgramRollout:
         """
         jobs: list[_Job] = []
         for anchor in anchors:
+            if not 0 <= anchor.tree < len(trees) or anchor.count < 0:
+                msg = f"an anchor needs a tree in [0, {len(trees)}) and a count of at least 0, got {anchor}"
+                raise TreeError(msg)
             tree = trees[anchor.tree]
             book = self._books.get(id(tree))
             if book is None:

@@ -22,6 +22,7 @@ __all__ = [
     "name_answers",
     "tools_key",
     "whole_number",
+    "word",
 ]
 
 RAW_ARGUMENTS = "__raw__"
@@ -128,6 +129,12 @@ def list_of(value: object, name: str) -> Sequence[Any]:
         msg = f"{name} must be an array, got {value!r:.200}"
         raise RequestError(msg)
     return cast("list[Any]", value)
+
+
+def word(entry: Mapping[str, Any], name: str, default: str = "") -> str:
+    """Returns a word such as a role or a type; what is no text, as it looks, so that it is none that is known."""
+    value = entry.get(name)
+    return default if value is None else value if isinstance(value, str) else repr(value)
 
 
 def whole_number(value: object, name: str) -> int | None:

@@ -42,7 +42,7 @@ class SessionLimits:
     def __post_init__(self) -> None:
         for name in ("max_calls", "max_tokens", "max_seconds", "idle_seconds"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not (isinstance(value, int | float) and value > 0):
                 msg = f"{name} must be above 0, or None for no limit; got {value!r}"
                 raise ValueError(msg)
 

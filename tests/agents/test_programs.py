@@ -115,6 +115,9 @@ def test_a_tree_read_from_a_file_goes_on(tmp_path):
         for node, names in ((3, "it has ended"), (17, "no such node")):
             with pytest.raises(TreeError, match=names):
                 rollout.extend([tree], [Anchor(0, node)])
+        for anchor in (Anchor(1, 0), Anchor(-1, 0), Anchor(0, 1, -1)):
+            with pytest.raises(TreeError, match="an anchor needs a tree in"):
+                rollout.extend([tree], [anchor])
 
 
 # ---------------------------------------------------------------------- ends

@@ -1,12 +1,14 @@
 """The proxy before the real clients of three protocols: answers, errors in each one's shape, limits, ends."""
 
 import asyncio
+import json
 import threading
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import anthropic
+import httpx
 import openai
 import pytest
 from proxy_clients import CONVERSE, call, converse_chat, http
@@ -137,6 +139,76 @@ def test_bad_requests_are_refused_in_the_shape_of_their_protocol_and_named():
         assert ended(proxy, session)["calls"] == 0
 
 
+FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+WHOLE = {
+    "chat/completions": {
+        "model": "m", "tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "auto", "max_tokens": 5,
+        "messages": [
+            {"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "u"}]},
+            {"role": "assistant", "content": None, "reasoning": "r", "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "a", "content": "t"},
+        ],
+    },
+    "responses": {
+        "model": "m", "instructions": "i", "tools": [{"type": "function", **FUNCTION}], "stream": True,
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "u"}]},
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "x"}], "content": []},
+            {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "o"}]},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "o"},
+        ],
+    },
+    "messages": {
+        "model": "m", "max_tokens": 4, "system": [{"type": "text", "text": "s"}], "tool_choice": {"type": "auto"},
+        "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+        "messages": [
+            {"role": "user", "content": "u"},
+            {"role": "assistant", "content": [
+                {"type": "thinking", "thinking": "t", "signature": "x"},
+                {"type": "tool_use", "id": "i", "name": "f", "input": {"a": 1}},
+            ]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "i", "content": [{"type": "text", "text": "r"}]},
+                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aa"}},
+            ]},
+        ],
+    },
+}  # fmt: skip
+JUNK = [None, True, -1, 1e308, "", "x", "\ud800", [], {}, [None], [[]], {"type": "x"}, [{"type": "text", "text": 3}]]
+
+
+def places(value, place=()):
+    yield place
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in parts:
+        yield from places(part, (*place, name))
+
+
+def replaced(value, place, junk):
+    if not place:
+        return junk
+    copied = dict(value) if isinstance(value, dict) else list(value)
+    copied[place[0]] = replaced(copied[place[0]], place[1:], junk)
+    return copied
+
+
+@pytest.mark.parametrize("path", WHOLE)
+def test_whatever_is_wrong_is_a_bad_request_or_answered(path):
+    with Proxy(ScriptedAgent(lambda _: call("f", a="\ud800")), limits=SessionLimits(max_calls=None)) as proxy:
+        told = proxy.describe(proxy.open())
+        with httpx.Client(headers={"x-api-key": told["api_key"]}) as client:
+            address = f"{told['base_url']}/{path}"
+            assert client.post(address, content=json.dumps(WHOLE[path])).status_code == 200
+            for number, place in enumerate(places(WHOLE[path])):
+                for junk in JUNK[number % 5 :: 5]:
+                    body = json.dumps(replaced(WHOLE[path], place, junk))
+                    answer = client.post(address, content=body)
+                    assert answer.status_code in {200, 400, 404}, f"{place} {junk!r}: {answer.text}"
+                    assert answer.status_code == 200 or '"message"' in answer.text
+
+
 def test_what_is_not_json_and_what_is_nowhere():
     with Proxy(ScriptedAgent(["hello"])) as proxy:
         session = opened(proxy)
@@ -170,12 +242,16 @@ def test_a_programs_key_opens_its_own_session_only_and_gives_no_reward():
     ("fields", "names"),
     [
         ({"env": "chess"}, "env must be one of ''"),
+        ({"env": ["chess"]}, "env must be text"),
+        ({"tree": 7}, "tree must be text"),
         ({"seed": -1}, "seed must be an integer"),
         ({"sed": 1}, "a session takes"),
         ({"task": {"question": 3}}, "does not fit MathTask"),
         ({"at": 7}, "node 7 cannot be an anchor"),
         ({"limits": {"max_calls": 0}}, "max_calls must be above 0"),
         ({"limits": {"max_cals": 1}}, "max_cals"),
+        ({"limits": {"idle_seconds": "soon"}}, "idle_seconds must be above 0"),
+        ({"limits": 3}, "limits must be an object"),
     ],
 )
 def test_a_session_that_cannot_be_opened_says_why(fields, names):
