@@ -64,6 +64,20 @@ class TreeConfig(GRPOConfig):
             "signatures) or 'hidden' (the policy's own hidden states at step boundaries)."
         },
     )
+    staleness: int = field(
+        default=0,
+        metadata={
+            "help": "Generations that are sampled ahead while weights are updated, and so the most by which the "
+            "weights that sampled may be older than those that are trained; 0 samples and updates by turns."
+        },
+    )
+    importance_cap: float = field(
+        default=2.0,
+        metadata={
+            "help": "With staleness above 0, losses are multiplied by the ratio of a token's probability now to that "
+            "when it was sampled, cut off here (truncated importance sampling)."
+        },
+    )
     max_action_tokens: int = field(default=256, metadata={"help": "Limit of the tokens of one action."})
     max_episode_tokens: int | None = field(
         default=None,
@@ -105,6 +119,7 @@ class TreeConfig(GRPOConfig):
         least = {
             "num_rollouts": 1,
             "num_continuations": 0,
+            "staleness": 0,
             "max_action_tokens": 1,
             "rollout_retries": 0,
             "max_broken_generations": 1,
@@ -120,15 +135,11 @@ class TreeConfig(GRPOConfig):
         self._check_layout()
         if self.step_weights != "auto":
             _check_weights(self.step_weights)
-        if self.predictor not in {"text", "hidden"}:
-            msg = f"predictor must be 'text' or 'hidden', got {self.predictor!r}"
-            raise ValueError(msg)
-        if self.history not in get_args(History):
-            msg = f"history must be 'exact' or 'template', got {self.history!r}"
-            raise ValueError(msg)
-        if not 0 < self.temperature < math.inf:
-            msg = f"temperature must be above 0 and finite, got {self.temperature}: greedy play explores nothing"
-            raise ValueError(msg)
+        for name, names in (("predictor", ("text", "hidden")), ("history", get_args(History))):
+            if getattr(self, name) not in names:
+                msg = f"{name} must be {' or '.join(map(repr, names))}, got {getattr(self, name)!r}"
+                raise ValueError(msg)
+        self._check_sampling()
         check_options(self)
         self._check_loss()
         tasks = self._tasks_per_generation()
@@ -139,6 +150,14 @@ class TreeConfig(GRPOConfig):
         # TRL's group of rows that belong together: here a row is a task, and a generation belongs together.
         self.num_generations, self.num_generations_eval = tasks, 1
         super().__post_init__()
+
+    def _check_sampling(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            msg = f"temperature must be above 0 and finite, got {self.temperature}: greedy play explores nothing"
+            raise ValueError(msg)
+        if not 1 <= self.importance_cap < math.inf:
+            msg = f"importance_cap must be at least 1 and finite, got {self.importance_cap}"
+            raise ValueError(msg)
 
     def _check_layout(self) -> None:
         if self.layout not in LAYOUTS:

@@ -17,6 +17,7 @@ from agentenv.credit import (
 )
 from agentenv.env import Env
 from agentenv.errors import TaskError
+from agentenv.protocols import Agent
 from agentenv.registry import make
 from agentenv.rollout import Rollout
 from agentenv.rows import read_rows
@@ -40,6 +41,8 @@ class Generation:
         name: of the allocator, for messages.
         gather: joins lists over all processes.
         make_rollout: makes what plays the episodes; takes the arguments of `Rollout`.
+        make_agent: makes what acts, of the model and its tokenizer; a `TransformersAgent` by default. An agent with
+            `update_weights` is given the parameters before every generation, any other is told by `weights_changed`.
 
     Attributes:
         report: what the newest generation says of its budget and of the allocator's predictions, by metric.
@@ -55,6 +58,7 @@ class Generation:
         *,
         gather: Callable[[list[Any]], list[Any]] = list,
         make_rollout: Callable[..., Any] = Rollout,
+        make_agent: Callable[[Any, PreTrainedTokenizerBase], Agent] | None = None,
     ) -> None:
         self._args = args
         self._make_env = make_env
@@ -63,13 +67,15 @@ class Generation:
         self._name = name
         self._gather = gather
         self._make_rollout = make_rollout
-        self._agent: TransformersAgent | None = None
+        self._make_agent = make_agent or self._transformers_agent
+        self._agent: Any = None
+        self._model: Any = None
         self._hidden: HiddenStates | None = None
         self._rollouts: dict[str, Rollout] = {}
         self.report: dict[str, float] = {}
 
     @property
-    def agent(self) -> TransformersAgent | None:
+    def agent(self) -> Any:
         """What acts; `None` before the first generation."""
         return self._agent
 
@@ -126,35 +132,42 @@ class Generation:
         self._deafen()
 
     def _rollout(self, model: Any, mode: str, *, keep_snapshots: bool) -> Rollout:
-        if self._agent is None or self._agent.model is not model:
-            self._agent = TransformersAgent(
-                model,
-                self._tokenizer,
-                max_new_tokens=self._args.max_action_tokens,
-                temperature=self._args.temperature,
-                template_options=cast("Mapping[str, Any]", self._args.chat_template_kwargs or {}),
-                history=self._args.history,
-            )
+        if self._agent is None or self._model is not model:
+            self._agent, self._model = self._make_agent(model, self._tokenizer), model
             self._deafen()
         self._listen(self._agent)
-        self._agent.weights_changed()  # by the optimizer, or by a checkpoint, since the generation before
+        if hasattr(self._agent, "update_weights"):
+            self._agent.update_weights(iter(model.state_dict().items()))
+        else:
+            self._agent.weights_changed()  # by the optimizer, or by a checkpoint, since the generation before
         if mode not in self._rollouts:
+            honored = "max_tokens" in getattr(self._agent, "honors", ())
             self._rollouts[mode] = self._make_rollout(
                 self._make_env,
                 self._agent,
                 retries=self._args.rollout_retries,
                 keep_snapshots=keep_snapshots,
-                max_tokens=self._args.max_episode_tokens or _window(model),
+                max_tokens=self._args.max_episode_tokens or (_window(model) if honored else None),
             )
         rollout = self._rollouts[mode]
         rollout.agent = self._agent
         return rollout
 
-    def _listen(self, agent: TransformersAgent) -> None:
+    def _transformers_agent(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> TransformersAgent:
+        return TransformersAgent(
+            model,
+            tokenizer,
+            max_new_tokens=self._args.max_action_tokens,
+            temperature=self._args.temperature,
+            template_options=cast("Mapping[str, Any]", self._args.chat_template_kwargs or {}),
+            history=self._args.history,
+        )
+
+    def _listen(self, agent: Any) -> None:
         """Shows the allocator's predictor what the model thinks, if it wants that."""
         if self._hidden is not None:
             self._hidden.clear()
-        elif getattr(getattr(self._allocator, "predictor", None), "reads_hidden", False):
+        elif hasattr(agent, "listen") and getattr(getattr(self._allocator, "predictor", None), "reads_hidden", False):
             self._hidden = HiddenStates(agent)
             self._allocator.read = self._hidden.prefix_at
 

@@ -15,6 +15,7 @@ import os
 import platform
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -33,6 +34,7 @@ __all__ = [
     "RunFolder",
     "changed_settings",
     "draw_curve",
+    "name_of",
     "read_metrics",
     "replace_file",
     "write_model_card",
@@ -131,6 +133,19 @@ class RunFolder(TrainerCallback):
     ) -> None:
         if state.is_world_process_zero:
             draw_curve(read_metrics(args.output_dir), Path(str(args.output_dir)) / "curve.png")
+
+
+def name_of(value: Any) -> str:
+    """Returns how to say in a file which function, class or id was given."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, partial):
+        arguments = [*map(repr, value.args), *(f"{k}={v!r}" for k, v in value.keywords.items())]
+        return f"{name_of(value.func)}({', '.join(arguments)})"
+    if "object at 0x" not in repr(value) and not hasattr(value, "__qualname__"):
+        return f"{type(value).__module__}.{value!r}"
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _warn_of_schedule(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

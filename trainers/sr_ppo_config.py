@@ -106,3 +106,9 @@ class SRPPOConfig(TreeConfig):
                 f"{self.num_rollouts} and {self.num_continuations}: TRACE spends both"
             )
             raise ValueError(msg)
+        if self.closed_loop and self.staleness:
+            msg = (
+                f"staleness must be 0 with closed_loop, got {self.staleness}: the critic that chooses where to sample "
+                "is trained meanwhile"
+            )
+            raise ValueError(msg)

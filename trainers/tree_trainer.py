@@ -11,6 +11,7 @@ It differs from `trl.GRPOTrainer` in four things, all inside one overridden meth
 Loss, clipping, KL, optimizer, checkpoints, logging and distribution are TRL's.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -41,13 +42,16 @@ from agentenv.credit import (
 from agentenv.credit.weights import pool_with
 from agentenv.env import Env
 from agentenv.errors import InfrastructureError
+from agentenv.protocols import Agent
 from agentenv.rollout import Rollout, derive_seed
 from agentenv.rows import Source
 from agentenv.signatures import digest
 from agentenv.stats import EpisodeStats, episode_stats
 from agentenv.tree import EpisodeTree
 
+from .ahead import SamplingAhead, correct
 from .batches import computed_tokens, micro_batch, micro_batches, model_for, pack
+from .buffer import BEGIN, Buffer
 from .checkpoint import RestoreParts, Stateful, checkpoint_folder, last_checkpoint, load_parts, save_parts
 from .config import TreeConfig
 from .generation import Generation, allocator_of, as_maker, read_tasks
@@ -56,7 +60,7 @@ from .layout import Rows, lay_out
 from .metrics import credit_metrics, episode_metrics, means
 from .packable import Layout
 from .packing import plan
-from .run_folder import RunFolder, write_model_card
+from .run_folder import RunFolder, name_of, write_model_card
 
 __all__ = ["Estimator", "TokenEstimator", "TreeTrainer"]
 
@@ -82,6 +86,8 @@ class TreeTrainer(GRPOTrainer):
         token_estimator: turns token rows into token advantages; takes the place of `estimator`.
         allocator: chooses the nodes that receive the `num_continuations` per tree: a name of
             `agentenv.credit.ALLOCATORS`, or a function.
+        agent: makes what acts, of the model and its tokenizer, e.g. an agent that asks a server; see `Generation`. By
+            default the model itself.
         processing_class: the tokenizer, with a chat template; loaded with the model by default.
         callbacks: as for `transformers.Trainer`.
         optimizers: as for `transformers.Trainer`.
@@ -115,6 +121,7 @@ class TreeTrainer(GRPOTrainer):
         estimator: Estimator = rtmc_advantages,
         token_estimator: TokenEstimator | None = None,
         allocator: str | Allocator = "even",
+        agent: Callable[[Any, PreTrainedTokenizerBase], Agent] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
@@ -131,7 +138,7 @@ class TreeTrainer(GRPOTrainer):
             args.step_weights = getattr(allocate, "weights", "occupancy")
         self._estimator = pool_with(estimator, args.step_weights)
         self._token_estimator = token_estimator
-        self._names = {"estimator": _name(token_estimator or estimator), "allocator": _name(allocator)}
+        self._names = {"estimator": name_of(token_estimator or estimator), "allocator": name_of(allocator)}
         self._stateful: dict[str, Stateful] = {}
         self._generation = (-1, 0)  # optimizer step, and how many generations it has had
         self._broken = 0  # generations in a row without a valid episode
@@ -154,16 +161,20 @@ class TreeTrainer(GRPOTrainer):
         if args.disable_dropout:
             remove_noise(cast("torch.nn.Module", self.model))
         tokenizer = cast("PreTrainedTokenizerBase", self.processing_class)
-        options = {"gather": gather_object, "make_rollout": rollout}
-        self._sampling = Generation(args, make_env, tokenizer, allocate, self._names["allocator"], **options)
+        part = partial(Generation, args, make_env, tokenizer, allocate, self._names["allocator"])
+        part = partial(part, make_agent=agent, make_rollout=rollout)
+        self._sampling = part(gather=gather_object)
+        self._ahead = SamplingAhead(part()) if args.staleness else None  # in a thread, where processes cannot meet
         named = {"estimator": estimator, "token_estimator": token_estimator, "allocator": allocate}
         self._stateful |= {name: part for name, part in named.items() if isinstance(part, Stateful)}
-        self._stateful["generation"] = _Buffer(self)
+        self._stateful["generation"] = Buffer(self)
+        if self._ahead is not None:
+            self._stateful["ahead"] = self._ahead
         self._layout = Layout(
             args.layout, balances_experts=self.aux_loss_enabled, half=args.bf16 or args.fp16, gather=gather_object
         )
         description = {
-            "env": _name(env),
+            "env": name_of(env),
             **self._names,
             "train_tasks": len(self._tasks["train"]),
             "train_tasks_digest": digest(list(self._tasks["train"])),
@@ -192,7 +203,7 @@ class TreeTrainer(GRPOTrainer):
             given = last_checkpoint(str(self.args.output_dir)) or True  # where there is none, transformers says so
         self._resumed = Path(given) if given and given is not True else None
         self.first_log_ratio = None
-        self._stateful["generation"].load_state_dict(_BEGIN)
+        self._stateful["generation"].load_state_dict(BEGIN)
         try:
             if self._resumed and (done := self._finished(self._resumed)):
                 return done
@@ -242,7 +253,8 @@ class TreeTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         mode = "train" if cast("torch.nn.Module", self.model).training else "eval"
         numbers = [int(row["task"]) for row in inputs]
-        self.last_trees = self._grow(numbers, mode)
+        ahead = self._ahead if mode == "train" else None
+        self.last_trees = self._grow(numbers, mode) if ahead is None else self._take_ahead(ahead, numbers)
         rows = lay_out(self.last_trees, train_truncated=not self.mask_truncated_completions)
         credit = self._credit(rows) if mode == "train" else _no_credit(rows)
         batch = self._collate(rows, credit, mode)
@@ -268,6 +280,26 @@ class TreeTrainer(GRPOTrainer):
             if mode == "eval":
                 return self._sampling.evaluate(model, tasks, seed=seed)
             return self._sampling.grow(model, tasks, seed=seed)
+
+    def _take_ahead(self, ahead: SamplingAhead, numbers: Sequence[int]) -> list[EpisodeTree]:
+        """Takes a generation that was sampled meanwhile, and has others sampled, of the tasks that are known now."""
+        if not len(ahead):
+            self._sample_ahead(ahead, numbers)
+        sampled = ahead.take()
+        self._sampling.report = sampled.report | {"sampling/staleness": float(self.state.global_step - sampled.step)}
+        args = self.args
+        steps = args.num_iterations * cast("int", args.steps_per_generation) / args.gradient_accumulation_steps
+        left = math.ceil((self.state.max_steps - self.state.global_step) / steps) - 1
+        for _ in range(min(args.staleness, left) - len(ahead)):
+            self._sample_ahead(ahead, numbers)
+        return sampled.trees
+
+    def _sample_ahead(self, ahead: SamplingAhead, numbers: Sequence[int]) -> None:
+        tasks, seed = [self._tasks["train"][number] for number in numbers], self._seed(numbers, "train")
+        with unwrap_model_for_generation(
+            self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
+        ) as model:
+            ahead.ask(model, tasks, seed=seed, step=self.state.global_step)
 
     def _seed(self, numbers: Sequence[int], mode: str) -> int:
         """A seed for each generation of each process.
@@ -298,12 +330,14 @@ class TreeTrainer(GRPOTrainer):
         )
         if packed:
             batch = pack(rows, batch, planned, count=most, multiple_of=multiple_of)
-        batch = send_to_device(batch, self.accelerator.device)
+        batch = cast("dict[str, Any]", send_to_device(batch, self.accelerator.device))
         weight = torch.stack([micro["tool_mask"].sum() for micro in micro_batches(batch)]).sum()
         for micro in micro_batches(batch):
             micro["num_items_in_batch"] = self._gather(weight).sum()
             if self.beta:
                 micro["ref_per_token_logps"] = self._reference_logprobs(micro)
+        if self._ahead is not None and mode == "train":
+            self._sampling.report |= means([self._correct(micro) for micro in micro_batches(batch)])
         return batch
 
     def _weights(self, rows: Rows, count: int) -> NDArray[np.float64]:
@@ -333,6 +367,14 @@ class TreeTrainer(GRPOTrainer):
             with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
                 return reference_logprobs(model, batch, self.args.per_device_train_batch_size, self.temperature)
         return reference_logprobs(model, batch, self.args.per_device_train_batch_size, self.temperature)
+
+    @torch.no_grad()
+    def _correct(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Corrects what older weights sampled, see `correct`."""
+        model = self.accelerator.unwrap_model(self.model)
+        with self.accelerator.autocast():
+            now = reference_logprobs(model, batch, self.args.per_device_train_batch_size, self.temperature)
+        return correct(batch, now.float(), cap=self.args.importance_cap)
 
     def _record(
         self,
@@ -393,57 +435,22 @@ class TreeTrainer(GRPOTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Saves the parts first: transformers ends a checkpoint with the file that says it is whole."""
         folder = checkpoint_folder(str(self.args.output_dir), self.state.global_step)
+        if self._ahead is not None:
+            self._ahead.wait()  # so that the parts stand still
         save_parts(self._stateful, folder, rank=self.accelerator.process_index)
         super()._save_checkpoint(model, trial)
 
     def close(self) -> None:
         """Closes the environments. May be called twice; training opens them again."""
+        if self._ahead is not None:
+            self._ahead.close()
         self._sampling.close()
-
-
-_BEGIN: dict[str, Any] = {"generation": (-1, 0), "broken": 0, "micro_step": 0, "batches": None}
-
-
-class _Buffer:
-    """Where a trainer stands between two generations: their count, and the batches that are still to be trained."""
-
-    def __init__(self, trainer: TreeTrainer) -> None:
-        self._of: Any = trainer
-
-    def state_dict(self) -> dict[str, Any]:
-        run = self._of
-        left = run._step % (run.args.steps_per_generation * run.num_iterations)
-        return {
-            "generation": run._generation,
-            "broken": run._broken,
-            "micro_step": run._step,
-            "batches": run._buffered_inputs if left else None,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        run = self._of
-        batches, device = state["batches"], run.accelerator.device
-        run._generation, run._broken, run._step = tuple(state["generation"]), state["broken"], state["micro_step"]
-        run._buffered_inputs = batches and send_to_device(batches, device)
 
 
 def _environment_reward(**_: Any) -> list[float | None]:
     """Stands in for TRL's reward functions: TRL asks for one, and rewards come from the environment."""
     msg = "rewards come from the environment; this function is never called"
     raise RuntimeError(msg)
-
-
-def _name(value: Any) -> str:
-    """How to say in a file which function, class or id was given."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, partial):
-        arguments = [*map(repr, value.args), *(f"{k}={v!r}" for k, v in value.keywords.items())]
-        return f"{_name(value.func)}({', '.join(arguments)})"
-    if "object at 0x" not in repr(value) and not hasattr(value, "__qualname__"):
-        return f"{type(value).__module__}.{value!r}"
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _task_numbers(count: int) -> Dataset:

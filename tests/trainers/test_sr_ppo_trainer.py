@@ -394,6 +394,7 @@ def test_a_critic_that_is_not_a_number_stops_training_before_the_policy_changes(
         ({"critic_record": 8}, ["critic_record", "8"]),
         ({"num_continuations": 2}, ["num_continuations", "2", "closed_loop", "TreeTrainer"]),
         ({"closed_loop": True}, ["num_rollouts", "num_continuations", "closed_loop"]),
+        ({**LOOP, "staleness": 1}, ["staleness must be 0 with closed_loop", "1"]),
         ({"num_rollouts": 0}, ["num_rollouts", "at least 1"]),
         ({"k_schedule": "geometric", "max_steps": -1, "num_train_epochs": 1}, ["max_steps", "geometric"]),
     ],
