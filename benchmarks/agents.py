@@ -2,6 +2,7 @@
 
     python benchmarks/agents.py server                   # OpenAIAgent at 256 episodes, about a minute on 2 cores
     python benchmarks/agents.py server --profile         # and what its time goes into
+    .ci/vllm python benchmarks/agents.py engine tools    # VLLMAgent, about 3 minutes; where vLLM is
     python benchmarks/agents.py --json agents.json
     python benchmarks/agents.py --small                  # the same code on little work, for tests
 
@@ -12,11 +13,16 @@ server     256 episodes at once of 8 steps through `Rollout` and `OpenAIAgent`, 
            second. The ideal: every episode waits for its own answers and for nothing else. Then the same with answers
            that take the 50 ms alone, which no client in one Python process keeps up with: against the ideal, and
            against the same requests sent by `AsyncOpenAI` alone, without episodes, environments and agent.
+engine     64 and 256 prompts, 64 sampled tokens each, with a seed each and log-probabilities: tokens per second through
+           `VLLMAgent.act`, messages rendered and parsed, over those of vLLM's `LLM.generate` on the same ids.
+tools      64 episodes of 5 steps whose tool takes 0 to 200 ms, and 0 to 2 s, evenly spread: `Concurrent`, where every
+           episode goes on as soon as its own answer is there, over `InStep`, where all wait for the slowest.
 """
 
 import argparse
 import asyncio
 import cProfile
+import importlib.util
 import json
 import os
 import pstats
@@ -187,7 +193,27 @@ def server(repeats: int, *, small: bool, profile: bool = False) -> list[Row]:
     return rows
 
 
+def engine(repeats: int, *, small: bool) -> list[Row]:
+    """VLLMAgent against batch generation; see agents_vllm.py."""
+    return _with_vllm().engine(repeats, small=small)
+
+
+def tools(repeats: int, *, small: bool) -> list[Row]:
+    """Lock-step against episodes that go on alone; see agents_vllm.py."""
+    return _with_vllm().tools(repeats, small=small)
+
+
+def _with_vllm() -> Any:
+    """The file beside this one: not by name, so that it is found with PYTHONSAFEPATH too."""
+    spec = importlib.util.spec_from_file_location("agents_vllm", Path(__file__).with_name("agents_vllm.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 PARTS: dict[str, Callable[..., list[Row]]] = {"server": server}
+PARTS |= {"engine": engine, "tools": tools} if importlib.util.find_spec("vllm") else {}
 
 
 def main() -> None:

@@ -103,7 +103,7 @@ class ServerProcess:
             self._command.append("--no-enable-chunked-prefill")
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, seconds: float = 280) -> None:
+    def start(self, seconds: float = 400) -> None:
         """Starts it and waits until it answers."""
         environment = os.environ | ({"VLLM_SERVER_DEV_MODE": "1"} if self._dev else {})
         with self._log.open("ab") as log:

@@ -32,7 +32,7 @@ from agentenv.protocols import AsyncAgent, Context
 from agentenv.rollout import Concurrent, Rollout
 
 # vLLM warns of what it does itself; a cold machine compiles for half a minute
-pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
 
 
 @dataclass

@@ -15,7 +15,7 @@ from agentenv.errors import AgentError, ModelError
 from agentenv.rollout import Concurrent, Rollout
 from agentenv.serialize import read_trees
 
-pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.mark.timeout(900)]
 
 LONG = 4096
 """Tokens that the model reads: the files that are to be repaired are long for its tokenizer."""
