@@ -13,7 +13,7 @@ from weakref import finalize
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 from typing_extensions import override
 
-from agentenv.distribution import install_extra
+from agentenv.distribution import install_module
 from agentenv.errors import AgentError, MissingDependencyError, ModelError
 from agentenv.protocols import AsyncAgent, Context
 from agentenv.tokens import TokenIds
@@ -265,7 +265,7 @@ def _load(name: str, package: str) -> Any:
     try:
         import_module(package)
     except ModuleNotFoundError as error:
-        msg = f"VLLMAgent needs {error.name}: {install_extra('vllm')}"
+        msg = f"VLLMAgent needs {error.name}: {install_module(error.name or package)}"
         raise MissingDependencyError(msg) from error
     return import_module(f"agentenv.agents.{name}")
 

@@ -5,6 +5,7 @@ answer is there as soon as its own last token is.
 """
 
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -329,6 +330,9 @@ def _check_engine(config: Any, sampling: Sampling) -> None:
             f"{config.model_config.logprobs_mode!r}: make it with logprobs_mode='processed_logprobs'"
         )
         raise ModelError(msg)
+    if not config.cache_config.enable_prefix_caching:
+        msg = "engine has no prefix cache: every step reads the whole conversation again; enable_prefix_caching=True"
+        warnings.warn(msg, RuntimeWarning, stacklevel=4)
     scheduler = config.scheduler_config
     whole = scheduler.max_num_seqs * config.model_config.max_model_len
     if (

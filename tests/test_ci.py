@@ -142,6 +142,15 @@ def test_when_the_time_is_over_no_further_test_begins(tmp_path):
     assert 1 <= int(passed) < 12
 
 
+def test_what_needs_vllm_runs_where_its_mark_is_named_and_nowhere_else(tmp_path):
+    planted = "import pytest\ndef test_plain(): pass\n@pytest.mark.vllm\ndef test_engine(): import no_such_engine\n"
+    code, output = run_planted(tmp_path, planted, REQUIRE_ALL="1")
+    assert code == 0 and "1 passed, 1 deselected" in output, output
+    code, output = run_planted(tmp_path, planted, "-m", "vllm")
+    assert code == 1 and "1 failed, 1 deselected" in output, output
+    assert re.search(r"^\S+ \.ci/vllm python -m pytest .*-m vllm", (CI / "tests").read_text(), re.MULTILINE)
+
+
 def test_what_needs_torch_is_left_out_where_that_is_said_and_nowhere_else(tmp_path):
     for option, count in (("--without-models", 1), ("--strict-markers", 2)):
         planted = "import json\nimport pytest\ndef test_plain(): pass\n@pytest.mark.model\ndef test_model(): pass\n"

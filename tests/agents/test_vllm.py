@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ from agentenv.rollout import Concurrent, Rollout
 
 # vLLM warns of what it does itself; a cold machine compiles for half a minute
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "agents.md"
 
 
 @dataclass
@@ -316,6 +319,18 @@ def test_what_gives_other_logprobs_or_dies_of_a_seed_is_refused_and_death_is_sai
         agent.resume()
     with pytest.raises(AgentError, match="the agent is closed"):
         agent.act(roots(1))
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="needs the repository, not a wheel")
+def test_the_code_of_the_docs_runs(served, capsys):
+    blocks = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    code = "\n".join(block for block in blocks if "VLLMAgent" in block)
+    code = code.replace('{"dtype": "float32"}', repr(OPTIONS))
+    exec(
+        compile(code, "docs/agents.md", "exec"), {"folder": served.folder, "model": served.model, "contexts": roots(4)}
+    )
+    (said,) = re.findall(r"# (\[.*\])$", code, re.MULTILINE)
+    assert capsys.readouterr().out.strip().splitlines()[-1] == said
 
 
 @pytest.mark.parametrize(
