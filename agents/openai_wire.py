@@ -152,7 +152,7 @@ def _tokens(choice: Mapping[str, Any]) -> tuple[tuple[int, ...] | None, tuple[fl
     given: object = cast("Mapping[str, Any]", logprobs).get("content") if isinstance(logprobs, Mapping) else None
     listed = cast("list[object]", given) if isinstance(given, list) else []
     entries = [cast("Mapping[str, Any]", entry) for entry in listed if isinstance(entry, Mapping)]
-    ids = _ids(choice.get("token_ids")) or _ids([_id_of(entry) for entry in entries])
+    ids = _ids(choice.get("token_ids")) or _ids(cast("object", [_id_of(entry) for entry in entries]))
     values = [entry.get("logprob") for entry in entries]
     known = ids is not None and len(ids) == len(values)
     if not known or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):

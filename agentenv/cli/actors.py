@@ -135,7 +135,7 @@ class AgentChoice:
             found: Any = importlib.import_module(module)
         for part in name.split("."):
             if not hasattr(found, part):
-                close = difflib.get_close_matches(part, [str(known) for known in vars(found)], n=1)
+                close = difflib.get_close_matches(part, dir(found), n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 refuse("--agent", f"{module} has no {name!r}{hint}")
             found = getattr(found, part)

@@ -399,7 +399,11 @@ def _settle(episode: Episode, job: Job[Episode], limit: float | None) -> list[Ba
 
 
 def _ask(agent: Agent, contexts: Sequence[Context]) -> Sequence[Answer | InfrastructureError]:
-    """Asks for all contexts in one call; an outage fails them all."""
+    """Asks for all contexts in one call; where that meets an outage, for each alone.
+
+    So an outage that one of many requests met is the matter of its episode alone. When two in a row fail alone, the
+    server is away, and the rest fails without being asked for.
+    """
     if not contexts:
         return ()
     began = time.perf_counter()
@@ -408,9 +412,18 @@ def _ask(agent: Agent, contexts: Sequence[Context]) -> Sequence[Answer | Infrast
     except Exception as error:
         if (failure := failure_of(error, agent)) is None:
             raise
-        return [failure] * len(contexts)
+        return [failure] if len(contexts) == 1 else _ask_alone(agent, contexts)
     seconds = (time.perf_counter() - began) / len(contexts)
     return [_read(agent, action, seconds) for action in actions]
+
+
+def _ask_alone(agent: Agent, contexts: Sequence[Context]) -> Sequence[Answer | InfrastructureError]:
+    answers: list[Answer | InfrastructureError] = []
+    for context in contexts:
+        last = answers[-2:]
+        away = len(last) == 2 and all(isinstance(answer, InfrastructureError) for answer in last)
+        answers += last[-1:] if away else _ask(agent, [context])
+    return answers
 
 
 def _act(agent: Agent, contexts: Sequence[Context]) -> Sequence[object]:

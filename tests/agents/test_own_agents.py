@@ -1,5 +1,6 @@
 """Agents that a user writes: whatever form an action has, and whatever a client library raises."""
 
+import random
 import urllib.error
 from email.message import Message
 from typing import Any
@@ -144,6 +145,27 @@ def test_one_episode_of_sixteen_meets_an_outage_and_the_others_go_on():
     with Rollout(Guess, Once(FORMS["a message"]), keep_snapshots=False) as rollout:
         (tree,) = rollout.grow([None], 16)
     assert rollout.failures == 1
+    assert len([leaf for leaf in tree.leaves() if tree.nodes[leaf].reward is not None]) == 16
+
+
+def test_some_requests_of_a_plain_agent_meet_an_outage_and_no_episode_is_lost():
+    class Asks:
+        outages = 0
+        dice = random.Random(0)
+
+        def act(self, contexts):
+            return [self.ask() for _ in contexts]
+
+        def ask(self):
+            if self.dice.random() < 0.03:
+                self.outages += 1
+                raise OUTAGES[0]
+            return FORMS["a message"]
+
+    agent = Asks()
+    with Rollout(Guess, agent, keep_snapshots=False) as rollout:
+        (tree,) = rollout.grow([None], 16)
+    assert agent.outages > rollout.failures, "most batches met one, and few episodes had to begin again"
     assert len([leaf for leaf in tree.leaves() if tree.nodes[leaf].reward is not None]) == 16
 
 

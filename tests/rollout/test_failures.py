@@ -59,16 +59,26 @@ def test_retries_end_and_leave_no_reward():
     assert not tree.arrays().is_trajectory.any()
 
 
-def test_a_failure_of_the_agent_fails_the_whole_batch_and_is_tried_again():
-    trees, rollout = grow(BrokenModel({1}), tasks=[{"goal": 30}], num_rollouts=4)
+def test_a_failure_of_the_agent_on_a_batch_is_the_matter_of_those_that_fail_alone():
+    (whole,), _ = grow(BrokenModel({}), tasks=[{"goal": 30}], num_rollouts=4)
+    (tree,), rollout = grow(BrokenModel({1}), tasks=[{"goal": 30}], num_rollouts=4)
+    assert rollout.failures == 0 and signature(tree) == signature(whole), "each was asked for once more, alone"
+    (tree,), rollout = grow(BrokenModel({1, 3}), tasks=[{"goal": 30}], num_rollouts=4)
+    assert rollout.failures == len(failed_nodes(tree)) == 1
+    assert tree.arrays().leaf_counts[0] == 4
+
+
+def test_an_agent_that_fails_alone_too_is_away_and_the_whole_batch_is_tried_again():
+    model = BrokenModel({1, 2, 3})
+    trees, rollout = grow(model, tasks=[{"goal": 30}], num_rollouts=8)
     (tree,) = trees
     broken = failed_nodes(tree)
-    assert rollout.failures == len(broken) > 0
+    assert rollout.failures == len(broken) > 2, "after two in a row nobody is asked for"
     for node in broken:
         assert tree.nodes[node].info == {"failure": "AgentError: the model server did not answer"}
         assert tree.nodes[node].action == ae.Action()
         assert len(tree.path(node)) == 3, "the step before was taken"
-    assert tree.arrays().leaf_counts[0] == 4
+    assert tree.arrays().leaf_counts[0] == 8
 
 
 def test_an_agent_that_goes_away_after_a_step_leaves_that_step_in_failures_only():
@@ -87,9 +97,9 @@ def test_another_attempt_gets_other_random_numbers():
             seeds.append([context.seed for context in contexts])
             return super().act(contexts)
 
-    grow(Recording({0}), tasks=[None])
-    assert len(seeds[0]) == len(seeds[1]) == 4
-    assert not set(seeds[0]) & set(seeds[1])
+    grow(Recording({0, 1, 2}), tasks=[None])
+    assert [*map(len, seeds[:4])] == [4, 1, 1, 4]
+    assert not set(seeds[0]) & set(seeds[3])
 
 
 def test_a_failure_of_a_server_fails_one_episode_and_is_tried_again():
