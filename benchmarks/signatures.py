@@ -171,14 +171,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="one problem, one environment, few rollouts")
     parser.add_argument("--embed", metavar="MODEL", help="of sentence-transformers; default: hashed words")
+    parser.add_argument("--skip-tabular", action="store_true", help="the second table only")
     parser.add_argument("--json", type=Path, help="also write every number here")
     args = parser.parse_args()
     problems = ["decisive"] if args.small else ["sparse", "decisive", "long", "irrecoverable", "tree"]
-    table = tabular(problems, 1024 if args.small else 8192)
-    columns = list(next(iter(table.values())))
-    print(f"{'cosine of an update':24s}" + "".join(f"{name:>11s}" for name in columns))
-    for name, row in table.items():
-        print(f"{name:24s}" + "".join(f"{row[column]:11.3f}" for column in columns))
+    table = {} if args.skip_tabular else tabular(problems, 1024 if args.small else 8192)
+    for number, (name, row) in enumerate(table.items()):
+        if number == 0:
+            print(f"{'cosine of an update':24s}" + "".join(f"{column:>11s}" for column in row))
+        print(f"{name:24s}" + "".join(f"{value:11.3f}" for value in row.values()))
     names = list(ENVIRONMENTS)[: 1 if args.small else None]
     print(
         f"\n{'environment':28s}{'description':22s}{'similarity':>10s}{'states':>9s}{'precision':>11s}{'recall':>9s}{'r':>7s}"
