@@ -15,6 +15,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     model, tokenizer = random_model()
     options = {"rollout_retries": 0, "num_continuations": 1, "per_device_eval_batch_size": 2}
+    options |= {"allocator": "trace"}
     run = trainer(model, tokenizer, folder, env=Flaky, ddp_backend="gloo", eval_tasks=TASKS[:5], **options)
     rows = []
     collate = run._collate
@@ -32,6 +33,8 @@ def main(folder: Path) -> None:
     rank = run.accelerator.process_index
     report = {"weights": weights, "rows": rows, "losses": losses, "world": run.accelerator.num_processes}
     report |= {"evaluated": evaluated.episodes + evaluated.failed, "success": measured["eval_success"]}
+    predictor = run._sampling._allocator.predictor.state_dict()
+    report |= {"predictor": {name: float(abs(value).sum()) for name, value in predictor.items()}}
     (folder / f"rank_{rank}.json").write_text(json.dumps(report))
     run.close()
     # Without it the threads of gloo may still run when the interpreter ends, which aborts the process now and then.
