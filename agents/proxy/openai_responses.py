@@ -226,7 +226,12 @@ def events(reply: Reply) -> Iterator[Event]:
 
 def error_events(problem: RequestError) -> Iterator[Event]:
     """Yields an error that came after the stream had begun."""
-    fields = {"code": problem.code, "message": problem.message, "param": None}
+    fields = {
+        "code": problem.code,
+        "message": problem.message,
+        "param": None,
+        **error(problem),
+    }  # clients raise on `error`
     yield "error", {"type": "error", "sequence_number": 0, **fields}
 
 

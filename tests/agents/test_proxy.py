@@ -450,3 +450,69 @@ def test_wrong_arguments_of_a_proxy_are_named(tmp_path):
             Proxy(**options)
     with Proxy(ScriptedAgent([])) as proxy, pytest.raises(OSError, match="in use"):
         Proxy(ScriptedAgent([]), port=proxy.port).start()
+
+
+class Slow(AsyncAgent):
+    """Takes its time, and then answers or breaks."""
+
+    def __init__(self, breaks):
+        self.breaks = breaks
+
+    async def respond(self, context, /) -> Any:
+        await asyncio.sleep(0.3)
+        if self.breaks:
+            msg = "out of memory"
+            raise AgentError(msg)
+        return {**call("look", "well", at="x"), "reasoning": "hm"}
+
+
+def stream_chat(session):
+    with openai.OpenAI(base_url=session["base_url"], api_key=session["api_key"], max_retries=0) as client:
+        tools: Any = [{"type": "function", "function": FUNCTION | {"name": "look"}}]
+        ask: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "tools": tools}
+        with client.chat.completions.stream(**ask) as events:
+            made = events.get_final_completion().choices[0].message
+    return made.content, [(one.function.name, one.function.arguments) for one in made.tool_calls or ()]
+
+
+def stream_responses(session):
+    with (
+        openai.OpenAI(base_url=session["base_url"], api_key=session["api_key"], max_retries=0) as client,
+        client.responses.stream(model="m", input="hi") as events,
+    ):
+        made = events.get_final_response()
+    calls = [item for item in made.output if item.type == "function_call"]
+    return made.output_text, [(one.name, one.arguments) for one in calls]
+
+
+def stream_messages(session):
+    url = session["anthropic_base_url"]
+    with anthropic.Anthropic(base_url=url, api_key=session["api_key"], max_retries=0) as client:
+        ask: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+        with client.messages.stream(**ask) as events:
+            made = events.get_final_message()
+    text = "".join(block.text for block in made.content if block.type == "text")
+    return text, [(one.name, json.dumps(one.input)) for one in made.content if one.type == "tool_use"]
+
+
+@pytest.mark.parametrize("converse", [stream_chat, stream_responses, stream_messages])
+def test_a_stream_shows_signs_of_life_while_the_agent_thinks(converse, monkeypatch):
+    monkeypatch.setattr("agentenv.agents.proxy.app._KEEP_ALIVE_SECONDS", 0.05)
+    with Proxy(Slow(breaks=False)) as proxy:
+        session = proxy.open(tree="t")
+        assert converse(proxy.describe(session)) == ("well", [("look", '{"at": "x"}')])
+        session.give_reward(1)
+        proxy.end(session)
+        action = proxy.trees["t"].nodes[1].action
+        assert action is not None
+        assert (action.reasoning, len(proxy.trees["t"])) == ("hm", 2)
+
+
+@pytest.mark.parametrize("converse", [stream_chat, stream_responses, stream_messages])
+def test_an_outage_in_mid_stream_is_an_error_of_the_client(converse, monkeypatch):
+    monkeypatch.setattr("agentenv.agents.proxy.app._KEEP_ALIVE_SECONDS", 0.05)
+    with Proxy(Slow(breaks=True)) as proxy:
+        session = proxy.open()
+        with pytest.raises((openai.APIError, anthropic.APIError), match="out of memory"):
+            converse(proxy.describe(session))
+        assert "out of memory" in proxy.end(session)["failure"]
