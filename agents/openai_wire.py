@@ -157,7 +157,7 @@ def _tokens(choice: Mapping[str, Any]) -> tuple[tuple[int, ...] | None, tuple[fl
     known = ids is not None and len(ids) == len(values)
     if not known or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
         return ids, None
-    return ids, tuple(map(float, values))
+    return ids, tuple(float(value) for value in values if value is not None)
 
 
 def _id_of(entry: Mapping[str, Any]) -> int | None:
