@@ -221,7 +221,7 @@ def write_model_card(args: TrainingArguments, model: PreTrainedModel, state: Tra
     base = getattr(model.config, "_name_or_path", "")
     text = (
         f"---\nlibrary_name: transformers\ntags: [agentenv, trl]\n---\n\n# {Path(str(args.output_dir)).name}\n\n"
-        f"Trained by reinforcement learning on episode trees (agentenv `TreeTrainer`, on TRL), step {state.global_step}"
+        f"Trained by reinforcement learning on episode trees (agentenv, on TRL), step {state.global_step}"
         f"{f', from {base}' if base else ''}. Environment, estimator, settings: config.json. Results: metrics.jsonl.\n"
     )
     replace_file(Path(str(args.output_dir)) / "README.md", text)

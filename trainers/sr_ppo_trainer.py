@@ -33,7 +33,7 @@ from agentenv.credit import StepAdvantages, TokenAdvantages, TraceAllocator, rtm
 from agentenv.credit.predictor import Prefix, prefix_at
 from agentenv.env import Env
 from agentenv.protocols import Context
-from agentenv.rollout import derive_seed
+from agentenv.rollout import Rollout, derive_seed
 from agentenv.rows import Source
 from agentenv.tree import EpisodeTree
 from agentenv.types import ToolSchema
@@ -77,6 +77,7 @@ class SRPPOTrainer(TreeTrainer):
         callbacks: as for `TreeTrainer`.
         optimizers: of the policy; the critic has its own.
         peft_config: as for `TreeTrainer`; adapters of the policy.
+        rollout: as for `TreeTrainer`.
 
     Attributes:
         critic: the critic.
@@ -89,7 +90,7 @@ class SRPPOTrainer(TreeTrainer):
 
     args: SRPPOConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  those of TreeTrainer, and a critic
         self,
         model: str | PreTrainedModel,
         args: SRPPOConfig,
@@ -102,6 +103,7 @@ class SRPPOTrainer(TreeTrainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         peft_config: Any = None,
+        rollout: Callable[..., Any] = Rollout,
     ) -> None:
         if critic_model is model and not isinstance(model, str):
             msg = "critic_model must be a model of the critic's own, got the policy: leave it out to read the policy"
@@ -124,6 +126,7 @@ class SRPPOTrainer(TreeTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
             peft_config=peft_config,
+            rollout=rollout,
             **credit,
         )
         self.critic = self._make_critic(critic_model)

@@ -1,7 +1,10 @@
 """SR-PPO learns on a bundled environment, and collapses there as soon as what protects it is switched off."""
 
 import copy
+import json
+import runpy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,3 +92,15 @@ def test_the_closed_loop_learns(warm, tmp_path):
     assert after > before + 0.1, (before, after)
     assert np.isfinite(logged(run, "predictor/brier")).all()
     assert max(logged(run, "effective_ratio")) > 0
+
+
+def test_the_benchmark_runs_in_small(tmp_path, monkeypatch, capsys):
+    torch.set_num_threads(1)
+    script, out = Path(__file__).parents[2] / "benchmarks" / "sr_ppo.py", tmp_path / "out.json"
+    words = ["--small", "--only", "default", "closed loop", "--json", str(out)]
+    monkeypatch.setattr("sys.argv", [str(script), *words])
+    runpy.run_path(str(script), run_name="__main__")
+    runs = json.loads(out.read_text())["runs"]
+    assert set(runs) == {"default", "closed loop"}
+    assert all(0 <= value <= 1 for run in runs.values() for value in run["held_out"])
+    assert "closed loop" in capsys.readouterr().out
