@@ -142,6 +142,9 @@ def train(  # noqa: PLR0913, PLR0917  one per option
     choose_predictor(predictor)
     folder = choose_run_folder(run_folder, f"{choice.cls.__name__}-{credit}", resume=resume)
 
+    from .actors import quiet_transformers
+
+    quiet_transformers("--model")
     from .training import Plan, load_model, run_training
 
     settings = {

@@ -17,7 +17,6 @@ from agentenv.trainers import Play, SRPPOConfig, SRPPOTrainer, TreeConfig, TreeT
 from agentenv.trainers.progress import TrainingBar
 from agentenv.trainers.run_folder import read_metrics
 
-from .actors import quiet_transformers
 from .command_line import blame, refuse
 from .console import open_console, print_fields, say_line
 from .demonstrators import find_demonstrator
@@ -35,7 +34,6 @@ def load_model(plan: Plan, model: str, *, dry_run: bool = False) -> tuple[PreTra
     Raises:
         typer.BadParameter: there is no such model, or nothing to imitate.
     """
-    quiet_transformers("--model")
     if model == "tiny":
         skillful, sloppy = find_demonstrator(plan.choice), find_demonstrator(plan.choice, sloppy=True)
         seed = plan.settings["seed"]
