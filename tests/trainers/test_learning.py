@@ -8,7 +8,7 @@ import torch
 
 from agentenv.agents import TransformersAgent
 from agentenv.envs.math_verifier import MathVerifier
-from agentenv.trainers import TreeConfig, TreeTrainer, evaluate_agent
+from agentenv.trainers import SRPPOConfig, SRPPOTrainer, TreeConfig, TreeTrainer, evaluate_agent
 from agentenv.trainers.demo import DEMO_ENV_OPTIONS, DemoSettings, demo_tasks, warm_start
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
@@ -33,14 +33,16 @@ def success_of(model, tokenizer):
 
 @pytest.mark.parametrize(
     "options",
-    [{"allocator": "even"}, {"allocator": "trace"}],
-    ids=lambda options: "-".join(options.values()),
+    [{"allocator": "even"}, {"allocator": "trace"}, {"closed_loop": True}],
+    ids=["tree", "trace", "closed_loop"],
 )
 def test_success_rises_far_above_its_start(start, tmp_path, options):
     """From about 0.15 to at least 0.35: more than three standard errors of either, at 128 tasks each."""
     model, tokenizer, before = start
     model = copy.deepcopy(model)
-    args = TreeConfig(
+    loop = options.get("closed_loop", False)
+    extra = {"closed_loop": True, "critic_warmup": 96} if loop else {}
+    args = (SRPPOConfig if loop else TreeConfig)(
         output_dir=str(tmp_path),
         max_steps=7,
         per_device_train_batch_size=8,
@@ -60,9 +62,12 @@ def test_success_rises_far_above_its_start(start, tmp_path, options):
         disable_tqdm=True,
         report_to=[],
         seed=0,
+        **extra,
     )
     tasks = demo_tasks(512, seed=200, exclude=HELD_OUT)
-    TreeTrainer(model, args, env=make_env, train_tasks=tasks, processing_class=tokenizer, **options).train()
+    shared = {"env": make_env, "train_tasks": tasks, "processing_class": tokenizer}
+    run = SRPPOTrainer(model, args, **shared) if loop else TreeTrainer(model, args, **shared, **options)
+    run.train()
     after = success_of(model, tokenizer)
     assert before < 0.25
     assert after > before + 0.15, (before, after)
