@@ -15,8 +15,9 @@ server     256 episodes at once of 8 steps through `Rollout` and `OpenAIAgent`, 
            against the same requests sent by `AsyncOpenAI` alone, without episodes, environments and agent.
 engine     64 and 256 prompts, 64 sampled tokens each, with a seed each and log-probabilities: tokens per second through
            `VLLMAgent.act`, messages rendered and parsed, over those of vLLM's `LLM.generate` on the same ids.
-tools      64 episodes of 5 steps whose tool takes 0 to 200 ms, and 0 to 2 s, evenly spread: `Concurrent`, where every
-           episode goes on as soon as its own answer is there, over `InStep`, where all wait for the slowest.
+tools      128 episodes of 5 steps, 64 at once, whose tool takes 0 to 200 ms, and 0 to 2 s, evenly spread or most
+           of them short (the third power of a uniform number): `Concurrent`, where every episode goes on as soon as
+           its own answer is there, against `InStep`, where all wait for the slowest.
 """
 
 import argparse

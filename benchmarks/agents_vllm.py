@@ -29,6 +29,7 @@ class Waits(ae.ToolEnv):
     """Whatever the agent says, a tool that takes a random time answers."""
 
     longest = 0.2
+    power = 1
 
     def start(self, task: Any) -> str:  # noqa: ARG002
         """Begins."""
@@ -36,7 +37,7 @@ class Waits(ae.ToolEnv):
 
     def respond(self, action: Any) -> str:  # noqa: ARG002
         """Takes its time, the same for the same seed."""
-        time.sleep(float(self.np_random.uniform(0, self.longest)))
+        time.sleep(float(self.longest * self.np_random.uniform() ** self.power))
         return "7"
 
 
@@ -123,23 +124,29 @@ def _engine_rows(llm: Any, repeats: int, *, small: bool) -> list[Row]:
 
 def _tools_rows(llm: Any, repeats: int, *, small: bool) -> list[Row]:
     rows: list[Row] = []
-    episodes = 8 if small else 64
-    for longest in (0.02,) if small else (0.2, 2.0):
+    count, at_once = (8, 4) if small else (128, 64)
+    for longest, power in ((0.02, 1),) if small else ((0.2, 1), (2.0, 1), (2.0, 3)):
         with VLLMAgent(llm, max_tokens=8 if small else 32) as agent:
 
-            def played(executor: Any, agent: VLLMAgent = agent, longest: float = longest) -> float:
+            def played(executor: Any, agent: VLLMAgent = agent, longest: float = longest, power: int = power) -> float:
                 def make() -> Waits:
                     env = Waits(max_steps=3 if small else 5)
-                    env.longest = longest
+                    env.longest, env.power = longest, power
                     return env
 
-                with Rollout(make, agent, executor=executor, keep_snapshots=False) as rollout:
-                    rollout.grow([None], episodes)
-                    return seconds(lambda: rollout.grow([None], episodes))
+                with Rollout(make, agent, executor=executor, max_envs=at_once, keep_snapshots=False) as rollout:
+                    return seconds(lambda: rollout.grow([None], count))
 
-            executors = Concurrent(workers=episodes), InStep(workers=episodes)
+            executors = Concurrent(workers=at_once), InStep(workers=at_once)
             won = ratio(partial(played, executors[1]), partial(played, executors[0]), 1 if longest > 1 else repeats)
             for executor in executors:
                 executor.close()
-            rows.append((f"{episodes} episodes, tools of 0 to {longest:g} s", "seconds: lock-step / each alone", won))
+            spread = "evenly spread" if power == 1 else "most of them short"
+            rows.append(
+                (
+                    f"{count} episodes, {at_once} at once, tools of 0 to {longest:g} s, {spread}",
+                    "seconds: lock-step / each alone",
+                    won,
+                )
+            )
     return rows

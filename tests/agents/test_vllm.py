@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import importlib.util
 import os
 import re
 import threading
@@ -35,7 +36,8 @@ from agentenv.rollout import Concurrent, Rollout
 # vLLM warns of what it does itself; a cold machine compiles for half a minute
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "agents.md"
+ROOT = Path(__file__).parent.parent.parent
+PAGE, BENCHMARK = ROOT / "docs" / "agents.md", ROOT / "benchmarks" / "agents_vllm.py"
 
 
 @dataclass
@@ -331,6 +333,16 @@ def test_the_code_of_the_docs_runs(served, capsys):
     )
     (said,) = re.findall(r"# (\[.*\])$", code, re.MULTILINE)
     assert capsys.readouterr().out.strip().splitlines()[-1] == said
+
+
+@pytest.mark.skipif(not BENCHMARK.exists(), reason="needs the repository, not a wheel")
+def test_the_benchmark_measures(served):
+    spec = importlib.util.spec_from_file_location("agents_vllm", BENCHMARK)
+    assert spec is not None and spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    rows = [*benchmark._engine_rows(served.llm, 1, small=True), *benchmark._tools_rows(served.llm, 1, small=True)]
+    assert len(rows) == 3 and all(value > 0 for _, _, value in rows)
 
 
 @pytest.mark.parametrize(
