@@ -213,8 +213,10 @@ def _with_vllm() -> Any:
     return module
 
 
-PARTS: dict[str, Callable[..., list[Row]]] = {"server": server}
-PARTS |= {"engine": engine, "tools": tools} if importlib.util.find_spec("vllm") else {}
+PARTS: dict[str, Callable[..., list[Row]]] = {
+    "server": server,
+    **({"engine": engine, "tools": tools} if importlib.util.find_spec("vllm") else {}),
+}
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ class Waits(ae.ToolEnv):
 
 
 @contextmanager
-def _engine() -> Iterator[Any]:
+def _engine() -> Generator[Any]:
     """An engine with a tiny random model, in this process."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +115,8 @@ def _engine_rows(llm: Any, repeats: int, *, small: bool) -> list[Row]:
                 spent = seconds(lambda: outputs.extend(llm.generate(prompts, params, use_tqdm=False)))
                 return sum(len(output.outputs[0].token_ids) for output in outputs) / spent
 
-            ours(), theirs()
+            ours()
+            theirs()
             work = f"{count} prompts of {len(prompts[0]['prompt_token_ids'])} tokens"
             rows.append((work, "tokens/s: VLLMAgent / LLM.generate", ratio(ours, theirs, repeats)))
             rows.append((work, "tokens/s through VLLMAgent", ours()))

@@ -5,6 +5,8 @@ import importlib
 import importlib.util
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -49,7 +51,7 @@ class Served:
     tokenizer: Any
     folder: Path
 
-    def agent(self, **options: Any) -> VLLMAgent:
+    def agent(self, **options: Any) -> Any:
         return VLLMAgent(self.llm, **cast("Any", {"max_tokens": 12, **options}))
 
     def counted(self, name: str) -> float:
@@ -161,7 +163,7 @@ def test_branches_of_a_long_prefix_take_it_from_the_cache(served, agent):
 
 
 def test_limits_are_kept_and_a_full_window_silences(served, agent):
-    assert isinstance(agent, AsyncAgent) and agent.honors == {"max_tokens"}
+    assert issubclass(VLLMAgent, AsyncAgent) and agent.honors == {"max_tokens"}
     assert agent.context_length == CONTEXT and agent.act([]) == []
     free = agent.act(roots(8))
     for limit in (1, 3, 100):
@@ -231,7 +233,7 @@ def test_weights_of_another_model_are_refused_and_the_old_ones_stay(served, agen
         with pytest.raises(ModelError, match=message):
             agent.update_weights(given)
     with pytest.raises(ValueError, match="in_flight must be one of 'keep', 'restart', got 'later'"):
-        agent.pause("later")  # pyright: ignore[reportArgumentType]
+        agent.pause("later")
     assert agent.weight_version == 0
     assert largest_difference(served.model, agent.act(roots(4))) < 1e-4
 
@@ -295,7 +297,7 @@ def test_episodes_run_side_by_side_and_their_tokens_are_exact(served, agent):
     with Rollout(lambda: make("agentenv/MathVerifier-v0", attempts=3), agent, executor=executor, seed=3) as rollout:
         trees = rollout.grow(tasks, 4)
     executor.close()
-    nodes = [node for tree in trees for node in tree.nodes[1:]]
+    nodes: list[Any] = [node for tree in trees for node in tree.nodes[1:]]
     assert rollout.failures == 0 and len(nodes) >= 16
     assert rollout.ledger.cost.tokens_sampled == sum(len(node.action.token_ids) for node in nodes)
     assert {node.action.weight_version for node in nodes} == {0}
@@ -324,15 +326,18 @@ def test_what_gives_other_logprobs_or_dies_of_a_seed_is_refused_and_death_is_sai
 
 
 @pytest.mark.skipif(not PAGE.exists(), reason="needs the repository, not a wheel")
-def test_the_code_of_the_docs_runs(served, capsys):
+def test_the_code_of_the_docs_runs(tied):
+    """In a process of its own: vLLM takes all engines of a process down with the one that is closed."""
     blocks = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    code = "\n".join(block for block in blocks if "VLLMAgent" in block)
-    code = code.replace('{"dtype": "float32"}', repr(OPTIONS))
-    exec(
-        compile(code, "docs/agents.md", "exec"), {"folder": served.folder, "model": served.model, "contexts": roots(4)}
-    )
+    code = "\n".join(block for block in blocks if "VLLMAgent" in block).replace('{"dtype": "float32"}', repr(OPTIONS))
+    made = "from vllm_models import make_model, roots\nmodel, contexts = make_model()[0], roots(4)\n"
+    paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", f"{made}folder = {str(tied.folder)!r}\n{code}"],
+        capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": paths},
+    )  # fmt: skip
     (said,) = re.findall(r"# (\[.*\])$", code, re.MULTILINE)
-    assert capsys.readouterr().out.strip().splitlines()[-1] == said
+    assert done.returncode == 0 and said in done.stdout.splitlines(), done.stdout + done.stderr
 
 
 @pytest.mark.skipif(not BENCHMARK.exists(), reason="needs the repository, not a wheel")

@@ -32,7 +32,7 @@ class Killable:
             self.folder, folder / "log", "--enable-scale-out", "--logprobs-mode", "processed_logprobs"
         )
 
-    def agent(self, **options: Any) -> VLLMAgent:
+    def agent(self, **options: Any) -> Any:
         return VLLMAgent(self.process.url, **cast("Any", {"max_tokens": 12, **options}))
 
     def counted(self, name: str) -> float:
