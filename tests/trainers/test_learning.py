@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -41,8 +42,9 @@ def test_success_rises_far_above_its_start(start, tmp_path, options):
     model, tokenizer, before = start
     model = copy.deepcopy(model)
     loop = options.get("closed_loop", False)
-    extra = {"closed_loop": True, "critic_warmup": 96} if loop else {}
-    args = (SRPPOConfig if loop else TreeConfig)(
+    extra: dict[str, Any] = {"closed_loop": True, "critic_warmup": 96} if loop else {}
+    kind: Any = SRPPOConfig if loop else TreeConfig
+    args = kind(
         output_dir=str(tmp_path),
         max_steps=7,
         per_device_train_batch_size=8,
@@ -65,7 +67,7 @@ def test_success_rises_far_above_its_start(start, tmp_path, options):
         **extra,
     )
     tasks = demo_tasks(512, seed=200, exclude=HELD_OUT)
-    shared = {"env": make_env, "train_tasks": tasks, "processing_class": tokenizer}
+    shared: dict[str, Any] = {"env": make_env, "train_tasks": tasks, "processing_class": tokenizer}
     run = SRPPOTrainer(model, args, **shared) if loop else TreeTrainer(model, args, **shared, **options)
     run.train()
     after = success_of(model, tokenizer)
