@@ -67,7 +67,7 @@ def config(folder: Path, **options: Any) -> TreeConfig:
 def trainer(model: Any, tokenizer: Any, folder: Path, *, env: Any = Digits, tasks: Any = None, **options: Any) -> Any:
     extra = {
         k: options.pop(k)
-        for k in ("agent", "allocator", "estimator", "token_estimator", "eval_tasks", "peft_config")
+        for k in ("agent", "allocator", "estimator", "state_ids", "token_estimator", "eval_tasks", "peft_config")
         if k in options
     }
     args = config(folder, **options)

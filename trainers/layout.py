@@ -8,7 +8,7 @@ Letters: `B` rows, `L` tokens, `N` nodes of `TreeArrays.from_trees(trees)`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentenv.arrays import TreeArrays
 from agentenv.credit import StepAdvantages, TokenAdvantages
+from agentenv.credit.matching import check_ids
 from agentenv.tree import EpisodeTree
 from agentenv.types import Action
 
@@ -46,6 +47,18 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def with_state_ids(self, ids: ArrayLike) -> "Rows":
+        """Returns the same rows of trees whose states have other numbers.
+
+        Args:
+            ids: `[N]` integers; only those of one tree are compared.
+
+        Raises:
+            TreeError: there are not as many as nodes, or they are not integers.
+        """
+        numbers = check_ids(self.arrays, ids, self.arrays.state_ids, "state_ids")
+        return replace(self, arrays=replace(self.arrays, state_ids=numbers))
 
     def per_token(self, values: ArrayLike) -> FloatArray:
         """Gives every trained token the entry `[N]` of its node: `[B, L]`, 0 elsewhere."""

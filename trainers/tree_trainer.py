@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object, send_to_device
 from datasets import Dataset
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 from trl import GRPOTrainer
@@ -67,6 +67,9 @@ __all__ = ["Estimator", "TokenEstimator", "TreeTrainer"]
 Estimator = Callable[[TreeArrays], StepAdvantages]
 """Turns trees into step advantages, e.g. `functools.partial(rtmc_advantages, discount=1.0)`."""
 
+StateIds = Callable[[Sequence[EpisodeTree]], ArrayLike]
+"""Numbers the states `[N]` of trees, e.g. `functools.partial(embedding_signatures, similarity=0.95)`."""
+
 TokenEstimator = Callable[[Rows], TokenAdvantages]
 """Turns token rows into token advantages of the same shape, e.g. with a critic and `sr_ppo_advantages`."""
 
@@ -86,6 +89,7 @@ class TreeTrainer(GRPOTrainer):
         token_estimator: turns token rows into token advantages; takes the place of `estimator`.
         allocator: chooses the nodes that receive the `num_continuations` per tree: a name of
             `agentenv.credit.ALLOCATORS`, or a function.
+        state_ids: says which states are the same, where the environment's own signatures should not.
         agent: makes what acts, of the model and its tokenizer, e.g. an agent that asks a server; see `Generation`. By
             default the model itself.
         processing_class: the tokenizer, with a chat template; loaded with the model by default.
@@ -121,6 +125,7 @@ class TreeTrainer(GRPOTrainer):
         estimator: Estimator = rtmc_advantages,
         token_estimator: TokenEstimator | None = None,
         allocator: str | Allocator = "even",
+        state_ids: StateIds | None = None,
         agent: Callable[[Any, PreTrainedTokenizerBase], Agent] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         callbacks: list[TrainerCallback] | None = None,
@@ -138,7 +143,9 @@ class TreeTrainer(GRPOTrainer):
             args.step_weights = getattr(allocate, "weights", "occupancy")
         self._estimator = pool_with(estimator, args.step_weights)
         self._token_estimator = token_estimator
+        self._state_ids = state_ids
         self._names = {"estimator": name_of(token_estimator or estimator), "allocator": name_of(allocator)}
+        self._names |= {} if state_ids is None else {"state_ids": name_of(state_ids)}
         self._stateful: dict[str, Stateful] = {}
         self._generation = (-1, 0)  # optimizer step, and how many generations it has had
         self._broken = 0  # generations in a row without a valid episode
@@ -256,6 +263,8 @@ class TreeTrainer(GRPOTrainer):
         ahead = self._ahead if mode == "train" else None
         self.last_trees = self._grow(numbers, mode) if ahead is None else self._take_ahead(ahead, numbers)
         rows = lay_out(self.last_trees, train_truncated=not self.mask_truncated_completions)
+        if self._state_ids is not None:
+            rows = rows.with_state_ids(self._state_ids(self.last_trees))
         credit = self._credit(rows) if mode == "train" else _no_credit(rows)
         batch = self._collate(rows, credit, mode)
         self._record(numbers, rows, credit, batch, mode)
