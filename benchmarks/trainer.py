@@ -6,8 +6,9 @@
     python benchmarks/trainer.py --only packed --device cuda --bf16 --hidden 1024 --layers 8   # another model
 
 1. *packed*: loss and gradient of the same trees in both layouts. Trees are random tokens in the shape of an agent's
-   episodes: short actions, short answers of the environment. `47 leaves` has 8 full episodes and 39 continuations,
-   `long prompts` the same below 200 tokens of prompt, `many tasks` 8 trees of 8 leaves, `flat` no continuations.
+   episodes. `47 leaves` has 8 full episodes and 39 continuations of short steps (3 tokens, answered by 3), `longer
+   steps` the same with 6 and 8, `long prompts` those below 200 tokens of prompt, `many tasks` 8 trees of 8 leaves,
+   `flat` no continuations.
 2. *flat*: a whole optimizer step on the same rollouts, everything but sampling, against stock `GRPOTrainer` with a
    `rollout_func`: no continuations, so that both can train them.
 3. *phases*: seconds of each part of a step of the demo's own shape, sampling included, in both layouts.
@@ -67,7 +68,8 @@ class Shape:
 
 
 SHAPES = {
-    "47 leaves": Shape(1, 8, 39, 6, 24),
+    "47 leaves": Shape(1, 8, 39, 6, 24, action=3, answer=3),
+    "longer steps": Shape(1, 8, 39, 6, 24),
     "long prompts": Shape(1, 8, 39, 6, 200),
     "many tasks": Shape(8, 4, 4, 5, 40),
     "flat": Shape(8, 8, 0, 5, 40),
