@@ -1,0 +1,56 @@
+"""TreeTrainer samples with vLLM: the same weights on both sides, reloaded before every generation.
+
+Run by itself: engines in one process disturb each other (.ci/tests).
+"""
+
+import pytest
+import torch
+from vllm_models import DEVICE, OPTIONS, make_model, save_model
+
+from agentenv.agents import VLLMAgent
+
+# vLLM warns of what it does itself; a cold machine compiles for half a minute
+pytestmark = [pytest.mark.vllm, pytest.mark.model, pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
+
+
+def test_ratios_of_sampler_and_trainer_are_one(tmp_path):
+    from trainer_env import trainer  # where vLLM is there, TRL imports it, and what that warns of is no fault here
+    from vllm import LLM
+
+    model, tokenizer = make_model(context=256)
+    folder = save_model(tmp_path / "model", model, tokenizer)
+    llm = LLM(str(folder), logprobs_mode="processed_logprobs", **OPTIONS)
+    made = []
+
+    def agent(policy, tokens):
+        made.append(VLLMAgent(llm, tokens, max_tokens=6))
+        return made[-1]
+
+    run = trainer(model.to("cpu"), tokenizer, tmp_path / "run", agent=agent, max_steps=3, use_cpu=DEVICE == "cpu")
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    ratios, versions = [], []
+    grow = run._grow
+
+    def remember(numbers, mode):
+        trees = grow(numbers, mode)
+        sampled = [(tree, i) for tree in trees for i in range(1, len(tree))]
+        versions.append({tree.nodes[i].action.weight_version for tree, i in sampled})
+        for tree, i in sampled:
+            ids, action = list(tree.token_ids(i)), tree.nodes[i].action
+            with torch.no_grad():
+                logits = run.model(input_ids=torch.tensor([ids], device=run.model.device)).logits[0].float()
+            places = list(range(len(ids) - len(action.token_ids) - 1, len(ids) - 1))
+            trained = torch.log_softmax(logits, -1)[places, list(action.token_ids)]
+            ratios.append((trained - torch.tensor(action.logprobs, device=trained.device)).exp())
+        return trees
+
+    run._grow = remember
+    run.train()
+    run.close()
+    made[0].close()
+    worst = (torch.cat(ratios) - 1).abs().max()
+    assert len(versions) == 3
+    assert len(set.union(*versions)) == 3, "every generation was sampled by weights of its own"
+    assert worst < 1e-3, f"importance ratios are up to {float(worst):.1e} from 1"
+    after = torch.cat([p.detach().flatten() for p in run.model.parameters()])
+    assert (after.cpu() - before.cpu()).abs().max() > 1e-3, "and the weights did move"
