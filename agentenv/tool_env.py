@@ -11,7 +11,7 @@ from agentenv.errors import ToolError
 from agentenv.jsonable import json_text
 from agentenv.malformed import call_problem
 from agentenv.tools import Tool, collect_tools, unknown_tool
-from agentenv.types import Action, Message, ToolCall, ToolSchema
+from agentenv.types import Action, Message, ToolCall, ToolSchema, message_text
 
 __all__ = ["ToolEnv"]
 
@@ -50,7 +50,7 @@ class ToolEnv(Env):
         if not self._terminated and (problem := call_problem(action.content)):
             # Where one call of several was broken, a message of its own would upset templates that count roles.
             note = self.note_mistake(f"another tool call of the message was not made: {problem}")
-            messages[-1]["content"] = f"{messages[-1]['content']}\n\n({note})"
+            messages[-1] = {**messages[-1], "content": f"{message_text(messages[-1])}\n\n({note})"}
         return messages
 
     def on_text(self, text: str) -> Reply:

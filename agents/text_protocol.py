@@ -36,7 +36,7 @@ def write_as_text(messages: Sequence[Message], tools: Sequence[ToolSchema]) -> l
         plain = _plain(message)
         if written and plain["role"] == written[-1]["role"] != "assistant":
             joint = "\n\n" if plain["role"] == "system" else "\n"
-            plain["content"] = f"{written.pop()['content']}{joint}{plain['content']}"
+            plain = {**plain, "content": f"{message_text(written.pop())}{joint}{message_text(plain)}"}
         written.append(plain)
     return written
 
@@ -56,11 +56,10 @@ def _plain(message: Message) -> Message:
     role, text = message["role"], message_text(message)
     if role == "tool":
         return {"role": "user", "content": f"<tool_response>\n{text}\n</tool_response>"}
-    plain: Message = {"role": role, "content": text}
+    calls = [_written(ToolCall.parse(call)) for call in message.get("tool_calls", ())]
+    plain: Message = {"role": role, "content": "\n".join(filter(None, [text, *calls]))}
     if reasoning := message_reasoning(message):
         plain["reasoning"] = reasoning
-    calls = [_written(ToolCall.parse(call)) for call in message.get("tool_calls", ())]
-    plain["content"] = "\n".join(filter(None, [text, *calls]))
     return plain
 
 

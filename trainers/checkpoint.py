@@ -65,10 +65,11 @@ def save_parts(parts: Mapping[str, Stateful], checkpoint: Path, *, rank: int = 0
     """
     for name, part in parts.items():
         buffer = io.BytesIO()
-        torch.save(dict(part.state_dict()), buffer)
+        state = dict(part.state_dict())
         try:
+            torch.save(state, buffer)
             _load(buffer.getvalue())
-        except pickle.UnpicklingError as error:
+        except (pickle.PickleError, AttributeError, TypeError) as error:  # what pickle says of lambdas, locks, classes
             msg = (
                 f"state_dict() of {name} ({type(part).__name__}) must hold plain values only (numbers, strings, numpy "
                 f"arrays, tensors, and lists and dicts of them): {str(error).splitlines()[0]}"

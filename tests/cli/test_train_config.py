@@ -83,7 +83,7 @@ def test_keyword_options_of_file_and_command_line_are_merged(here, config):
         ("", ["--set", "loss_type=grpo", "--continuations", 1], "num_continuations must be 0 with loss_type='grpo'"),
         ("", ["--credit", "sr_ppo", "--allocator", "trace"], "sr_ppo takes no --credit-option and no --allocator"),
         ("", ["--credit", "closed_loop"], "with closed_loop"),
-        ("", ["--model", "nowhere"], "must be the folder of a model, NAME/NAME on the hub, or tiny"),
+        ("", ["--model", "nowhere"], "must be a model's folder, NAME/NAME on the hub, or tiny"),
         ("", ["--model", "tiny"], "has no demonstrations"),
         ("rollouts: many\n", [], "'--rollouts': Input should be a valid integer"),
     ],

@@ -233,7 +233,7 @@ def test_ordinary_user_keeps_every_law(ordinary_user):
     )
     result = ordinary_user(code)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "['memory', 'process_snapshot']"
+    assert result.stdout.strip() == "['counted_by_user', 'memory', 'process_snapshot']"
 
 
 def test_without_namespaces_it_fails_closed(ordinary_user):

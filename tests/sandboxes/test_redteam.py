@@ -31,10 +31,10 @@ def test_a_few_tries_find_nothing():
 @pytest.mark.filterwarnings("ignore::agentenv.sandboxes.subprocess.NoIsolationWarning")
 def test_what_is_there_is_found(monkeypatch):
     """Where there is no isolation, the host and the sibling run out of what the script takes, and files stay."""
-    monkeypatch.setattr("redteam.trying._SCRIPT_S", 5.0)
+    monkeypatch.setattr("redteam.trying._SCRIPT_S", 60.0)
     scripts = Scripts("subprocess")
     try:
-        found = scripts.run_script("repeat(3000, lambda: hold(libc.inotify_init()) + 1)\ntime.sleep(60)").findings
+        found = scripts.run_script("repeat(3000, lambda: hold(libc.inotify_init()) + 1)\ntime.sleep(8)").findings
     finally:
         scripts.close()
     assert {"the host feels it", "a sibling feels it"} <= {finding.kind for finding in found}

@@ -1,6 +1,7 @@
 """Checkpoints hold all that decides what a run does next, and a run that goes on is the one that never stopped."""
 
 import shutil
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -167,7 +168,11 @@ def test_plain_values_come_back_as_they_were(tmp_path):
     assert torch.equal(part.state["tensor"], state["tensor"])
 
 
-@pytest.mark.parametrize("value", [object(), np.random.default_rng(1), print], ids=["object", "generator", "function"])
+@pytest.mark.parametrize(
+    "value",
+    [object(), np.random.default_rng(1), len, lambda: 0, threading.Lock(), iter([])],
+    ids=["object", "generator", "function", "lambda", "lock", "iterator"],
+)
 def test_what_is_no_plain_value_is_refused_when_it_is_saved(tmp_path, value):
     with pytest.raises(TypeError, match=r"state_dict\(\) of mine \(Part\) must hold plain values"):
         save_parts({"mine": Part({"value": value})}, tmp_path)

@@ -143,7 +143,7 @@ def test_the_model_card_says_only_what_holds(tmp_path):
     run_to(tmp_path, 1)
     text = (tmp_path / "README.md").read_text()
     assert "None" not in text and "GRPO" not in text
-    assert "TreeTrainer" in text and "step 1" in text
+    assert "on episode trees" in text and "step 1" in text
 
 
 # ---------------------------------------------------------------------- outages
