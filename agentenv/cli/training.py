@@ -44,9 +44,7 @@ def load_model(plan: Plan, model: str, *, dry_run: bool = False) -> tuple[PreTra
         with blame("--model", ValueError):
             return warm_start(plan.choice.make, plays, tasks=tasks, seed=seed)
     if not Path(model).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        refuse(
-            "--model", f"must be the folder of a model, NAME/NAME on the hub, or tiny, got {model!r}: no such folder"
-        )
+        refuse("--model", f"must be a model's folder, NAME/NAME on the hub, or tiny, got {model!r}: no such folder")
     with blame("--model", ModelError):
         loaded = TransformersAgent.from_pretrained(model, dtype="float32")
     return loaded.model, loaded.tokenizer
