@@ -17,7 +17,8 @@ for item in report["generalDiagnostics"]:
     if item["severity"] == "error":
         line = item["range"]["start"]["line"] + 1 if "range" in item else 0
         sys.stdout.write(f"{item['file']}:{line}: {item['message']} ({item.get('rule', '')})\n")
-listed = subprocess.run(["git", "ls-files", "*.py", ":!.ci"], capture_output=True, text=True, check=True).stdout.split()  # noqa: S607
+files = ["git", "ls-files", "*.py", ":!.ci", ":!tests/agents/programs"]  # as [tool.pyright] excludes them
+listed = subprocess.run(files, capture_output=True, text=True, check=True).stdout.split()  # noqa: S603
 errors, read = report["summary"]["errorCount"], report["summary"]["filesAnalyzed"]
 sys.stdout.write(f"pyright: {errors} errors in {read} files; the repository has {len(listed)}\n")
 sys.exit(errors > 0 or read < len(listed))

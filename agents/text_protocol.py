@@ -33,10 +33,10 @@ def write_as_text(messages: Sequence[Message], tools: Sequence[ToolSchema]) -> l
         schemas = "\n".join(json.dumps(tool.get("function", tool), ensure_ascii=False) for tool in tools)
         written.append({"role": "system", "content": _INTRODUCTION + schemas})
     for message in messages:
-        plain = _plain(message)
+        plain: Message = _plain(message)
         if written and plain["role"] == written[-1]["role"] != "assistant":
             joint = "\n\n" if plain["role"] == "system" else "\n"
-            plain = {**plain, "content": f"{message_text(written.pop())}{joint}{message_text(plain)}"}
+            plain["content"] = f"{message_text(written.pop())}{joint}{message_text(plain)}"
         written.append(plain)
     return written
 

@@ -23,13 +23,13 @@ import platform
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -38,7 +38,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import TrainerCallback
 from transformers.utils import logging as transformers_logging
-from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from agentenv.credit import dr_grpo_advantages, rtmc_advantages
 from agentenv.envs.math_verifier import MathVerifier
@@ -49,7 +50,7 @@ from agentenv.trainers.demo import DEMO_ENV_OPTIONS, DemoSettings, demo_tasks, w
 from agentenv.trainers.layout import lay_out
 from agentenv.trainers.tiny import make_tiny_model
 from agentenv.tree import EpisodeTree
-from agentenv.types import Action
+from agentenv.types import Action, Message
 
 VOCABULARY = 256
 
@@ -104,7 +105,7 @@ def random_tree(shape: Shape, rng: np.random.Generator) -> EpisodeTree:
 
 def model_and_tokenizer(*, hidden: int = 128, layers: int = 3) -> tuple[Any, Any]:
     """A model with random weights and its tokenizer."""
-    talk = [
+    talk: list[list[Message]] = [
         [{"role": "user", "content": f"Compute {i} + {i % 7}."}, {"role": "assistant", "content": str(i)}]
         for i in range(99)
     ]
@@ -138,7 +139,11 @@ def ours(model: Any, tokenizer: Any, trees: Sequence[EpisodeTree], folder: Path,
     run: Any = TreeTrainer(
         model, args, env=MathVerifier, train_tasks=many, estimator=estimator, processing_class=tokenizer
     )
-    run._grow = lambda *_: list(trees)
+
+    def grow(_: Sequence[int], __: str) -> list[EpisodeTree]:
+        return list(trees)
+
+    run._grow = grow
     return run
 
 
@@ -170,7 +175,7 @@ def stock(model: Any, tokenizer: Any, trees: Sequence[EpisodeTree], folder: Path
 
     return GRPOTrainer(
         model,
-        reward_funcs=_outcome,
+        reward_funcs=cast("Any", _outcome),
         args=args,
         train_dataset=Dataset.from_list([{"prompt": "q"}] * (len(trees) * max(1, args.max_steps))),
         processing_class=tokenizer,
@@ -318,7 +323,7 @@ class Phases:
     """Adds up the seconds of the parts of a trainer's step."""
 
     def __init__(self, run: Any, device: str) -> None:
-        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self._device = device
         for owner, name, phase in (
             (run, "_grow", "sampling"),
@@ -351,7 +356,7 @@ class Phases:
         return timed
 
     @contextmanager
-    def laying_out(self) -> Iterator[None]:
+    def laying_out(self) -> Generator[None]:
         """Counts `lay_out` while it lasts."""
         tree_trainer_module.lay_out = self._timed(lay_out, "rows")
         try:

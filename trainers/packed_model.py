@@ -7,7 +7,7 @@ TRL's own: every option of it holds in both layouts alike.
 Letters: `B` padded rows, `L` tokens of a completion, `P` packed rows, `T` tokens of each, `M` sampled tokens.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -108,7 +108,7 @@ def _inner(model: Any) -> Any:
 
 
 @contextmanager
-def _only(backbone: torch.nn.Module, sources: torch.Tensor) -> Iterator[None]:
+def _only(backbone: torch.nn.Module, sources: torch.Tensor) -> Generator[None]:
     """Lets a backbone return the hidden states `[1, M, H]` of some tokens only, so that the head reads no others."""
 
     def pick(_: torch.nn.Module, __: Any, output: Any) -> Any:

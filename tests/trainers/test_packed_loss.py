@@ -104,12 +104,13 @@ class Injected:
             new = EpisodeTree(({"role": "user", "content": "q"},))
             for i, node in enumerate(tree.nodes[1:], 1):
                 ids = torch.tensor([tree.token_ids(i)])
-                count = len(node.action.token_ids)
+                said: Any = node.action
+                count = len(said.token_ids)
                 with torch.no_grad():
                     scores = self.run.model(ids).logits[0].log_softmax(-1)[-count - 1 : -1]
                 found = scores.gather(1, ids[0, -count:, None])[:, 0].double().numpy()
                 found = np.minimum(found + noise * rng.normal(size=count), 0.0)
-                action = replace(node.action, logprobs=tuple(found.tolist()))
+                action = replace(said, logprobs=tuple(found.tolist()))
                 new.append(replace(node, action=action), prompt=tree.prompt(node.parent))
             filled.append(new)
         return filled

@@ -3,6 +3,8 @@
 Run by itself: engines in one process disturb each other (.ci/tests).
 """
 
+import importlib
+
 import pytest
 import torch
 from vllm_models import DEVICE, OPTIONS, make_model, save_model
@@ -15,11 +17,12 @@ pytestmark = [pytest.mark.vllm, pytest.mark.model, pytest.mark.filterwarnings("d
 
 def test_ratios_of_sampler_and_trainer_are_one(tmp_path):
     from trainer_env import trainer  # where vLLM is there, TRL imports it, and what that warns of is no fault here
-    from vllm import LLM
+
+    make_engine = importlib.import_module("vllm").LLM
 
     model, tokenizer = make_model(context=256)
     folder = save_model(tmp_path / "model", model, tokenizer)
-    llm = LLM(str(folder), logprobs_mode="processed_logprobs", **OPTIONS)
+    llm = make_engine(str(folder), logprobs_mode="processed_logprobs", **OPTIONS)
     made = []
 
     def agent(policy, tokens):
