@@ -41,7 +41,7 @@ TICKS = "`" * 3
         ('{"name": "guess", "parameters": {"number": 5}', "it ends before it is complete"),
         ('<|python_tag|>{"name": "guess", "parameters": {"number" = 5}}', "Expecting ':' delimiter"),
         ('<tool_call>{"name": "guess", "arguments": {"number": NaN}}</tool_call>', "is not a JSON number"),
-        ('<tool_call>{"a": ' + "[" * 5000 + "</tool_call>", "nested too deep"),
+        ('<tool_call>{"a": ' + "[" * 200_000 + "</tool_call>", "nested too deep"),
         ('<invoke name="guess"><parameter name="number">5</invoke>', "is never closed by 'parameter>'"),
     ],
 )

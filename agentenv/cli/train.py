@@ -1,5 +1,6 @@
 """`agentenv train`: trains a model on episode trees."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -144,6 +145,8 @@ def train(  # noqa: PLR0913, PLR0917  one per option
 
     from .actors import quiet_transformers
 
+    if model != "tiny" and not Path(model).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+        refuse("--model", f"must be a model's folder, NAME/NAME on the hub, or tiny, got {model!r}: no such folder")
     quiet_transformers("--model")
     from .training import Plan, load_model, run_training
 

@@ -1,6 +1,5 @@
 """What `agentenv train` does once its arguments are read. Needs torch and TRL."""
 
-import re
 import shlex
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +16,7 @@ from agentenv.trainers import Play, SRPPOConfig, SRPPOTrainer, TreeConfig, TreeT
 from agentenv.trainers.progress import TrainingBar
 from agentenv.trainers.run_folder import read_metrics
 
-from .command_line import blame, refuse
+from .command_line import blame
 from .console import open_console, print_fields, say_line
 from .demonstrators import find_demonstrator
 from .env_choice import sample_tasks
@@ -43,8 +42,6 @@ def load_model(plan: Plan, model: str, *, dry_run: bool = False) -> tuple[PreTra
         plays = [Play("skillful play", skillful, updates[0]), Play("sloppy play", sloppy, updates[1])]
         with blame("--model", ValueError):
             return warm_start(plan.choice.make, plays, tasks=tasks, seed=seed)
-    if not Path(model).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        refuse("--model", f"must be a model's folder, NAME/NAME on the hub, or tiny, got {model!r}: no such folder")
     with blame("--model", ModelError):
         loaded = TransformersAgent.from_pretrained(model, dtype="float32")
     return loaded.model, loaded.tokenizer
