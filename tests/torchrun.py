@@ -1,0 +1,24 @@
+"""Runs a script on two processes through torchrun, and reads what each of them reports."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["run_on_two_processes"]
+
+
+def run_on_two_processes(script: Path, folder: Path) -> list[dict[str, Any]]:
+    """Returns the reports `rank_0.json` and `rank_1.json` that the script leaves in the folder, its one argument."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("PYTHONSAFEPATH", None)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(script), str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    reports = [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
+    assert reports[0]["world"] == 2
+    return reports
