@@ -350,6 +350,37 @@ def test_images_beyond_the_budget_are_on_disk_and_freed(box, monkeypatch, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+PIPES = """
+import fcntl, os, sys, time
+for held in map(int, sys.argv[1:]):
+    ends = []
+    for _ in range(held * 4):  # of a quarter MiB, all in the kernel's own memory
+        reader, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1 << 18)
+        os.set_blocking(writer, False)
+        os.write(writer, bytes(1 << 18))
+        ends += reader, writer
+    time.sleep(0.2 if held < 110 else 2)
+    for end in ends:
+        os.close(end)
+"""
+
+
+def test_what_the_kernel_holds_no_more_is_not_counted(box):
+    """Its collector frees late: what an earlier command held harms none after it."""
+    for _ in range(6):
+        result = box.exec(["python3", "-c", PIPES, "100"])
+        assert (result.exit_code, result.oom) == (0, False), result
+        assert box.exec("echo alive").stdout == "alive\n"
+
+
+def test_what_the_kernel_holds_is_counted(box):
+    assert box.exec(["python3", "-c", PIPES, "120"]).exit_code == 0
+    result = box.exec(["sh", "-c", 'for i in 1 2 3; do python3 -c "$0" 115 & done; wait', PIPES])
+    assert result.oom, result
+    assert box.exec("echo alive").stdout == "alive\n"
+
+
 def test_killed_from_outside(box):
     snapshot = box.snapshot(processes=True)
     before = census()
