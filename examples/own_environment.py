@@ -58,6 +58,10 @@ def pay(task: Any, rng: np.random.Generator, *, slips: float) -> list[ToolCall]:
     return calls
 
 
+ON_A_CPU: dict[str, Any] = {"bf16": False, "use_cpu": True, "gradient_checkpointing": False, "report_to": []}
+SIZES: dict[str, Any] = {"num_rollouts": 6, "num_continuations": 2, "max_action_tokens": 24, "learning_rate": 5e-4}
+
+
 def main() -> None:
     """Trains, and prints success on held-out amounts before and after."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -67,38 +71,23 @@ def main() -> None:
     args = parser.parse_args()
     amounts = np.random.default_rng(0).permutation(np.arange(1, 100)).tolist()
     tasks = [Coins.Task(amount=amount) for amount in amounts]
-    plays = [
-        Play("greedy", partial(pay, slips=0.0), args.updates),
-        Play("sloppy", partial(pay, slips=0.5), args.updates),
-    ]
+    plays = [Play(f"{slips:.0%} slips", partial(pay, slips=slips), args.updates) for slips in (0.0, 0.5)]
     model, tokenizer = warm_start(Coins, plays, tasks=tasks[:70] * 8)
-    trainer = TreeTrainer(
-        model,
-        TreeConfig(
-            output_dir=args.folder,
-            max_steps=args.steps,
-            per_device_train_batch_size=8,  # tasks, and so trees, per step
-            per_device_eval_batch_size=29,
-            num_rollouts=6,
-            num_continuations=2,
-            max_action_tokens=24,
-            learning_rate=5e-4,
-            eval_strategy="steps",
-            eval_steps=max(1, args.steps // 3),
-            eval_on_start=True,
-            save_trees_steps=args.steps,
-            save_strategy="no",
-            bf16=False,
-            use_cpu=True,
-            gradient_checkpointing=False,
-            report_to=[],
-        ),
-        env=Coins,
-        train_tasks=tasks[:70],
-        eval_tasks=tasks[70:],
-        estimator=rtmc_advantages,
-        processing_class=tokenizer,
+    settings = TreeConfig(
+        args.folder,
+        max_steps=args.steps,
+        per_device_train_batch_size=8,  # tasks, and so trees, per step
+        per_device_eval_batch_size=29,
+        eval_strategy="steps",
+        eval_steps=max(1, args.steps // 3),
+        eval_on_start=True,
+        save_trees_steps=args.steps,
+        save_strategy="no",
+        **SIZES,
+        **ON_A_CPU,
     )
+    train = partial(TreeTrainer, train_tasks=tasks[:70], eval_tasks=tasks[70:], estimator=rtmc_advantages)
+    trainer = train(model, settings, env=Coins, processing_class=tokenizer)
     trainer.train()
     found = [log["eval_success"] for log in trainer.state.log_history if "eval_success" in log]
     print(f"success on {len(tasks[70:])} held-out amounts: {found[0]:.2f} before, {found[-1]:.2f} after")

@@ -1,6 +1,7 @@
 """The Ray executor on a real cluster of several processes on this machine, whose workers are killed."""
 
 import os
+import runpy
 import signal
 import time
 from pathlib import Path
@@ -184,3 +185,9 @@ def test_a_cluster_without_room_is_named(cluster):
 def test_wrong_numbers_are_named():
     with pytest.raises(ValueError, match="actors and concurrency must be at least 1, got 0 and 16"):
         RayExecutor(actors=0)
+
+
+def test_the_example(cluster, capsys):
+    example = Path(__file__).parents[2] / "examples" / "ray_cluster.py"
+    runpy.run_path(str(example), run_name="__main__")
+    assert "equal trees: True" in capsys.readouterr().out
