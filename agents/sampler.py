@@ -31,6 +31,10 @@ _UNTOLD = (
 )
 
 
+_PASS = 64
+"""Tokens that could be read in the time that a forward pass takes for nothing."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Frontier:
     """Rows that have read their prompt: `B` of them, `T` slots each, right-aligned."""
@@ -193,8 +197,9 @@ class Sampler:
             for where, prompt in zip(kept, prompts, strict=True)
         ]
         cached = have
-        if any(have) and not all(have):
-            kept, have = self._read_missing(prompts, kept, have)
+        lack = [len(prompt) - n for prompt, n in zip(prompts, have, strict=True)]
+        if is_plain(new_cache(self.model.config)) and (longer := _read_apart(lack)):
+            kept, have = self._read_ahead(prompts, known, longer, kept, have)
         lengths = [len(prompt) for prompt in prompts]
         slots, chunk = max(lengths), max(len(prompt) - n for prompt, n in zip(prompts, have, strict=True))
         taken = [max(0, length - chunk) for length in lengths]
@@ -221,16 +226,18 @@ class Sampler:
             logits = self._forward(ids, self._mask(lengths, slots, slots), lengths, slots, frontier.cache)
         return logits
 
-    def _read_missing(
-        self, prompts: Sequence[TokenIds], kept: Sequence[KeptRow | None], have: Sequence[int]
+    def _read_ahead(
+        self,
+        prompts: Sequence[TokenIds],
+        known: Sequence[int],
+        rows: Sequence[int],
+        kept: Sequence[KeptRow | None],
+        have: Sequence[int],
     ) -> tuple[list[KeptRow | None], list[int]]:
-        """Reads all but the last token of the prompts that nothing is kept of, so that they join the others."""
-        missing = [i for i, n in enumerate(have) if n == 0 and len(prompts[i]) > 1]
-        if not missing:
-            return list(kept), list(have)
-        read = self._read([prompts[i][:-1] for i in missing], [0] * len(missing))
+        """Reads all but the last token of some prompts, so that they lack no more than the others."""
+        read = self._read([prompts[i][:-1] for i in rows], [known[i] for i in rows])
         kept, have = list(kept), list(have)
-        for row, i in enumerate(missing):
+        for row, i in enumerate(rows):
             have[i] = len(prompts[i]) - 1
             kept[i] = KeptRow(read.cache, row, read.slots - have[i], have[i])
         return kept, have
@@ -318,6 +325,27 @@ class Sampler:
                     found[sequence] = KeptRow(cache, row, frontier.slots - len(prompts[i]), len(sequence) - 1)
             if found:
                 self.kept.add(cache, found)
+
+
+def _read_apart(lack: Sequence[int]) -> list[int]:
+    """Chooses the rows that read ahead, so that the others need not read as much as the longest does.
+
+    All rows in one forward pass cost `B` times the most that any lacks. Reading those ahead that lack more than `c`
+    costs a pass of their own (what it takes whatever its size, and their longest), and `c` for every row. None where
+    that is no cheaper.
+
+    Args:
+        lack: `[B]` tokens that each row has yet to read.
+    """
+    order = sorted(range(len(lack)), key=lambda i: lack[i])
+    longest, count = lack[order[-1]], len(lack)
+    best, cut = longest * count, count
+    for i in range(1, count):
+        if lack[order[i]] > lack[order[i - 1]]:
+            cost = lack[order[i - 1]] * count + (longest - 1) * (count - i) + _PASS
+            if cost < best:
+                best, cut = cost, i
+    return order[cut:]
 
 
 def _name_of_cache(model: PreTrainedModel) -> str:

@@ -4,6 +4,7 @@ import warnings
 from dataclasses import replace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -11,6 +12,7 @@ from tiny_chat import CONVERSATIONS, answer, random_model, tiny
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from agentenv.agents import TransformersAgent
+from agentenv.agents.sampler import _PASS, _read_apart
 from agentenv.errors import AgentError, ModelError
 from agentenv.protocols import Agent, Context
 
@@ -106,6 +108,40 @@ def test_known_and_unknown_prefixes_in_one_call():
     actions = agent.act(mixed)
     assert_exact(agent.model, actions)
     assert [a.token_ids for a in actions] == [a.token_ids for a in agent_of(keep_gib=0.0).act(mixed)]
+
+
+@pytest.mark.parametrize("long", [[0], [0, 5, 11], range(11)])
+def test_one_long_answer_does_not_make_every_row_read_as_much(monkeypatch, long):
+    """Those that lack much read ahead, where that is cheaper; what is drawn stays the same."""
+    agent = agent_of()
+    contexts = roots(12, per_task=1)
+    contexts = next_turn(contexts, agent.act(contexts))
+    for i in long:
+        reply = answer("7 " * 60)
+        contexts[i] = replace(contexts[i], messages=(*contexts[i].messages[:-1], reply))
+    rows = watch(monkeypatch, agent.model)
+    actions = agent.act(contexts)
+    new = [len(a.prompt_token_ids) - len(c.token_ids) for a, c in zip(actions, contexts, strict=True)]
+    reads = [shape for shape in rows if shape[1] > 1]
+    assert sum(b * c for b, c in reads) < 0.6 * len(contexts) * max(new) or len(long) > 8
+    assert len(reads) <= 3
+    assert_exact(agent.model, actions)
+    assert [a.token_ids for a in actions] == [a.token_ids for a in agent_of(keep_gib=0.0).act(contexts)]
+    assert_exact(agent.model, agent.act(next_turn(contexts, actions)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_reading_ahead_is_never_dearer_than_reading_at_once(seed):
+    rng = np.random.default_rng(seed)
+    lack = [int(n) for n in rng.choice([1, 3, 6, 40, 300], rng.integers(1, 40))]
+    ahead = _read_apart(lack)
+    left = [n for i, n in enumerate(lack) if i not in ahead]
+    assert left and (not ahead or min(lack[i] for i in ahead) > max(left))
+    cost = max(left) * len(lack) + (max(lack) - 1) * len(ahead) + _PASS * bool(ahead)
+    cuts = [max(lack) * len(lack)] + [
+        c * len(lack) + (max(lack) - 1) * sum(n > c for n in lack) + _PASS for c in set(lack) - {max(lack)}
+    ]
+    assert cost == min(cuts)
 
 
 def watch(monkeypatch, model) -> list[Any]:
