@@ -1,24 +1,19 @@
-"""TreeTrainer: exact gradients, repeatable trees, exact resume, and its contract with TRL."""
+"""TreeTrainer: exact gradients, repeatable trees and exact resume."""
 
-import inspect
 import json
 import warnings
 from functools import partial
-from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from tiny_chat import random_model
 from trainer_env import TASKS, Digits, Flaky, config, trainer
-from trl.trainer.grpo_trainer import GRPOTrainer
-from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from agentenv import TreeArrays
 from agentenv.credit import allocate_prefixes, grpo_advantages, rtmc_advantages, step_weights
 from agentenv.credit.trace import prefixes_of
 from agentenv.serialize import read_trees
-from agentenv.trainers import TreeConfig
 from agentenv.trainers.batches import micro_batch, micro_batches
 from agentenv.trainers.run_folder import read_metrics
 from agentenv.tree import Anchor
@@ -341,37 +336,3 @@ def test_environments_are_closed_at_the_end(tmp_path):
     trainer(model, tokenizer, tmp_path, env=Counting).train()
     assert made
     assert {id(env) for env in made} == {id(env) for env in closed}
-
-
-# ---------------------------------------------------------------------- what we rely on in TRL
-
-
-def test_trl_the_one_overridden_method_keeps_its_signature():
-    assert list(inspect.signature(GRPOTrainer._generate_and_score_completions).parameters) == ["self", "inputs"]
-    source = inspect.getsource(GRPOTrainer._prepare_inputs)
-    assert "_generate_and_score_completions" in source
-    assert "_metrics" in inspect.getsource(GRPOTrainer.log)
-
-
-def test_trl_batch_keys(tmp_path):
-    _, batch = one_batch(tmp_path, layout="padded")
-    read = inspect.getsource(GRPOTrainer._compute_loss)
-    for key in batch:
-        assert f'"{key}"' in read, f"TRL's loss no longer reads {key!r}"
-
-
-def test_trl_extra_rows_survive_shuffle_and_split_and_the_remainder_is_dropped():
-    batch: Any = {"advantages": torch.arange(18.0).view(9, 2), "num_items_in_batch": torch.tensor(5)}
-    chunks: Any = split_tensor_dict(cast("Any", shuffle_sequence_dict(batch)), 2)
-    assert [tuple(chunk["advantages"].shape) for chunk in chunks] == [(4, 2), (4, 2)]
-    assert [int(chunk["num_items_in_batch"]) for chunk in chunks] == [5, 5]
-
-
-def test_trls_group_is_a_whole_generation_and_its_sampler_gives_every_task_once(tmp_path):
-    args = config(tmp_path)
-    assert isinstance(args, TreeConfig)
-    assert args.num_generations == args.generation_batch_size == 4
-    model, tokenizer = random_model()
-    run = trainer(model, tokenizer, tmp_path, eval_tasks=TASKS[:5])
-    assert sorted(set(run._get_train_sampler())) == list(range(len(TASKS)))
-    assert sorted(run._get_eval_sampler(run.eval_dataset)) == list(range(5))
