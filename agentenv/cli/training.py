@@ -37,7 +37,8 @@ def load_model(plan: Plan, model: str, *, dry_run: bool = False) -> tuple[PreTra
         skillful, sloppy = find_demonstrator(plan.choice), find_demonstrator(plan.choice, sloppy=True)
         seed = plan.settings["seed"]
         held_out = sample_tasks(plan.choice, plan.eval_tasks, seed=seed + 1)
-        tasks = list(sample_tasks(plan.choice, _IMITATED, seed=seed + 2, exclude=held_out).values())
+        found = list(sample_tasks(plan.choice, _IMITATED, seed=seed + 2, exclude=held_out, least=1).values())
+        tasks = (found * -(-_IMITATED // len(found)))[:_IMITATED]  # few tasks are played often
         updates = (1, 1) if dry_run else (160, 120)
         plays = [Play("skillful play", skillful, updates[0]), Play("sloppy play", sloppy, updates[1])]
         with blame("--model", ValueError):

@@ -21,6 +21,7 @@ COMMANDS = [
     "proxy",
     "mcp",
     "check",
+    "new",
     "doctor",
     "demo",
 ]

@@ -1,0 +1,81 @@
+"""`agentenv new`: the package that it writes passes its own tests, and its README's commands work, at once."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_runs import one_line_error, run
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("new")
+    result = run("new", "drawer-desk", "--into", folder)
+    assert result.exit_code == 0, result.stderr
+    assert f"cd {folder / 'drawer-desk'}" in result.stdout
+    listed = [Path(line) for line in result.stdout.splitlines() if line.startswith(str(folder))]
+    assert sorted(listed) == sorted(path for path in folder.rglob("*") if path.is_file())
+    return folder / "drawer-desk"
+
+
+def test_its_tests_pass_at_once(written):
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))}
+    done = subprocess.run(words, cwd=written, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\b6\d passed", done.stdout)
+
+
+def test_the_commands_of_its_readme_work(written, monkeypatch):
+    monkeypatch.chdir(written)
+    monkeypatch.syspath_prepend(written)
+    text = (written / "README.md").read_text()
+    commands = [line.partition("  #")[0].split() for line in text.splitlines() if line.startswith("agentenv ")]
+    assert [words[1] for words in commands] == ["envs", "play", "check", "rollout", "trees", "train"]
+    result = None
+    for words in commands[:-1]:
+        result = run(*words[1:], stdin="")
+        assert result.exit_code == 0, (words, result.stdout, result.stderr)
+    assert result is not None
+    mixed = result.stdout
+    assert " A+" in mixed and " A-" in mixed
+    result = run("envs", "drawer_desk:drawer_desk/DrawerDesk-v0")  # by the id that importing registers
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_a_tiny_model_can_be_trained_on_it(written, monkeypatch):
+    monkeypatch.chdir(written)
+    monkeypatch.syspath_prepend(written)
+    (line,) = [line for line in (written / "README.md").read_text().splitlines() if line.startswith("agentenv train")]
+    result = run(*line.split()[1:], "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "48 tasks to train on, 12 held out" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("My-Env", "must be words of a-z and digits, joined by - or _.*got 'My-Env'"),
+        ("../up", "must be words of a-z and digits"),
+        ("a--b", "must be words of a-z and digits"),
+        ("class", "no word of Python, got 'class'"),
+        ("json", "must be new: a module 'json' can be imported"),
+        ("numpy", "must be new: a module 'numpy' can be imported"),
+        ("tests", "must be new"),
+    ],
+)
+def test_a_name_that_cannot_be_a_package_of_ones_own_is_refused(name, words, tmp_path):
+    assert re.search(words, one_line_error(run("new", name, "--into", tmp_path)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_written_over(tmp_path):
+    (tmp_path / "mine").mkdir()
+    assert "must be a new folder" in one_line_error(run("new", "mine", "--into", tmp_path))
+    (tmp_path / "file").write_text("")
+    assert "--into" in one_line_error(run("new", "mine", "--into", tmp_path / "file"))
