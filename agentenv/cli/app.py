@@ -14,6 +14,7 @@ from .demo import demo
 from .doctor import doctor
 from .envs import envs
 from .evaluate import compare, evaluate
+from .export import export
 from .new import new
 from .play import play
 from .proxy import mcp, proxy
@@ -67,7 +68,23 @@ def root(
     """
 
 
-for function in (envs, play, rollout, trees, replay, evaluate, compare, train, proxy, mcp, check, new, doctor, demo):
+for function in (
+    envs,
+    play,
+    rollout,
+    trees,
+    export,
+    replay,
+    evaluate,
+    compare,
+    train,
+    proxy,
+    mcp,
+    check,
+    new,
+    doctor,
+    demo,
+):
     app.command("eval" if function is evaluate else None, cls=Command)(function)
 for name, (module, about) in _GROUPS.items():
     if Path(agentenv.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py").is_file():

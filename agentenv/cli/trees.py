@@ -1,5 +1,6 @@
 """`agentenv trees`: a trees file, for people."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,8 +32,9 @@ def trees(
         typer.Option(metavar="KEY=VALUE", help="Setting of the estimator as key=value, e.g. discount=1.0."),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the table, and the credit of each node, as JSON.")
+        bool, typer.Option("--json", help="Print the table, and a record of each node with names and credit, as JSON.")
     ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the records of the nodes as CSV.")] = False,
 ) -> None:
     """Draw the episode trees of a file.
 
@@ -42,7 +44,10 @@ def trees(
     Examples:
         agentenv trees trees.jsonl
         agentenv trees trees.jsonl --tree 3 --credit rtmc --credit-option discount=1.0
+        agentenv trees trees.jsonl --credit rtmc --csv > nodes.csv
     """
+    if as_json and as_csv:
+        refuse("--csv", "and --json exclude each other")
     from agentenv.errors import TreeFileError
     from agentenv.serialize import read_trees
 
@@ -56,8 +61,15 @@ def trees(
     steps = _credit(found, credit, credit_option or ())
     tallies = [_tally(entry) for entry in found]
     rows = [_summary(i, entry, tally) for i, (entry, tally) in enumerate(zip(found, tallies, strict=True))]
-    if as_json:
-        print_json([row | _columns(part) for row, part in zip(rows, steps, strict=True)])
+    if as_json or as_csv:
+        records = _records(found, credit, steps)
+        shown = tree or range(len(found))
+        if as_csv:
+            from agentenv.exports import write_csv
+
+            write_csv([record for i in shown for record in records[i]], sys.stdout)
+        else:
+            print_json([rows[i] | _columns(steps[i]) | {"records": records[i]} for i in shown])
         return
     console = open_console()
     if not tree:
@@ -95,6 +107,26 @@ def _credit(found: "Sequence[EpisodeTree]", name: str, options: Sequence[str]) -
     names = [field.name for field in fields(steps)]
     parts = zip(*(np.split(getattr(steps, field), ends) for field in names), strict=True)
     return [replace(steps, **dict(zip(names, part, strict=True))) for part in parts]
+
+
+def _records(found: "Sequence[EpisodeTree]", name: str, steps: "Sequence[StepAdvantages | None]") -> list[list[Any]]:
+    """Returns a record for each node of each tree, with its names and its credit."""
+    from dataclasses import fields
+
+    import numpy as np
+
+    from agentenv.exports import node_rows
+
+    parts = [part for part in steps if part is not None]
+    named = {}
+    if parts:
+        names = [field.name for field in fields(parts[0])]
+        whole = {field: np.concatenate([getattr(part, field) for part in parts]) for field in names}
+        named = {name.removesuffix("_advantages").replace("-", "_").lower(): type(parts[0])(**whole)}
+    records: list[list[Any]] = [[] for _ in found]
+    for record in node_rows(found, **named):
+        records[record["tree"]].append(record)
+    return records
 
 
 def _columns(steps: "StepAdvantages | None") -> dict[str, Any]:

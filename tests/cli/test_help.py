@@ -14,6 +14,7 @@ COMMANDS = [
     "play",
     "rollout",
     "trees",
+    "export",
     "replay",
     "eval",
     "compare",

@@ -1,5 +1,7 @@
 """`agentenv trees`: every number on the drawing is the tree's."""
 
+import csv
+import io
 import math
 import re
 
@@ -62,6 +64,7 @@ def test_an_unbranched_stretch_is_not_indented_however_deep(tmp_path):
 
 def test_the_table_and_its_json(file):
     rows = run_json("trees", file)
+    assert [record["node"] for record in rows[1].pop("records")] == [0, 1, 2, 3, 4]
     assert rows[1] == {
         "tree": 1, "task": "t", "episodes": 3, "success": 0.5, "mean return": 1.0, "failed": 1, "nodes": 5,
         "begins": "Where?",
@@ -94,6 +97,24 @@ def test_json_carries_the_credit_of_every_node(file, credit, options):
         assert found == [value if math.isfinite(value) else None for value in getattr(expected, name)]
     assert [len(row["credit"]["advantages"]) for row in rows] == [5, 5]
     assert "credit" not in run_json("trees", file)[0]
+    column = [record[f"{credit}_advantage"] for row in rows for record in row["records"]]
+    assert column == [value for row in rows for value in row["credit"]["advantages"]]
+
+
+def test_records_carry_names_and_credit_as_json_and_as_csv(file):
+    (row,) = run_json("trees", file, "--tree", 1, "--credit", "tree-grpo")
+    text = run("trees", file, "--tree", 1, "--credit", "tree-grpo", "--csv").stdout
+    read = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert len(read) == len(row["records"]) == 5
+    assert [(r["tree"], r["node"], r["env_id"], r["task_id"], r["tools"]) for r in read[:2]] == [
+        ("1", "0", "Maze-v0", "t", ""),
+        ("1", "1", "Maze-v0", "t", "go"),
+    ]
+    for record, line in zip(row["records"], read, strict=True):
+        assert line == {name: "" if value is None else str(value) for name, value in record.items()}
+    credit = estimators()["tree_grpo"](TreeArrays.from_trees([small_tree(), small_tree()]))
+    assert [float(line["tree_grpo_advantage"]) for line in read] == credit.advantages[5:].tolist()
+    assert "'--csv'" in one_line_error(run("trees", file, "--csv", "--json"))
 
 
 def outcomes(*rewards):

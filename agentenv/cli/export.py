@@ -1,0 +1,80 @@
+"""`agentenv export`: trees and environments in the forms that other tools read."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .command_line import blame, refuse
+
+__all__ = ["export"]
+
+_OF_TREES = {
+    "csv": "write_table",
+    "hf": "write_dataset",
+    "atif": "write_atif",
+}
+"""Formats of trees: what writes them, in `agentenv.exports.writing`."""
+
+FORMATS = (*_OF_TREES, "trees")
+
+
+def export(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A trees file; for --to trees, an export.", show_default=False)
+    ],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="OUT", help="The file or folder to write.", show_default=False)
+    ],
+    credit: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Add each step's credit by this estimator; repeatable.")
+    ] = None,
+    credit_option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the one estimator, e.g. discount=1.0.")
+    ] = None,
+) -> None:
+    """Write trees in the form that another tool reads.
+
+    csv: a row per node (OUT.jsonl: as JSON lines). hf: rows of a Hugging Face data set (OUT.parquet, OUT.jsonl, or a
+    folder). atif: ATIF 1.8, a document per leaf (OUT.jsonl, or a folder). trees: back from hf or atif. What each keeps
+    and loses stands in docs/exports.md.
+
+    Examples:
+        agentenv export trees.jsonl --to csv -o nodes.csv --credit rtmc --credit grpo
+        agentenv export trees.jsonl --to hf -o rows.parquet
+        agentenv export rows.parquet --to trees -o again.jsonl
+        agentenv export trees.jsonl --to atif -o trajectories
+    """
+    from agentenv.errors import TreeError
+    from agentenv.exports import writing
+
+    if to not in FORMATS:
+        refuse("--to", f"must be one of {', '.join(FORMATS)}; got {to!r}")
+    if not source.exists():
+        refuse("FILE", f"there is no {str(source)!r}")
+    if out.exists():
+        refuse("--out", f"must not exist yet; got {str(out)!r}, which does: name another")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if to == "trees":
+        with blame("FILE", TreeError, OSError):
+            wrote = writing.write_trees_again(source, out)
+    else:
+        credits_by_name = _credits(credit or (), credit_option or ())
+        with blame("FILE", TreeError, OSError):
+            wrote = getattr(writing, _OF_TREES[to])(source, out, credits_by_name)
+    typer.echo(f"Wrote {wrote} to {out}")
+
+
+def _credits(names: Sequence[str], options: Sequence[str]) -> Mapping[str, Callable[..., Any]]:
+    """Returns the estimators by the names that their columns begin with."""
+    from .estimators import choose_estimator
+
+    if options and len(names) != 1:
+        refuse("--credit-option", f"needs one --credit, got {len(names)}")
+    return {
+        name.removesuffix("_advantages").replace("-", "_").lower(): choose_estimator(name, options) for name in names
+    }

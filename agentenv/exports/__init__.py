@@ -1,0 +1,44 @@
+"""Exports: episode trees and environments in the forms that other tools read, and some of them back.
+
+| name | what it writes | file |
+|---|---|---|
+| `to_dataframe`, `node_rows`, `write_csv` | a table, a row per node | `table` |
+| `to_dataset_rows`, `to_dataset`, `from_dataset_rows` | rows of Hugging Face datasets, and back | `dataset_rows` |
+| `to_atif`, `from_atif` | ATIF 1.8 trajectories with branches, and back | `atif` |
+
+Nothing is imported before its name is used: some need packages that only they need.
+"""
+
+from typing import TYPE_CHECKING
+
+from agentenv.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from agentenv.exports.atif import from_atif, to_atif
+    from agentenv.exports.dataset_rows import from_dataset_rows, to_dataset, to_dataset_rows
+    from agentenv.exports.table import node_rows, to_dataframe, write_csv
+
+__all__ = [
+    "from_atif",
+    "from_dataset_rows",
+    "node_rows",
+    "to_atif",
+    "to_dataframe",
+    "to_dataset",
+    "to_dataset_rows",
+    "write_csv",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "from_atif": "atif",
+        "from_dataset_rows": "dataset_rows",
+        "node_rows": "table",
+        "to_atif": "atif",
+        "to_dataframe": "table",
+        "to_dataset": "dataset_rows",
+        "to_dataset_rows": "dataset_rows",
+        "write_csv": "table",
+    },
+)

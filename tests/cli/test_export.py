@@ -1,0 +1,68 @@
+"""`agentenv export`: every format is written, and those that can be read again are the same trees."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from cli_runs import one_line_error, run
+from exported_trees import odd_tree, told
+
+from agentenv.credit import grpo_advantages
+from agentenv.serialize import read_trees, write_trees
+
+
+@pytest.fixture
+def file(tmp_path):
+    write_trees(tmp_path / "t.jsonl", [odd_tree(), odd_tree()])
+    return tmp_path / "t.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "wrote"),
+    [
+        ("hf", "rows.parquet", "6 nodes"),
+        ("hf", "rows.jsonl", "6 nodes"),
+        ("hf", "rows", "6 nodes"),
+        ("atif", "documents.jsonl", "4 trajectories"),
+        ("atif", "new/documents", "4 trajectories"),
+    ],
+)
+def test_trees_come_back_from_files_and_folders(to, name, wrote, file, tmp_path):
+    out = tmp_path / name
+    result = run("export", file, "--to", to, "-o", out, "--credit", "grpo")
+    assert result.stdout == f"Wrote {wrote} to {out}\n", result.stderr
+    assert "2 trees" in run("export", out, "--to", "trees", "-o", tmp_path / "again.jsonl").stdout
+    assert [told(t) for t in read_trees(tmp_path / "again.jsonl")] == [told(odd_tree())] * 2
+
+
+def test_the_table_has_the_credit_of_several_estimators(file, tmp_path):
+    words = ("--credit", "grpo", "--credit", "tree-grpo")
+    run("export", file, "--to", "csv", "-o", tmp_path / "nodes.csv", *words)
+    run("export", file, "--to", "csv", "-o", tmp_path / "nodes.jsonl", *words)
+    text = (tmp_path / "nodes.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    lines = [json.loads(line) for line in (tmp_path / "nodes.jsonl").read_text().splitlines()]
+    expected = grpo_advantages(odd_tree().arrays()).advantages.tolist()
+    assert [float(row["grpo_advantage"]) for row in rows][:3] == expected
+    assert [line["grpo_advantage"] for line in lines][:3] == expected
+    assert "tree_grpo_value" in rows[0]
+    assert rows[1]["action"] == "so \\ud800"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--to", "xml", "-o", "x"), "'--to': must be one of csv, hf, atif"),
+        (("--to", "csv", "-o", "t.jsonl"), "'--out': must not exist yet"),
+        (("--to", "csv", "-o", "x", "--credit", "grop"), "no estimator 'grop'. Did you mean 'grpo'?"),
+        (("--to", "csv", "-o", "x", "--credit-option", "k=1"), "'--credit-option': needs one --credit, got 0"),
+        (("--to", "trees", "-o", "x"), "'FILE': .*t.jsonl"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(words, said, file, monkeypatch):
+    monkeypatch.chdir(file.parent)
+    line = one_line_error(run("export", "t.jsonl", *words))
+    assert re.search(said, line), line
+    assert "there is no 'y'" in one_line_error(run("export", "y", "--to", "csv", "-o", "x"))
