@@ -28,7 +28,7 @@ from agentenv.credit.predictor import HashedPredictor, HiddenPredictor
 from agentenv.credit.random_expansion import allocate_random
 from agentenv.credit.reachability import reachability_advantages, reachable
 from agentenv.credit.reinforce import reinforce_advantages
-from agentenv.credit.result import StepAdvantages, TokenAdvantages, check_advantages
+from agentenv.credit.result import StepAdvantages, TokenAdvantages, check_advantages, check_token_credit
 from agentenv.credit.rloo import rloo_advantages
 from agentenv.credit.rtmc import rtmc_advantages, rtmc_visits
 from agentenv.credit.salt import salt_advantages
@@ -63,6 +63,7 @@ __all__ = [
     "check_advantages",
     "check_anchors",
     "check_counts",
+    "check_token_credit",
     "crbc_advantages",
     "dr_grpo_advantages",
     "effective_ratio",

@@ -109,9 +109,14 @@ class LogRatio:
     largest: float
     tokens: int
 
-    def warn_unless_rounding(self, model: torch.nn.Module) -> None:
-        """Warns when rounding does not explain the difference, or will not at later losses, and says what does."""
-        exact = all(parameter.dtype in {torch.float32, torch.float64} for parameter in model.parameters())
+    def warn_unless_rounding(self, model: torch.nn.Module, *, half: bool = False) -> None:
+        """Warns when rounding does not explain the difference, or will not at later losses, and says what does.
+
+        Args:
+            model: that was compared.
+            half: whether it computes in half precision, whatever its weights are.
+        """
+        exact = not half and all(parameter.dtype in {torch.float32, torch.float64} for parameter in model.parameters())
         noise = [f"{name}={value:g}" for name, value in active_noise(model).items()]
         if self.mean <= (1e-4 if exact else 2e-2) and not noise:
             return

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from agentenv.arrays import TreeArrays
-from agentenv.credit import StepAdvantages, TokenAdvantages
+from agentenv.credit import StepAdvantages, TokenAdvantages, check_advantages, check_token_credit
 from agentenv.credit.matching import check_ids
 from agentenv.tree import EpisodeTree
 from agentenv.types import Action
@@ -64,6 +64,15 @@ class Rows:
         """Gives every trained token the entry `[N]` of its node: `[B, L]`, 0 elsewhere."""
         return np.where(self.trained, np.asarray(values, dtype=np.float64)[self.nodes], 0.0)
 
+    def check_tokens(self, credit: object, name: str) -> TokenAdvantages:
+        """Refuses what an estimator of tokens must not return; see `check_token_credit`.
+
+        Args:
+            credit: what the estimator returned.
+            name: of the estimator, for the message.
+        """
+        return check_token_credit(credit, self.arrays, self.nodes, self.trained, name)
+
     def with_advantages(
         self,
         credit: StepAdvantages | TokenAdvantages,
@@ -90,11 +99,13 @@ class Rows:
             trained, 0 elsewhere), `advantages`, `old_per_token_logps` `[B, L]`.
 
         Raises:
-            ValueError: token credit of another shape, or not finite where it is trained.
+            TypeError: the credit is neither.
+            ValueError: credit of another shape, or not finite where it is trained.
         """
-        advantages = (
-            self.per_token(credit.advantages) if isinstance(credit, StepAdvantages) else self._check_tokens(credit)
-        )
+        if isinstance(credit, StepAdvantages):
+            advantages = self.per_token(check_advantages(credit, self.arrays, "step advantages").advantages)
+        else:
+            advantages = np.where(self.trained, self.check_tokens(credit, "token advantages").advantages, 0.0)
         first, lengths = self.trained.argmax(axis=1), self.lengths
         dummies = max(0, (count or 0) - len(self))
         first, lengths = (np.pad(array, (0, dummies), constant_values=v) for array, v in ((first, 1), (lengths, 2)))
@@ -119,23 +130,6 @@ class Rows:
             "old_per_token_logps": take(self.logprobs, right, read).float(),
         }
 
-    def _check_tokens(self, credit: TokenAdvantages) -> FloatArray:
-        given = np.asarray(credit.advantages, dtype=np.float64)
-        if given.shape != self.trained.shape:
-            msg = (
-                f"token advantages must have the shape of the rows, {list(self.trained.shape)}, got {list(given.shape)}"
-            )
-            raise ValueError(msg)
-        bad = self.trained & ~np.isfinite(given)
-        if bad.any():
-            row, place = np.argwhere(bad)[0]
-            msg = (
-                f"token advantages must be finite, got {given[row, place]} at row {row}, token {place} "
-                f"(node {self.nodes[row, place]} of the TreeArrays)"
-            )
-            raise ValueError(msg)
-        return np.where(self.trained, given, 0.0)
-
 
 def _round_up(width: int, multiple_of: int | None) -> int:
     return width + -width % (multiple_of or 1)
@@ -152,7 +146,7 @@ def lay_out(trees: Sequence[EpisodeTree], *, train_truncated: bool = True) -> Ro
         train_truncated: whether steps that lead only to truncated episodes are trained.
 
     Raises:
-        ValueError: a log-probability is not finite or above 0.
+        ValueError: a log-probability is not finite or above 0, or no token stands before a sampled one.
     """
     arrays = TreeArrays.from_trees(trees)
     below = _counts_below(arrays, train_truncated=train_truncated)
@@ -191,6 +185,12 @@ def _is_sampled(tree: EpisodeTree, node: int, number: int) -> bool:
     action = tree.nodes[node].action
     if action is None or not action.logprobs or not tree.length(node):
         return False
+    if tree.length(node) <= len(action.logprobs):
+        msg = (
+            f"a sampled action must follow a token, got tree {number}, node {node}, whose first token is the first of "
+            "its row: nothing predicts it; give the tree's root a prompt (a system or user message)"
+        )
+        raise ValueError(msg)
     for token, value in enumerate(action.logprobs):
         if not -np.inf < value <= _LARGEST:
             msg = (

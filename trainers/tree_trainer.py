@@ -246,7 +246,7 @@ class TreeTrainer(GRPOTrainer):
         if self.first_log_ratio is None and fresh and cast("torch.nn.Module", self.model).training:
             with self.accelerator.autocast():
                 self.first_log_ratio = log_ratio(model, inputs, temperature=self.temperature)
-            self.first_log_ratio.warn_unless_rounding(model)
+            self.first_log_ratio.warn_unless_rounding(model, half=self.args.bf16 or self.args.fp16)
         loss = super().compute_loss(model_for(model, inputs), inputs, return_outputs, num_items_in_batch)
         if not torch.isfinite(loss):
             msg = (
@@ -274,11 +274,7 @@ class TreeTrainer(GRPOTrainer):
         name = self._names["estimator"]
         if self._token_estimator is None:
             return check_advantages(self._estimator(rows.arrays), rows.arrays, name)
-        credit = self._token_estimator(rows)
-        if not isinstance(credit, TokenAdvantages):
-            msg = f"{name} must return TokenAdvantages, got {type(credit).__name__}"
-            raise TypeError(msg)
-        return credit
+        return rows.check_tokens(self._token_estimator(rows), name)
 
     def _grow(self, numbers: Sequence[int], mode: str) -> list[EpisodeTree]:
         """Samples one tree per task with the current weights."""

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -175,6 +176,39 @@ def test_an_estimator_that_returns_something_else_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda given, rows: given.advantages, "must return TokenAdvantages, got ndarray"),
+        (lambda given, rows: rtmc_advantages(rows.arrays), "must return TokenAdvantages, got StepAdvantages"),
+        (
+            lambda given, rows: replace(given, advantages=given.advantages[:, :-1]),
+            r"advantages must have shape \[B, L\]",
+        ),
+        (
+            lambda given, rows: replace(given, advantages=np.where(rows.trained, np.inf, 0)),
+            r"advantages must be finite; it is inf at node \d+ of tree 0, row 0",
+        ),
+        (
+            lambda given, rows: replace(given, values=np.where(rows.arrays.tree_ids[rows.nodes] == 3, np.nan, 0.0)),
+            r"values must be finite; it is nan at node \d+ of tree 3",
+        ),
+    ],
+)
+def test_what_an_estimator_of_tokens_must_not_return_is_named(tmp_path, spoil, words):
+    def own_critic(rows):
+        sampled = rows.nodes != CONTEXT
+        half = np.where(sampled, 0.5, 0.0)
+        return spoil(sr_ppo_advantages(half, rows.arrays.succeeded[rows.ends], sampled, k=1.0), rows)
+
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, tmp_path, token_estimator=own_critic)
+    before = weights(run.model)
+    with pytest.raises((TypeError, ValueError), match=rf"own_critic.*{words}"):
+        run.train()
+    assert torch.equal(before, weights(run.model))
+
+
+@pytest.mark.parametrize(
     ("choose", "words"),
     [
         (
@@ -226,10 +260,6 @@ def test_token_credit_trains(tmp_path):
     assert all(log["grad_norm"] > 0 for log in run.state.log_history if "grad_norm" in log)
     described = json.loads((tmp_path / "config.json").read_text())
     assert described["estimator"].endswith("critic")
-
-    run = trainer(model, tokenizer, tmp_path, token_estimator=lambda rows: rtmc_advantages(rows.arrays))
-    with pytest.raises(TypeError, match="must return TokenAdvantages, got StepAdvantages"):
-        run.train()
 
 
 def test_environments_are_closed_when_training_stops_with_an_error(tmp_path):

@@ -1,5 +1,7 @@
 """Token rows: every sampled token is trained once, in its own context, with its own step's credit and weight."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -196,17 +198,52 @@ def test_token_credit_joins_the_same_rows():
 @pytest.mark.parametrize("shape", [(2, 6), (1, 7), (2, 7, 1)])
 def test_token_credit_of_another_shape_is_named(shape):
     zeros = np.zeros(shape)
-    with pytest.raises(ValueError, match=r"shape of the rows, \[2, 7\], got"):
+    with pytest.raises(ValueError, match=r"advantages must have shape \[B, L\] = \[2, 7\], the shape of the rows, got"):
         lay_out([fork()]).with_advantages(
             TokenAdvantages(zeros, zeros, zeros, zeros.astype(bool)), np.ones(4), pad_token_id=0
         )
 
 
-def test_token_credit_that_is_not_finite_is_named():
-    rows = lay_out([fork()])
+@pytest.mark.parametrize("field", ["advantages", "values", "differences"])
+@pytest.mark.parametrize(("tree", "row", "token", "node"), [(0, 1, 3, 1), (1, 2, 5, 2)])
+def test_token_credit_that_is_not_finite_is_named(field, tree, row, token, node):
+    rows = lay_out([fork(), fork()])
     given = np.where(rows.trained, 0.0, np.inf)  # what is not trained does not matter
-    batch = rows.with_advantages(TokenAdvantages(given, given, given, rows.trained), np.ones(4), pad_token_id=0)
+    parts: dict[str, Any] = {"advantages": given, "values": given, "differences": given, "mask": rows.trained}
+    batch = rows.with_advantages(TokenAdvantages(**parts), np.ones(8), pad_token_id=0)
     assert torch.isfinite(batch["advantages"]).all()
-    given[1, 3] = np.nan
-    with pytest.raises(ValueError, match=r"finite, got nan at row 1, token 3 \(node 1"):
-        rows.with_advantages(TokenAdvantages(given, given, given, rows.trained), np.ones(4), pad_token_id=0)
+    bad = given.copy()
+    bad[row, token] = np.nan
+    credit = TokenAdvantages(**parts | {field: bad})
+    words = rf"mine: {field} must be finite; it is nan at node {node} of tree {tree}, row {row}, token {token}"
+    with pytest.raises(ValueError, match=words):
+        rows.check_tokens(credit, "mine")
+    with pytest.raises(ValueError, match=f"{field} must be finite"):
+        rows.with_advantages(credit, np.ones(8), pad_token_id=0)
+
+
+def test_what_is_no_token_credit_is_named():
+    rows = lay_out([fork()])
+    zeros: Any = np.zeros(rows.trained.shape)
+    for credit in (None, zeros, credit_of(np.zeros(4))):
+        with pytest.raises(TypeError, match=f"mine must return TokenAdvantages, got {type(credit).__name__}"):
+            rows.check_tokens(credit, "mine")
+    for wrong, words in (
+        (zeros, "mask must be booleans, got float64"),
+        (zeros.astype(bool)[:1], "mask must have shape"),
+    ):
+        with pytest.raises(ValueError, match=f"mine: {words}"):
+            rows.check_tokens(TokenAdvantages(zeros, zeros, zeros, wrong), "mine")
+    text: Any = np.full(zeros.shape, "0.5")
+    with pytest.raises(ValueError, match="mine: advantages must be numbers, got <U3"):
+        rows.check_tokens(TokenAdvantages(text, zeros, zeros, rows.trained), "mine")
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_sampled_action_without_a_token_before_it_is_named(number):
+    """Nothing predicts its first token; a packed row would take the last token of the row for it."""
+    tree = EpisodeTree(({"role": "user", "content": ""},))
+    tree.add(0, act([], [3, 4]), reward=1.0, terminated=True)
+    trees = [fork()] * number + [tree]
+    with pytest.raises(ValueError, match=rf"must follow a token, got tree {number}, node 1, .*give the tree's root a"):
+        lay_out(trees)
