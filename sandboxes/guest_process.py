@@ -30,6 +30,8 @@ _PACKED = (
     "memory",
     "docker_init",
     "gvisor_init",
+    "process_init",
+    "remote_init",
 )
 _UNPACK = """
 import sys, types

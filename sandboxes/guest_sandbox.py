@@ -71,6 +71,9 @@ class GuestSandbox:
         """What is really enforced."""
         raise TypeError
 
+    def require_level(self, level: str) -> None:
+        """Raises `SandboxError` where it turned out to promise less than `level`, which its back end may promise."""
+
     @property
     def _archive_limit(self) -> int:
         """Bytes that an archive of the files may have."""

@@ -56,6 +56,7 @@ BACKENDS: Mapping[str, Backend] = {
     "docker": Backend("docker", "DockerSandbox", "container"),
     "gvisor": Backend("gvisor", "GvisorSandbox", "kernel"),
     "process": Backend("process", "ProcessSandbox", "process"),
+    "remote": Backend("remote", "RemoteSandbox", "process"),
     "subprocess": Backend("subprocess", "SubprocessSandbox", "none"),
 }
 """The back ends in the order in which `"auto"` tries them."""
@@ -71,7 +72,7 @@ def open_sandbox(
     Args:
         spec: what it shall be; an empty workspace with the default limits without one.
         backend: a name of `BACKENDS`, or `"auto"` for the first that works and promises enough; with `image`, `runtime`
-            or `engine` that can only be docker.
+            or `engine` that can only be docker, with `remote` only remote.
         require: the weakest isolation level to accept, one of `LEVELS`.
         **fields: of `SandboxSpec`, in place of the spec's: `open_sandbox(backend="docker", runtime="runsc")`.
 
@@ -91,17 +92,18 @@ def open_sandbox(
         msg = f"spec must be a SandboxSpec, got {type(spec).__name__}: for files, open_sandbox(base={{path: content}})"
         raise TypeError(msg)
     spec = replace(spec or SandboxSpec(), **fields)
-    only_docker = _needs_docker(spec)
+    only = _only_backend(spec)
     if backend != "auto":
-        if only_docker and backend != "docker":
-            msg = f"{only_docker}, got {backend!r}"
-            raise ValueError(msg)
+        for name, why in only.items():
+            if backend != name:
+                msg = f"{why}, got {backend!r}"
+                raise ValueError(msg)
         return _open_one(backend, require, spec)
     origin = origin_of(spec)
     refused: list[str] = []
     for name in BACKENDS:
-        if only_docker and name != "docker":
-            refused.append(f"  {name}: {only_docker}")
+        if why := next((why for other, why in only.items() if other != name), ""):
+            refused.append(f"  {name}: {why}")
             continue
         try:
             return _open_at(name, require, spec, origin)
@@ -126,14 +128,20 @@ def _open_at(backend: str, require: str, spec: SandboxSpec, origin: WorkspaceSna
     if LEVELS.index(level) < LEVELS.index(require):
         msg = f"promises only {level!r}, less than require={require!r}"
         raise SandboxError(msg)
-    return getattr(_module(backend), BACKENDS[backend].type)(spec, origin)
+    sandbox: GuestSandbox = getattr(_module(backend), BACKENDS[backend].type)(spec, origin)
+    try:
+        sandbox.require_level(require)
+    except SandboxError:
+        sandbox.close()
+        raise
+    return sandbox
 
 
-def _needs_docker(spec: SandboxSpec) -> str:
-    """Returns why only the docker back end can be meant; empty where any can."""
-    fields = {"image": spec.image, "runtime": spec.runtime, "engine": spec.engine}
-    name, value = next(((name, value) for name, value in fields.items() if value is not None), ("", None))
-    return f"{name}={value!r} needs backend='docker'" if name else ""
+def _only_backend(spec: SandboxSpec) -> dict[str, str]:
+    """Returns the back ends that fields are for, each with the reason; none where any can be meant."""
+    owners = {"image": "docker", "runtime": "docker", "engine": "docker", "remote": "remote"}
+    given = [(name, owner) for name, owner in reversed(owners.items()) if getattr(spec, name) is not None]
+    return {owner: f"{name}={getattr(spec, name)!r} needs backend={owner!r}" for name, owner in given}
 
 
 def origin_of(spec: SandboxSpec) -> WorkspaceSnapshot:

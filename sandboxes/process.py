@@ -24,7 +24,7 @@ from .shown import require_plain
 from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
 
-__all__ = ["ProcessSandbox", "probe"]
+__all__ = ["ProcessSandbox", "missing_here", "probe"]
 
 _SCOPED = 6
 
@@ -75,6 +75,15 @@ def probe(*, apart: bool = True) -> Capabilities:
     if version == 0:
         msg = "this kernel has no Landlock: it needs Linux 5.13 with CONFIG_SECURITY_LANDLOCK, and `landlock` in lsm="
         raise SandboxError(msg)
+
+    def make(spec: SandboxSpec) -> ProcessSandbox:
+        return ProcessSandbox(spec, WorkspaceSnapshot((archives.add(empty_archive()),)), apart=apart)
+
+    return probe_by_doing("process", "process", make, missing_here(version))
+
+
+def missing_here(landlock: int) -> dict[str, str]:
+    """Returns what cannot be promised, and why, where Landlock of this version is all there is; 0 for none."""
     given = {
         "memory": "only that of each process is limited",
         "disk": "only the size of each file is limited",
@@ -82,10 +91,6 @@ def probe(*, apart: bool = True) -> Capabilities:
         "constant_snapshot": "a snapshot copies the workspace",
         "process_snapshot": NO_PROCESSES,
     }
-    if version < _SCOPED:
-        given["processes"] = f"Landlock {version} does not confine signals; version {_SCOPED} (Linux 6.12) does"
-
-    def make(spec: SandboxSpec) -> ProcessSandbox:
-        return ProcessSandbox(spec, WorkspaceSnapshot((archives.add(empty_archive()),)), apart=apart)
-
-    return probe_by_doing("process", "process", make, given)
+    if landlock < _SCOPED:
+        given["processes"] = f"Landlock {landlock} does not confine signals; version {_SCOPED} (Linux 6.12) does"
+    return given

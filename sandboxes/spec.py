@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .arguments import checked_env, checked_timeout
+from .remote_machines import RemoteService
 from .snapshots import WorkspaceSnapshot
 
 __all__ = ["LEVELS", "Limits", "SandboxSpec"]
@@ -66,6 +67,8 @@ class SandboxSpec:
         image: the container image of the docker back end; a skeleton around the host's `/usr` without one.
         runtime: the container runtime of the docker back end, e.g. `"runsc"`.
         engine: the URL of the docker back end's engine; `DOCKER_HOST`, or a socket at a usual place, without one.
+        remote: the remote back end's service: its name, like `"swe-rex:http://127.0.0.1:8000"`, or a `RemoteService`;
+            what `AGENTENV_REMOTE` names without one.
     """
 
     base: str | os.PathLike[str] | Mapping[str, bytes | str] | WorkspaceSnapshot | None = None
@@ -76,6 +79,7 @@ class SandboxSpec:
     image: str | None = None
     runtime: str | None = None
     engine: str | None = None
+    remote: str | RemoteService | None = None
 
     def __post_init__(self) -> None:
         if self.network != "none":
@@ -90,6 +94,9 @@ class SandboxSpec:
             if not isinstance(getattr(self, name), str | None):
                 msg = f"SandboxSpec.{name} must be str, got {getattr(self, name)!r}"
                 raise TypeError(msg)
+        if not isinstance(self.remote, str | RemoteService | None):
+            msg = f"SandboxSpec.remote must be str or a RemoteService, got {self.remote!r}"
+            raise TypeError(msg)
         if not isinstance(self.readonly, tuple | list):
             msg = f"SandboxSpec.readonly must be a tuple of paths, got {self.readonly!r}"
             raise TypeError(msg)

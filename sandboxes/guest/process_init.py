@@ -23,7 +23,7 @@ from .wire import Wire, reason_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ProcessPolicy", "main"]
+__all__ = ["ProcessPolicy", "main", "serve"]
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache")
 _SYSTEM_MORE = (
@@ -42,7 +42,7 @@ class ProcessPolicy(Plain):
 
     Args:
         settings: `limits`, `workspace`, `tmp`, `readonly`, `open_files`; `agent`, the user and group that commands are,
-            `None` where they stay this one.
+            `None` where they stay this one; `may_lack_landlock`, whether to do without where the kernel has none.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -50,11 +50,8 @@ class ProcessPolicy(Plain):
         self.owner = _take_over(settings)
         self._filter = seccomp.program(system_v=False, sockets=False, alone=self.owner is not None)
         self._open_files: int = settings["open_files"]
-        handled = ALL_OF[max(1, min(landlock_version(), 5))]
-        self._rules = Rules(handled, alone=True)
-        self._rules.allow([settings["workspace"], settings["tmp"]], handled & ~DEVICE_BITS)
-        self._rules.allow((*_SYSTEM, *_SYSTEM_MORE, *settings["readonly"]), READ, READ_ONLY_FILE)
-        self._rules.allow(_DEVICES, READ_FILE | WRITE_FILE)
+        lacks = settings.get("may_lack_landlock", False) and landlock_version() == 0
+        self._rules = None if lacks else _rules_for(settings)
 
     def prepare(self) -> None:
         """Runs in the child before the program."""
@@ -74,8 +71,19 @@ class ProcessPolicy(Plain):
                 os.setresgid(*(self.owner[1],) * 3)
                 os.setresuid(*(self.owner[0],) * 3)
             linux.drop_capabilities()
-        self._rules.restrict()
+        if self._rules is not None:
+            self._rules.restrict()
         linux.set_seccomp(self._filter)
+
+
+def _rules_for(settings: Mapping[str, Any]) -> Rules:
+    """Returns what commands may reach: the system to read, their own files to write."""
+    handled = ALL_OF[max(1, min(landlock_version(), 5))]
+    rules = Rules(handled, alone=True)
+    rules.allow([settings["workspace"], settings["tmp"]], handled & ~DEVICE_BITS)
+    rules.allow((*_SYSTEM, *_SYSTEM_MORE, *settings["readonly"]), READ, READ_ONLY_FILE)
+    rules.allow(_DEVICES, READ_FILE | WRITE_FILE)
+    return rules
 
 
 def _take_over(settings: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -105,11 +113,9 @@ def _with_parents(path: str) -> list[str]:
     return [path] if path == "/" else [path, *_with_parents(os.path.dirname(path))]
 
 
-def main() -> None:
-    """Runs a guest: `python -c ... FD SETTINGS`."""
-    close_on_exec()
+def serve(fd: int, settings: Mapping[str, Any]) -> None:
+    """Runs a guest on an open connection until the parent is gone; the first message says how it begins."""
     raise_open_files()
-    fd, settings = int(sys.argv[1]), json.loads(sys.argv[2])
     wire = Wire(fd, fd)
     try:
         policy = ProcessPolicy(settings)
@@ -117,6 +123,12 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  whatever it is, the parent hears why
         wire.send({"fault": "guest", "message": reason_of(error)})
         return
-    wire.send({"ready": os.getpid(), "apart": policy.owner is not None})
+    wire.send({"ready": os.getpid(), "apart": policy.owner is not None, "landlock": landlock_version()})
     guest.serve()
     guest.do_shell_close(b"")
+
+
+def main() -> None:
+    """Runs a guest: `python -c ... FD SETTINGS`."""
+    close_on_exec()
+    serve(int(sys.argv[1]), json.loads(sys.argv[2]))

@@ -21,7 +21,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = ["ANY_SIZE", "Body", "Closed", "Failed", "Late", "Lost", "Wire", "reason_of"]
 
@@ -249,6 +249,33 @@ class Wire:
             msg = f"it sent what is no message: {head!r:.200}"
             raise Closed(msg)
         return head, Body(self, body_size, deadline, limit)
+
+    def pass_on(self, write: Callable[[bytes], object]) -> None:
+        """Waits for a message and passes it on as it is, however long; one without descriptors.
+
+        Raises:
+            Closed: the other end is gone.
+        """
+        lengths = self._copy(_LENGTHS.size, write)
+        head_size, body_size = _LENGTHS.unpack(lengths)
+        self._copy(head_size, write)
+        if body_size != _STREAMED:
+            self._copy(body_size, write)
+            return
+        while size := _PIECE.unpack(self._copy(_PIECE.size, write))[0]:
+            if size == _FAILED:
+                self._copy(_PIECE.unpack(self._copy(_PIECE.size, write))[0], write)
+                return
+            self._copy(size, write)
+
+    def _copy(self, size: int, write: Callable[[bytes], object]) -> bytes:
+        """Passes on so many bytes; returns the last of them that were read at once."""
+        part = b""
+        while size:
+            part = self.read(min(size, _CHUNK), None)
+            write(part)
+            size -= len(part)
+        return part
 
     def receive_fds(self, head: dict[str, Any], deadline: float | None) -> None:
         """Puts the descriptors that a head announces into it."""
