@@ -17,7 +17,7 @@ _OF_TREES = {
 }
 """Formats of trees: what writes them, in `agentenv.exports.writing`."""
 
-FORMATS = (*_OF_TREES, "trees")
+FORMATS = (*_OF_TREES, "verl", "skyrl", "prime-rl", "trees")
 
 
 def export(
@@ -36,21 +36,30 @@ def export(
     credit_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the one estimator, e.g. discount=1.0.")
     ] = None,
+    step_weights: Annotated[
+        str, typer.Option(metavar="NAME", help="Of a batch: occupancy, graph, counts or unique.")
+    ] = "occupancy",
+    pad_token_id: Annotated[int, typer.Option(metavar="ID", min=0, help="Of a batch: fills the holes.")] = 0,
+    ranks: Annotated[int, typer.Option(metavar="N", min=1, help="Of prime-rl: data-parallel ranks.")] = 1,
+    temperature: Annotated[float, typer.Option(metavar="T", min=0, help="Of prime-rl: sampled with it.")] = 1.0,
 ) -> None:
     """Write trees in the form that another tool reads.
 
     csv: a row per node (OUT.jsonl: as JSON lines). hf: rows of a Hugging Face data set (OUT.parquet, OUT.jsonl, or a
-    folder). atif: ATIF 1.8, a document per leaf (OUT.jsonl, or a folder). trees: back from hf or atif. What each keeps
-    and loses stands in docs/exports.md.
+    folder). atif: ATIF 1.8, a document per leaf (OUT.jsonl, or a folder). verl, skyrl, prime-rl: a batch with the
+    advantages of one estimator. trees: back from hf or atif. What each keeps and loses stands in docs/exports.md.
 
     Examples:
         agentenv export trees.jsonl --to csv -o nodes.csv --credit rtmc --credit grpo
         agentenv export trees.jsonl --to hf -o rows.parquet
         agentenv export rows.parquet --to trees -o again.jsonl
         agentenv export trees.jsonl --to atif -o trajectories
+        agentenv export trees.jsonl --to verl -o batch.pt --credit rtmc
     """
     from agentenv.errors import TreeError
     from agentenv.exports import writing
+
+    from .estimators import weigh_alike
 
     if to not in FORMATS:
         refuse("--to", f"must be one of {', '.join(FORMATS)}; got {to!r}")
@@ -59,11 +68,20 @@ def export(
     if out.exists():
         refuse("--out", f"must not exist yet; got {str(out)!r}, which does: name another")
     out.parent.mkdir(parents=True, exist_ok=True)
+    if to in writing.BATCHES and len(credit or ()) != 1:
+        refuse("--credit", f"must be given once for a batch, got {len(credit or ())}")
     if to == "trees":
         with blame("FILE", TreeError, OSError):
             wrote = writing.write_trees_again(source, out)
     else:
         credits_by_name = _credits(credit or (), credit_option or ())
+        if to in writing.BATCHES:
+            (estimator,) = (weigh_alike(function, step_weights) for function in credits_by_name.values())
+            options: dict[str, Any] = {"pad_token_id": pad_token_id, "ranks": ranks, "temperature": temperature}
+            with blame("FILE", ValueError, OSError):
+                wrote = writing.write_batch(source, out, estimator, to=to, weights=step_weights, **options)
+            typer.echo(f"Wrote {wrote} to {out}")
+            return
         with blame("FILE", TreeError, OSError):
             wrote = getattr(writing, _OF_TREES[to])(source, out, credits_by_name)
     typer.echo(f"Wrote {wrote} to {out}")

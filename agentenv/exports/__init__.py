@@ -4,6 +4,7 @@
 |---|---|---|
 | `to_dataframe`, `node_rows`, `write_csv` | a table, a row per node | `table` |
 | `to_dataset_rows`, `to_dataset`, `from_dataset_rows` | rows of Hugging Face datasets, and back | `dataset_rows` |
+| `token_rows`, `verl_batch`, `skyrl_batch`, `prime_rl_batches` | batches for other trainers | `batches` |
 | `to_atif`, `from_atif` | ATIF 1.8 trajectories with branches, and back | `atif` |
 
 Nothing is imported before its name is used: some need packages that only they need.
@@ -15,23 +16,34 @@ from agentenv.lazy import lazy_names
 
 if TYPE_CHECKING:
     from agentenv.exports.atif import from_atif, to_atif
+    from agentenv.exports.batches import TokenRow, prime_rl_batches, skyrl_batch, token_rows, verl_batch
     from agentenv.exports.dataset_rows import from_dataset_rows, to_dataset, to_dataset_rows
     from agentenv.exports.table import node_rows, to_dataframe, write_csv
 
 __all__ = [
+    "TokenRow",
     "from_atif",
     "from_dataset_rows",
     "node_rows",
+    "prime_rl_batches",
+    "skyrl_batch",
     "to_atif",
     "to_dataframe",
     "to_dataset",
     "to_dataset_rows",
+    "token_rows",
+    "verl_batch",
     "write_csv",
 ]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "TokenRow": "batches",
+        "prime_rl_batches": "batches",
+        "skyrl_batch": "batches",
+        "token_rows": "batches",
+        "verl_batch": "batches",
         "from_atif": "atif",
         "from_dataset_rows": "dataset_rows",
         "node_rows": "table",

@@ -14,7 +14,7 @@ from .credited import Credit, Trees
 from .dataset_rows import from_dataset_rows, to_dataset
 from .table import node_rows, write_csv
 
-__all__ = ["write_atif", "write_dataset", "write_table", "write_trees_again"]
+__all__ = ["BATCHES", "write_atif", "write_batch", "write_dataset", "write_table", "write_trees_again"]
 
 
 def write_table(trees: Trees, out: Path, credits: Mapping[str, Credit]) -> str:  # noqa: A002  the public word
@@ -52,6 +52,43 @@ def write_atif(trees: Trees, out: Path, credits: Mapping[str, Credit]) -> str:  
             name = document["trajectory_id"].replace("/", "-")
             (out / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return f"{len(documents)} trajectories"
+
+
+BATCHES = ("verl", "skyrl", "prime-rl")
+"""Trainers that `write_batch` writes for."""
+
+
+def write_batch(
+    trees: Trees,
+    out: Path,
+    credit: Credit,
+    *,
+    to: str,
+    weights: str = "occupancy",
+    pad_token_id: int = 0,
+    ranks: int = 1,
+    temperature: float = 1.0,
+) -> str:
+    """Writes a batch: a file for `torch.load` for verl and SkyRL; for prime-rl the output folder, as step 0.
+
+    Raises:
+        ValueError: see `token_rows`, `prime_rl_batches`.
+    """
+    from .batches import prime_rl_batches, skyrl_batch, token_rows, verl_batch
+
+    rows = token_rows(trees, credit, weights=weights)
+    if to == "prime-rl":
+        batches = prime_rl_batches(rows, ranks=ranks, temperature=temperature)
+        folder = out / "rollouts" / "step_0"
+        folder.mkdir(parents=True)
+        for rank, data in enumerate(batches):
+            (folder / f"rank_{rank}.bin").write_bytes(data)
+    else:
+        import torch
+
+        make = {"verl": verl_batch, "skyrl": skyrl_batch}[to]
+        torch.save(make(rows, pad_token_id=pad_token_id), out)
+    return f"{len(rows)} rows with {sum(int(row.trained.sum()) for row in rows)} trained tokens"
 
 
 def write_trees_again(source: Path, out: Path) -> str:

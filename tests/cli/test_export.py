@@ -9,6 +9,7 @@ import pytest
 from cli_runs import one_line_error, run
 from exported_trees import odd_tree, told
 
+from agentenv import Action, EpisodeTree
 from agentenv.credit import grpo_advantages
 from agentenv.serialize import read_trees, write_trees
 
@@ -66,3 +67,29 @@ def test_what_is_wrong_is_said_in_one_line(words, said, file, monkeypatch):
     line = one_line_error(run("export", "t.jsonl", *words))
     assert re.search(said, line), line
     assert "there is no 'y'" in one_line_error(run("export", "y", "--to", "csv", "-o", "x"))
+
+
+def with_tokens():
+    tree = EpisodeTree(({"role": "user", "content": "q"},), env_id="E-v0")
+    for number, reward in enumerate([1.0, 0.0]):
+        action = Action("x", token_ids=(5, number), logprobs=(-1.0, -2.0), prompt_token_ids=(1, 2))
+        tree.add(0, action, reward=reward, terminated=True)
+    return tree
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("to", ["verl", "skyrl", "prime-rl"])
+def test_a_batch_is_written_with_the_advantages_of_one_estimator(to, tmp_path):
+    write_trees(tmp_path / "t.jsonl", [with_tokens()])
+    words = ("export", tmp_path / "t.jsonl", "--to", to, "-o", tmp_path / "batch", "--step-weights", "counts")
+    assert "'--credit': must be given once" in one_line_error(run(*words))
+    assert "2 rows with 4 trained tokens" in run(*words, "--credit", "rloo").stdout
+    if to == "prime-rl":
+        assert (tmp_path / "batch" / "rollouts" / "step_0" / "rank_0.bin").stat().st_size
+        return
+    import torch
+
+    batch = torch.load(tmp_path / "batch", weights_only=False)
+    tensors = batch["tensors" if to == "verl" else "fields"]
+    assert tensors["advantages"].tolist() == [[1, 1], [-1, -1]]
+    assert "weights must be" in one_line_error(run(*words[:-1], "none", "--credit", "rloo", "-o", tmp_path / "other"))
