@@ -3,7 +3,8 @@
 # make quick   the core's tests: no sandbox, environment, model, property or slow test
 # make fuzz    the property tests with a fresh seed, for FUZZ_SECONDS at most; prints the seed
 # make redteam  tries to be paid without repairing, and to escape sandboxes, at random, for REDTEAM_SECONDS
-# make check   lint, format, types, layers, import budget
+# make check   lint, format, types, layers, import budget, docs
+# make docs    the site, into build/site; a warning is an error (read it by python -m http.server -d build/site)
 # make wheel   builds sdist and wheel, and tests the wheel in an empty environment, from another folder
 #
 # An active virtual environment is used as it is; otherwise .venv is made. PYTHON chooses the interpreter, EXTRA what is
@@ -28,7 +29,7 @@ export PYTHONSAFEPATH := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test quick fuzz redteam check lint types layers budget wheel install clean
+.PHONY: demo test quick fuzz redteam check lint types layers budget docs wheel install clean
 
 demo: $(STAMP)
 	$(VENV)/bin/agentenv demo
@@ -46,7 +47,7 @@ fuzz: $(STAMP)
 redteam: $(STAMP)
 	PYTHONPATH=$(CURDIR)/tests $(PY) -m redteam --seconds $(REDTEAM_SECONDS)
 
-check: lint types layers budget
+check: lint types layers budget docs
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
@@ -60,6 +61,9 @@ layers: $(STAMP)
 
 budget: $(STAMP)
 	$(PY) benchmarks/import_time.py --budget 0.3
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR) $(PY) -m mkdocs build -q
 
 wheel: $(STAMP)
 	$(PY) .ci/check_wheel.py

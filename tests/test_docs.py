@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -13,8 +14,12 @@ from typing import Any
 
 import pytest
 
+import agentenv
+
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]) if (ROOT / "docs").exists() else []
+TOP = [ROOT / name for name in ("README.md", "AGENTS.md", "CONTRIBUTING.md", "llms.txt", "examples/README.md")]
+PAGES = sorted([*filter(Path.exists, TOP), *(ROOT / "docs").rglob("*.md")]) if (ROOT / "docs").exists() else []
+in_repository = pytest.mark.skipif(not (ROOT / "mkdocs.yml").exists(), reason="needs the repository, not a wheel")
 OWN_TEST = {"credit.md"}  # tests/credit/test_docs.py gives its code the trees that it speaks of
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -82,6 +87,69 @@ def test_agentenv_commands_of_the_readme_run(line, tmp_path):
         words = [sys.executable, "-c", "from agentenv.cli import main; main()", *shlex.split(command)[1:]]
         done = subprocess.run(words, cwd=tmp_path, input="", capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-1000:]}"
+
+
+@in_repository
+@pytest.mark.parametrize("name", ["AGENTS.md", "CONTRIBUTING.md", "docs/release.md"])
+def test_what_contributors_are_told_is_there(name):
+    """Files in backticks stand, and `make` commands are targets."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"`make ([a-z]+)", text)) <= set(targets)
+    for path in re.findall(r"`([\w./]+/[\w.]*)`", text):
+        made = path.startswith(("agentenv.", "build/", "tests/agents/test_NAME")) or "NAME" in path
+        assert made or (ROOT / path).exists(), f"{name} names {path}, which does not exist"
+
+
+@in_repository
+def test_every_page_is_in_the_navigation():
+    yaml = pytest.importorskip("yaml")
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+
+    def pages(entry: Any) -> Iterator[str]:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            for inner in entry.values() if isinstance(entry, dict) else entry:
+                yield from pages(inner)
+
+    listed = list(pages(settings["nav"]))
+    docs = ROOT / "docs"
+    there = {str(path.relative_to(docs)) for path in docs.rglob("*.md")} | {"examples/README.md"}
+    assert sorted(listed) == sorted(there)
+
+
+@in_repository
+def test_the_pictures_show_what_the_code_says():
+    draw = runpy.run_path(str(ROOT / "docs" / "images" / "draw.py"))
+    for name, picture in draw["PICTURES"].items():
+        drawn = (ROOT / "docs" / "images" / f"{name}.svg").read_text(encoding="utf-8")
+        assert picture() == drawn, f"{name}.svg is out of date: python docs/images/draw.py"
+
+
+@in_repository
+def test_messages_of_the_troubleshooting_page_are_messages_of_ours():
+    folders = ("agentenv", "agents", "credit", "sandboxes", "trainers")
+    code = "".join(path.read_text(encoding="utf-8") for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    messages = [m for head in re.findall(r"^### (.*)$", page, re.MULTILINE) for m in re.findall(r"`([^`]+)`", head)]
+    assert len(messages) >= 15
+    assert [message for message in messages if message not in code] == []
+
+
+@in_repository
+def test_the_citation_and_the_hooks_name_versions_that_there_are():
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == agentenv.__version__
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    tools = {"ruff": "ruff==", "pytest": "pytest==", "lint-imports": "import-linter=="}
+    for hook in hooks:
+        words = hook["entry"].split()
+        tool = words[2] if words[:2] == ["python", "-m"] else words[0]
+        assert hook["language"] == "system"
+        assert tools[tool] in pinned
 
 
 REPORTS = ROOT / "docs" / "field_reports.md"
