@@ -33,9 +33,9 @@ def main() -> None:
         constraints = ROOT / "constraints.txt"
         needed = [f"agentenv-rl[dev] @ {wheel.as_uri()}", "openai-agents"]
         run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", constraints, *needed, cwd=folder)
-        for part in ("tests", "docs"):
+        for part in ("tests", "docs", "examples"):
             shutil.copytree(ROOT / part, folder / part)
-        for part in ("README.md", "pyproject.toml"):  # the latter for pytest's settings
+        for part in ("README.md", "AGENTS.md", "CONTRIBUTING.md", "llms.txt", "Makefile", "pyproject.toml"):
             shutil.copy(ROOT / part, folder)
         check = "import agents, agentenv.agents as ours; assert agents.__file__ != ours.__file__; agents.Agent"
         run(python, "-c", check, cwd=folder)

@@ -89,6 +89,17 @@ def test_agentenv_commands_of_the_readme_run(line, tmp_path):
         assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-1000:]}"
 
 
+def test_the_first_drawing_of_the_readme_is_what_its_commands_draw(tmp_path):
+    (drawn,) = [code.splitlines() for language, code in blocks(ROOT / "README.md") if language == "console"]
+    said = ""
+    for line in [line.removeprefix("$ ") for line in drawn if line.startswith("$ ")]:
+        words = [sys.executable, "-c", "from agentenv.cli import main; main()", *shlex.split(line)[1:]]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+        said = done.stdout
+    assert "\n".join(drawn[2:]) in said
+    assert "-> correct" in said and "-> wrong" in said
+
+
 @in_repository
 @pytest.mark.parametrize("name", ["AGENTS.md", "CONTRIBUTING.md", "docs/release.md"])
 def test_what_contributors_are_told_is_there(name):
