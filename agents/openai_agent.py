@@ -1,16 +1,12 @@
 """An agent behind any server that speaks OpenAI's chat completions: llama.cpp, SGLang, vLLM, or a hosted one."""
 
 import asyncio
-import functools
 import json
 import math
 import os
-import ssl
 import time
 import warnings
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -24,25 +20,15 @@ from agentenv.protocols import AsyncAgent, Context
 from agentenv.types import Action
 
 from .openai_faults import EXPECTED, OPTIONAL, Fault, Kind, judge
-from .openai_wire import GarbledAnswerError, encodable, read_completion, write_messages
+from .openai_session import Session
+from .openai_wire import GarbledAnswerError, read_completion, write_messages
 from .pacing import Backoff, Pace
 
 __all__ = ["OpenAIAgent"]
 
-_PREPARED_AT_ONCE = 2
 _HOSTED = "https://api.openai.com/v1"
 _SHAPES = {"top_k", "min_p", "typical_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "logit_bias"}
 """Settings that make the sampled distribution another than the model's own."""
-
-
-@dataclass(slots=True)
-class _Session:
-    """What belongs to one event loop."""
-
-    client: openai.AsyncOpenAI
-    room: asyncio.Semaphore
-    gate: asyncio.Semaphore
-    naming: asyncio.Lock
 
 
 @dataclass(slots=True)
@@ -125,7 +111,6 @@ class OpenAIAgent(AsyncAgent):
         for name, value in ({"timeout": timeout, "deadline": deadline} | rates).items():
             _check_range(name, value, above=0)
         self.base_url = _base_url(base_url)
-        self._url = f"{self.base_url}/chat/completions"  # whole: a relative one is parsed twice more per request
         self.model = model
         self.retries = retries
         self.timeout = timeout
@@ -149,7 +134,7 @@ class OpenAIAgent(AsyncAgent):
         self._left_out: set[str] = set()
         self._paused_until = 0.0
         self._answered = False
-        self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, _Session] = WeakKeyDictionary()
+        self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, Session] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"OpenAIAgent({self.base_url!r}, model={self.model!r})"
@@ -192,7 +177,7 @@ class OpenAIAgent(AsyncAgent):
         session = self._session()
         try:
             async with asyncio.timeout(min(self.timeout, 30.0)):
-                return await self._list_models(session)
+                return await session.list_models()
         except EXPECTED as error:
             fault = judge(error, {})
             if fault.kind is Kind.USER and not fault.reason.startswith("404"):
@@ -207,48 +192,32 @@ class OpenAIAgent(AsyncAgent):
         """Closes the connections that belong to the running event loop."""
         session = self._sessions.pop(asyncio.get_running_loop(), None)
         if session is not None:
-            await session.client.close()
+            await session.close()
 
     # ------------------------------------------------------------------ one request
 
-    def _session(self) -> _Session:
+    def _session(self) -> Session:
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
         if session is None:
-            client = openai.AsyncOpenAI(
-                api_key=self._key,
-                base_url=self.base_url,
-                max_retries=0,
-                timeout=self.timeout,
-                default_headers=self._headers,
-                http_client=_http_client(self.concurrency),
-            )
-            locks = asyncio.Semaphore(self.concurrency), asyncio.Semaphore(_PREPARED_AT_ONCE), asyncio.Lock()
-            session = _Session(client, *locks)
+            options: dict[str, Any] = {"headers": self._headers, "concurrency": self.concurrency}
+            session = Session(self.base_url, self._key, timeout=self.timeout, **options)
             self._sessions[loop] = session
         return session
 
-    async def _model(self, session: _Session) -> str:
+    async def _model(self, session: Session) -> str:
         if self.model is None:
             async with session.naming:
                 if self.model is None:
                     self.model = await self._only_model(session)
         return self.model
 
-    async def _only_model(self, session: _Session) -> str:
-        names = await self._list_models(session)
+    async def _only_model(self, session: Session) -> str:
+        names = await session.list_models()
         if len(names) != 1:
             msg = f"model must be named: {self.base_url} has {', '.join(names) or 'none that it tells of'}"
             raise ModelError(msg)
         return names[0]
-
-    async def _list_models(self, session: _Session) -> tuple[str, ...]:
-        response = await session.client.get("/models", cast_to=httpx2.Response)
-        try:
-            entries = response.json()["data"]
-            return tuple(str(entry["id"]) for entry in entries)
-        except (ValueError, KeyError, TypeError):
-            return ()
 
     def _body(self, context: Context, model: str, room: int | None) -> dict[str, Any]:
         limits = [n for n in (self._max_tokens, context.max_tokens, room) if n is not None]
@@ -265,16 +234,13 @@ class OpenAIAgent(AsyncAgent):
             body[self._limit_name] = min(limits)
         return {name: value for name, value in body.items() if name not in self._left_out}
 
-    async def _post(self, session: _Session, body: Mapping[str, Any], attempts: _Attempts) -> object:
+    async def _post(self, session: Session, body: Mapping[str, Any], attempts: _Attempts) -> object:
         async with session.room:
             guess = await self._keep_pace(body)
             attempts.began = time.monotonic() if attempts.began is None else attempts.began
             left = math.inf if self.deadline is None else attempts.began + self.deadline - time.monotonic()
-            async with asyncio.timeout(max(0.001, min(self.timeout, left))), _through(session.gate):
-                try:
-                    response = await session.client.post(self._url, body=body, cast_to=httpx2.Response)
-                except UnicodeEncodeError:
-                    response = await session.client.post(self._url, body=encodable(body), cast_to=httpx2.Response)
+            async with asyncio.timeout(max(0.001, min(self.timeout, left))):
+                response = await session.complete(body)
         try:
             data = json.loads(response.content)
         except ValueError:
@@ -412,49 +378,3 @@ def _api_key(given: str | None, url: str) -> str:
         msg = "api_key must be printable ASCII: is there a line break or a typographic sign in it?"
         raise ValueError(msg)
     return key or "none"
-
-
-@asynccontextmanager
-async def _through(gate: asyncio.Semaphore) -> AsyncGenerator[None]:
-    """Lets few requests be prepared at once; each leaves the gate when it is sent.
-
-    Otherwise an event loop takes turns: of many requests that come at once, the first would leave when the last is
-    nearly ready, their answers would come all at once again, and the server would stand idle in between.
-    """
-    await gate.acquire()
-    inside = [True]
-
-    def leave() -> None:
-        if inside.pop() if inside else False:
-            gate.release()
-
-    token = _leaving.set(leave)
-    try:
-        yield
-    finally:
-        _leaving.reset(token)
-        leave()
-
-
-_leaving: ContextVar[Callable[[], None] | None] = ContextVar("leaving", default=None)
-
-
-async def _is_sent(request: httpx2.Request) -> None:  # noqa: ARG001  as httpx calls it
-    if (leave := _leaving.get()) is not None:
-        leave()
-
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    """Reading the certificates takes longer than a request."""
-    return httpx2.create_ssl_context()
-
-
-def _http_client(connections: int) -> httpx2.AsyncClient:
-    """Returns one on aiohttp where that is installed, which takes a quarter of the time per request; else httpx."""
-    limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30)
-    options: dict[str, Any] = {"limits": limits, "verify": _tls(), "event_hooks": {"request": [_is_sent]}}
-    try:
-        return openai.DefaultAioHttpClient(**options)
-    except RuntimeError:
-        return openai.DefaultAsyncHttpxClient(**options)

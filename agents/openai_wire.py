@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from agentenv.types import Action, Message, ToolCall, Usage, message_reasoning
 
-__all__ = ["GarbledAnswerError", "encodable", "read_completion", "write_messages"]
+__all__ = ["GarbledAnswerError", "read_completion", "write_messages"]
 
 _FINISHED = {
     **dict.fromkeys(("stop", "tool_calls", "function_call", "eos", "end_turn"), "stop"),
@@ -54,11 +54,6 @@ def write_messages(messages: Sequence[Message], *, reasoning: bool = True) -> li
             out["tool_call_id"] = answered
         written.append(out)
     return written
-
-
-def encodable(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a request with `?` for lone surrogates, which JSON can name and UTF-8 cannot hold."""
-    return json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _with_ids(calls: Iterable[ToolCall], turn: int) -> Iterable[ToolCall]:
