@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .command_line import refuse
+from .samplers import SAMPLERS, choose_sampler
 from .train_config import add_words, read_config
 
 __all__ = ["train"]
@@ -33,6 +34,17 @@ def train(  # noqa: PLR0913, PLR0917  one per option
             show_default=False,
         ),
     ],
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            metavar=SAMPLERS,
+            help="Who samples: vLLM, made of a folder or served at a URL, given the model's weights before every "
+            "generation. By default the model itself.",
+        ),
+    ] = None,
+    agent_option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of VLLMAgent; may be repeated.")
+    ] = None,
     credit: Annotated[
         str,
         typer.Option(
@@ -121,6 +133,7 @@ def train(  # noqa: PLR0913, PLR0917  one per option
         agentenv train agentenv/MathVerifier-v0 --model tiny --steps 20 --learning-rate 5e-4 --max-action-tokens 24
         agentenv train agentenv/MathVerifier-v0 --model Qwen/Qwen3-0.6B --steps 200 --continuations 4 --dry-run
         agentenv train agentenv/MathVerifier-v0 --model models/qwen --credit sr_ppo --set k=8
+        agentenv train agentenv/MathVerifier-v0 --model models/qwen --agent vllm:models/qwen
         agentenv train examples/recipes/search_trace.yaml --model models/qwen --steps 50
         agentenv train agentenv/MathVerifier-v0 --model models/qwen --run-folder runs/grpo --credit grpo --resume
     """
@@ -148,6 +161,7 @@ def train(  # noqa: PLR0913, PLR0917  one per option
     if model != "tiny" and not Path(model).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         refuse("--model", f"must be a model's folder, NAME/NAME on the hub, or tiny, got {model!r}: no such folder")
     quiet_transformers("--model")
+    sampler = choose_sampler(agent, add_words(ctx, "agent_option", agent_option), model=model, method=method)
     from .training import Plan, load_model, run_training
 
     settings = {
@@ -162,6 +176,6 @@ def train(  # noqa: PLR0913, PLR0917  one per option
         "allow_changes": override,
     }
     plan = Plan(
-        choice, method, estimator, allocator, folder, settings, tasks_per_step, tasks, eval_tasks, every, rows
+        choice, method, estimator, allocator, folder, settings, tasks_per_step, tasks, eval_tasks, every, rows, sampler
     ).with_settings(ctx, set_ or ())
     run_training(plan, *load_model(plan, model, dry_run=dry_run), resume=resume, dry_run=dry_run)

@@ -109,6 +109,8 @@ def _make(
     }
     if isinstance(config, SRPPOConfig):
         return SRPPOTrainer(model, config, **given)
+    if plan.sampler is not None:
+        given["agent"] = plan.sampler.maker(config)
     return TreeTrainer(model, config, estimator=cast("Any", plan.estimator), allocator=plan.allocator, **given)
 
 

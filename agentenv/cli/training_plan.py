@@ -13,8 +13,9 @@ from agentenv.arrays import TreeArrays
 from agentenv.credit import StepAdvantages
 from agentenv.trainers import SRPPOConfig, TreeConfig
 
-from .command_line import blame
+from .command_line import blame, refuse
 from .env_choice import EnvChoice, constructor_options
+from .samplers import Sampler
 from .sandbox_options import opens_sandboxes
 from .train_config import read_settings
 
@@ -39,6 +40,7 @@ class Plan:
         eval_tasks: held-out tasks.
         every: steps between measurements, checkpoints and kept trees.
         rows: episodes per backward pass, if possible.
+        sampler: what samples in the model's place, if anything.
     """
 
     choice: EnvChoice
@@ -52,6 +54,7 @@ class Plan:
     eval_tasks: int
     every: int
     rows: int
+    sampler: Sampler | None = None
 
     @property
     def micro_batches(self) -> int:
@@ -104,7 +107,11 @@ class Plan:
         if self.method == "closed_loop":
             defaults["closed_loop"] = True
         with blame("--set", ValueError, TypeError):
-            return self.config_class(**(defaults | dict(self.settings)))
+            config = self.config_class(**(defaults | dict(self.settings)))
+        if self.sampler is not None and config.staleness:
+            both = f"got {self.sampler.engine!r} and staleness={config.staleness}"
+            refuse("--agent", f"must be left out with staleness, which samples with two models at once: {both}")
+        return config
 
 
 _OPTIONS = {
@@ -151,7 +158,7 @@ def describe(
         + (f", {_count(length)} in an episode, {_count(length * episodes)} in a step" if length else ""),
         "run": f"{config.max_steps} steps, {_count(config.max_steps * episodes)} episodes; measured and saved every "
         f"{plan.every} steps; learning rate {config.learning_rate:g}, loss {config.loss_type}",
-        "where": _places(config),
+        "where": _places(plan, config),
         "memory": _memory(model, config, rows, length),
         "run folder": str(plan.folder),
     }
@@ -177,9 +184,10 @@ def _sandboxes(plan: Plan) -> str:
         return f"{type(sandbox).__name__}, one per open environment"
 
 
-def _places(config: TreeConfig) -> str:
+def _places(plan: Plan, config: TreeConfig) -> str:
     device = "the CPU" if config.use_cpu else torch.cuda.get_device_name()
-    return f"sampling and updates on {device}, in this process; environments in threads of this process"
+    work = "sampling and updates" if plan.sampler is None else f"sampling by vLLM ({plan.sampler.engine}); updates"
+    return f"{work} on {device}, in this process; environments in threads of this process"
 
 
 def _memory(model: PreTrainedModel, config: TreeConfig, rows: int, length: int | None) -> str:

@@ -1,13 +1,26 @@
 """VLLMAgent with a server: the same tokens as in process, new weights, and a server that is killed in the middle."""
 
+import json
+import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
-from vllm_models import ServerProcess, largest_difference, logprobs_of, make_model, next_turn, roots, save_model
+from cli_runs import run
+from vllm_models import (
+    OPTIONS,
+    ServerProcess,
+    largest_difference,
+    logprobs_of,
+    make_model,
+    next_turn,
+    roots,
+    save_model,
+)
 
 import agentenv as ae
 from agentenv.agents import VLLMAgent
@@ -19,6 +32,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.ma
 
 LONG = 4096
 """Tokens that the model reads: the files that are to be repaired are long for its tokenizer."""
+PROGRAM = Path(__file__).parent / "programs" / "plain_program.py"
 TASKS = [{"question": f"Compute {i} + 1.", "reference": str(i + 1)} for i in range(8)]
 
 
@@ -180,6 +194,42 @@ def test_64_episodes_of_repairing_code(server):
         leaves = [tree.nodes[leaf] for tree in trees for leaf in tree.leaves()]
         assert rollout.failures == 0 and len(leaves) == 64
         assert all((leaf.terminated or leaf.truncated) and leaf.reward is not None for leaf in leaves)
+
+
+def test_a_program_acts_through_the_proxy_before_an_engine_made_on_the_command_line(server, tmp_path, monkeypatch):
+    """`agentenv proxy --agent vllm:FOLDER -- COMMAND`: a program's tokens are recorded, and it branches by replay."""
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    out = tmp_path / "trees.jsonl"
+    engine = {name: value for name, value in OPTIONS.items() if name != "max_num_seqs"}
+    words = ["--agent", f"vllm:{server.folder}", "--agent-option", f"engine_options={json.dumps(engine)}"]
+    words += ["--tasks", 2, "--rollouts", 2, "--continuations", 1, "--max-action-tokens", 12, "--out", out]
+    result = run("proxy", "agentenv/MathVerifier-v0", *words, "--", sys.executable, PROGRAM)
+    assert result.exit_code == 0, result.output
+    trees = read_trees(out)
+    assert [len(tree.leaves()) for tree in trees] == [3, 3]
+    actions = [node.action for tree in trees for node in tree.nodes if node.action is not None]
+    sampled = [(node.action, tree, i) for tree in trees for i, node in enumerate(tree.nodes) if node.action]
+    assert actions and all(action.token_ids and action.logprobs for action in actions)
+    for action, tree, i in sampled:
+        ids = tree.token_ids(i)
+        assert tuple(ids[-len(action.token_ids) :]) == action.token_ids
+        whole = replace(action, prompt_token_ids=tuple(ids[: -len(action.token_ids)]))
+        assert largest_difference(server.model, [whole]) < 1e-4
+
+
+def test_the_command_trains_with_a_server_that_samples(server, tmp_path, monkeypatch):
+    """`agentenv train --agent vllm:URL`: every generation is sampled by the weights of its step."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--tasks-per-step", 2, "--tasks", 8, "--rollouts", 4, "--eval-tasks", 0, "--every", 1, "--steps", 2]
+    words += ["--max-action-tokens", 6, "--learning-rate", 0.01, "--credit", "rloo", "--run-folder", tmp_path / "run"]
+    words += ["--agent", f"vllm:{server.process.url}", "--option", "max_steps=2"]
+    result = run("train", "agentenv/MathVerifier-v0", "--model", server.folder, *words)
+    assert result.exit_code == 0, result.output
+    versions = []
+    for step in (1, 2):
+        trees = read_trees(tmp_path / "run" / "trees" / f"step_{step}.jsonl")
+        versions.append({node.action.weight_version for tree in trees for node in tree.nodes if node.action})
+    assert [len(version) for version in versions] == [1, 1] and versions[0] != versions[1]
 
 
 def test_what_is_no_vllm_server_is_named(server):

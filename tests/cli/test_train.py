@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from cli_runs import run, run_json
+from cli_runs import one_line_error, run, run_json
 
 pytestmark = pytest.mark.model
 
@@ -129,3 +129,52 @@ def test_the_quick_demo_runs_from_end_to_end(here):
     found = [line.split("agentenv ", 1)[1].split() for line in result.stdout.splitlines() if "agentenv " in line]
     assert [words[0] for words in found[-3:]] == ["play", "rollout", "trees"]
     assert run(*found[-1]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["random"], "samples no tokens"),
+        (["human"], "samples no tokens"),
+        (["http://127.0.0.1:8000/v1"], "a vLLM server is vllm:URL"),
+        (["mine:Agent"], "TreeTrainer(agent=...)"),
+        (["other"], "its weights would stay as they are"),
+        (["nothing"], "no such agent, and no such folder"),
+        (["vllm:nowhere"], "no nowhere/config.json"),
+        (["vllm:"], "no ./config.json"),
+        (["vllm:model", "--credit", "sr_ppo"], "left out with --credit sr_ppo"),
+    ],
+)
+def test_what_cannot_sample_for_training_is_refused_by_name(here, model, words, told):
+    (here / "other").mkdir()
+    error = one_line_error(run("train", "dice_env:Letters", "--model", model, *SMALL, "--agent", *words))
+    assert "'--agent'" in error and told in error and repr(words[0]) in error
+
+
+def test_the_model_itself_may_be_named_as_what_samples_and_takes_no_options(here, model):
+    words = ["train", "dice_env:Letters", "--model", model, *SMALL, "--agent", here / "other" / ".." / "model"]
+    (here / "other").mkdir()
+    planned = run(*words, "--dry-run")
+    assert planned.exit_code == 0 and "sampling and updates" in planned.stdout, planned.stderr
+    assert "needs --agent vllm:FOLDER|vllm:URL" in one_line_error(run(*words, "--agent-option", "top_p=0.9"))
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("max_tokens=4", "max_tokens is given by --max-action-tokens"),
+        ("history=template", "history is given by --set history=NAME"),
+        ("top=1", "has no option 'top'"),
+        ("engine=x", "has no option 'engine'"),
+    ],
+)
+def test_options_of_the_sampler_are_those_of_vllm_that_training_does_not_set(here, model, word, told):
+    words = ["--model", model, *SMALL, "--agent", "vllm:http://127.0.0.1:9", "--agent-option", word]
+    assert told in one_line_error(run("train", "dice_env:Letters", *words))
+
+
+def test_a_server_samples_by_plan_but_not_ahead_of_training(here, model):
+    words = ["train", "dice_env:Letters", "--model", model, *SMALL, "--agent", "vllm:http://127.0.0.1:9", "--dry-run"]
+    planned = run(*words)
+    assert planned.exit_code == 0 and "sampling by vLLM (http://127.0.0.1:9)" in planned.stdout, planned.stderr
+    assert "left out with staleness" in one_line_error(run(*words, "--set", "staleness=1"))
