@@ -129,6 +129,15 @@ class ChatFormat:
             else:
                 known = len(context.token_ids)
                 return context.token_ids + whole[known:] if context.token_ids == whole[:known] else whole
+        return self.prompt_exactly(context)
+
+    def prompt_exactly(self, context: Context) -> TokenIds | GrowingIds:
+        """Returns `context.token_ids`, untouched, and the new messages after them, whatever `history` says.
+
+        Raises:
+            ModelError: as for `prompt`.
+        """
+        tools = self._dump_tools(context.tools)
         last = context.messages[context.covered - 1] if context.covered else ASKED
         calls = _dump_calls([ToolCall.parse(call) for call in last.get("tool_calls", ())])
         suffix = self._suffix(_dump(context.messages[context.covered :]), calls, tools)

@@ -10,7 +10,7 @@ from agentenv.types import ToolSchema
 
 from .chat import ChatFormat
 
-__all__ = ["Drift", "measure_drift"]
+__all__ = ["Drift", "compare", "measure_drift"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,14 @@ def measure_drift(trees: Iterable[EpisodeTree], chat: ChatFormat, *, tools: Sequ
             except ModelError:
                 total += Drift(refused=1)
                 continue
-            dropped, added = _differences(seen, written)
-            total += Drift(1, int(seen != written), 0, len(seen), dropped, added)
+            total += compare(seen, written)
     return total
+
+
+def compare(seen: Sequence[int], written: Sequence[int]) -> Drift:
+    """Counts the differences between the prompt that a model saw and the one that its template would write."""
+    dropped, added = _differences(seen, written)
+    return Drift(1, int(seen != written), 0, len(seen), dropped, added)
 
 
 def _differences(seen: Sequence[int], written: Sequence[int]) -> tuple[int, int]:

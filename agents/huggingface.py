@@ -15,6 +15,7 @@ from agentenv.tokens import TokenIds
 from agentenv.types import Action, Usage
 
 from .chat import ChatFormat, History
+from .folders import check_folder
 from .parsers import Parser
 from .sampler import Sampler
 from .samples import Sample
@@ -119,7 +120,7 @@ class TransformersAgent:
         Raises:
             ModelError: there is no model or no tokenizer that can be loaded; the message names the reason.
         """
-        _check_folder(Path(folder))
+        check_folder(folder)
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
             model = cast("PreTrainedModel", AutoModelForCausalLM.from_pretrained(folder, dtype=dtype))
@@ -216,19 +217,3 @@ def _generation_stops(model: PreTrainedModel) -> tuple[int, ...]:
     if stops is None:
         return ()
     return (stops,) if isinstance(stops, int) else tuple(cast("list[int]", stops))
-
-
-def _check_folder(folder: Path) -> None:
-    """Says what is missing in a folder on disk, before transformers says it at length."""
-    if not folder.is_dir():
-        return
-    names = sorted(path.name for path in folder.iterdir())
-    if not (folder / "config.json").is_file():
-        msg = f"folder must hold a model (config.json and weights), {str(folder)!r} holds {names}"
-        raise ModelError(msg)
-    if not {"tokenizer.json", "tokenizer_config.json", "tokenizer.model"} & set(names):
-        msg = (
-            f"folder must hold a tokenizer (tokenizer.json), {str(folder)!r} holds {names}: "
-            "write it there with tokenizer.save_pretrained(folder)"
-        )
-        raise ModelError(msg)

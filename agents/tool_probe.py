@@ -10,9 +10,9 @@ from agentenv.types import Action, Message, ToolCall, ToolSchema, parse_text
 from .parsers import PARSERS, Parser
 from .templates import ASKED, NO_SCHEMAS, ChatTemplate
 
-__all__ = ["choose_parser", "find_tool_problem", "response_parsers", "rewrites_history"]
+__all__ = ["TOOL", "choose_parser", "find_tool_problem", "response_parsers", "rewrites_history"]
 
-_TOOL: ToolSchema = {
+TOOL: ToolSchema = {
     "type": "function",
     "function": {
         "name": "visit",
@@ -76,13 +76,13 @@ def find_tool_problem(
     """
     answer: Message = {"role": "tool", "content": "sunny 21", "name": "visit", "tool_call_id": "call_0"}
     try:
-        shown = template.render([ASKED], [_TOOL], generate=True).text
+        shown = template.render([ASKED], [TOOL], generate=True).text
         if not all(word in shown for word in ("visit", "town", "days")) and NO_SCHEMAS not in template.source:
             return (
                 "it leaves out the tools' schemas: pass parser='text', which writes tools, calls and answers as text "
                 f"(if the model knows its tools otherwise, say so in the template: {{#- {NO_SCHEMAS} #}})"
             )
-        suffix(answer, _CALLS[1:], _TOOL)
+        suffix(answer, _CALLS[1:], TOOL)
     except ModelError as error:
         return str(error)
     return "" if parser else f"no parser reads its calls back: pass parser=, one of {', '.join(PARSERS)} or a function"
@@ -92,7 +92,7 @@ def rewrites_history(template: ChatTemplate) -> bool:
     """Says whether a template writes what was there otherwise once a later turn has come."""
     first: Message = {"role": "system", "content": "gamma"}
     said: Message = {"role": "assistant", "content": "alpha", "reasoning": "beta"}
-    for tools in ([_TOOL], []):
+    for tools in ([TOOL], []):
         try:
             prompt = template.render([first, ASKED], tools, generate=True).text
             turn = template.render([first, ASKED, said], tools, generate=False).text
@@ -110,8 +110,8 @@ def _loses_nothing(parser: Parser, template: ChatTemplate, stops: Sequence[str])
         text = _written(template, call, stops, reasoning="quietly")
     except ModelError:
         return False
-    cut = parser(text[: text.rfind("Oslo") + 2], [_TOOL])
-    beside = parser(f"Well. {_written(template, call, stops)}", [_TOOL])
+    cut = parser(text[: text.rfind("Oslo") + 2], [TOOL])
+    beside = parser(f"Well. {_written(template, call, stops)}", [TOOL])
     unmade = all(isinstance(made.arguments, str) for made in cut.tool_calls)
     apart = "quietly" not in cut.content and ("quietly" in cut.reasoning) == ("quietly" in text)
     return unmade and apart and bool(cut.content or cut.tool_calls) and "Well." in beside.content
@@ -122,8 +122,8 @@ def _written(template: ChatTemplate, call: ToolCall, stops: Sequence[str], *, re
     message: Message = {"role": "assistant", "content": "", "tool_calls": [call.to_dict()]}
     if reasoning:
         message["reasoning"] = reasoning
-    start = template.render([ASKED], [_TOOL], generate=True).text
-    whole = template.render([ASKED, message], [_TOOL], generate=False)
+    start = template.render([ASKED], [TOOL], generate=True).text
+    whole = template.render([ASKED, message], [TOOL], generate=False)
     same = [a == b for a, b in zip(start, whole.text, strict=False)]
     text = whole.text[same.index(False) if False in same else len(same) :].replace(whole.cut, "")
     ends = [where for stop in stops if (where := text.find(stop)) >= 0]
@@ -132,7 +132,7 @@ def _written(template: ChatTemplate, call: ToolCall, stops: Sequence[str], *, re
 
 
 def _reads(parser: Parser, text: str, call: ToolCall) -> bool:
-    action = parser(text, [_TOOL])
+    action = parser(text, [TOOL])
     return [(found.name, found.arguments) for found in action.tool_calls] == [(call.name, call.arguments)]
 
 

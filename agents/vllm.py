@@ -20,6 +20,7 @@ from agentenv.tokens import TokenIds
 from agentenv.types import Action, Usage
 
 from .chat import ChatFormat, History
+from .folders import check_folder
 from .parsers import Parser
 from .samples import Sample
 from .vllm_request import InFlight, Request, Sampling
@@ -302,8 +303,9 @@ def _check_options(engine: object, server: object, *, is_name: bool, is_url: boo
 
 def _tokenizer_of(root: str) -> PreTrainedTokenizerBase:
     try:
+        check_folder(root)
         return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(root))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ModelError) as error:
         msg = f"tokenizer must be given, there is none for the engine's model {root!r} here: {error}"
         raise ModelError(msg) from error
 

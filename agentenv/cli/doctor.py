@@ -1,23 +1,42 @@
 """`agentenv doctor`: what this machine has, and what is missing."""
 
+import re
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .command_line import refuse
+
+if TYPE_CHECKING:
+    from .machine import Finding
 
 __all__ = ["doctor"]
 
 _STYLES = {"ok": "green", "missing": "yellow", "note": "cyan", "problem": "bold red"}
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
-    """Tell what this machine has, and what to install.
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Look at a model instead: its chat template, tool calls and history."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Tell what this machine has, and what to install; or what a model's chat template does.
 
     It looks at Python, packages, devices and isolation. What can be tried is tried: namespaces are entered, an overlay
     is mounted, the Docker engine is asked. Missing parts are optional; exit code 1 where something is a problem.
 
+    Of a model it tells whether its template can be used with tools, which parser reads its calls, and whether prompts
+    that keep what was sampled are those that the template itself would write, after each kind of turn. No weights are
+    loaded.
+
     Examples:
         agentenv doctor
+        agentenv doctor --model models/qwen
         agentenv doctor --json
     """
     from itertools import groupby
@@ -28,7 +47,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
     from .machine import find_everything
 
     with open_console(stderr=True).status("looking"):
-        findings = list(find_everything())
+        findings = list(find_everything() if model is None else _of_model(model))
     problems = [finding for finding in findings if finding.status == "problem"]
     if as_json:
         print_json({"ok": not problems, "findings": [asdict(finding) for finding in findings]})
@@ -43,3 +62,13 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
         console.print(f"{verdict}, {missing} optional parts missing")
     if problems:
         raise typer.Exit(1)
+
+
+def _of_model(folder: str) -> "Iterator[Finding]":
+    from .actors import quiet_transformers
+    from .model_folder import find_model
+
+    if not Path(folder).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", folder):
+        refuse("--model", f"must be a model's folder, or NAME/NAME on the hub, got {folder!r}: no such folder")
+    quiet_transformers("--model")
+    return find_model(folder)

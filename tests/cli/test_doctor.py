@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from cli_runs import run
+from cli_runs import one_line_error, run
 
 import agentenv
 from agentenv.cli import machine
@@ -121,3 +121,45 @@ def test_openai_agents_beside_us_is_noted_as_harmless(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "agents", raising=False)
     (finding,) = machine._foreign_module("Python", "agents")
     assert finding.status == "note" and "agentenv.agents" in finding.remedy and str(tmp_path) in finding.value
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("name", "all_in_all", "calls"),
+    [("qwen3", "rewrites history", "tool_call"), ("llama3_1", "refuses some turns", "bare"),
+     ("hermes", "appends only", "tool_call")],
+)  # fmt: skip
+def test_of_a_model_it_tells_what_its_template_does(tmp_path, name, all_in_all, calls):
+    from chat_families import tokenizer_of
+    from transformers import Qwen3Config
+
+    tokenizer_of(name).save_pretrained(tmp_path)
+    Qwen3Config(max_position_embeddings=77).save_pretrained(tmp_path)
+    result = run("doctor", "--model", tmp_path, "--json")
+    assert result.exit_code == 0, result.output
+    found = {finding["name"]: finding["value"] for finding in json.loads(result.stdout)["findings"]}
+    assert found["folder"].endswith("window 77")
+    assert found["in all"].startswith(all_in_all)
+    assert found["tool calls"] == f"read by {calls}"
+
+
+@pytest.mark.model
+def test_what_is_wrong_with_a_model_is_named(tmp_path):
+    from chat_families import tokenizer_of
+    from transformers import Qwen3Config
+
+    def problem():
+        result = run("doctor", "--model", tmp_path, "--json")
+        assert result.exit_code == 1
+        (found,) = [one for one in json.loads(result.stdout)["findings"] if one["status"] == "problem"]
+        return found["name"], found["value"]
+
+    assert one_line_error(run("doctor", "--model", tmp_path / "nowhere")).count("no such folder") == 1
+    assert problem()[0] == "folder"
+    Qwen3Config().save_pretrained(tmp_path)
+    name, told = problem()
+    assert name == "folder" and "tokenizer" in told
+    tokenizer = tokenizer_of("hermes")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path)
+    assert problem()[0] == "chat template"
