@@ -11,14 +11,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from agentenv.errors import AgentError, ModelError
 from agentenv.protocols import Context
-from agentenv.tokens import TokenIds
-from agentenv.types import Action, Usage
+from agentenv.types import Action
 
 from .chat import ChatFormat, History
 from .folders import check_folder
 from .parsers import Parser
 from .sampler import Sampler
-from .samples import Sample
+from .samples import Sample, read_sample
 
 __all__ = ["TransformersAgent"]
 
@@ -165,7 +164,8 @@ class TransformersAgent:
             except (RuntimeError, IndexError) as exc:
                 msg = f"the model failed on {len(part)} contexts: {type(exc).__name__}: {exc}"
                 raise AgentError(msg) from exc
-        return [self._action(*both) for both in zip(contexts, prompts, samples, strict=True)]
+        samples = [replace(sample, weight_version=self.weight_version) for sample in samples]
+        return [read_sample(self.chat, *three) for three in zip(contexts, prompts, samples, strict=True)]
 
     @property
     def weight_version(self) -> int:
@@ -188,22 +188,6 @@ class TransformersAgent:
     def reset(self) -> None:
         """Frees the keys and values kept from earlier calls."""
         self._sampler.kept.clear()
-
-    def _action(self, context: Context, prompt: tuple[int, ...] | TokenIds, sample: Sample) -> Action:
-        if not all(math.isfinite(value) for value in sample.logprobs):
-            msg = (
-                f"the model's log-probabilities must be finite, got {sample.logprobs}: its weights or inputs are broken"
-            )
-            raise AgentError(msg)
-        return replace(
-            self.chat.parse(sample.token_ids, tools=context.tools),
-            token_ids=sample.token_ids,
-            logprobs=sample.logprobs,
-            prompt_token_ids=prompt,
-            finish_reason="stop" if sample.stopped else "length",
-            usage=Usage(len(prompt), sample.cached, len(sample.token_ids)),
-            weight_version=self.weight_version,
-        )
 
 
 def _moved(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:

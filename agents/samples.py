@@ -1,8 +1,16 @@
 """What sampling gives, whoever samples."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
-__all__ = ["Sample", "TokenIds"]
+from agentenv.errors import AgentError
+from agentenv.protocols import Context
+from agentenv.tokens import TokenIds as GrowingIds
+from agentenv.types import Action, Usage
+
+from .chat import ChatFormat
+
+__all__ = ["Sample", "TokenIds", "read_sample"]
 
 TokenIds = tuple[int, ...]
 
@@ -24,3 +32,29 @@ class Sample:
     stopped: bool
     cached: int = 0
     weight_version: int | None = None
+
+
+def read_sample(chat: ChatFormat, context: Context, prompt: TokenIds | GrowingIds, sample: Sample) -> Action:
+    """Returns the action that was sampled, with its tokens and what they cost.
+
+    Args:
+        chat: reads the tokens.
+        context: what the agent saw.
+        prompt: the tokens of that.
+        sample: what was drawn after them.
+
+    Raises:
+        AgentError: a log-probability is not finite.
+    """
+    if not all(map(math.isfinite, sample.logprobs)):
+        msg = f"log-probabilities must be finite, got {sample.logprobs}: the model's weights or inputs are broken"
+        raise AgentError(msg)
+    return replace(
+        chat.parse(sample.token_ids, tools=context.tools),
+        token_ids=sample.token_ids,
+        logprobs=sample.logprobs,
+        prompt_token_ids=prompt,
+        finish_reason="stop" if sample.stopped else "length",
+        usage=Usage(len(prompt), sample.cached, len(sample.token_ids)),
+        weight_version=sample.weight_version,
+    )

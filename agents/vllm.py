@@ -1,10 +1,8 @@
 """An agent that is a vLLM engine: one in this process, or a server behind a URL."""
 
 import asyncio
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
@@ -14,15 +12,14 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 from typing_extensions import override
 
 from agentenv.distribution import install_module
-from agentenv.errors import AgentError, MissingDependencyError, ModelError
+from agentenv.errors import MissingDependencyError, ModelError
 from agentenv.protocols import AsyncAgent, Context
-from agentenv.tokens import TokenIds
-from agentenv.types import Action, Usage
+from agentenv.types import Action
 
 from .chat import ChatFormat, History
 from .folders import check_folder
 from .parsers import Parser
-from .samples import Sample
+from .samples import Sample, read_sample
 from .vllm_request import InFlight, Request, Sampling
 from .vllm_weights import Given
 
@@ -156,7 +153,7 @@ class VLLMAgent(AsyncAgent):
             ModelError: the chat template cannot render the context, or the engine refuses the prompt.
         """
         prompt = self.chat.prompt(context)
-        return self._action(context, prompt, await asyncio.wrap_future(self._sample(context, prompt)))
+        return read_sample(self.chat, context, prompt, await asyncio.wrap_future(self._sample(context, prompt)))
 
     @override
     def act(self, contexts: Sequence[Context], /) -> list[Action]:
@@ -173,7 +170,7 @@ class VLLMAgent(AsyncAgent):
             for future in futures:
                 future.cancel()
             raise
-        return [self._action(*three) for three in zip(contexts, prompts, samples, strict=True)]
+        return [read_sample(self.chat, *three) for three in zip(contexts, prompts, samples, strict=True)]
 
     def pause(self, in_flight: InFlight = "restart") -> None:
         """Stops drawing tokens; requests wait until `resume`.
@@ -227,20 +224,6 @@ class VLLMAgent(AsyncAgent):
             return nothing
         # 63 bits: vLLM takes no more, and -1 for none at all.
         return self._backend.sample(Request(prompt, room, context.seed & (2**63 - 1)))
-
-    def _action(self, context: Context, prompt: tuple[int, ...] | TokenIds, sample: Sample) -> Action:
-        if not all(map(math.isfinite, sample.logprobs)):
-            msg = f"the engine's log-probabilities must be finite, got {sample.logprobs}: its weights are broken"
-            raise AgentError(msg)
-        return replace(
-            self.chat.parse(sample.token_ids, tools=context.tools),
-            token_ids=sample.token_ids,
-            logprobs=sample.logprobs,
-            prompt_token_ids=prompt,
-            finish_reason="stop" if sample.stopped else "length",
-            usage=Usage(len(prompt), sample.cached, len(sample.token_ids)),
-            weight_version=sample.weight_version,
-        )
 
 
 def _connect(
