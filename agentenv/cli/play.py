@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["play"]
 
 
-def play(
+def play(  # noqa: PLR0913, PLR0917  one per option
     env_id: Annotated[
         str,
         typer.Argument(
@@ -39,6 +39,8 @@ def play(
     agent_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the agent; may be repeated.")
     ] = None,
+    temperature: Annotated[float, typer.Option(metavar="T", min=0, help="Of a model.")] = 1.0,
+    max_action_tokens: Annotated[int, typer.Option(metavar="L", min=1, help="Of one action of a model.")] = 256,
     tree: Annotated[int, typer.Option(metavar="I", min=0, help="Of a trees file: which tree, counted from 0.")] = 0,
     at: Annotated[int, typer.Option(metavar="NODE", min=0, help="Of that tree: where to begin.")] = 0,
     env: Annotated[
@@ -66,16 +68,19 @@ def play(
     from .env_choice import choose_env, parse_task
     from .player import Player
 
+    sampling = {"temperature": temperature, "max_tokens": max_action_tokens}
+    if agent is None and agent_option:
+        refuse("--agent-option", f"needs --agent, got {agent_option[0]!r}")
+    named = None if agent is None else AgentChoice(agent, agent_option or (), sampling)
     if Path(env_id).is_file():
         _refuse_begin(seed, task)
-        named = None if agent is None else AgentChoice(agent, agent_option or ())
         _play_tree(Path(env_id), tree, at, env, option or (), trees, named)
         return
     choice = choose_env(env_id, option or ())
     given = parse_task(task)
     _check_file(trees)
     seed = random.randrange(10_000) if seed is None else seed  # noqa: S311  any will do
-    actor = None if agent is None else AgentChoice(agent, agent_option or ()).make(choice, _begun(choice, given, seed))
+    actor = None if named is None else named.make(choice, _begun(choice, given, seed))
     player = Player(choice.make(), open_console(), task=given, seed=seed, agent=actor)
     with _kept(player, trees):
         with blame("ENV_ID" if task is None else "--task", TaskError):

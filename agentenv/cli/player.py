@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.text import Text
 
 from agentenv.agents.typed_actions import describe_tool, read_action
-from agentenv.errors import EpisodeError, InfrastructureError, SnapshotError, TreeError
+from agentenv.errors import EpisodeError, InfrastructureError, ModelError, SnapshotError, TreeError
 from agentenv.protocols import Agent, Context, SteppableEnv
 from agentenv.rollout import derive_seed, go_back
+from agentenv.rollout.outages import failure_of
 from agentenv.tree import EpisodeTree
 from agentenv.types import Action
 from agentenv.wrappers import RecordTree
@@ -237,10 +238,21 @@ class Player:
         while steps > 0 and not self._tree.nodes[self._env.node].ended:
             seed = derive_seed(self._seed, len(self._tree), "act")
             context = Context(tuple(self._tree.messages(self._env.node)), self._env.tools, seed=seed)
-            action = Action.parse(self._agent.act([context])[0])
+            action = self._ask_agent(self._agent, context)
             self._say(Text.assemble(("[assistant] ", "green"), describe_action(action, limit=2000)))
             self._take(action)
             steps -= 1
+
+    @staticmethod
+    def _ask_agent(agent: Agent, context: Context) -> Action:
+        """Returns what the agent does here; one that broke has done nothing, so another `:act` asks it again."""
+        try:
+            return Action.parse(agent.act([context])[0])
+        except Exception as error:
+            if (failure := failure_of(error, agent)) is None and not isinstance(error, ModelError):
+                raise
+            msg = f"The agent did not act: {failure or error}"
+            raise _Refusal(msg) from error
 
     def _refuse_at_end(self) -> None:
         if self._tree.nodes[self._env.node].ended:

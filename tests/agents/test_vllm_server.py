@@ -1,8 +1,6 @@
 """VLLMAgent with a server: the same tokens as in process, new weights, and a server that is killed in the middle."""
 
 import json
-import os
-import subprocess
 import sys
 import threading
 import time
@@ -26,6 +24,7 @@ from vllm_models import (
 
 import agentenv as ae
 from agentenv.agents import VLLMAgent
+from agentenv.cli import main
 from agentenv.errors import AgentError, ModelError
 from agentenv.rollout import Concurrent, Rollout
 from agentenv.serialize import read_trees
@@ -198,17 +197,16 @@ def test_64_episodes_of_repairing_code(server):
         assert all((leaf.terminated or leaf.truncated) and leaf.reward is not None for leaf in leaves)
 
 
-def test_a_program_acts_through_the_proxy_before_an_engine_made_on_the_command_line(server, tmp_path):
+def test_a_program_acts_through_the_proxy_before_an_engine_made_on_the_command_line(server, tmp_path, monkeypatch):
     """`agentenv proxy --agent vllm:FOLDER -- COMMAND`: a program's tokens are recorded, and it branches by replay."""
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     out = tmp_path / "trees.jsonl"
     engine = {name: value for name, value in OPTIONS.items() if name != "max_num_seqs"}
     words = ["--agent", f"vllm:{server.folder}", "--agent-option", f"engine_options={json.dumps(engine)}"]
     words += ["--tasks", "2", "--rollouts", "2", "--continuations", "1", "--max-action-tokens", "12", "--out", str(out)]
-    command = [sys.executable, "-c", "from agentenv.cli import main; main()", "proxy", "agentenv/MathVerifier-v0"]
-    alone = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-    command += [*words, "--", sys.executable, str(PROGRAM)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=alone, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+    with pytest.raises(SystemExit) as ended:  # in this process: another would be slow to begin
+        main(["proxy", "agentenv/MathVerifier-v0", *words, "--", sys.executable, str(PROGRAM)])
+    assert ended.value.code == 0
     trees = read_trees(out)
     assert [len(tree.leaves()) for tree in trees] == [3, 3]
     actions = [node.action for tree in trees for node in tree.nodes if node.action is not None]

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_runs import run
+from cli_runs import one_line_error, run
 
 from agentenv import Action
 from agentenv.serialize import read_trees
@@ -202,3 +202,36 @@ def test_at_a_terminal_ctrl_d_leaves(terminal):
     terminal.wait_for("node 0> ")
     os.write(terminal.main, b"\x04")
     assert terminal.process.wait(30) == 0
+
+
+FLAKY = """
+class Flaky:
+    retryable = (KeyError,)
+
+    def __init__(self, max_tokens: int = 1, temperature: float = 0.0):
+        self.asked, self.answer = 0, f"{max_tokens} at {temperature:g}"
+
+    def act(self, contexts):
+        self.asked += 1
+        if self.asked == 1:
+            raise TimeoutError("nobody home")
+        if self.asked == 2:
+            raise KeyError("mine")
+        call = {"function": {"name": "submit", "arguments": {"answer": self.answer}}}
+        return [{"role": "assistant", "tool_calls": [call]}]
+"""
+
+
+def test_an_agent_that_breaks_has_done_nothing_and_is_asked_again(here):
+    (here / "flaky.py").write_text(FLAKY)
+    words = ["--agent", "flaky:Flaky", "--temperature", 0.5, "--max-action-tokens", 9]
+    text = play([":act", ":act", ":act"], *words)
+    assert "The agent did not act: TimeoutError: nobody home" in text
+    assert "The agent did not act: KeyError: 'mine'" in text
+    (tree,) = read_trees(here / "played.jsonl")
+    assert [call.arguments for node in tree.nodes[1:] for call in node.action.tool_calls] == [{"answer": "9 at 0.5"}]
+
+
+def test_options_of_no_agent_are_refused(here):
+    error = one_line_error(run("play", MATH, "--agent-option", "top_p=0.5"))
+    assert "'--agent-option'" in error and "needs --agent, got 'top_p=0.5'" in error
