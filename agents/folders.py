@@ -1,10 +1,13 @@
-"""What a folder must hold to be a model."""
+"""What a model's folder holds, beside its weights."""
 
 from pathlib import Path
+from typing import cast
+
+from transformers import GenerationConfig
 
 from agentenv.errors import ModelError
 
-__all__ = ["check_folder"]
+__all__ = ["check_folder", "generation_stops"]
 
 
 def check_folder(folder: str | Path) -> None:
@@ -28,3 +31,12 @@ def check_folder(folder: str | Path) -> None:
             "write it there with tokenizer.save_pretrained(folder)"
         )
         raise ModelError(msg)
+
+
+def generation_stops(root: str) -> tuple[int, ...]:
+    """Returns the end tokens of the model's generation config, where it is on this machine."""
+    try:
+        stops: object = GenerationConfig.from_pretrained(root, local_files_only=True).eos_token_id
+    except (OSError, ValueError):
+        return ()
+    return () if stops is None else (stops,) if isinstance(stops, int) else tuple(cast("list[int]", stops))

@@ -53,11 +53,11 @@ def probe_history(chat: ChatFormat) -> tuple[Habit, ...]:
         chat: the chat format of the model.
     """
     said: Message = {"role": "assistant", "content": "Oslo."}
-    turns = {"an answer": said, "reasoning and an answer": said | {"reasoning": _THOUGHT}}
+    turns: dict[str, Message] = {"an answer": said, "reasoning and an answer": {**said, "reasoning": _THOUGHT}}
     if not chat.tool_problem:
         turns |= {
             "a call": _calls("Oslo"),
-            "reasoning and a call": _calls("Oslo") | {"reasoning": _THOUGHT},
+            "reasoning and a call": {**_calls("Oslo"), "reasoning": _THOUGHT},
             "several calls at once": _calls("Oslo", "Rome"),
         }
     return tuple(_try(chat, what, turn) for what, turn in turns.items())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, cast
 from weakref import finalize
 
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from agentenv.distribution import install_module
@@ -17,7 +17,7 @@ from agentenv.protocols import AsyncAgent, Context
 from agentenv.types import Action
 
 from .chat import ChatFormat, History
-from .folders import check_folder
+from .folders import check_folder, generation_stops
 from .parsers import Parser
 from .samples import Sample, read_sample
 from .vllm_request import InFlight, Request, Sampling
@@ -116,7 +116,7 @@ class VLLMAgent(AsyncAgent):
             self.tokenizer = tokenizer or _tokenizer_of(self._backend.root)
             self.chat = ChatFormat(
                 self.tokenizer,
-                stop_token_ids={*stop_token_ids, *_generation_stops(self._backend.root)},
+                stop_token_ids={*stop_token_ids, *generation_stops(self._backend.root)},
                 template_options=template_options,
                 parser=parser,
                 history=history,
@@ -291,12 +291,3 @@ def _tokenizer_of(root: str) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError, ModelError) as error:
         msg = f"tokenizer must be given, there is none for the engine's model {root!r} here: {error}"
         raise ModelError(msg) from error
-
-
-def _generation_stops(root: str) -> tuple[int, ...]:
-    """Returns the end tokens of the model's generation config, where it is on this machine."""
-    try:
-        stops: object = GenerationConfig.from_pretrained(root, local_files_only=True).eos_token_id
-    except (OSError, ValueError):
-        return ()
-    return () if stops is None else (stops,) if isinstance(stops, int) else tuple(cast("list[int]", stops))

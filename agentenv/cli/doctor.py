@@ -25,12 +25,12 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Tell what this machine has, and what to install; or what a model's chat template does.
+    """Tell what this machine has, and what to install.
 
     It looks at Python, packages, devices and isolation. What can be tried is tried: namespaces are entered, an overlay
     is mounted, the Docker engine is asked. Missing parts are optional; exit code 1 where something is a problem.
 
-    Of a model it tells whether its template can be used with tools, which parser reads its calls, and whether prompts
+    With --model it tells of a model instead whether its template can be used with tools, which parser reads its calls, and whether prompts
     that keep what was sampled are those that the template itself would write, after each kind of turn. No weights are
     loaded.
 

@@ -1,6 +1,7 @@
 """What can be told of a model's folder without loading its weights: the findings of `agentenv doctor --model`."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 from agentenv.errors import ModelError
@@ -18,25 +19,21 @@ def find_model(folder: str) -> Iterator[Finding]:
     Args:
         folder: that `save_pretrained` wrote, or a name on the Hugging Face hub.
     """
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+    transformers: Any = import_module("transformers")
 
-    from agentenv.agents.folders import check_folder
+    from agentenv.agents.folders import check_folder, generation_stops
 
     try:
         check_folder(folder)
-        config: Any = AutoConfig.from_pretrained(folder)
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        config: Any = transformers.AutoConfig.from_pretrained(folder)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, ModelError) as error:
         yield Finding("Model", "folder", "problem", _line(error), "name a folder that save_pretrained wrote")
         return
     names = ", ".join(config.architectures or [type(config).__name__])
     window = getattr(config.get_text_config(), "max_position_embeddings", "unknown")
     yield Finding("Model", "folder", "ok", f"{names}, window {window}")
-    try:
-        stops: Any = GenerationConfig.from_pretrained(folder).eos_token_id
-    except (OSError, ValueError):
-        stops = None
-    yield from _format(tokenizer, () if stops is None else (stops,) if isinstance(stops, int) else tuple(stops))
+    yield from _format(tokenizer, generation_stops(folder))
 
 
 def _format(tokenizer: Any, stops: tuple[int, ...]) -> Iterator[Finding]:

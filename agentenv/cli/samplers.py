@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from agentenv.distribution import install_module
 
@@ -48,7 +48,7 @@ class Sampler:
             "max_tokens": config.max_action_tokens,
             "temperature": config.temperature,
             "history": config.history,
-            "template_options": config.chat_template_kwargs or {},
+            "template_options": cast("Any", config).chat_template_kwargs or {},
         }
 
         def make(model: Any, tokenizer: Any) -> Any:  # noqa: ARG001  its weights come before each generation
@@ -87,7 +87,11 @@ def choose_sampler(spec: str | None, words: Sequence[str], *, model: str, method
         refuse("--agent", f"needs {package}: {install_module(package)}")
     from agentenv.agents import VLLMAgent
 
-    known = {name: p for name, p in constructor_options(VLLMAgent).items() if name not in {"engine", "tokenizer"}}
+    known = {
+        name: p
+        for name, p in constructor_options(cast("Any", VLLMAgent)).items()
+        if name not in {"engine", "tokenizer"}
+    }
     options = parse_options(words, known=known, owner=spec, argument="--agent-option")
     if taken := sorted(options.keys() & _OWN):
         refuse("--agent-option", f"{taken[0]} is given by {_OWN[taken[0]]}")
