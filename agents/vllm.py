@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
@@ -271,7 +272,8 @@ def _make_llm(folder: str, options: Mapping[str, Any]) -> Any:
 def _close(backend: _Backend, llm: Any) -> None:
     backend.close()
     if llm is not None:
-        llm.llm_engine.engine_core.shutdown()
+        with suppress(ValueError):  # a trainer has ended torch's process groups already, those of the engine too
+            llm.llm_engine.engine_core.shutdown()
 
 
 def _check_options(engine: object, server: object, *, is_name: bool, is_url: bool) -> None:

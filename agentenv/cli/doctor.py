@@ -30,9 +30,9 @@ def doctor(
     It looks at Python, packages, devices and isolation. What can be tried is tried: namespaces are entered, an overlay
     is mounted, the Docker engine is asked. Missing parts are optional; exit code 1 where something is a problem.
 
-    With --model it tells of a model instead whether its template can be used with tools, which parser reads its calls, and whether prompts
-    that keep what was sampled are those that the template itself would write, after each kind of turn. No weights are
-    loaded.
+    With --model it tells of a model instead whether its template can be used with tools, which parser reads its calls,
+    and whether prompts that keep what was sampled are those that the template itself would write, after each kind of
+    turn. No weights are loaded.
 
     Examples:
         agentenv doctor

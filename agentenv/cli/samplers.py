@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +13,7 @@ from .command_line import refuse
 from .env_choice import constructor_options, parse_options
 
 if TYPE_CHECKING:
+    from agentenv.agents import VLLMAgent
     from agentenv.trainers import TreeConfig
 
 __all__ = ["SAMPLERS", "Sampler", "choose_sampler"]
@@ -39,6 +40,7 @@ class Sampler:
 
     engine: str
     options: dict[str, Any]
+    _made: "list[VLLMAgent]" = field(default_factory=list["VLLMAgent"])
 
     def maker(self, config: "TreeConfig") -> Callable[[Any, Any], Any]:
         """Returns what `TreeTrainer` takes for `agent`: makes the agent of the model and its tokenizer."""
@@ -52,10 +54,16 @@ class Sampler:
         }
 
         def make(model: Any, tokenizer: Any) -> Any:  # noqa: ARG001  its weights come before each generation
-            return VLLMAgent(self.engine, tokenizer, **(given | self.options))
+            self._made.append(VLLMAgent(self.engine, tokenizer, **(given | self.options)))
+            return self._made[-1]
 
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # to this process weights go without a file
         return make
+
+    def close(self) -> None:
+        """Ends the engine that was made."""
+        while self._made:
+            self._made.pop().close()
 
 
 def choose_sampler(spec: str | None, words: Sequence[str], *, model: str, method: str) -> Sampler | None:

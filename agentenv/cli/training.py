@@ -87,6 +87,8 @@ def run_training(
         raise
     finally:
         trainer.close()
+        if plan.sampler is not None:
+            plan.sampler.close()  # before the process groups, of which an engine has some
     trainer.accelerator.end_training()  # under several processes: leaves their group before the interpreter ends
     _report(console, plan)
     if trainer.state.global_step > plan.settings["max_steps"]:
