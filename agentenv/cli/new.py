@@ -41,6 +41,7 @@ def new(
     if folder.exists():
         refuse("NAME", f"must be a new folder, {folder} exists: choose another name, or another --into")
     cls = "".join(word.capitalize() for word in module.split("_"))
+    cls += "" if cls.endswith("Env") else "Env"  # so that it is no name that the templates import
     words = {"distribution": name, "module": module, "cls": cls, "env_id": f"{module}/{cls}-v0"}
     with blame("--into", OSError):
         written = _fill(files("agentenv.cli") / _TEMPLATES, folder, words)

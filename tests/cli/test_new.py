@@ -2,12 +2,15 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from cli_runs import one_line_error, run
+
+from agentenv import Action
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def test_the_commands_of_its_readme_work(written, monkeypatch):
     assert result is not None
     mixed = result.stdout
     assert " A+" in mixed and " A-" in mixed
-    result = run("envs", "drawer_desk:drawer_desk/DrawerDesk-v0")  # by the id that importing registers
+    result = run("envs", "drawer_desk:drawer_desk/DrawerDeskEnv-v0")  # by the id that importing registers
     assert result.exit_code == 0, result.stderr
 
 
@@ -55,6 +58,18 @@ def test_a_tiny_model_can_be_trained_on_it(written, monkeypatch):
     result = run(*line.split()[1:], "--dry-run")
     assert result.exit_code == 0, result.stderr
     assert "48 tasks to train on, 12 held out" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["action", "path", "any", "env", "tool-call"])
+def test_names_of_what_the_templates_import_do_no_harm(name, tmp_path, monkeypatch):
+    assert run("new", name, "--into", tmp_path).exit_code == 0
+    monkeypatch.syspath_prepend(tmp_path / name)
+    module = name.replace("-", "_")
+    names = runpy.run_path(str(tmp_path / name / "tests" / "test_env.py"))
+    assert names["Action"] is Action
+    assert names["play"](names["TASKS"][0], names["careful_calls"](names["TASKS"][0])) == (1.0, True)
+    for loaded in [key for key in sys.modules if key.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, loaded)
 
 
 @pytest.mark.parametrize(
