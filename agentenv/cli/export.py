@@ -17,12 +17,19 @@ _OF_TREES = {
 }
 """Formats of trees: what writes them, in `agentenv.exports.writing`."""
 
-FORMATS = (*_OF_TREES, "verl", "skyrl", "prime-rl", "trees")
+_OF_ENVIRONMENTS = ("harbor",)
+
+FORMATS = (*_OF_TREES, "verl", "skyrl", "prime-rl", *_OF_ENVIRONMENTS, "trees")
 
 
 def export(
     source: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A trees file; for --to trees, an export.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A trees file; for --to trees an export; for harbor the id of an environment.",
+            show_default=False,
+        ),
     ],
     to: Annotated[
         str, typer.Option("--to", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.", show_default=False)
@@ -36,6 +43,9 @@ def export(
     credit_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the one estimator, e.g. discount=1.0.")
     ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the environment; may be repeated.")
+    ] = None,
     step_weights: Annotated[
         str, typer.Option(metavar="NAME", help="Of a batch: occupancy, graph, counts or unique.")
     ] = "occupancy",
@@ -47,7 +57,8 @@ def export(
 
     csv: a row per node (OUT.jsonl: as JSON lines). hf: rows of a Hugging Face data set (OUT.parquet, OUT.jsonl, or a
     folder). atif: ATIF 1.8, a document per leaf (OUT.jsonl, or a folder). verl, skyrl, prime-rl: a batch with the
-    advantages of one estimator. trees: back from hf or atif. What each keeps and loses stands in docs/exports.md.
+    advantages of one estimator. harbor: a folder for each task of agentenv/CodeRepair-v0. trees: back from hf or atif.
+    What each keeps and loses stands in docs/exports.md.
 
     Examples:
         agentenv export trees.jsonl --to csv -o nodes.csv --credit rtmc --credit grpo
@@ -55,6 +66,7 @@ def export(
         agentenv export rows.parquet --to trees -o again.jsonl
         agentenv export trees.jsonl --to atif -o trajectories
         agentenv export trees.jsonl --to verl -o batch.pt --credit rtmc
+        agentenv export agentenv/CodeRepair-v0 --to harbor -o tasks
     """
     from agentenv.errors import TreeError
     from agentenv.exports import writing
@@ -63,13 +75,16 @@ def export(
 
     if to not in FORMATS:
         refuse("--to", f"must be one of {', '.join(FORMATS)}; got {to!r}")
-    if not source.exists():
+    if not source.exists() and to not in _OF_ENVIRONMENTS:
         refuse("FILE", f"there is no {str(source)!r}")
     if out.exists():
         refuse("--out", f"must not exist yet; got {str(out)!r}, which does: name another")
     out.parent.mkdir(parents=True, exist_ok=True)
     if to in writing.BATCHES and len(credit or ()) != 1:
         refuse("--credit", f"must be given once for a batch, got {len(credit or ())}")
+    if to in _OF_ENVIRONMENTS:
+        typer.echo(f"Wrote {_export_environment(str(source), option or (), to, out)} to {out}")
+        return
     if to == "trees":
         with blame("FILE", TreeError, OSError):
             wrote = writing.write_trees_again(source, out)
@@ -96,3 +111,23 @@ def _credits(names: Sequence[str], options: Sequence[str]) -> Mapping[str, Calla
     return {
         name.removesuffix("_advantages").replace("-", "_").lower(): choose_estimator(name, options) for name in names
     }
+
+
+def _export_environment(name: str, options: Sequence[str], to: str, out: Path) -> str:
+    """Writes the tasks of an environment, and says what it wrote."""
+    from agentenv.envs.code_repair import CodeRepair
+    from agentenv.errors import TaskError
+    from agentenv.exports import write_harbor
+
+    from .env_choice import choose_env
+
+    choice = choose_env(name, options)
+    if not issubclass(choice.cls, CodeRepair):
+        refuse("FILE", f"must be agentenv/CodeRepair-v0 for --to {to}, whose tasks are repairs; got {name!r}")
+    env = choice.make()
+    try:
+        with blame("--option", TaskError, OSError):
+            written = write_harbor(env.tasks or (), out)
+    finally:
+        env.close()
+    return f"{len(written)} tasks"

@@ -6,6 +6,7 @@
 | `to_dataset_rows`, `to_dataset`, `from_dataset_rows` | rows of Hugging Face datasets, and back | `dataset_rows` |
 | `token_rows`, `verl_batch`, `skyrl_batch`, `prime_rl_batches` | batches for other trainers | `batches` |
 | `to_atif`, `from_atif` | ATIF 1.8 trajectories with branches, and back | `atif` |
+| `write_harbor` | repair tasks as Harbor folders | `harbor` |
 
 Nothing is imported before its name is used: some need packages that only they need.
 """
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from agentenv.exports.atif import from_atif, to_atif
     from agentenv.exports.batches import TokenRow, prime_rl_batches, skyrl_batch, token_rows, verl_batch
     from agentenv.exports.dataset_rows import from_dataset_rows, to_dataset, to_dataset_rows
+    from agentenv.exports.harbor import write_harbor
     from agentenv.exports.table import node_rows, to_dataframe, write_csv
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "token_rows",
     "verl_batch",
     "write_csv",
+    "write_harbor",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -52,5 +55,6 @@ __getattr__, __dir__ = lazy_names(
         "to_dataset": "dataset_rows",
         "to_dataset_rows": "dataset_rows",
         "write_csv": "table",
+        "write_harbor": "harbor",
     },
 )

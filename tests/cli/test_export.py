@@ -93,3 +93,11 @@ def test_a_batch_is_written_with_the_advantages_of_one_estimator(to, tmp_path):
     tensors = batch["tensors" if to == "verl" else "fields"]
     assert tensors["advantages"].tolist() == [[1, 1], [-1, -1]]
     assert "weights must be" in one_line_error(run(*words[:-1], "none", "--credit", "rloo", "-o", tmp_path / "other"))
+
+
+def test_the_bundled_repair_tasks_become_harbor_folders(tmp_path):
+    words = ("export", "agentenv/CodeRepair-v0", "--to", "harbor", "-o")
+    assert run(*words, tmp_path / "tasks").stdout == f"Wrote 59 tasks to {tmp_path / 'tasks'}\n"
+    assert len(list((tmp_path / "tasks").glob("*/task.toml"))) == 59
+    other = ("export", "agentenv/MathVerifier-v0", *words[2:], tmp_path / "other")
+    assert "'FILE': must be agentenv/CodeRepair-v0 for --to harbor" in one_line_error(run(*other))

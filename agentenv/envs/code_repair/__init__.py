@@ -11,6 +11,7 @@ from agentenv.envs.code_repair.mutation import KINDS, GeneratedTasks, Mutation, 
 from agentenv.envs.code_repair.reading import read_tasks
 from agentenv.envs.code_repair.references import check_task
 from agentenv.envs.code_repair.repositories import GitTree
+from agentenv.envs.code_repair.scripts import TestScript
 from agentenv.envs.code_repair.submissions import Submission, collect_submission
 from agentenv.envs.code_repair.suites import TestSuite
 from agentenv.envs.code_repair.swebench import read_swebench
@@ -30,6 +31,7 @@ __all__ = [
     "RepairTask",
     "Submission",
     "TestProgram",
+    "TestScript",
     "TestSuite",
     "bundled_projects",
     "bundled_tasks",

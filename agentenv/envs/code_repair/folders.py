@@ -5,6 +5,7 @@
 | `instruction.md` | the instruction; every task has one |
 | `environment/` | the workspace, without `Dockerfile` and `docker-compose.yaml` |
 | `tests/cases.txt` | the hidden cases, one assertion per line: `f(1) == 2`, or `f(0) raises ValueError` |
+| `tests/cases.json` | the same, as `agentenv export --to harbor` writes them |
 | `tests/test_*.py` | a hidden pytest suite: every test function in them; what else is in `tests/` lies beside them |
 | `solution/` | the files that repair it, without `solve.sh` |
 | `task.toml` | settings, see below; may be missing |
@@ -12,16 +13,17 @@
 A plain folder has no `environment/`: there the workspace is the folder itself, its own `tests/` are visible, and
 `hidden/` has what decides, in the same form: `hidden/cases.txt`, `hidden/test_*.py`.
 
-`task.toml`: `[metadata] difficulty`, `[environment] docker_image`; and `[agentenv]` with `setup` (source that runs
-before each case), `visible` (cases that the agent can run), `editable` (patterns of the files that a submission may
-hold) and `test_command` (what `run_tests` runs).
+`task.toml`: `[metadata] difficulty`, `[environment] docker_image`; and `[metadata.agentenv]` or `[agentenv]` with
+`setup` (source that runs before each case), `visible` (cases that the agent can run), `editable` (patterns of the
+files that a submission may hold) and `test_command` (what `run_tests` runs).
 
 Files are taken as they are: binary ones, line ends, executable bits. Hidden pytest files run under the runner that
-grades all suites; `test.sh` is not run. A task with no test but `tests/test.sh` is refused: such a script writes its
-own verdict in the container where the submission runs, so the submission can write it too.
+grades all suites; `test.sh` then is not run. Where `tests/test.sh` is all that there is, it decides, as in Harbor: see
+`scripts.py` for what that promises.
 """
 
 import ast
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -32,9 +34,10 @@ import pydantic
 from agentenv.errors import TaskError
 from agentenv.rows import describe
 
-from .cases import parse_python
+from .cases import Case, parse_python
 from .library import read_case
-from .suites import TestSuite
+from .scripts import TestScript
+from .suites import FileContent, TestSuite
 from .tasks import RepairTask
 
 __all__ = ["is_folder_of_tasks", "read_folder", "read_folders", "read_harbor"]
@@ -91,24 +94,28 @@ read_harbor = read_folder
 def _read(folder: Path) -> RepairTask:
     path = folder / "task.toml"
     settings = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    own, environment = _table(settings, "agentenv"), _table(settings, "environment")
-    level = _table(settings, "metadata").get("difficulty", 0)
+    metadata, environment = _table(settings, "metadata"), _table(settings, "environment")
+    own = _table(metadata, "agentenv") | _table(settings, "agentenv")
     is_harbor = (folder / "environment").is_dir()
     tests = "tests" if is_harbor else "hidden"
+    script = _script(folder, folder / tests, settings) if is_harbor else None
     files = _files(folder / "environment") if is_harbor else _files(folder, without=_OWN)
     return RepairTask(
-        id=folder.resolve().name,
+        id=own.get("id", folder.resolve().name),
         instruction=(folder / "instruction.md").read_text(encoding="utf-8"),
         files={path: _content(place) for path, place in files.items()},
         executable=tuple(path for path, place in files.items() if place.stat().st_mode & 0o100),
         setup=own.get("setup", ""),
-        visible=tuple(map(read_case, own.get("visible", ()))),
-        hidden=tuple(map(read_case, _lines(folder / tests))),
+        visible=tuple(map(_case, own.get("visible", ()))),
+        hidden=tuple(map(_case, _cases(folder / tests))),
+        script=script,
         suite=_suite(folder / tests),
         solution={path: _content(place) for path, place in _files(folder / "solution").items()},
-        difficulty=_LEVELS.get(str(level), 0),
+        removed=tuple(own.get("removed", ())),
+        kind=own.get("kind", ""),
+        difficulty=own.get("difficulty", _LEVELS.get(str(metadata.get("difficulty", 0)), 0)),
         image=environment.get("docker_image"),
-        editable=tuple(own.get("editable", ("*.py",))),
+        editable=tuple(own.get("editable", ("*.py",) if script is None else ("*",))),
         test_command=own.get("test_command", ""),
     )
 
@@ -121,18 +128,47 @@ def _table(settings: dict[str, Any], name: str) -> dict[str, Any]:
     return cast("dict[str, Any]", table)
 
 
-def _lines(tests: Path) -> list[str]:
+def _case(written: str | dict[str, Any]) -> Case:
+    """Reads a case that is written as an assertion, as its fields, or as JSON of them."""
+    if isinstance(written, dict):
+        return Case.model_validate({name: value for name, value in written.items() if name != "wire"})
+    return Case.model_validate_json(written) if written.lstrip().startswith("{") else read_case(written)
+
+
+def _cases(tests: Path) -> list[Any]:
+    if (tests / "cases.json").is_file():
+        return json.loads((tests / "cases.json").read_text(encoding="utf-8"))["cases"]
     cases = tests / "cases.txt"
     if not cases.is_file():
-        if any(tests.glob("test_*.py")):
+        if any(tests.glob("test_*.py")) or (tests.name == "tests" and (tests / "test.sh").is_file()):
             return []
-        found = (
-            "only test.sh, whose verdict a submission could write itself" if (tests / "test.sh").exists() else "none"
-        )
-        msg = f"hidden tests must be in {tests.name}/cases.txt or in {tests.name}/test_*.py; found {found}"
+        msg = f"hidden tests must be in {tests.name}/cases.txt or in {tests.name}/test_*.py; found none"
         raise ValueError(msg)
     lines = (line.strip() for line in cases.read_text(encoding="utf-8").split("\n"))
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def _script(folder: Path, tests: Path, settings: dict[str, Any]) -> TestScript | None:
+    """Returns Harbor's `test.sh` where nothing else decides."""
+    others = [tests / "cases.txt", tests / "cases.json", *tests.glob("test_*.py")]
+    if not (tests / "test.sh").is_file() or any(path.exists() for path in others):
+        return None
+    files = _files(tests, without=set())
+    verifier = _table(settings, "verifier")
+    return TestScript(
+        files={path: _content(place) for path, place in files.items()},
+        executable=tuple(path for path, place in files.items() if place.stat().st_mode & 0o100),
+        env={str(name): str(value) for name, value in _table(verifier, "env").items()},
+        timeout_s=float(verifier.get("timeout_sec", 600.0)),
+        solve=_solve_script(folder / "solution"),
+    )
+
+
+def _solve_script(solution: Path) -> dict[str, FileContent]:
+    """Returns the files of a solution that only `solve.sh` puts in their places."""
+    if not (solution / "solve.sh").is_file():
+        return {}
+    return {path: _content(place) for path, place in _files(solution, keep="solve.sh").items()}
 
 
 def _suite(tests: Path) -> TestSuite | None:
@@ -168,12 +204,14 @@ def _is_unittest(node: ast.ClassDef) -> bool:
     return any(ast.unparse(base).rpartition(".")[2].endswith("TestCase") for base in node.bases)
 
 
-def _files(folder: Path, *, without: frozenset[str] | set[str] = frozenset()) -> dict[str, Path]:
+def _files(folder: Path, *, without: frozenset[str] | set[str] = frozenset(), keep: str = "") -> dict[str, Path]:
     """Returns the files of a folder by their paths in it, without links and what tools leave behind."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        left_out = inside.parts[0] in without or path.name in _NOT_FILES or _RUBBISH & {*inside.parts}
+        left_out = (
+            inside.parts[0] in without or (path.name in _NOT_FILES and path.name != keep) or _RUBBISH & {*inside.parts}
+        )
         if path.is_file() and not path.is_symlink() and not left_out:
             found[inside.as_posix()] = path
     return found

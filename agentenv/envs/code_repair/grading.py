@@ -29,6 +29,8 @@ from .cases import Case
 from .interpreter import contract
 from .outcomes import Outcome, read_outcome
 from .programs import answer_program, record_program, run_guest
+from .script_grading import STEPS, grade_script
+from .scripts import TestScript
 from .submissions import OpenSandbox, Submission, lay_over, solution_of, spec_of
 from .suite_grading import SuiteGrader
 from .tasks import RepairTask
@@ -47,8 +49,9 @@ class Grade:
         digest: of the submission that was graded.
         tampered: it made a test pass that must fail; nothing else of it counts.
         blamed: it broke the sandbox that graded it, twice, which the task's own code does not.
-        guess_rate: how likely a submission that makes one deciding test pass by guessing in each run whether it is a
-            twin is not found out; 0 where only cases and programs decide, 1 where a deciding test has no twin.
+        guess_rate: 1 where a script decides, which a submission can talk to; otherwise how likely a submission that
+            makes one deciding test pass by guessing in each run whether it is a twin is not found out; 0 where only
+            cases and programs decide, 1 where a deciding test has no twin.
         details: why, for whoever wrote the task: they give away what is hidden.
     """
 
@@ -118,6 +121,8 @@ class Grader:
             return Grade(0, total, (why,), submission.digest, blamed=True, details=(f"{why}: {error}",))
 
     def _grade_all(self, task: RepairTask, submission: Submission, *, stop_early: bool) -> Grade:
+        if task.script is not None:
+            return self._grade_script(task, task.script, submission)
         noted = self._noted(task)
         grade = self._grade(task, submission, task.hidden, noted, stop_early=stop_early)
         if task.suite is None:
@@ -138,6 +143,13 @@ class Grader:
             guess_rate=suite.guess_rate,
             details=details,
         )
+
+    def _grade_script(self, task: RepairTask, script: TestScript, submission: Submission) -> Grade:
+        if submission.refused:
+            return Grade(0, STEPS, (submission.refused,), guess_rate=1.0)
+        passed, why, detail = grade_script(self.open, task, script, submission)
+        reasons = (why,) if why else ()
+        return Grade(passed, STEPS, reasons, submission.digest, guess_rate=1.0, details=(detail,) if why else ())
 
     def _noted(self, task: RepairTask) -> tuple[Any, ...]:
         return record_program(self.open, task.program.model_dump_json(), task.image) if task.program else ()
@@ -187,6 +199,8 @@ class Grader:
 
 
 def _total(task: RepairTask, noted: Sequence[Any]) -> int:
+    if task.script is not None:
+        return STEPS
     suite = task.suite
     tests = len(suite.fail_to_pass) + len(suite.pass_to_pass) if suite else 0
     return len(task.hidden) + len(noted) + tests

@@ -18,6 +18,8 @@ from agentenv.sandboxes import open_sandbox
 from .grading import Grader
 from .interpreter import guest_source
 from .programs import record_program
+from .script_grading import solve_by_script
+from .scripts import TestScript
 from .submissions import OpenSandbox, is_allowed, solution_of
 from .suite_grading import plan_of
 from .tasks import RepairTask
@@ -56,6 +58,9 @@ def check_task(task: RepairTask, open_: OpenSandbox = open_sandbox, *, case_time
 def _check(task: RepairTask, open_: OpenSandbox, case_timeout_s: float) -> None:
     name = f"task {task.id!r}" if task.id else f"the task {task.instruction.strip()[:60]!r}"
     try:
+        if task.script is not None:
+            _require_solved_by_script(task, task.script, Grader(open_, case_timeout_s))
+            return
         if not (task.solution or task.removed):
             if task.program is not None:
                 record_program(open_, task.program.model_dump_json(), task.image)
@@ -75,6 +80,16 @@ def _require_solved(task: RepairTask, grader: Grader) -> None:
         shown = "; ".join(grade.details[:_MOST_DETAILS])
         more = f"; and {len(grade.details) - _MOST_DETAILS} more" if len(grade.details) > _MOST_DETAILS else ""
         msg = f"its own solution is right in {grade.passed} of {grade.total}: {shown}{more}{_left_out(task)}"
+        raise TaskError(msg)
+
+
+def _require_solved_by_script(task: RepairTask, script: TestScript, grader: Grader) -> None:
+    if not (script.solve or task.solution or task.removed):
+        return
+    own = solve_by_script(grader.open, task, script) if script.solve else solution_of(task)
+    grade = grader.grade(task, own)
+    if not grade.solved:
+        msg = f"its own solution does not pass its test.sh: {'; '.join(grade.details)}{_left_out(task)}"
         raise TaskError(msg)
 
 

@@ -7,6 +7,7 @@ from agentenv.tasks import Task
 from .cases import Case, parse_python
 from .interpreter import PYTEST_COMMAND, TEST_COMMAND
 from .repositories import GitTree, list_files, read_file
+from .scripts import PROMISE, TestScript
 from .suites import FileContent, TestSuite, as_bytes, check_path
 from .visible_tests import VISIBLE_TESTS, is_of_pytest, write_visible_tests
 
@@ -65,6 +66,7 @@ class RepairTask(Task):
         hidden: cases that decide.
         program: a hidden test program that decides, besides or instead of `hidden`.
         suite: a hidden test suite that decides, besides or instead of `hidden`.
+        script: a hidden `test.sh`, Harbor's, that decides where nothing else does; see `promise`.
         solution: files that repair it, by path; not needed for grading, but a `suite` is checked with it.
         removed: files that the solution removes.
         editable: shell patterns of the files that a submission may hold; `*` also matches `/`.
@@ -84,6 +86,7 @@ class RepairTask(Task):
     hidden: tuple[Case, ...] = ()
     program: TestProgram | None = None
     suite: TestSuite | None = None
+    script: TestScript | None = None
     solution: dict[str, FileContent] = pydantic.Field(default_factory=dict[str, str | bytes])
     removed: tuple[str, ...] = ()
     editable: tuple[str, ...] = ("*.py",)
@@ -94,8 +97,9 @@ class RepairTask(Task):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "RepairTask":
-        if not self.hidden and self.program is None and self.suite is None:
-            msg = "a task needs 'hidden' cases, a 'program' or a 'suite' that decides"
+        others = bool(self.hidden) or self.program is not None or self.suite is not None
+        if others == (self.script is not None):
+            msg = "a task needs 'hidden' cases, a 'program' or a 'suite' that decides, or a 'script' instead of them"
             raise ValueError(msg)
         if not self.files and self.base is None:
             msg = "a task needs 'files' or a 'base' to start with"
@@ -107,6 +111,11 @@ class RepairTask(Task):
             raise ValueError(msg)
         parse_python(self.setup, "setup")
         return self
+
+    @property
+    def promise(self) -> str:
+        """What its verdict does not promise and others do; empty where a submission cannot write it."""
+        return PROMISE if self.script is not None else ""
 
     @property
     def uses_pytest(self) -> bool:

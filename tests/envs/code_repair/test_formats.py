@@ -148,8 +148,8 @@ def test_pytest_files_and_cases_both_decide(folder):
 
 
 def test_a_folder_that_is_no_task_is_an_error(folder):
-    (folder / "tests" / "cases.txt").rename(folder / "tests" / "test.sh")
-    with pytest.raises(TaskError, match=r"only test\.sh"):
+    (folder / "tests" / "cases.txt").rename(folder / "tests" / "cases.md")
+    with pytest.raises(TaskError, match=r"must be in tests/cases\.txt .* found none"):
         read_harbor(folder)
     (folder / "task.toml").write_text("metadata = 1")
     with pytest.raises(TaskError, match="metadata must be a table"):
