@@ -1,6 +1,6 @@
 """Agents against what they could do at best: a server behind a network, and vLLM's engine.
 
-    python benchmarks/agents.py server                   # OpenAIAgent at 256 episodes, about a minute on 2 cores
+    python benchmarks/agents.py server                   # OpenAIAgent at 256 episodes, about two minutes on 2 cores
     python benchmarks/agents.py server --profile         # and what its time goes into
     .ci/vllm python benchmarks/agents.py engine tools    # VLLMAgent, about 3 minutes; where vLLM is
     python benchmarks/agents.py --json agents.json
@@ -15,9 +15,11 @@ server     256 episodes at once of 8 steps through `Rollout` and `OpenAIAgent`, 
            against the same requests sent by `AsyncOpenAI` alone, without episodes, environments and agent.
 engine     64 and 256 prompts, 64 sampled tokens each, with a seed each and log-probabilities: tokens per second through
            `VLLMAgent.act`, messages rendered and parsed, over those of vLLM's `LLM.generate` on the same ids.
-tools      128 episodes of 5 steps, 64 at once, whose tool takes 0 to 200 ms, and 0 to 2 s, evenly spread or most
-           of them short (the third power of a uniform number): `Concurrent`, where every episode goes on as soon as
-           its own answer is there, against `InStep`, where all wait for the slowest.
+tools      128 episodes of 5 steps, 64 at once, whose tool takes 0 to 200 ms, and 0 to 2 s, evenly spread; and 256
+           whose tool takes up to 2 s, but mostly little (2 s times the third power of a uniform number: one in five
+           takes more than a second), as tests, searches and compilers do. `Concurrent`, where every episode goes on as
+           soon as its own answer is there, against `InStep`, where all wait for the slowest; and what could be won
+           at most.
 """
 
 import argparse
@@ -171,7 +173,7 @@ def server(repeats: int, *, small: bool, profile: bool = False) -> list[Row]:
     rows: list[Row] = []
     name = f"{episodes} episodes at once, {steps} steps"
     with Serving(latency + writing) as url:
-        spent = min(played(url, episodes, steps) for _ in range(1 if not small else repeats))
+        spent = min(played(url, episodes, steps) for _ in range(repeats))
         ideal = steps * (latency + writing)
         rows.append((f"{name}, 50 ms latency and {1000 * writing:.0f} ms of writing", "ideal / ours", ideal / spent))
     with Serving(latency) as url:

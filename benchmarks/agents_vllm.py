@@ -125,11 +125,17 @@ def _engine_rows(llm: Any, repeats: int, *, small: bool) -> list[Row]:
 
 def _tools_rows(llm: Any, repeats: int, *, small: bool) -> list[Row]:
     rows: list[Row] = []
-    count, at_once = (8, 4) if small else (128, 64)
-    for longest, power in ((0.02, 1),) if small else ((0.2, 1), (2.0, 1), (2.0, 3)):
+    at_once = 4 if small else 64
+    for count, longest, power in ((8, 0.02, 1),) if small else ((128, 0.2, 1), (128, 2.0, 1), (256, 2.0, 3)):
         with VLLMAgent(llm, max_tokens=8 if small else 32) as agent:
 
-            def played(executor: Any, agent: VLLMAgent = agent, longest: float = longest, power: int = power) -> float:
+            def played(
+                executor: Any,
+                agent: VLLMAgent = agent,
+                count: int = count,
+                longest: float = longest,
+                power: int = power,
+            ) -> float:
                 def make() -> Waits:
                     env = Waits(max_steps=3 if small else 5)
                     env.longest, env.power = longest, power
@@ -143,11 +149,16 @@ def _tools_rows(llm: Any, repeats: int, *, small: bool) -> list[Row]:
             for executor in executors:
                 executor.close()
             spread = "evenly spread" if power == 1 else "most of them short"
-            rows.append(
-                (
-                    f"{count} episodes, {at_once} at once, tools of 0 to {longest:g} s, {spread}",
-                    "seconds: lock-step / each alone",
-                    won,
-                )
-            )
+            work = f"{count} episodes, {at_once} at once, tools of 0 to {longest:g} s, {spread}"
+            rows.append((work, "seconds: lock-step / each alone", won))
+            rows.append((work, "the same, at most", most_possible(at_once, power)))
     return rows
+
+
+def most_possible(at_once: int, power: int) -> float:
+    """What lock-step can lose at most, where models take no time: the mean of the slowest tool, over that of all.
+
+    Of `n` independent `U^p`, `U` uniform on [0, 1], the largest is `n / (n + p)` in the mean, and each `1 / (p + 1)`:
+    their quotient is `n (p + 1) / (n + p)`.
+    """
+    return at_once * (power + 1) / (at_once + power)

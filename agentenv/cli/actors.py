@@ -16,6 +16,7 @@ from agentenv.errors import MissingDependencyError, ModelError, TaskError
 from .agent_option import KINDS
 from .command_line import blame, refuse
 from .env_choice import EnvChoice, constructor_options, parse_options, sample_tasks
+from .samplers import check_engine, reach_server
 
 if TYPE_CHECKING:
     from agentenv.agents import OpenAIAgent, TransformersAgent
@@ -113,11 +114,9 @@ class AgentChoice:
         return agent
 
     def _make_vllm(self, engine: str) -> "Agent":
-        if not engine:
-            refuse("--agent", "needs a folder or a URL after vllm:, got 'vllm:'")
-        if not engine.startswith("http") and not Path(engine).is_dir():
-            refuse("--agent", f"must name a model's folder after vllm:, got {engine!r}: there is no such folder")
+        check_engine(engine)
         try:
+            reach_server(engine)
             cls: Any = importlib.import_module("agentenv.agents.vllm").VLLMAgent
             return cls(engine, **(self._sampling_of(cls) | self._options(cls)))
         except ModuleNotFoundError as error:
@@ -125,7 +124,7 @@ class AgentChoice:
 
     def _make_own(self) -> "Agent":
         module, colon, name = self.spec.partition(":")
-        if not colon or not module or not name:
+        if not colon or not module or not name or name.startswith("//"):
             close = difflib.get_close_matches(self.spec, ["random", "scripted", "sloppy", "human"], n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             refuse("--agent", f"must be {KINDS.replace('|', ', ')}; got {self.spec!r}, which is no folder{hint}")

@@ -129,7 +129,8 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
     if describe is not None:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "agentenv"
-        text = f"{describe().rstrip('. ')}{_given(error, arguments)}. Help: {path} --help"
+        said = f"{describe().rstrip('. ')}{_given(error, arguments)}"
+        text = f"{said}{'' if said.endswith('?') else '.'} Help: {path} --help"
     elif isinstance(error, AgentEnvError | OSError):
         text = str(error)
     else:

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from agentenv.agents import VLLMAgent
     from agentenv.trainers import TreeConfig
 
-__all__ = ["SAMPLERS", "Sampler", "choose_sampler"]
+__all__ = ["SAMPLERS", "Sampler", "check_engine", "choose_sampler", "reach_server"]
 
 SAMPLERS = "vllm:FOLDER|vllm:URL"
 """What `agentenv train --agent` takes, in short."""
 
+_URL = ("http://", "https://")
 _OWN = {"max_tokens": "--max-action-tokens", "temperature": "--set temperature=T", "history": "--set history=NAME"}
 _OWN["template_options"] = "--set chat_template_kwargs=..."
 _WITHOUT = {
@@ -87,10 +88,8 @@ def choose_sampler(spec: str | None, words: Sequence[str], *, model: str, method
     if method != "tree":
         refuse("--agent", f"must be left out with --credit {method}, whose trainer samples itself, got {spec!r}")
     engine = spec.removeprefix("vllm:")
-    is_url = engine.startswith(("http://", "https://"))
-    if not is_url and not (Path(engine) / "config.json").is_file():
-        refuse("--agent", f"must name a folder with a model after vllm:, got {spec!r}: no {engine or '.'}/config.json")
-    package = "httpx" if is_url else "vllm"
+    check_engine(engine)
+    package = "httpx" if engine.startswith(_URL) else "vllm"
     if importlib.util.find_spec(package) is None:
         refuse("--agent", f"needs {package}: {install_module(package)}")
     from agentenv.agents import VLLMAgent
@@ -106,8 +105,36 @@ def choose_sampler(spec: str | None, words: Sequence[str], *, model: str, method
     return Sampler(engine, options)
 
 
+def check_engine(engine: str) -> None:
+    """Refuses what is no folder of a model and no URL.
+
+    Raises:
+        typer.BadParameter: that, with what is missing.
+    """
+    if not engine.startswith(_URL) and not (Path(engine) / "config.json").is_file():
+        given = f"got 'vllm:{engine}': there is no {engine or '.'}/config.json"
+        refuse("--agent", f"must name a folder with a model, or a URL, after vllm:, {given}")
+
+
+def reach_server(engine: str) -> None:
+    """Refuses a server that does not answer: an agent would wait for it, without a word, for two minutes.
+
+    Raises:
+        typer.BadParameter: nothing answers there.
+    """
+    if not engine.startswith(_URL):
+        return
+    import httpx
+
+    try:
+        httpx.get(f"{engine.rstrip('/').removesuffix('/v1')}/health", timeout=30)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        why = f"{type(error).__name__}: {error}".rstrip(": ")
+        refuse("--agent", f"no server answers at {engine} ({why}); is it running, and is the URL right?")
+
+
 def _reason(spec: str) -> str:
-    kind = "http" if spec.startswith(("http://", "https://")) else spec
+    kind = "http" if spec.startswith(_URL) else spec
     if kind in _WITHOUT:
         return _WITHOUT[kind]
     if Path(spec).is_dir():

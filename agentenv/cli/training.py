@@ -20,6 +20,7 @@ from .command_line import blame
 from .console import open_console, print_fields, say_line
 from .demonstrators import find_demonstrator
 from .env_choice import sample_tasks
+from .samplers import reach_server
 from .training_plan import Plan, describe
 
 __all__ = ["Plan", "load_model", "run_training"]
@@ -75,6 +76,8 @@ def run_training(
     if dry_run:
         print_fields(console, describe(plan, config, model, num_tasks=len(tasks), num_held_out=len(held_out)))
         return
+    if plan.sampler is not None:
+        reach_server(plan.sampler.engine)
     trainer = _make(plan, config, model, tokenizer, list(tasks.values()), list(held_out.values()))
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingBar(console, plan.settings["max_steps"]))

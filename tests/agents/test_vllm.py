@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from tiny_chat import CONVERSATIONS
@@ -347,7 +348,9 @@ def test_the_benchmark_measures(served):
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
     rows = [*benchmark._engine_rows(served.llm, 1, small=True), *benchmark._tools_rows(served.llm, 1, small=True)]
-    assert len(rows) == 3 and all(value > 0 for _, _, value in rows)
+    assert len(rows) == 4 and all(value > 0 for _, _, value in rows)
+    drawn = np.random.default_rng(0).uniform(size=(20_000, 64)) ** 3
+    assert benchmark.most_possible(64, 3) == pytest.approx(drawn.max(1).mean() / drawn.mean(), rel=0.02)
 
 
 @pytest.mark.parametrize(

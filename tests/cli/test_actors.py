@@ -130,6 +130,7 @@ def test_vllm_is_made_with_what_the_command_says(here, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "agentenv.agents.vllm", types.SimpleNamespace(VLLMAgent=VLLMAgent))
     (here / "model").mkdir()
+    (here / "model" / "config.json").write_text("{}")
     rolled("--agent", "vllm:model", "--agent-option", "seed=3", "--temperature", 0.5, "--max-action-tokens", 9)
     assert seen == {"engine": "model", "temperature": 0.5, "max_tokens": 9, "seed": 3}
 
@@ -139,8 +140,10 @@ def test_vllm_is_made_with_what_the_command_says(here, monkeypatch):
     [
         (("--agent", "nobody"), "got 'nobody', which is no folder"),
         (("--agent", "randm"), "did you mean 'random'?"),
-        (("--agent", "vllm:"), "needs a folder or a URL after vllm:"),
-        (("--agent", "vllm:nowhere"), "there is no such folder"),
+        (("--agent", "vllm:"), "got 'vllm:': there is no ./config.json"),
+        (("--agent", "vllm:nowhere"), "got 'vllm:nowhere': there is no nowhere/config.json"),
+        (("--agent", "vllm:http://127.0.0.1:9"), "no server answers at http://127.0.0.1:9"),
+        (("--agent", "htp://127.0.0.1:9"), "got 'htp://127.0.0.1:9', which is no folder"),
         (("--agent", "http://127.0.0.1:9/v1"), "no server answers at http://127.0.0.1:9/v1"),
         (("--agent", "http://"), "base_url must be like"),
         (("--agent", "no_module:Class"), "No module named 'no_module'"),
