@@ -49,6 +49,12 @@ class TreeConfig(GRPOConfig):
         default=0,
         metadata={"help": "Further episodes per tree, continued in mid-episode from snapshots of earlier ones."},
     )
+    eval_rollouts: int = field(
+        default=1,
+        metadata={
+            "help": "Full episodes per task in evaluation; with more than 1, pass@1, pass@2, pass@4, ... are logged."
+        },
+    )
     step_weights: str = field(
         default="auto",
         metadata={
@@ -119,6 +125,7 @@ class TreeConfig(GRPOConfig):
         least = {
             "num_rollouts": 1,
             "num_continuations": 0,
+            "eval_rollouts": 1,
             "staleness": 0,
             "max_action_tokens": 1,
             "rollout_retries": 0,

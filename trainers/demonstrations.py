@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from agentenv.env import Env
 from agentenv.types import Action, Message, ToolCall
 
-from .imitation import Phase, imitate, play_script
+from .imitation import BATCH_SIZE, Phase, imitate, play_script
 from .tiny import make_tiny_model
 
 __all__ = ["Play", "warm_start"]
@@ -53,7 +53,8 @@ def warm_start(
     Args:
         env: makes an environment.
         plays: what to imitate, one after the other: skillful play first, then such as errs. A function alone is one.
-        tasks: to play, the same in every play; or how many to let the environment draw.
+        tasks: to play, the same in every play; or how many to let the environment draw. Where a play has fewer updates
+            than it takes to imitate all of them, it is played on some, drawn at random.
         model: a model of one's own, changed in place; with `tokenizer`.
         tokenizer: of that model.
         seed: of tasks, demonstrations, weights and the order of conversations.
@@ -82,7 +83,11 @@ def warm_start(
             msg = f"tasks must hold at least one task, got {tasks!r}"
             raise ValueError(msg)
         phases = [
-            Phase(way.name, [_played(player, way, task, rng, seed + n) for n, task in enumerate(given)], way.updates)
+            Phase(
+                way.name,
+                [_played(player, way, given[n], rng, seed + n) for n in _needed(len(given), way.updates, rng)],
+                way.updates,
+            )
             for way in ways
         ]
         tools = player.tools
@@ -93,6 +98,12 @@ def warm_start(
         model, tokenizer = make_tiny_model(examples, seed=seed, **sizes)
     imitate(model, tokenizer, phases, tools=tools, seed=seed, progress=progress)
     return model, tokenizer
+
+
+def _needed(tasks: int, updates: int, rng: np.random.Generator) -> list[int]:
+    """Numbers of the tasks that will be imitated: all, or as many drawn at random where updates do not get round."""
+    most = updates * BATCH_SIZE
+    return list(range(tasks)) if tasks <= most else sorted(rng.choice(tasks, most, replace=False).tolist())
 
 
 def _draw(env: Env, count: int, seed: int) -> list[Any]:

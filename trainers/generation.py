@@ -120,10 +120,10 @@ class Generation:
         return [tree for tree in trees if tree.metadata["num_rollouts"]]
 
     def evaluate(self, model: Any, tasks: Sequence[Any], *, seed: int) -> list[EpisodeTree]:
-        """Samples one full episode per task."""
+        """Samples `eval_rollouts` full episodes per task."""
         rollout = self._rollout(model, "eval", keep_snapshots=False)
         rollout.seed = seed
-        return rollout.grow(tasks, 1)
+        return rollout.grow(tasks, self._args.eval_rollouts)
 
     def close(self) -> None:
         """Closes the environments. May be called twice; the next generation opens them again."""

@@ -23,9 +23,12 @@ from agentenv.protocols import Context, SteppableEnv
 from agentenv.tokens import TokenIds
 from agentenv.types import Action, Message, ToolSchema
 
-__all__ = ["Example", "Phase", "encode_conversation", "imitate", "play_script"]
+__all__ = ["BATCH_SIZE", "Example", "Phase", "encode_conversation", "imitate", "play_script"]
 
 Conversation = Sequence[Message]
+
+BATCH_SIZE = 16
+"""Conversations per update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ def imitate(
     phases: Sequence[Phase],
     *,
     tools: Sequence[ToolSchema] = (),
-    batch_size: int = 16,
+    batch_size: int = BATCH_SIZE,
     matrix_lr: float = 0.005,
     other_lr: float = 0.01,
     seed: int = 0,

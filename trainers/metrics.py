@@ -1,15 +1,15 @@
 """What a generation is logged as: means over episodes, spread of credit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from agentenv.credit import StepAdvantages, TokenAdvantages
+from agentenv.credit import StepAdvantages, TokenAdvantages, pass_at_k
 from agentenv.stats import EpisodeStats
 
 from .layout import Rows
 
-__all__ = ["credit_metrics", "episode_metrics", "means"]
+__all__ = ["credit_metrics", "episode_metrics", "means", "pass_metrics"]
 
 
 def episode_metrics(stats: EpisodeStats) -> dict[str, float]:
@@ -28,6 +28,24 @@ def episode_metrics(stats: EpisodeStats) -> dict[str, float]:
     }
     known = {name: value for name, value in values.items() if not np.isnan(value)}
     return known | {"tree/failed": float(stats.everything.failed), "tree/retried": float(stats.everything.retries)}
+
+
+def pass_metrics(tasks: Iterable[EpisodeStats], rollouts: int) -> dict[str, float]:
+    """Returns pass@k for k = 1, 2, 4, ... and `rollouts`: means over the tasks that have k episodes which went through.
+
+    Args:
+        tasks: statistics of every task by itself; full episodes count, continuations do not.
+        rollouts: full episodes per task; no entries for 1, where pass@1 is the success.
+    """
+    if rollouts == 1:
+        return {}
+    counts = [(one.roots.episodes, one.roots.successes) for one in tasks]
+    values: dict[str, float] = {}
+    for k in sorted({1 << i for i in range(rollouts.bit_length())} | {rollouts}):
+        if enough := [pair for pair in counts if pair[0] >= k]:
+            n, c = (np.array(column) for column in zip(*enough, strict=True))
+            values[f"pass@{k}"] = float(np.mean(pass_at_k(n, c, k)))
+    return values
 
 
 def credit_metrics(rows: Rows, credit: StepAdvantages | TokenAdvantages) -> dict[str, float]:

@@ -15,6 +15,8 @@ __all__ = ["HONORED", "REFUSED", "check_options"]
 HONORED = frozenset({
     # the model
     "model_init_kwargs", "trust_remote_code", "router_aux_loss_coef", "disable_dropout", "cast_lm_head_to_fp32",
+    # tables
+    "log_completions", "num_completions_to_print", "log_unique_prompts",
     # sampling
     "temperature", "chat_template_kwargs", "ds3_gather_for_generation",
     # batches
@@ -49,11 +51,7 @@ REFUSED: dict[str, str] = {
     ),
     **dict.fromkeys(["reward_weights", "multi_objective_aggregation", "scale_rewards"], _REWARD),
     "max_tool_calling_iterations": "set the environment's max_steps",
-    **dict.fromkeys(
-        ["log_completions", "log_multimodal", "num_completions_to_print", "log_unique_prompts",
-         "log_completions_hub_repo"],
-        _TREES,
-    ),
+    **dict.fromkeys(["log_multimodal", "log_completions_hub_repo"], _TREES),
     # of transformers
     "neftune_noise_alpha": "noise in the loss but not in sampling makes the ratio wrong: leave it out",
     "label_smoothing_factor": "the loss has no labels: leave it out",

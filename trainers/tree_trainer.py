@@ -53,11 +53,12 @@ from .ahead import SamplingAhead, correct
 from .batches import computed_tokens, micro_batch, micro_batches, model_for, pack
 from .buffer import BEGIN, Buffer
 from .checkpoint import RestoreParts, Stateful, checkpoint_folder, last_checkpoint, load_parts, save_parts
+from .completions import CompletionTable
 from .config import TreeConfig
 from .generation import Generation, allocator_of, as_maker, read_tasks
 from .guards import FiniteGradients, LogRatio, log_ratio, reference_logprobs, remove_noise
 from .layout import Rows, lay_out
-from .metrics import credit_metrics, episode_metrics, means
+from .metrics import credit_metrics, episode_metrics, means, pass_metrics
 from .packable import Layout
 from .packing import plan
 from .run_folder import RunFolder, name_of, write_model_card
@@ -83,7 +84,7 @@ class TreeTrainer(GRPOTrainer):
         env: a registered id, an environment class, or a function that makes environments.
         train_tasks: the tasks to train on: a sequence of whatever `reset(options={"task": ...})` accepts, or a file or
             table (see `agentenv.rows`).
-        eval_tasks: held-out tasks for `evaluate`; one episode each, always with the same seeds.
+        eval_tasks: held-out tasks for `evaluate`; `args.eval_rollouts` episodes each, always with the same seeds.
         estimator: turns trees into step advantages. One that pools does so with the weights of the loss,
             `args.step_weights`, unless it was given others.
         token_estimator: turns token rows into token advantages; takes the place of `estimator`.
@@ -180,6 +181,7 @@ class TreeTrainer(GRPOTrainer):
         self._layout = Layout(
             args.layout, balances_experts=self.aux_loss_enabled, half=args.bf16 or args.fp16, gather=gather_object
         )
+        self._table = self._make_table(tokenizer) if args.log_completions else None
         description = {
             "env": name_of(env),
             **self._names,
@@ -190,6 +192,12 @@ class TreeTrainer(GRPOTrainer):
         self.add_callback(FiniteGradients())
         self.add_callback(RunFolder(self, description, lambda: self._resumed and self._resumed.parent))
         self.add_callback(RestoreParts(self._stateful, lambda: self._resumed))
+
+    def _make_table(self, tokenizer: PreTrainedTokenizerBase) -> CompletionTable:
+        args = self.args
+        each = args.num_rollouts + args.num_continuations
+        most = cast("int", args.generation_batch_size) * each
+        return CompletionTable(self._logs, most=most, gather=gather_object, decode=cast("Any", tokenizer.decode))
 
     @override
     def train(
@@ -263,12 +271,25 @@ class TreeTrainer(GRPOTrainer):
         ahead = self._ahead if mode == "train" else None
         self.last_trees = self._grow(numbers, mode) if ahead is None else self._take_ahead(ahead, numbers)
         rows = lay_out(self.last_trees, train_truncated=not self.mask_truncated_completions)
+        if mode == "eval":
+            self._record(numbers, rows, None, {}, mode)
+            return {}
         if self._state_ids is not None:
             rows = rows.with_state_ids(self._state_ids(self.last_trees))
-        credit = self._credit(rows) if mode == "train" else _no_credit(rows)
-        batch = self._collate(rows, credit, mode)
+        credit = self._credit(rows)
+        batch = self._collate(rows, credit)
         self._record(numbers, rows, credit, batch, mode)
+        if self._table is not None:
+            self._table.fill(self.last_trees, rows, credit)
         return batch
+
+    @override
+    def prediction_step(
+        self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[None, None, None]:
+        """Plays the tasks of an evaluation. There is no loss, because there is no credit."""
+        self._prepare_inputs(inputs)
+        return None, None, None
 
     def _credit(self, rows: Rows) -> StepAdvantages | TokenAdvantages:
         name = self._names["estimator"]
@@ -318,9 +339,9 @@ class TreeTrainer(GRPOTrainer):
         self._generation = (self.state.global_step, count + 1 if step == self.state.global_step else 0)
         return derive_seed(self.args.seed, *self._generation, self.accelerator.process_index)
 
-    def _collate(self, rows: Rows, credit: StepAdvantages | TokenAdvantages, mode: str) -> dict[str, Any]:
+    def _collate(self, rows: Rows, credit: StepAdvantages | TokenAdvantages) -> dict[str, Any]:
         """Joins rows and credit; on every process as many rows, divisible into micro-batches."""
-        parts = cast("int", self.args.steps_per_generation) if mode == "train" else 1
+        parts = cast("int", self.args.steps_per_generation)
         tokenizer, multiple_of = cast("Any", self.processing_class), cast("int | None", self.pad_to_multiple_of)
         packed = self._layout.packs(self.model_wrapped, rows, vocab_size=len(tokenizer))
         planned = plan(rows, parts=parts, budget=self.args.max_packed_tokens) if packed else []
@@ -341,7 +362,7 @@ class TreeTrainer(GRPOTrainer):
             micro["num_items_in_batch"] = self._gather(weight).sum()
             if self.beta:
                 micro["ref_per_token_logps"] = self._reference_logprobs(micro)
-        if self._ahead is not None and mode == "train":
+        if self._ahead is not None:
             self._sampling.report |= means([self._correct(micro) for micro in micro_batches(batch)])
         return batch
 
@@ -385,7 +406,7 @@ class TreeTrainer(GRPOTrainer):
         self,
         numbers: Sequence[int],
         rows: Rows,
-        credit: StepAdvantages | TokenAdvantages,
+        credit: StepAdvantages | TokenAdvantages | None,
         batch: Mapping[str, Any],
         mode: str,
     ) -> None:
@@ -396,7 +417,7 @@ class TreeTrainer(GRPOTrainer):
         # A task counts once in an evaluation, though accelerate fills up the last batch of a process with others.
         process = *self._generation, self.accelerator.process_index
         keys = [("eval", n) for n in numbers] if mode == "eval" else [(*process, i) for i in range(len(numbers))]
-        planned = [tree.metadata.get("num_rollouts", 1) for tree in self.last_trees]
+        planned = [tree.metadata.get("num_rollouts", self.args.eval_rollouts) for tree in self.last_trees]
         parts = zip(keys, self.last_trees, planned, strict=False)  # tasks that got no episode have no tree
         own = [(key, episode_stats([tree], num_rollouts=count)) for key, tree, count in parts]
         new = dict(gather_object(own))
@@ -405,7 +426,9 @@ class TreeTrainer(GRPOTrainer):
         self._stats[mode] = new | self._stats[mode]
         total = sum(self._stats[mode].values(), EpisodeStats())
         values = episode_metrics(total) | {"tree/rows": float(len(rows))}
-        if mode == "train":
+        if credit is None:
+            values |= pass_metrics(self._stats[mode].values(), self.args.eval_rollouts)
+        else:
             values |= {"tree/leaves": total.everything.episodes / max(1, len(self._stats[mode]))}
             reports = gather_object([{"effective_ratio": effective_ratio(rows.arrays)} | self._sampling.report])
             for name, value in (means(reports) | credit_metrics(rows, credit)).items():
@@ -460,9 +483,3 @@ def _environment_reward(**_: Any) -> list[float | None]:
 
 def _task_numbers(count: int) -> Dataset:
     return Dataset.from_dict({"prompt": [""] * count, "task": list(range(count))})
-
-
-def _no_credit(rows: Rows) -> StepAdvantages:
-    """The credit of an evaluation: its trees hold one episode each, and nobody trains on them."""
-    zeros = np.zeros(len(rows.arrays))
-    return StepAdvantages(zeros, zeros, zeros, rows.arrays.leaf_counts)

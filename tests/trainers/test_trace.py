@@ -91,7 +91,7 @@ def test_predictions_never_enter_an_advantage(tmp_path, allocator):
 
     def trained():
         rows = lay_out(run.last_trees)
-        micro = micro_batches(run._collate(rows, run._credit(rows), "train"))
+        micro = micro_batches(run._collate(rows, run._credit(rows)))
         return {
             name: torch.cat([one[name].clone() for one in micro])
             for name in ("advantages", "tool_mask", "old_per_token_logps")
