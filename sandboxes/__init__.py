@@ -4,6 +4,7 @@
 """
 
 from agentenv.sandboxes.opening import Report, open_sandbox, probe_backends
+from agentenv.sandboxes.remote_machines import Ran, RemoteMachine, RemoteService
 from agentenv.sandboxes.snapshots import WorkspaceSnapshot
 from agentenv.sandboxes.spec import LEVELS, Limits, SandboxSpec
 from agentenv.sandboxes.sweeping import collect_garbage
@@ -11,6 +12,9 @@ from agentenv.sandboxes.sweeping import collect_garbage
 __all__ = [
     "LEVELS",
     "Limits",
+    "Ran",
+    "RemoteMachine",
+    "RemoteService",
     "Report",
     "SandboxSpec",
     "WorkspaceSnapshot",

@@ -24,7 +24,7 @@ from .once import finalize_here
 from .probing import probe_by_doing
 from .process import missing_here
 from .remote_lease import LEASE_S, keep, let_go
-from .remote_machines import RemoteMachine, RemoteService, service_of
+from .remote_machines import RemoteMachine, RemoteService, blamed_on, service_of
 from .remote_wire import RemoteWire, reply_of
 from .snapshots import WorkspaceSnapshot, bytes_of_base
 from .spec import SandboxSpec
@@ -33,6 +33,7 @@ __all__ = ["RemoteSandbox", "probe"]
 
 _START_S = 60.0
 _SLASH_TMP = "/tmp"
+_PYTHON = 'PATH=/usr/local/bin:/usr/bin:$PATH; exec python3 "$@"'  # rather the system's than a slow shim in a home
 
 
 class RemoteSandbox(GuestSandbox):
@@ -58,12 +59,14 @@ class RemoteSandbox(GuestSandbox):
 
     @override
     def _begin(self, origin: WorkspaceSnapshot) -> None:
-        machine = self._service.start(LEASE_S)
+        with blamed_on(type(self._service).__name__):
+            machine = self._service.start(LEASE_S)
         home = f"{_SLASH_TMP}/agentenv-remote-{secrets.token_hex(12)}"
         self._wire = wire = RemoteWire(machine, home, self._archive_limit)
         self._finalizer = finalize_here(self, wire.close)
         try:
-            wire.python = self._start(machine, home)
+            with blamed_on(type(self._service).__name__):
+                wire.python = self._start(machine, home)
             self._put(origin)
         except (Closed, Failed, Late) as error:
             self._release()
@@ -82,7 +85,7 @@ class RemoteSandbox(GuestSandbox):
         program = f"{home}.py"
         machine.put(program, packed_guest("remote_init", settings)[8:], _START_S)
         code = "import os, sys; text = open(sys.argv[1]).read(); os.unlink(sys.argv[1]); exec(text)"
-        reply = reply_of(machine.run(["python3", "-I", "-S", "-c", code, program], _START_S))
+        reply = reply_of(machine.run(["sh", "-c", _PYTHON, "sh", "-I", "-S", "-c", code, program], _START_S))
         if "fault" in reply:
             raise SandboxError(reply["message"])
         self._landlock = int(reply["landlock"])

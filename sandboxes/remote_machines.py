@@ -144,7 +144,7 @@ def blamed_on(service: str, *ended: type[Exception]) -> Generator[None]:
     """
     try:
         yield
-    except SandboxError:
+    except (SandboxError, ImportError):  # ImportError: a package of the service's, with the remedy
         raise
     except Exception as error:
         msg = f"{service} failed: {type(error).__name__}: {error!s:.500}"

@@ -12,9 +12,9 @@ from typing_extensions import override
 
 from agentenv.errors import SandboxError, SandboxLost
 
-from .guest.remote_init import MARK
+from .guest.remote_init import MARK, OWN
 from .guest.wire import ANY_SIZE, Closed, Late, Wire
-from .remote_machines import Ran, RemoteMachine
+from .remote_machines import Ran, RemoteMachine, blamed_on
 
 __all__ = ["RemoteWire", "reply_of"]
 
@@ -26,7 +26,7 @@ home, line = sys.argv[1:]
 link = _socket.socket(_socket.AF_UNIX)
 answer = b""
 try:
-    link.connect(home + "/socket")
+    link.connect(home + "/{OWN}/socket")
     link.sendall(line.encode() + b"\\n")
     while part := link.recv(65536):
         answer += part
@@ -64,6 +64,7 @@ class RemoteWire(Wire):
     def __init__(self, machine: RemoteMachine, home: str, most: int = ANY_SIZE) -> None:
         super().__init__(-1, -1)
         self._machine = machine
+        self._service = type(machine).__name__
         self._home = home
         self._most = most
         self.python = "python3"
@@ -91,7 +92,7 @@ class RemoteWire(Wire):
         if len(request) <= _INLINE:
             line["data"] = base64.b64encode(request).decode()
         else:
-            line["path"] = f"{self._home}/request"
+            line["path"] = f"{self._home}/{OWN}/request"
             self._patiently(lambda left: self._machine.put(line["path"], request, left), deadline)
         pause = 0.01
         while True:
@@ -138,7 +139,8 @@ class RemoteWire(Wire):
         """
         for pause in (*_PAUSES, None):
             try:
-                return call(max(1.0, deadline - time.monotonic()))
+                with blamed_on(self._service):
+                    return call(max(1.0, deadline - time.monotonic()))
             except SandboxLost as error:
                 raise Closed(str(error)) from error
             except SandboxError:
@@ -149,15 +151,16 @@ class RemoteWire(Wire):
 
     def renew(self, lease_s: float) -> None:
         """Has guest and machine live on."""
-        self._machine.renew(lease_s)
-        self._tell({"number": 0}, _SLACK_S)
+        with blamed_on(self._service):
+            self._machine.renew(lease_s)
+            self._tell({"number": 0}, _SLACK_S)
 
     @override
     def close(self) -> None:
         """Ends the guest and gives the machine back."""
-        with contextlib.suppress(SandboxError):  # it ends when its lease does
+        with contextlib.suppress(SandboxError), blamed_on(self._service):  # it ends when its lease does
             self._tell({"end": True}, _CLOSE_S)
-        with contextlib.suppress(SandboxError):
+        with contextlib.suppress(SandboxError), blamed_on(self._service):
             self._machine.delete()
 
     @override

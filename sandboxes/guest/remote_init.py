@@ -35,10 +35,13 @@ from .wire import Closed, Wire, reason_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MARK", "main"]
+__all__ = ["MARK", "OWN", "main"]
 
 MARK = "agentenv"
 """What the line begins with by which this program, and those that connect, tell something: services may add lines."""
+
+OWN = "own"
+"""The folder, in that of all files, with what no command may see: the socket, and requests and answers on their way."""
 
 _INLINE = 64 << 10
 _CHUNK = 1 << 18
@@ -57,7 +60,7 @@ class _Daemon:
     def __init__(self, guest: socket.socket, home: str) -> None:
         self._guest = guest
         self._wire = Wire(guest.fileno(), guest.fileno())
-        self._answer = f"{home}/answer"
+        self._answer = f"{home}/{OWN}/answer"
         self._number = 0
         self._state = "done"
         self._changed = threading.Condition()
@@ -178,10 +181,11 @@ def _run(told: int, settings: dict[str, Any]) -> None:
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     home = settings["home"]
+    os.mkdir(f"{home}/{OWN}", 0o700)
     for name in ("workspace", "tmp"):
         os.mkdir(settings[name])
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(f"{home}/socket")
+    listener.bind(f"{home}/{OWN}/socket")
     listener.listen(64)
     ours, theirs = socket.socketpair()
     keeper = Plain(settings)  # orphans of the guest come to this process
