@@ -89,6 +89,35 @@ def test_agentenv_commands_of_the_readme_run(line, tmp_path):
         assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-1000:]}"
 
 
+def command_lines() -> Iterator[Any]:
+    """Every command line of ours that a page shows: in bash blocks, in indented ones, after a `$`."""
+    pages = [*PAGES, *(ROOT / "agentenv" / "cli" / "templates").glob("README.md.in")]
+    for page in pages:
+        text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
+        for line in re.findall(r"^(?:    |\$ )?agentenv ([a-z-].*)$", text, re.MULTILINE):
+            words = shlex.split(line.partition("  #")[0])
+            if "..." not in line and not {"|", ">", "does", "is"} & set(words):
+                yield pytest.param(words, id=f"{page.name}: {line[:60]}")
+
+
+@pytest.mark.parametrize("words", list(command_lines()))
+def test_a_command_that_a_page_shows_exists_with_its_options(words):
+    """Parsed as the command line parses it, without being run."""
+    from typer.main import get_command
+
+    from agentenv.cli import app
+
+    words = [re.sub(r"\$module|\$cls", "m", word) for word in words]
+    command: Any = get_command(app)
+    context = command.make_context("agentenv", [*words], resilient_parsing=True)
+    while hasattr(command, "resolve_command"):
+        name, command, words = command.resolve_command(context, words)
+        context = command.make_context(name, [*words], parent=context, resilient_parsing=True)
+        command = context.command  # a lazy group stands for another
+    strict = type(context)(command)  # the one above passes over what is wrong
+    command.make_parser(strict).parse_args(words)
+
+
 def test_the_first_drawing_of_the_readme_is_what_its_commands_draw(tmp_path):
     (drawn,) = [code.splitlines() for language, code in blocks(ROOT / "README.md") if language == "console"]
     said = ""
