@@ -14,10 +14,25 @@ from agentenv.errors import TreeError
 from agentenv.tokens import TokenIds as GrowingIds
 from agentenv.types import Action, Message, Observation
 
-__all__ = ["Anchor", "Cost", "EpisodeTree", "Node", "Prompt", "relative_prompt"]
+__all__ = ["Anchor", "Cost", "EpisodeTree", "Fork", "Node", "Prompt", "relative_prompt"]
 
 TokenIds = tuple[int, ...]
 AnyTokenIds = TokenIds | GrowingIds
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Who chose that a rollout goes on from the middle of others, and why; for people who read the tree.
+
+    Attributes:
+        by: an allocator's name, or `"hand"`.
+        why: in words.
+        predicted: the success that was predicted for a rollout from there, where anything was.
+    """
+
+    by: str
+    why: str = ""
+    predicted: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +43,13 @@ class Anchor:
         tree: index into the list of trees.
         node: the node within it; it must have a snapshot and not have ended.
         count: how many continuations to sample.
+        fork: who chose it, and why; kept with the first step of each continuation.
     """
 
     tree: int
     node: int
     count: int = 1
+    fork: Fork | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +94,9 @@ class Node:
         info: what the environment reported with the step, JSON values only.
         rollout: number of the rollout that came here first, counted per tree; 0 for a root.
         attempt: how often infrastructure had broken that rollout before.
-        cost: what the step cost; two nodes that differ in nothing else are equal.
+        cost: what the step cost.
+        fork: who chose that a rollout goes on from the parent, on its first step there; `None` where nobody said so.
+            Two nodes that differ in cost and fork alone are equal.
     """
 
     parent: int
@@ -92,6 +111,7 @@ class Node:
     rollout: int = 0
     attempt: int = 0
     cost: Cost = field(default=Cost(), compare=False)
+    fork: Fork | None = field(default=None, compare=False)
 
     @property
     def ended(self) -> bool:

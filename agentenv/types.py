@@ -28,6 +28,7 @@ __all__ = [
     "decode_json",
     "has_image",
     "map_text",
+    "message_images",
     "message_reasoning",
     "message_text",
     "parse_text",
@@ -91,6 +92,11 @@ def message_reasoning(message: Mapping[str, Any]) -> str:
 def has_image(message: Mapping[str, Any]) -> bool:
     """Says whether there is an image among the parts of a message."""
     return any(kind == "image_url" for kind, _ in _read_parts(message.get("content")))
+
+
+def message_images(message: Mapping[str, Any]) -> list[str]:
+    """Returns the URLs of the images among the parts of a message, in order."""
+    return [url for kind, url in _read_parts(message.get("content")) if kind == "image_url"]
 
 
 def map_text(message: Message, change: Callable[[str], str]) -> Message:

@@ -13,7 +13,7 @@ from agentenv.protocols import Snapshot, SteppableEnv, StepResult, Transition
 from agentenv.recording import begin_tree, failed_node, node_after
 from agentenv.serialize import TreeWriter
 from agentenv.serialize.events import key_of
-from agentenv.tree import EpisodeTree, Node, relative_prompt
+from agentenv.tree import EpisodeTree, Fork, Node, relative_prompt
 from agentenv.types import Action, Message, Observation, ToolSchema, message_text
 
 __all__ = ["LimitObservation", "RecordTree", "TransformReward", "Wrapper"]
@@ -278,7 +278,9 @@ class RecordTree(Wrapper):
         ids = action.prompt_token_ids
         prompt = None if ids is None else relative_prompt(tree.token_ids(parent), ids)
         goes_on = 0 < parent == len(tree) - 1
-        node = replace(node, parent=parent, rollout=tree.nodes[parent].rollout if goes_on else tree.num_rollouts)
+        rollout = tree.nodes[parent].rollout if goes_on else tree.num_rollouts
+        fork = Fork("hand", "went back to this node and chose again") if parent and not goes_on else None
+        node = replace(node, parent=parent, rollout=rollout, fork=fork)
         self.node = tree.append(node, prompt=prompt, snapshot=snapshot)
         if self.record is not None:
             self.record.add_node(self._number, before, tree.nodes[self.node], prompt)

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import numpy as np
 
 from agentenv.arrays import TreeArrays
-from agentenv.tree import Anchor, EpisodeTree
+from agentenv.tree import Anchor, EpisodeTree, Fork
 
 from .allocation import allocate_uniform
 from .calibration import calibration_by_depth, calibration_of
@@ -42,7 +42,7 @@ def spread_evenly(trees: Sequence[EpisodeTree], budget: int, rng: np.random.Gene
     """
     shares = allocate_uniform(len(trees), budget=budget).counts
     return [
-        Anchor(i, node, count)
+        Anchor(i, node, count, Fork("even", "every open step of the tree gets its turn"))
         for i, (tree, share) in enumerate(zip(trees, shares, strict=True))
         for node, count in allocate_uniform(rng.permutation(open_nodes(tree)), budget=int(share)).items()
     ]
@@ -61,7 +61,8 @@ def spread_randomly(trees: Sequence[EpisodeTree], budget: int, rng: np.random.Ge
         return []
     drawn, counts = np.unique(rng.integers(len(places), size=budget), return_counts=True)
     chosen = zip((places[int(place)] for place in drawn), counts, strict=True)
-    return [Anchor(tree, node, int(count)) for (tree, node), count in chosen]
+    why = Fork("random", "drawn by chance from all open steps")
+    return [Anchor(tree, node, int(count), why) for (tree, node), count in chosen]
 
 
 Gather = Callable[[list[tuple[Prefix, float, float]]], list[tuple[Prefix, float, float]]]
@@ -153,8 +154,9 @@ class TraceAllocator:
             return []
         order = rng.permutation(np.array(usable, dtype=np.int64))
         prefixes = [self.read(trees[t], i) for t, i in (places[int(k)] for k in order)]
+        success = self.predictor.predict(prefixes)
         plan = allocate_prefixes(
-            self.predictor.predict(prefixes),
+            success,
             found.outcomes[order] if self.outcomes == "seen" else None,
             budget=budget,
             maximum=self.maximum,
@@ -162,7 +164,12 @@ class TraceAllocator:
             group_maximum=self.group_maximum,
             anchors=order,
         )
-        return [Anchor(*places[k], count) for k, count in sorted(plan.items())]
+        said = dict(zip(order.tolist(), success.tolist(), strict=True))
+        seen = found.outcomes if self.outcomes == "seen" else None
+        return [
+            Anchor(*places[k], count, _told(said[k], None if seen is None else float(seen[k])))
+            for k, count in sorted(plan.items())
+        ]
 
     def learn(self, trees: Sequence[EpisodeTree], *, gather: Gather = list) -> dict[str, float]:
         """Lets the predictor learn the outcomes of realized trees, and returns how good its predictions were before.
@@ -199,6 +206,14 @@ class TraceAllocator:
         """Takes what `state_dict` returned."""
         if isinstance(self.predictor, _Stateful):
             self.predictor.load_state_dict(state["predictor"])
+
+
+def _told(predicted: float, outcome: float | None) -> Fork:
+    """Who chose a prefix, and why, for people."""
+    if outcome is None:
+        return Fork("trace_unseen", f"success predicted in {predicted:.0%}: undecided", predicted)
+    so_far = "succeeded" if outcome == 1 else "failed" if outcome == 0 else f"succeeded in {outcome:.0%}"
+    return Fork("trace", f"success predicted in {predicted:.0%}, while what went through it {so_far}", predicted)
 
 
 def _octave(length: int) -> str:

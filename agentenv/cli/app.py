@@ -22,6 +22,7 @@ from .replay import replay
 from .rollout import rollout
 from .train import train
 from .trees import trees
+from .view import view
 
 __all__ = ["app", "main"]
 
@@ -73,6 +74,7 @@ for function in (
     play,
     rollout,
     trees,
+    view,
     export,
     replay,
     evaluate,

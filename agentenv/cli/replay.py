@@ -46,7 +46,7 @@ def replay(  # noqa: PLR0913, PLR0917  one per option
     from agentenv.errors import SnapshotError, TreeError
     from agentenv.rollout import Rollout, go_back
     from agentenv.serialize import write_trees
-    from agentenv.tree import Anchor
+    from agentenv.tree import Anchor, Fork
 
     from .actors import AgentChoice
     from .console import open_console, print_json, say_line
@@ -68,7 +68,7 @@ def replay(  # noqa: PLR0913, PLR0917  one per option
     named = AgentChoice(agent, agent_option or (), {"temperature": temperature, "max_tokens": max_action_tokens})
     actor, before = named.make(choice, [task]), len(found)
     with Rollout(choice.make, actor, keep_snapshots=False) as rollout:
-        rollout.extend([found], [Anchor(0, at, rollouts)])
+        rollout.extend([found], [Anchor(0, at, rollouts, Fork("hand", f"agentenv replay --at {at}"))])
     if out is not None:
         with blame("--out", OSError):
             write_trees(out, [found], append=True)

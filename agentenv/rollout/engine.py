@@ -213,7 +213,9 @@ class Rollout:
                 number = numbers[anchor.tree]
                 numbers[anchor.tree] += 1
                 seed = derive_seed(tree.metadata.get("seed"), number)
-                branches.append(branch_at(tree, anchor.tree, anchor.node, number=number, seed=seed))
+                branch = branch_at(tree, anchor.tree, anchor.node, number=number, seed=seed)
+                branch.fork = anchor.fork if anchor.node else None
+                branches.append(branch)
         return branches
 
     def _known(self, trees: Sequence[EpisodeTree], branch: Branch) -> bool:

@@ -17,7 +17,7 @@ from agentenv.errors import InfrastructureError
 from agentenv.protocols import BranchingEnv, Context, Snapshot, Transition
 from agentenv.recording import failed_node, node_after
 from agentenv.tokens import TokenIds
-from agentenv.tree import Cost, EpisodeTree, Node, Prompt, relative_prompt
+from agentenv.tree import Cost, EpisodeTree, Fork, Node, Prompt, relative_prompt
 from agentenv.types import Action, Message, ToolSchema
 
 __all__ = ["Answer", "Attempt", "Branch", "Limits", "Step", "branch_at", "derive_seed", "play"]
@@ -111,6 +111,7 @@ class Branch:
         depth: steps from the root to the anchor.
         attempts: what was done, attempt by attempt; only the last may have gone through.
         recorded: whether it comes from a journal.
+        fork: who chose the anchor, and why.
     """
 
     tree: int
@@ -124,6 +125,7 @@ class Branch:
     depth: int = 0
     attempts: "list[Attempt]" = field(default_factory=list["Attempt"])
     recorded: bool = False
+    fork: Fork | None = None
 
     def next_attempt(self) -> "Attempt":
         """Begins an attempt: the conversation as it was at the anchor."""

@@ -58,6 +58,8 @@ class Recorder:
 
     def add(self, trees: Sequence[EpisodeTree], branch: Branch, *, known: bool = False) -> None:
         """Takes a rollout that has ended, and writes it to the journal."""
+        if not known:
+            _sign(branch)
         self._ended.append(branch)
         tree = trees[branch.tree]
         if self._writer is not None and not known and tree in self._numbers:
@@ -87,6 +89,14 @@ def _beginning(tree: EpisodeTree) -> tuple[object, ...]:
 
 def _key(tree: EpisodeTree, node: int) -> Key:
     return key_of(tree, node, len(tree.path(node)) - 1)
+
+
+def _sign(branch: Branch) -> None:
+    """Keeps with the first step of every attempt who chose where it starts."""
+    for attempt in branch.attempts:
+        if attempt.steps and branch.fork is not None:
+            first = attempt.steps[0]
+            attempt.steps[0] = replace(first, node=replace(first.node, fork=branch.fork))
 
 
 def add_branch(tree: EpisodeTree, branch: Branch) -> None:

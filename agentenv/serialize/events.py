@@ -7,7 +7,7 @@ from typing import Any
 import pydantic_core
 
 from agentenv.errors import TreeError
-from agentenv.tree import Cost, EpisodeTree, Node, Prompt
+from agentenv.tree import Cost, EpisodeTree, Fork, Node, Prompt
 from agentenv.types import Action, Observation, ToolCall, Usage, to_observation
 
 __all__ = [
@@ -100,6 +100,10 @@ def node_event(
         event["prompt"] = {"kept": prompt.kept, "token_ids": list(prompt.token_ids)}
     if cost := {name: value for name, value in dataclasses.asdict(node.cost).items() if value}:
         event["cost"] = cost
+    if node.fork is not None:
+        event["fork"] = {
+            name: value for name, value in dataclasses.asdict(node.fork).items() if value not in {"", None}
+        }
     return event
 
 
@@ -155,6 +159,7 @@ def read_node(event: Mapping[str, Any], parent: int) -> Node:
         event["rollout"],
         event.get("attempt", 0),
         Cost(**event.get("cost", {})),
+        Fork(**event["fork"]) if "fork" in event else None,
     )
 
 

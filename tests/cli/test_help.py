@@ -14,6 +14,7 @@ COMMANDS = [
     "play",
     "rollout",
     "trees",
+    "view",
     "export",
     "replay",
     "eval",

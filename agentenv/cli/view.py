@@ -1,0 +1,98 @@
+"""`agentenv view`: trees, credit and curves as a page."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .command_line import blame, refuse
+
+if TYPE_CHECKING:
+    from agentenv.arrays import TreeArrays
+    from agentenv.credit import StepAdvantages
+
+__all__ = ["choose", "view"]
+
+
+def view(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER_OR_FILE", help="A run folder, or a file that rollout, train or play wrote.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="PAGE.html", help="Write one file that works offline, instead of serving.")
+    ] = None,
+    credit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Estimator of the advantages, rtmc by default; may be repeated.",
+                     show_default=False),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Gives tokens their texts; by default that of the newest checkpoint."),
+    ] = None,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="On 127.0.0.1; 0 for any free one.")] = 8600,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser at the page.")] = True,
+) -> None:  # fmt: skip
+    """Look at trees, credit and learning curves in a browser.
+
+    Serves a page on this machine that follows a run while it trains; or, with --out, writes one file that carries
+    everything, works offline and can be mailed.
+
+    Examples:
+        agentenv view runs/first
+        agentenv view trees.jsonl --out page.html --credit rtmc --credit grpo
+    """
+    from agentenv.errors import TreeFileError
+    from agentenv.viewer import View, write_page
+
+    from .console import open_console, say_line
+    from .estimators import choose_estimator, estimators
+
+    names = credit or ["rtmc"]
+    for name in names:
+        choose_estimator(name)
+    if tokenizer is not None and not tokenizer.exists():
+        refuse("--tokenizer", f"must be a folder with tokenizer.json, or that file; got {str(tokenizer)!r}")
+    with blame("FOLDER_OR_FILE", TreeFileError, OSError), blame("--tokenizer", ValueError):
+        found = View(path, choose=choose, estimators=sorted(estimators()), credit=names, tokenizer=tokenizer)
+    console = open_console()
+    if out is None:
+        _serve(found, port, browser=browser)
+        return
+    with blame("--out", OSError):
+        size = write_page(found, out)
+    for problem in found.run.problems.values():
+        say_line(console, f"Left out: {problem}")
+    say_line(console, f"{out}: {size / 1e6:.1f} MB")
+
+
+def choose(name: str, options: Sequence[str]) -> "Callable[[TreeArrays], StepAdvantages]":
+    """As the viewer wants it: what the user got wrong is a ValueError there."""
+    from .estimators import choose_estimator
+
+    try:
+        return choose_estimator(name, options)
+    except typer.BadParameter as error:
+        raise ValueError(error.message) from error
+
+
+def _serve(found: object, port: int, *, browser: bool) -> None:
+    import webbrowser
+
+    from agentenv.viewer import View, ViewServer
+
+    from .console import open_console, say_line
+
+    assert isinstance(found, View)
+    with blame("--port", OSError):
+        server = ViewServer(found, port)
+    with server:
+        say_line(open_console(), f"{server.url}  (Ctrl-C ends it)")
+        if browser:
+            webbrowser.open(server.url)
+        server.serve_forever()
