@@ -19,7 +19,7 @@ _OF_TREES = {
 
 _OF_ENVIRONMENTS = ("harbor",)
 
-FORMATS = (*_OF_TREES, "verl", "skyrl", "prime-rl", *_OF_ENVIRONMENTS, "trees")
+FORMATS = (*_OF_TREES, "trackio", "verl", "skyrl", "prime-rl", *_OF_ENVIRONMENTS, "trees")
 
 
 def export(
@@ -56,9 +56,9 @@ def export(
     """Write trees in the form that another tool reads.
 
     csv: a row per node (OUT.jsonl: as JSON lines). hf: rows of a Hugging Face data set (OUT.parquet, OUT.jsonl, or a
-    folder). atif: ATIF 1.8, a document per leaf (OUT.jsonl, or a folder). verl, skyrl, prime-rl: a batch with the
-    advantages of one estimator. harbor: a folder for each task of agentenv/CodeRepair-v0. trees: back from hf or atif.
-    What each keeps and loses stands in docs/exports.md.
+    folder). atif: ATIF 1.8, a document per leaf (OUT.jsonl, or a folder). trackio: a run of the project OUT, a trace
+    per tree. verl, skyrl, prime-rl: a batch with the advantages of one estimator. harbor: a folder for each task of
+    agentenv/CodeRepair-v0. trees: back from hf or atif. What each keeps and loses stands in docs/exports.md.
 
     Examples:
         agentenv export trees.jsonl --to csv -o nodes.csv --credit rtmc --credit grpo
@@ -69,7 +69,7 @@ def export(
         agentenv export agentenv/CodeRepair-v0 --to harbor -o tasks
     """
     from agentenv.errors import TreeError
-    from agentenv.exports import writing
+    from agentenv.exports import log_to_trackio, writing
 
     from .estimators import weigh_alike
 
@@ -77,7 +77,7 @@ def export(
         refuse("--to", f"must be one of {', '.join(FORMATS)}; got {to!r}")
     if not source.exists() and to not in _OF_ENVIRONMENTS:
         refuse("FILE", f"there is no {str(source)!r}")
-    if out.exists():
+    if out.exists() and to != "trackio":
         refuse("--out", f"must not exist yet; got {str(out)!r}, which does: name another")
     out.parent.mkdir(parents=True, exist_ok=True)
     if to in writing.BATCHES and len(credit or ()) != 1:
@@ -96,6 +96,11 @@ def export(
             with blame("FILE", ValueError, OSError):
                 wrote = writing.write_batch(source, out, estimator, to=to, weights=step_weights, **options)
             typer.echo(f"Wrote {wrote} to {out}")
+            return
+        if to == "trackio":
+            with blame("FILE", TreeError, OSError):
+                count = log_to_trackio(source, project=str(out), credits=credits_by_name)
+            typer.echo(f"Logged {count} trees: trackio show --project {out}")
             return
         with blame("FILE", TreeError, OSError):
             wrote = getattr(writing, _OF_TREES[to])(source, out, credits_by_name)

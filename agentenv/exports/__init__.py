@@ -6,6 +6,7 @@
 | `to_dataset_rows`, `to_dataset`, `from_dataset_rows` | rows of Hugging Face datasets, and back | `dataset_rows` |
 | `token_rows`, `verl_batch`, `skyrl_batch`, `prime_rl_batches` | batches for other trainers | `batches` |
 | `to_atif`, `from_atif` | ATIF 1.8 trajectories with branches, and back | `atif` |
+| `trackio_traces`, `log_to_trackio` | traces of trackio, spans as nodes | `traces` |
 | `write_harbor` | repair tasks as Harbor folders | `harbor` |
 
 Nothing is imported before its name is used: some need packages that only they need.
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     from agentenv.exports.dataset_rows import from_dataset_rows, to_dataset, to_dataset_rows
     from agentenv.exports.harbor import write_harbor
     from agentenv.exports.table import node_rows, to_dataframe, write_csv
+    from agentenv.exports.traces import log_to_trackio, trackio_traces
 
 __all__ = [
     "TokenRow",
     "from_atif",
     "from_dataset_rows",
+    "log_to_trackio",
     "node_rows",
     "prime_rl_batches",
     "skyrl_batch",
@@ -34,6 +37,7 @@ __all__ = [
     "to_dataset",
     "to_dataset_rows",
     "token_rows",
+    "trackio_traces",
     "verl_batch",
     "write_csv",
     "write_harbor",
@@ -54,6 +58,8 @@ __getattr__, __dir__ = lazy_names(
         "to_dataframe": "table",
         "to_dataset": "dataset_rows",
         "to_dataset_rows": "dataset_rows",
+        "log_to_trackio": "traces",
+        "trackio_traces": "traces",
         "write_csv": "table",
         "write_harbor": "harbor",
     },
