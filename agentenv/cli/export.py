@@ -17,7 +17,7 @@ _OF_TREES = {
 }
 """Formats of trees: what writes them, in `agentenv.exports.writing`."""
 
-_OF_ENVIRONMENTS = ("harbor",)
+_OF_ENVIRONMENTS = ("harbor", "nemo-gym")
 
 FORMATS = (*_OF_TREES, "trackio", "verl", "skyrl", "prime-rl", *_OF_ENVIRONMENTS, "trees")
 
@@ -27,7 +27,7 @@ def export(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A trees file; for --to trees an export; for harbor the id of an environment.",
+            help="A trees file; for --to trees an export; for harbor and nemo-gym the id of an environment.",
             show_default=False,
         ),
     ],
@@ -55,10 +55,11 @@ def export(
 ) -> None:
     """Write trees in the form that another tool reads.
 
-    csv: a row per node (OUT.jsonl: as JSON lines). hf: rows of a Hugging Face data set (OUT.parquet, OUT.jsonl, or a
-    folder). atif: ATIF 1.8, a document per leaf (OUT.jsonl, or a folder). trackio: a run of the project OUT, a trace
-    per tree. verl, skyrl, prime-rl: a batch with the advantages of one estimator. harbor: a folder for each task of
-    agentenv/CodeRepair-v0. trees: back from hf or atif. What each keeps and loses stands in docs/exports.md.
+    csv: a row per node (OUT.jsonl: as JSON lines). hf: rows of a Hugging Face data set (OUT.parquet, OUT.jsonl, or
+    a folder). atif: ATIF 1.8, a document per leaf (OUT.jsonl, or a folder). trackio: a run of the project OUT, a
+    trace per tree. verl, skyrl, prime-rl: a batch with the advantages of one estimator. harbor: a folder for each
+    task of agentenv/CodeRepair-v0. nemo-gym: a resources server that plays an environment. trees: back from hf or
+    atif. What each keeps and loses stands in docs/exports.md.
 
     Examples:
         agentenv export trees.jsonl --to csv -o nodes.csv --credit rtmc --credit grpo
@@ -67,6 +68,7 @@ def export(
         agentenv export trees.jsonl --to atif -o trajectories
         agentenv export trees.jsonl --to verl -o batch.pt --credit rtmc
         agentenv export agentenv/CodeRepair-v0 --to harbor -o tasks
+        agentenv export agentenv/MathVerifier-v0 --to nemo-gym -o resources_servers/math
     """
     from agentenv.errors import TreeError
     from agentenv.exports import log_to_trackio, writing
@@ -121,12 +123,16 @@ def _credits(names: Sequence[str], options: Sequence[str]) -> Mapping[str, Calla
 def _export_environment(name: str, options: Sequence[str], to: str, out: Path) -> str:
     """Writes the tasks of an environment, and says what it wrote."""
     from agentenv.envs.code_repair import CodeRepair
-    from agentenv.errors import TaskError
-    from agentenv.exports import write_harbor
+    from agentenv.errors import AgentEnvError, TaskError
+    from agentenv.exports import write_harbor, write_nemo_gym
 
     from .env_choice import choose_env
 
     choice = choose_env(name, options)
+    if to == "nemo-gym":
+        with blame("--out", ValueError, OSError, AgentEnvError):
+            write_nemo_gym(name, out, **choice.options)
+        return "a resources server with 5 tasks"
     if not issubclass(choice.cls, CodeRepair):
         refuse("FILE", f"must be agentenv/CodeRepair-v0 for --to {to}, whose tasks are repairs; got {name!r}")
     env = choice.make()

@@ -7,6 +7,7 @@
 | `token_rows`, `verl_batch`, `skyrl_batch`, `prime_rl_batches` | batches for other trainers | `batches` |
 | `to_atif`, `from_atif` | ATIF 1.8 trajectories with branches, and back | `atif` |
 | `trackio_traces`, `log_to_trackio` | traces of trackio, spans as nodes | `traces` |
+| `nemo_gym_rows`, `nemo_gym_server`, `write_nemo_gym` | environments for NeMo Gym | `nemo_gym` |
 | `write_harbor` | repair tasks as Harbor folders | `harbor` |
 
 Nothing is imported before its name is used: some need packages that only they need.
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from agentenv.exports.batches import TokenRow, prime_rl_batches, skyrl_batch, token_rows, verl_batch
     from agentenv.exports.dataset_rows import from_dataset_rows, to_dataset, to_dataset_rows
     from agentenv.exports.harbor import write_harbor
+    from agentenv.exports.nemo_gym import nemo_gym_rows, nemo_gym_server, write_nemo_gym
     from agentenv.exports.table import node_rows, to_dataframe, write_csv
     from agentenv.exports.traces import log_to_trackio, trackio_traces
 
@@ -29,6 +31,8 @@ __all__ = [
     "from_atif",
     "from_dataset_rows",
     "log_to_trackio",
+    "nemo_gym_rows",
+    "nemo_gym_server",
     "node_rows",
     "prime_rl_batches",
     "skyrl_batch",
@@ -41,6 +45,7 @@ __all__ = [
     "verl_batch",
     "write_csv",
     "write_harbor",
+    "write_nemo_gym",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -60,6 +65,9 @@ __getattr__, __dir__ = lazy_names(
         "to_dataset_rows": "dataset_rows",
         "log_to_trackio": "traces",
         "trackio_traces": "traces",
+        "nemo_gym_rows": "nemo_gym",
+        "nemo_gym_server": "nemo_gym",
+        "write_nemo_gym": "nemo_gym",
         "write_csv": "table",
         "write_harbor": "harbor",
     },

@@ -5,6 +5,7 @@ below it. The messages of a trace are the conversation of the trajectory with th
 """
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from agentenv.distribution import install_module
@@ -53,11 +54,10 @@ def log_to_trackio(
         TreeFileError, OSError, ValueError: as for `trackio_traces`.
     """
     try:
-        import trackio
+        logger: Any = import_module("trackio")
     except ImportError as error:
         msg = f"log_to_trackio needs trackio: {install_module('trackio')}"
         raise MissingDependencyError(msg) from error
-    logger: Any = trackio
     traces = trackio_traces(trees, **(credits or {}))
     run = logger.init(project=project, name=name, embed=False, auto_log_gpu=False, auto_log_cpu=False)
     try:

@@ -101,3 +101,10 @@ def test_the_bundled_repair_tasks_become_harbor_folders(tmp_path):
     assert len(list((tmp_path / "tasks").glob("*/task.toml"))) == 59
     other = ("export", "agentenv/MathVerifier-v0", *words[2:], tmp_path / "other")
     assert "'FILE': must be agentenv/CodeRepair-v0 for --to harbor" in one_line_error(run(*other))
+
+
+def test_an_environment_becomes_a_server_of_nemo_gym(tmp_path):
+    words = ("export", "agentenv/MathVerifier-v0", "--to", "nemo-gym", "--option", "max_steps=3", "-o")
+    assert "a resources server with 5 tasks" in run(*words, tmp_path / "math").stdout
+    assert "max_steps=3" in (tmp_path / "math" / "app.py").read_text()
+    assert "'--out': the folder's name" in one_line_error(run(*words, tmp_path / "No Name"))

@@ -1,0 +1,103 @@
+"""The class of a resources server of NeMo Gym, apart because it is made of that package's own."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from agentenv.env import Env
+from agentenv.errors import InfrastructureError
+
+from .nemo_gym import Session, last_text
+
+__all__ = ["Sessions", "server_class"]
+
+
+class Sessions:
+    """The episodes of a server, by session; what they answer, and with which status they do not.
+
+    Args:
+        make: makes an environment.
+    """
+
+    def __init__(self, make: Callable[[], Env]) -> None:
+        self._make = make
+        self._sessions: dict[str, Session] = {}
+
+    async def start(self, key: str, episode: dict[str, Any]) -> None:
+        """Begins an episode; one that the session plays already is given up."""
+        if (before := self._sessions.pop(key, None)) is not None:
+            before.close()
+        start = {name: episode[name] for name in ("seed", "task") if name in episode}
+        self._sessions[key] = await self._run(lambda: Session(self._make(), **start))
+
+    async def call(self, key: str, name: str, arguments: Any) -> str:
+        """Calls a tool."""
+        return await self._run(self._of(key).call, name, arguments)
+
+    async def finish(self, key: str, output: Sequence[Any]) -> float:
+        """Ends an episode, and returns its reward."""
+        session = self._of(key)
+        del self._sessions[key]
+        return await self._run(session.finish, last_text(output))
+
+    def _of(self, key: str) -> Session:
+        from fastapi import HTTPException
+
+        if key not in self._sessions:
+            raise HTTPException(409, "this session plays no episode: POST /seed_session first, and /verify once")
+        return self._sessions[key]
+
+    async def _run(self, work: Callable[..., Any], *words: Any) -> Any:
+        from fastapi import HTTPException
+        from fastapi.concurrency import run_in_threadpool
+
+        try:
+            return await run_in_threadpool(work, *words)
+        except InfrastructureError as error:
+            raise HTTPException(503, f"infrastructure broke the episode, which has no reward: {error}") from error
+
+
+def server_class(gym: Any, session_key: str, make: Callable[[], Env], tools: Sequence[str]) -> type[Any]:
+    """Returns the class.
+
+    Args:
+        gym: the module `nemo_gym.base_resources_server`.
+        session_key: under which a request has its session's id.
+        make: makes an environment.
+        tools: names of its tools, each of which gets a path.
+    """
+    import pydantic
+    from fastapi import Request
+    from fastapi.responses import PlainTextResponse
+
+    sessions = Sessions(make)
+    loose = pydantic.ConfigDict(extra="allow")
+    seed = type("Seed", (gym.BaseSeedSessionRequest,), {"model_config": loose, "__module__": __name__})
+    asked = type("Verify", (gym.BaseVerifyRequest,), {"model_config": loose, "__module__": __name__})
+    answer: Any = type("Verified", (gym.BaseVerifyResponse,), {"model_config": loose, "__module__": __name__})
+
+    async def seed_session(self: Any, request: Any, body: Any) -> Any:  # noqa: ARG001
+        await sessions.start(request.session[session_key], getattr(body, "episode", None) or {})
+        return gym.BaseSeedSessionResponse()
+
+    async def verify(self: Any, request: Any, body: Any) -> Any:  # noqa: ARG001
+        reward = await sessions.finish(request.session[session_key], body.response.output)
+        return answer(**body.model_dump(), reward=reward)
+
+    def route(name: str) -> Any:
+        async def call(request: Any) -> str:
+            return await sessions.call(request.session[session_key], name, await request.json())
+
+        call.__annotations__["request"] = Request
+        return call
+
+    def setup_webserver(self: Any) -> Any:
+        app: Any = gym.SimpleResourcesServer.setup_webserver(self)
+        for name in tools:
+            app.post(f"/{name}", response_class=PlainTextResponse)(route(name))
+        return app
+
+    seed_session.__annotations__ |= {"request": Request, "body": seed}
+    verify.__annotations__ |= {"request": Request, "body": asked, "return": answer}
+    members = {"seed_session": seed_session, "verify": verify, "setup_webserver": setup_webserver}
+    about = {"__annotations__": {"config": gym.BaseResourcesServerConfig}, "__module__": __name__}
+    return type("AgentEnvServer", (gym.SimpleResourcesServer,), {**members, **about})
