@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from threading import Lock
 from typing import Any, cast
 
 from agentenv.distribution import install_module
@@ -21,55 +20,11 @@ from agentenv.errors import MissingDependencyError
 from agentenv.registry import env_class
 from agentenv.types import message_text
 
-__all__ = ["Session", "last_text", "nemo_gym_rows", "nemo_gym_server", "write_nemo_gym"]
+from .nemo_gym_app import server_class
 
-_OVER = "The episode has ended; nothing can be done any more."
+__all__ = ["nemo_gym_rows", "nemo_gym_server", "write_nemo_gym"]
+
 _RESERVED = frozenset({"verify", "seed_session", "aggregate_metrics", "mcp"})
-
-
-class Session:
-    """One episode, played by calls of tools. Calls of one session wait for each other.
-
-    Args:
-        env: the environment; the session closes it.
-        seed: of the reset.
-        task: the place of the task among the environment's own; `None` draws one.
-    """
-
-    def __init__(self, env: Env, *, seed: int | None = None, task: int | None = None) -> None:
-        self._env = env
-        self._lock = Lock()
-        self._over = False
-        self._reward = 0.0
-        env.reset(seed=seed, options=None if task is None else {"task": task})
-
-    def call(self, name: str, arguments: Any) -> str:
-        """Takes a step that calls one tool, and returns what it answers."""
-        call = {"type": "function", "id": "call_0", "function": {"name": name, "arguments": arguments}}
-        return self._step({"role": "assistant", "content": "", "tool_calls": [call]})
-
-    def finish(self, text: str) -> float:
-        """Takes a last step where the agent ended with a message, closes the episode, and returns its reward."""
-        try:
-            if text:
-                self._step({"role": "assistant", "content": text})
-        finally:
-            self.close()
-        return self._reward
-
-    def close(self) -> None:
-        """Closes the environment."""
-        with self._lock:
-            self._env.close()
-
-    def _step(self, message: dict[str, Any]) -> str:
-        with self._lock:
-            if self._over:
-                return _OVER
-            observation, reward, terminated, truncated, _ = self._env.step(message)
-            self._reward += float(reward)
-            self._over = terminated or truncated
-            return "\n".join(message_text(answer) for answer in observation)
 
 
 def nemo_gym_rows(
@@ -125,8 +80,6 @@ def nemo_gym_server(env: str | type[Env], **options: Any) -> type[Any]:
     except ImportError as error:
         msg = f"nemo_gym_server needs nemo_gym: {install_module('nemo-gym')}"
         raise MissingDependencyError(msg) from error
-    from .nemo_gym_app import server_class
-
     make = _maker(env, options)
     probe = make()
     try:
@@ -223,11 +176,3 @@ def _tools(env: Env) -> list[dict[str, Any]]:
         msg = f"{type(env).__name__} has a tool named {taken[0]!r}, which the server needs itself: rename it"
         raise ValueError(msg)
     return tools
-
-
-def last_text(output: Sequence[Any]) -> str:
-    """Returns what an agent said in the last of its outputs, empty where that is no message."""
-    last = output[-1] if output else None
-    if last is None or getattr(last, "type", "") != "message":
-        return ""
-    return "".join(str(getattr(part, "text", "")) for part in last.content)

@@ -1,14 +1,69 @@
 """The class of a resources server of NeMo Gym, apart because it is made of that package's own."""
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any
 
 from agentenv.env import Env
 from agentenv.errors import InfrastructureError
+from agentenv.types import message_text
 
-from .nemo_gym import Session, last_text
+__all__ = ["Session", "Sessions", "last_text", "server_class"]
 
-__all__ = ["Sessions", "server_class"]
+_OVER = "The episode has ended; nothing can be done any more."
+
+
+class Session:
+    """One episode, played by calls of tools. Calls of one session wait for each other.
+
+    Args:
+        env: the environment; the session closes it.
+        seed: of the reset.
+        task: the place of the task among the environment's own; `None` draws one.
+    """
+
+    def __init__(self, env: Env, *, seed: int | None = None, task: int | None = None) -> None:
+        self._env = env
+        self._lock = Lock()
+        self._over = False
+        self._reward = 0.0
+        env.reset(seed=seed, options=None if task is None else {"task": task})
+
+    def call(self, name: str, arguments: Any) -> str:
+        """Takes a step that calls one tool, and returns what it answers."""
+        call = {"type": "function", "id": "call_0", "function": {"name": name, "arguments": arguments}}
+        return self._step({"role": "assistant", "content": "", "tool_calls": [call]})
+
+    def finish(self, text: str) -> float:
+        """Takes a last step where the agent ended with a message, closes the episode, and returns its reward."""
+        try:
+            if text:
+                self._step({"role": "assistant", "content": text})
+        finally:
+            self.close()
+        return self._reward
+
+    def close(self) -> None:
+        """Closes the environment."""
+        with self._lock:
+            self._env.close()
+
+    def _step(self, message: dict[str, Any]) -> str:
+        with self._lock:
+            if self._over:
+                return _OVER
+            observation, reward, terminated, truncated, _ = self._env.step(message)
+            self._reward += float(reward)
+            self._over = terminated or truncated
+            return "\n".join(message_text(answer) for answer in observation)
+
+
+def last_text(output: Sequence[Any]) -> str:
+    """Returns what an agent said in the last of its outputs, empty where that is no message."""
+    last = output[-1] if output else None
+    if last is None or getattr(last, "type", "") != "message":
+        return ""
+    return "".join(str(getattr(part, "text", "")) for part in last.content)
 
 
 class Sessions:

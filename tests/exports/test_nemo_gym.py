@@ -10,7 +10,7 @@ from envs_for_tests import Guess
 
 import agentenv as ae
 from agentenv.exports import nemo_gym_rows, write_nemo_gym
-from agentenv.exports.nemo_gym import Session
+from agentenv.exports.nemo_gym_app import Session
 
 
 class NoTools(ae.Env):
