@@ -22,6 +22,7 @@ _PREFIX = "agentenv-"
 _END_S = 2.0
 _STEP = 64 << 20
 _USAGE = ("memory.current", "memory.usage_in_bytes")
+_RECLAIM = ("memory.reclaim", "memory.force_empty")
 _numbers = itertools.count()
 
 
@@ -125,12 +126,18 @@ class Cgroup:
     def open_memory(self) -> list[int]:
         """Opens the files that have the bytes of everything, and by kind; none where memory is not limited.
 
+        Then, where there is one that may be written, the file by which the kernel is told to free what nobody holds.
         The caller closes them.
         """
         if self._memory is None:
             return []
         usage = next(file for name in _USAGE if (file := self._memory / name).exists())
-        return [os.open(file, os.O_RDONLY | os.O_CLOEXEC) for file in (usage, self._memory / "memory.stat")]
+        found = [os.open(file, os.O_RDONLY | os.O_CLOEXEC) for file in (usage, self._memory / "memory.stat")]
+        for name in _RECLAIM:
+            with contextlib.suppress(OSError):
+                found.append(os.open(self._memory / name, os.O_WRONLY | os.O_CLOEXEC))
+                break
+        return found
 
     def allow(self, memory: int) -> None:
         """Allows so many more bytes: files of earlier states stay charged to the group."""

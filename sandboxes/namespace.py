@@ -84,7 +84,6 @@ class NamespaceSandbox(GuestSandbox):
         self._host = namespace_host_for(self.spec.readonly)
         self._held = _Resources(self._host)
         self._finalizer = finalize_here(self, self._held.free)
-        self._oom_kills = 0
         try:
             mounts, places = self._compose(origin, first=True)
             self._start(mounts, places)
@@ -160,12 +159,11 @@ class NamespaceSandbox(GuestSandbox):
 
     @override
     def _run(self, request: dict[str, Any], body: bytes, timeout_s: float) -> tuple[ExecResult, dict[str, Any]]:
+        cgroup = self._held.cgroup
+        before = 0 if cgroup is None else cgroup.count_oom_kills()
         result, reply = super()._run(request, body, timeout_s)
-        if self._held.cgroup is not None:
-            kills = self._held.cgroup.count_oom_kills()
-            if kills > self._oom_kills:
-                self._oom_kills = kills
-                result = replace(result, oom=True)
+        if cgroup is not None and cgroup.count_oom_kills() > before:
+            result = replace(result, oom=True)
         return result, reply
 
     @override

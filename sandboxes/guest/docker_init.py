@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from . import linux, place, seccomp
 from .landlock import ALL_OF, DEVICE_BITS, TRUNCATE, WRITE, WRITE_FILE, Rules, landlock_version
-from .memory import GroupMemory
+from .memory import GroupMemory, given_back
 from .policy import Plain, kill_namespace, limit_counted_by_user, read_counters, set_limit
 from .serve import Guest, close_on_exec
 from .wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .run import ReapedChildren
 
-__all__ = ["DockerPolicy", "main", "serve_container"]
+__all__ = ["FOLDERS", "DockerPolicy", "main", "serve_container"]
+
+FOLDERS = ("/workspace", "/tmp", "/dev/shm")
+"""Where files in memory have limits of their own."""
 
 _AGENT = 1000
-_WRITABLE = ("/workspace", "/tmp", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_WRITABLE = (*FOLDERS, "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _GROUPS = (
     ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.stat"),
     ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
@@ -50,7 +53,7 @@ class DockerPolicy(Plain):
         self.owner = _take_over(settings)
         self._filter = seccomp.program(system_v=False) if settings["filtered"] else b""
         self._rules = self._write_rules()
-        self._group = _watch_of(self.limits)
+        self._group = _watch_of(self.limits, self._given_back)
         if self._group is not None:
             self.over_memory = self._group.is_over
         self._counters = read_counters()
@@ -100,6 +103,17 @@ class DockerPolicy(Plain):
         if self._group is not None:
             self._group.begin()
 
+    def _given_back(self) -> int:
+        """Returns the bytes that commands gave back and that still count, asked as the user that they are."""
+        assert self.owner is not None
+        os.setegid(self.owner[1])
+        os.seteuid(self.owner[0])
+        try:
+            return given_back()
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+
     def is_stale(self) -> bool:
         """Whether the counters of the network tell what earlier commands did."""
         return read_counters() != self._counters
@@ -141,11 +155,11 @@ def _take_over(settings: Mapping[str, Any]) -> tuple[int, int]:
     return agent, agent
 
 
-def _watch_of(limits: Mapping[str, Any]) -> GroupMemory | None:
+def _watch_of(limits: Mapping[str, Any], given_back: Callable[[], int]) -> GroupMemory | None:
     for usage, stat in _GROUPS:
         if os.path.exists(usage) and os.path.exists(stat):
             counted, kinds = (os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in (usage, stat))
-            return GroupMemory(counted, kinds, ("/workspace", "/tmp", "/dev/shm"), limits["memory"], limits["files"])
+            return GroupMemory(counted, kinds, None, FOLDERS, limits["memory"], limits["files"], given_back)
     return None
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from .docker_init import DockerPolicy, serve_container
+from .docker_init import FOLDERS, DockerPolicy, serve_container
+from .memory import used_in
 from .policy import set_limit
 from .serve import Guest
 
@@ -46,7 +47,9 @@ class GvisorPolicy(DockerPolicy):
         for path in _EXTRA_DEVICES:
             if os.path.exists(path):
                 os.unlink(path)
-        self._own_memory = _kilobytes("/proc/meminfo", "AnonPages:")
+        self._own_memory = _held_outside_folders()
+        self._own_files = _kilobytes("/proc/meminfo", "Shmem:")
+        self._own_heap = _kernel_heap()
         self._kernel_limit = _KERNEL_HEAP
         self.over_memory = self._is_over_memory
 
@@ -66,10 +69,22 @@ class GvisorPolicy(DockerPolicy):
             held = _collected_heap()
         self._kernel_limit = min(_KERNEL_MOST, max(_KERNEL_HEAP, held + _KERNEL_GROWTH))
 
+    def is_stale(self) -> bool:
+        """Whether something is held that nobody can reach: this kernel never looks for sockets that hold each other."""
+        held = _kernel_heap() - self._own_heap
+        if held > _KERNEL_GROWTH:
+            held = _collected_heap() - self._own_heap
+        return super().is_stale() or held > _KERNEL_GROWTH or _kilobytes("/proc/meminfo", "Shmem:") > self._own_files
+
     def _is_over_memory(self) -> bool:
         """Whether all processes together, or the kernel for them, hold more than they may."""
-        used = _kilobytes("/proc/meminfo", "AnonPages:") - self._own_memory
+        used = _held_outside_folders() - self._own_memory
         return used > self.limits["memory"] or _kernel_heap() > self._kernel_limit
+
+
+def _held_outside_folders() -> int:
+    """Returns the bytes of processes and of files in memory, but for those that have a limit of their own."""
+    return _kilobytes("/proc/meminfo", "AnonPages:") - sum(map(used_in, FOLDERS))  # in this kernel, files are in it
 
 
 def _kernel_heap() -> int:

@@ -1,7 +1,9 @@
-"""The memory that a control group holds, whoever it belongs to.
+"""The memory that a sandbox holds: of its processes, and of a control group, whoever it belongs to.
 
 Files in memory that no process has open any more, messages on their way between sockets, segments that nobody is
-attached to: all that is charged to the group of whoever made it, and found nowhere else.
+attached to: all that is charged to the group of whoever made it, and found nowhere else. So is much that nobody holds:
+names that were looked up and do not exist, pages that were given back and not taken yet, the rest of a huge page. The
+kernel frees that when it has to, and not before.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["GroupMemory"]
+__all__ = ["GroupMemory", "given_back", "processes_memory", "used_in"]
 
 _KERNEL = 32 << 20
 _KERNEL_PER_FILE = 2 << 10
@@ -24,17 +26,30 @@ class GroupMemory:
     Args:
         usage: the open file that has the bytes of everything.
         stat: the open file that has them by kind.
+        reclaim: the open file by which the kernel is told to free what nobody holds, where it may be written.
         folders: where files in memory are that have a limit of their own.
         limit: bytes for all but those files.
         files: how many there may be: each takes some of the kernel's own memory.
+        given_back: returns the bytes that processes gave back and that still count; asked where there is no `reclaim`.
     """
 
-    def __init__(self, usage: int, stat: int, folders: Sequence[str], limit: int, files: int) -> None:
+    def __init__(
+        self,
+        usage: int,
+        stat: int,
+        reclaim: int | None,
+        folders: Sequence[str],
+        limit: int,
+        files: int,
+        given_back: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._usage = usage
         self._stat = stat
+        self._reclaim = reclaim
         self._folders = folders
         self._limit = limit
         self._kernel_limit = _KERNEL + files * _KERNEL_PER_FILE
+        self._given_back = given_back
         self._before = (0, 0)
 
     def begin(self) -> None:
@@ -44,25 +59,80 @@ class GroupMemory:
 
     def is_over(self) -> bool:
         """Whether too much is held."""
-        if _number(self._usage) <= self._limit:
+        if _number(self._usage) <= self._limit or self._counted() <= self._limit:
             return False
+        if self._reclaim is None:
+            return self._counted() - self._given_back() > self._limit
+        try:
+            os.write(self._reclaim, b"%d" % _number(self._usage))  # all of it; version 1 reads no number
+        except OSError:
+            pass  # that much could not be freed
+        return self._counted() > self._limit
+
+    def _counted(self) -> int:
         anonymous, loose, kernel = self._held()
         loose, kernel = loose - self._before[0], kernel - self._before[1]
-        return anonymous + max(0, loose) + max(0, kernel - self._kernel_limit) > self._limit
+        return anonymous + max(0, loose) + max(0, kernel - self._kernel_limit)
 
     def _held(self) -> tuple[int, int, int]:
         """Returns the bytes of processes alone, those of files in memory that are in no folder, and the kernel's."""
-        kinds = dict(line.split()[:2] for line in os.pread(self._stat, 1 << 16, 0).decode().splitlines() if " " in line)
-        anonymous = int(kinds.get("rss", kinds.get("anon", 0)))
-        files = int(kinds.get("cache", kinds.get("file", 0)))
-        shared = int(kinds.get("shmem", 0))
-        return anonymous, shared - sum(map(_used, self._folders)), _number(self._usage) - files - anonymous
+        kinds = _fields(os.pread(self._stat, 1 << 16, 0).decode())
+        anonymous = kinds.get("rss", kinds.get("anon", 0))
+        files = kinds.get("cache", kinds.get("file", 0))
+        kernel = _number(self._usage) - files - anonymous
+        if self._reclaim is None:
+            kernel -= _reclaimable(kinds)
+        return anonymous, kinds.get("shmem", 0) - sum(map(used_in, self._folders)), kernel
+
+
+def _reclaimable(kinds: Mapping[str, int]) -> int:
+    """Returns how much of the kernel's memory it would free before it killed anybody, in bytes.
+
+    Version 1 of control groups does not tell: then it is that of the whole machine, whose growth is no less.
+    """
+    if "slab_reclaimable" in kinds:
+        return kinds["slab_reclaimable"]
+    with open("/proc/meminfo") as file:
+        return _fields(file.read())["SReclaimable:"] << 10
+
+
+def processes_memory() -> int:
+    """Returns the bytes of all processes together but this one, without what is backed by files of the host.
+
+    Shared pages count once, where it matters.
+    """
+    return sum(_of_process(pid, "Pss_Anon:", "Pss_Shmem:") for pid in _others()) - given_back()
+
+
+def given_back() -> int:
+    """Returns the bytes that all processes but this one gave back (`MADV_FREE`) and that the kernel has not taken."""
+    return sum(_of_process(pid, "LazyFree:") for pid in _others())
+
+
+def _others() -> list[str]:
+    return [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+
+
+def _of_process(pid: str, *names: str) -> int:
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            fields = _fields(file.read())
+    except OSError:
+        return 0
+    return sum(fields.get(name, 0) for name in names) << 10
+
+
+def _fields(text: str) -> dict[str, int]:
+    """Reads lines of a name, a number and maybe a unit."""
+    words = [line.split() for line in text.splitlines()]
+    return {line[0]: int(line[1]) for line in words if len(line) > 1 and line[1].isdigit()}
 
 
 def _number(fd: int) -> int:
     return int(os.pread(fd, 64, 0))
 
 
-def _used(folder: str) -> int:
+def used_in(folder: str) -> int:
+    """Returns the bytes of the files of a file system in memory."""
     info = os.statvfs(folder)
     return (info.f_blocks - info.f_bfree) * info.f_frsize

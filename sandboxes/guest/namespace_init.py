@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from . import linux, seccomp
-from .memory import GroupMemory
+from .memory import GroupMemory, processes_memory
 from .policy import Plain, kill_namespace, read_counters, set_limit
 from .serve import Guest
 from .wire import Wire, reason_of
@@ -110,9 +110,7 @@ class NamespacePolicy(Plain):
         """Whether all processes together hold more than they may; shared pages count once where it matters."""
         limit = self.limits["memory"]
         pids = [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
-        if sum(_memory_of(f"/proc/{pid}/statm") for pid in pids) <= limit:
-            return False
-        return sum(_shared_memory_of(f"/proc/{pid}/smaps_rollup") for pid in pids) > limit
+        return sum(_memory_of(f"/proc/{pid}/statm") for pid in pids) > limit and processes_memory() > limit
 
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -125,16 +123,6 @@ def _memory_of(statm: str) -> int:
             return int(file.read().split()[1]) * _PAGE
     except (OSError, IndexError):
         return 0
-
-
-def _shared_memory_of(rollup: str) -> int:
-    """Returns the proportional set size, without what is backed by files of the host."""
-    try:
-        with open(rollup) as file:
-            lines = [line.split() for line in file]
-    except OSError:
-        return 0
-    return sum(int(line[1]) << 10 for line in lines if line[0] in {"Pss_Anon:", "Pss_Shmem:"})
 
 
 class NamespaceGuest(Guest):
@@ -241,5 +229,6 @@ def enter(wire: Wire, settings: dict[str, Any], fds: list[int]) -> None:
 def _watch_of(watched: list[int], limits: Mapping[str, Any]) -> GroupMemory | None:
     if not watched:
         return None
-    usage, stat = watched
-    return GroupMemory(usage, stat, ("/workspace", "/dev/shm"), limits["memory"], limits["files"])
+    usage, stat, *reclaim = watched
+    folders = ("/workspace", "/dev/shm")
+    return GroupMemory(usage, stat, next(iter(reclaim), None), folders, limits["memory"], limits["files"])

@@ -78,7 +78,7 @@ class Plain:
         """Removes what a command can leave besides processes and files of the workspace."""
 
     def is_stale(self) -> bool:
-        """Whether commands of later states could tell what earlier ones did, whatever becomes of the files."""
+        """Whether commands of later states could tell what earlier ones did; asked when the files are gone."""
         return False
 
     def ran_out_of_memory(self) -> bool:

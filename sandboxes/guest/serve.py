@@ -133,6 +133,7 @@ class Guest:
             raise GuestFault(msg)
         command = self.command(request, body)
         self.policy.before_command()
+        self.policy.ran_out_of_memory()  # what was killed earlier was no command
         outcome = run(
             command,
             self.children,
@@ -158,6 +159,7 @@ class Guest:
         if self.shell is None:
             msg = "this shell has ended: open another with sandbox.shell()"
             raise GuestFault(msg)
+        self.policy.ran_out_of_memory()
         outcome = self.shell.run(body, timeout_s)
         outcome = outcome._replace(oom=outcome.oom or self.policy.ran_out_of_memory())
         alive = self.shell.alive
@@ -243,11 +245,11 @@ class Guest:
     def do_unpack(self, body: Body) -> Reply:
         """Ends what runs and replaces workspace and tmp by an archive; says so where only a new guest will do."""
         self.do_shell_close(b"")
-        if self.policy.is_stale():
-            return {"stale": True}, b""
         with _Roots(self.settings) as roots:
             for folder in roots.values():
                 place.clear(folder)
+            if self.policy.is_stale():
+                return {"stale": True}, b""
             trees.unpack(body.read, roots, owner=self.policy.owner)
         return {"stale": False}, b""
 
