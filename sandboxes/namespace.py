@@ -227,7 +227,7 @@ class NamespaceSandbox(GuestSandbox):
         try:
             self._ask({"op": "detach"})
             if self._held.upper is not None:
-                self._host.drop(self._held.upper)
+                self._host.drop_next(self._held.upper)
                 self._held.upper = None
             self._attach(self._compose(snapshot)[0], fresh=True)
         except BaseException:

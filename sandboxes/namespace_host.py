@@ -201,9 +201,13 @@ class Host:
                     self._resident.discard(layer)
                     over -= layer.size
 
+    def drop_next(self, number: int) -> None:
+        """Lets go of a layer with the next request, for whoever makes one at once."""
+        self._dropped.append(number)
+
     def drop(self, number: int) -> None:
         """Lets go of a layer. Never blocks: it is called by finalizers, at any point of any thread."""
-        self._dropped.append(number)
+        self.drop_next(number)
         self._drop_queued()
 
     def _take_dropped(self) -> list[int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import linux, place, seccomp
 from .landlock import ALL_OF, DEVICE_BITS, TRUNCATE, WRITE, WRITE_FILE, Rules, landlock_version
 from .memory import GroupMemory, given_back
-from .policy import Plain, kill_namespace, limit_counted_by_user, read_counters, set_limit
+from .policy import NetworkCounters, Plain, kill_namespace, limit_counted_by_user, set_limit
 from .serve import Guest, close_on_exec
 from .wire import Wire
 
@@ -56,7 +56,7 @@ class DockerPolicy(Plain):
         self._group = _watch_of(self.limits, self._given_back)
         if self._group is not None:
             self.over_memory = self._group.is_over
-        self._counters = read_counters()
+        self._network = NetworkCounters()
         self._oom_file = next((path for path in _OOM_COUNTS if os.path.exists(path)), "")
         self._oom_kills = self._count_oom_kills()
 
@@ -116,7 +116,7 @@ class DockerPolicy(Plain):
 
     def is_stale(self) -> bool:
         """Whether the counters of the network tell what earlier commands did."""
-        return read_counters() != self._counters
+        return self._network.changed()
 
     def kill_all(self, children: ReapedChildren) -> int:
         """Kills and reaps everything but this process, which is PID 1."""

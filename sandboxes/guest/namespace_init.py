@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import linux, seccomp
 from .memory import GroupMemory, processes_memory
-from .policy import Plain, kill_namespace, read_counters, set_limit
+from .policy import NetworkCounters, Plain, kill_namespace, set_limit
 from .serve import Guest
 from .wire import Wire, reason_of
 
@@ -134,13 +134,9 @@ class NamespaceGuest(Guest):
         policy: what holds around a command.
     """
 
-    def __init__(self, wire: Wire, settings: Mapping[str, Any], policy: NamespacePolicy) -> None:
-        super().__init__(wire, settings, policy)
-        self._counters: list[bytes] = []
-
     def serve(self) -> None:
         """Answers requests until the parent is gone."""
-        self._counters = read_counters()
+        self._network = NetworkCounters()
         super().serve()
 
     def do_detach(self, body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -165,12 +161,13 @@ class NamespaceGuest(Guest):
 
     def _forget_commands(self) -> None:
         """Starts over with the network where it tells commands of earlier ones."""
-        if read_counters() != self._counters:
+        if self._network.changed():
             self.policy.kill_all(self.children)  # what waits to become a command is in the old one
             self.children.forget()
+            self._network.close()
             linux.unshare(linux.NEWNET)
             linux.loopback_up()
-            self._counters = read_counters()
+            self._network.start_over()
 
 
 def attach(fds: Sequence[int], places: Sequence[str] = ("/workspace", "/tmp")) -> None:

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
     from .run import ReapedChildren
 
-__all__ = ["Plain", "kill_namespace", "limit_counted_by_user", "raise_open_files", "read_counters", "set_limit"]
+__all__ = ["NetworkCounters", "Plain", "kill_namespace", "limit_counted_by_user", "raise_open_files", "set_limit"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _END_S = 10.0
 _STOP_S = 0.2
 _TIMERS = 1024
+_PAGES = 1 << 16
 _COUNTERS = ("dev", "snmp", "snmp6")  # whatever leaves a trace elsewhere counts here, too
 
 
@@ -149,16 +150,34 @@ def kill_namespace(children: ReapedChildren) -> int:
         time.sleep(0.0002)
 
 
-def read_counters() -> list[bytes]:
-    """Returns what the kernel has counted in this network namespace."""
-    found: list[bytes] = []
-    for name in _COUNTERS:
-        try:
-            with open(f"/proc/self/net/{name}", "rb") as file:
-                found.append(file.read())
-        except OSError:
-            pass  # no such protocol in this kernel
-    return found
+class NetworkCounters:
+    """What the kernel has counted in this network namespace since this was made."""
+
+    def __init__(self) -> None:
+        self._files: list[int] = []
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Begins anew, maybe in another namespace."""
+        self.close()
+        for name in _COUNTERS:
+            try:
+                self._files.append(os.open(f"/proc/self/net/{name}", os.O_RDONLY | os.O_CLOEXEC))
+            except OSError:
+                pass  # no such protocol in this kernel
+        self._before = self._read()
+
+    def changed(self) -> bool:
+        """Whether anything was counted."""
+        return self._read() != self._before
+
+    def _read(self) -> list[bytes]:
+        return [os.pread(file, _PAGES, 0) for file in self._files]
+
+    def close(self) -> None:
+        """Lets go of the namespace."""
+        while self._files:
+            os.close(self._files.pop())
 
 
 def raise_open_files() -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Guest", "close_on_exec", "main"]
 
 
+_USUAL_HOME = "/workspace"
 _FILE_OPS = ("read", "write")
 _STREAMED = ("unpack",)
 _REFILLING = ("exec", "attach")
@@ -110,8 +111,18 @@ class Guest:
     def command(self, request: Mapping[str, Any], stdin: bytes) -> Command:
         """Returns what a request asks to run."""
         env: dict[str, str] = {**self.settings["env"], **request.get("env", {})}
+        if self.home != _USUAL_HOME:
+            env = {name: ":".join(map(self._own_path, value.split(":"))) for name, value in env.items()}
         cwd = self._folder_for(request.get("cwd") or ".")
         return Command(request["argv"], cwd, env, stdin, request["timeout_s"], self.settings["limits"]["output"])
+
+    def _own_path(self, path: str) -> str:
+        """Returns where a path of workspace or tmp, as other back ends have them, is in here."""
+        if not _is_below(path, os.path.dirname(self.home)):
+            for usual, actual in ((_USUAL_HOME, self.home), ("/tmp", self.settings["tmp"])):
+                if _is_below(path, usual):
+                    return actual + path[len(usual) :]
+        return path
 
     def _folder_for(self, cwd: str) -> str:
         """Returns the absolute path of a working folder, after checking that it is one of the workspace."""
@@ -252,6 +263,10 @@ class Guest:
                 return {"stale": True}, b""
             trees.unpack(body.read, roots, owner=self.policy.owner)
         return {"stale": False}, b""
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder}/")
 
 
 def _reply(outcome: Outcome) -> tuple[dict[str, Any], bytes]:

@@ -68,6 +68,11 @@ def reason_of(error: BaseException) -> str:
     return f"{where}: {getattr(error, 'strerror', None) or error}"
 
 
+def _unix(fd: int) -> socket.socket:
+    """Returns another end of a Unix socket, without asking the kernel what it is."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, os.dup(fd))
+
+
 class Body:
     """The body of a message, as it comes in.
 
@@ -200,7 +205,7 @@ class Wire:
         """Sends descriptors; where too many of this user's are in flight for too long, a byte that says so."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         deadline = time.monotonic() + self.patience_s
-        with socket.socket(fileno=os.dup(self.writer)) as link:
+        with _unix(self.writer) as link:
             while True:
                 try:
                     link.sendmsg([b"!"], rights)
@@ -283,7 +288,7 @@ class Wire:
             return
         count = head["fds"]
         self.wait(deadline)
-        with socket.socket(fileno=os.dup(self.reader)) as link:
+        with _unix(self.reader) as link:
             room = socket.CMSG_SPACE(count * array.array("i").itemsize)
             try:
                 _, notes, _, _ = link.recvmsg(1, room, getattr(socket, "MSG_CMSG_CLOEXEC", 0))

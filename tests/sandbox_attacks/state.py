@@ -87,7 +87,9 @@ call(27, 0x7f0000000000, 0, v)
             for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
                 try: fd = os.open(f'/proc/1/fd/{number}', flags | os.O_NONBLOCK)
                 except OSError: continue
-                if os.fstat(fd).st_rdev != os.makedev(1, 3): breach(number, os.readlink(f'/proc/self/fd/{fd}'))
+                path = os.readlink(f'/proc/self/fd/{fd}')
+                if path.startswith('/proc/') and flags == os.O_RDONLY and os.access(path, os.R_OK): continue  # anyhow
+                if os.fstat(fd).st_rdev != os.makedev(1, 3): breach(number, path)
         """,
     ),
     Attack("advise others about memory", "py", "call(440, -1, 0, 0, 0, 0)\ncall(448, -1, 0)"),

@@ -88,7 +88,7 @@ def test_what_only_the_kernel_can_free_keeps_nobody_waiting(place, mess, boxes):
     box = box_at(place, boxes)
     before = box.snapshot()
     began = time.monotonic()
-    for _ in range(2):
+    for _ in range(1 if place == "gvisor" else 2):  # whose kernel is replaced each time, because it never frees them
         assert "Traceback" not in python(box, PINNED[mess]).stderr
         after = box.snapshot()
         (child,) = box.fork(1)

@@ -248,3 +248,16 @@ def test_without_namespaces_it_fails_closed(ordinary_user):
     )
     assert result.stdout.startswith("SandboxError no sandbox that promises 'namespace' could be opened"), result
     assert "namespaces cannot be used here" in result.stdout
+
+
+@pytest.mark.parametrize("place", ["namespace", "process"])
+def test_variables_lead_to_workspace_and_tmp_wherever_they_are(place):
+    """What only begins alike stays as it is."""
+    with opener(place)(base={"src/mine.py": "X = 7\n"}, env={"PYTHONPATH": "/workspace/src:/tmp"}) as box:
+        box.exec("echo 'Y = 8' > $TMPDIR/other.py")
+        result = box.exec(["python3", "-c", "import mine, other; print(mine.X, other.Y)"])
+        assert result.stdout == "7 8\n", result
+        own = box.exec("pwd").stdout.strip()
+        result = box.exec("echo $A:$TMPDIR", env={"A": "/workspaces:x/workspace:/workspace"})
+        tmp = box.exec("cd $TMPDIR; pwd").stdout
+        assert result.stdout == f"/workspaces:x/workspace:{own}:{tmp}"

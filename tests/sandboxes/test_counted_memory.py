@@ -75,7 +75,7 @@ def test_files_of_the_workspace_are_not_counted(place):
     with opener(place)(limits=Limits(memory=64 << 20, disk=100 << 20)) as box:
         for folder in (".", "/tmp"):
             box.exec(f"head -c 90000000 /dev/zero > {folder}/full")
-        result = python(box, "block = b'x' * (50 << 20); time.sleep(0.1); print('done')")
+        result = python(box, "block = b'x' * (40 << 20); time.sleep(0.1); print('done')")
         assert (result.stdout, result.oom) == ("done\n", False), result
 
 
@@ -113,6 +113,6 @@ def test_restore_undoes_what_no_process_holds_and_gvisor_never_frees(leaked, box
     assert result.exit_code == 0, result
     box.restore(before)
     assert box.exec(look).stdout == seen
-    result = python(box, "block = b'x' * (45 << 20); open('f', 'wb').write(bytes(14 << 20)); print('done')")
+    result = python(box, "block = b'x' * (25 << 20); open('f', 'wb').write(bytes(14 << 20)); print('done')")
     assert (result.stdout, result.oom) == ("done\n", False), result
     box.restore(before)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["call_as_tests_do", "enter", "read_request", "send"]
+__all__ = ["call_as_tests_do", "enter", "read_request", "send", "take_path"]
 
 _OWN = ("json", "json.decoder", "json.encoder", "json.scanner")
 
@@ -42,11 +42,22 @@ def enter(contract: dict[str, Any]) -> None:
         del sys.modules[name]
     here = os.getcwd()  # noqa: PTH109
     sys.argv[:] = contract["argv"]
-    places = [here if place == "." else os.path.join(here, place) for place in contract["path"]]  # noqa: PTH118
+    found = take_path()
+    places = [here if place == "." else os.path.join(here, place) for place in (*contract["path"], *found)]  # noqa: PTH118
     sys.path[:0] = [place for place in places if os.path.isdir(place)]  # noqa: PTH112
+
+
+def take_path() -> list[str]:
+    """Sets `PYTHONPATH` to what it is where the tests are run, and returns its folders.
+
+    It comes in another variable, in which the sandbox has put its own paths.
+    """
     os.environ.pop("PYTHONPATH", None)
-    if contract["pythonpath"] is not None:
-        os.environ["PYTHONPATH"] = contract["pythonpath"]
+    places = os.environ.pop("AGENTENV_PYTHONPATH", None)
+    if places is None:
+        return []
+    os.environ["PYTHONPATH"] = places
+    return places.split(":")
 
 
 def call_as_tests_do(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -219,9 +219,9 @@ class _Runner:
         """Returns what became of a call."""
         self.sandbox.restore(self.state)
         nonce = secrets.token_hex(16)
-        agreed = contract(spec_of(self.task).env)
-        whole = {"nonce": nonce, "setup": self.task.setup, "contract": agreed, **request}
-        return read_outcome(run_guest(self.sandbox, "case", whole, self.timeout_s), nonce, of_program=of_program)
+        env = spec_of(self.task).env
+        whole = {"nonce": nonce, "setup": self.task.setup, "contract": contract(env), **request}
+        return read_outcome(run_guest(self.sandbox, "case", whole, self.timeout_s, env), nonce, of_program=of_program)
 
     def ask_of_program(self, request: dict[str, Any]) -> Outcome:
         """Returns what became of a test program's call."""

@@ -20,11 +20,11 @@ from typing import Any
 __all__ = [
     "ENV",
     "FOLDER",
-    "GUEST_ENV",
     "PYTEST_COMMAND",
     "TEST_COMMAND",
     "contract",
     "guest_argv",
+    "guest_env",
     "guest_source",
     "testing_env",
 ]
@@ -48,8 +48,7 @@ PYTEST_COMMAND = "python3 -m pytest -q"
 FOLDER = ".pytest"
 """Where pytest is put, in the sandbox's folder for temporary files."""
 
-GUEST_ENV: Mapping[str, str] = {"PYTHONPATH": ""}
-"""With what a guest is started: no folder of the workspace is searched before it runs."""
+_LATER = "AGENTENV_PYTHONPATH"
 
 _HERE = Path(__file__).parent
 
@@ -69,17 +68,25 @@ def testing_env(source: Sequence[str]) -> dict[str, str]:
     }
 
 
+def guest_env(env: Mapping[str, str]) -> dict[str, str]:
+    """Returns with what a guest is started: no folder of the workspace is searched before it runs.
+
+    Args:
+        env: variables of the sandbox in which the visible tests run; `entering.take_path` finds theirs.
+    """
+    later = {_LATER: env["PYTHONPATH"]} if "PYTHONPATH" in env else {}
+    return {"PYTHONPATH": "", **later}
+
+
 def contract(env: Mapping[str, str]) -> dict[str, Any]:
-    """Returns what `entering.enter` makes of a process that was started with `GUEST_ENV`.
+    """Returns what `entering.enter` makes of a process that was started with `guest_env`.
 
     Args:
         env: variables of the sandbox in which the visible tests run.
     """
-    places = env.get("PYTHONPATH")
-    if places is None:
-        return {"argv": ["python3 -m unittest", "discover", "-s", "tests"], "path": ["tests", "."], "pythonpath": None}
-    argv = [f"/tmp/{FOLDER}/pytest/__main__.py", "-q"]  # noqa: S108
-    return {"argv": argv, "path": [".", *places.split(":")], "pythonpath": places}
+    if "PYTHONPATH" not in env:
+        return {"argv": ["python3 -m unittest", "discover", "-s", "tests"], "path": ["tests", "."]}
+    return {"argv": [f"/tmp/{FOLDER}/pytest/__main__.py", "-q"], "path": ["."]}  # noqa: S108
 
 
 def guest_source(*names: str) -> str:

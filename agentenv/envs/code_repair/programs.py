@@ -3,7 +3,7 @@
 import functools
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -11,7 +11,7 @@ from agentenv.errors import TaskError, VerifierError
 from agentenv.protocols import ExecResult, Sandbox
 from agentenv.sandboxes import SandboxSpec
 
-from .interpreter import ENV, GUEST_ENV, guest_argv, guest_source
+from .interpreter import ENV, guest_argv, guest_env, guest_source
 from .outcomes import Outcome, read_record
 from .submissions import OpenSandbox
 from .tasks import TestProgram
@@ -22,9 +22,12 @@ _GUEST = guest_source("entering", "wire", "guest")
 _TEST_TIMEOUT_S = 60.0
 
 
-def run_guest(sandbox: Sandbox, mode: str, request: dict[str, Any], timeout_s: float) -> ExecResult:
-    """Runs the guest program on a request."""
-    return sandbox.exec(guest_argv(_GUEST, mode), stdin=json.dumps(request), timeout_s=timeout_s, env=GUEST_ENV)
+def run_guest(
+    sandbox: Sandbox, mode: str, request: dict[str, Any], timeout_s: float, env: Mapping[str, str] = ENV
+) -> ExecResult:
+    """Runs the guest program on a request; `env` has the variables of the sandbox where the visible tests run."""
+    argv = guest_argv(_GUEST, mode)
+    return sandbox.exec(argv, stdin=json.dumps(request), timeout_s=timeout_s, env=guest_env(env))
 
 
 @functools.lru_cache(maxsize=512)

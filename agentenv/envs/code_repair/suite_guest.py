@@ -105,6 +105,7 @@ def verdict(phases: list[tuple[str, str]]) -> str:
 def run_suite(request: dict[str, Any], send: Any) -> int:
     """Runs pytest in the current folder; returns its exit status."""
     here = os.getcwd()  # noqa: PTH109
+    places = os.environ.pop("AGENTENV_PYTHONPATH")
     home = f"{os.environ['TMPDIR']}/{request['folder']}"
     os.makedirs(home, exist_ok=True)  # noqa: PTH103
     ini = f"{home}/pytest.ini"
@@ -118,7 +119,7 @@ def run_suite(request: dict[str, Any], send: Any) -> int:
         sources = [here if folder == "." else f"{here}/{folder}" for folder in request["source"]]
         sys.path[:1] = [here, home, *sources]
         sys.argv[:] = [f"{home}/pytest/__main__.py", "-q"]
-        os.environ.update(request["env"])
+        os.environ["PYTHONPATH"] = places
 
     arguments = [
         *("-c", ini, "--rootdir", here, "--confcutdir", here),

@@ -14,7 +14,7 @@ import numpy as np
 
 from agentenv.protocols import ExecResult, Sandbox
 
-from .interpreter import FOLDER, GUEST_ENV, guest_argv, guest_source
+from .interpreter import FOLDER, guest_argv, guest_env, guest_source
 from .pytest_files import install_pytest, pytest_archive
 from .submissions import OpenSandbox, spec_of
 from .suites import TestSuite, read_id
@@ -138,10 +138,9 @@ def _run(sandbox: Sandbox, task: RepairTask, suite: TestSuite, run: Run, generat
         "extra": path,
         "source": suite.source,
         "plugins": suite.plugins,
-        "env": {"PYTHONPATH": spec_of(task).env["PYTHONPATH"]},
     }
-    argv = guest_argv(_GUEST, python=suite.python)
-    result = sandbox.exec(argv, stdin=json.dumps(request), timeout_s=suite.timeout_s, env=GUEST_ENV)
+    argv, env = guest_argv(_GUEST, python=suite.python), guest_env(spec_of(task).env)
+    result = sandbox.exec(argv, stdin=json.dumps(request), timeout_s=suite.timeout_s, env=env)
     report = read_lines(result, key)
     return report if report.problem else _check(report.outcomes, run, controls)
 
