@@ -6,8 +6,6 @@ RTMC (arXiv 2604.11037) names learned or embedded signatures as future work; wha
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 # scipy.cluster is typed in part.
 
-import hashlib
-import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, cast
@@ -20,13 +18,12 @@ from agentenv.tree import EpisodeTree
 from agentenv.types import message_text
 
 from .matching import renumber
+from .words import hash_code, words_of
 
 __all__ = ["cluster_states", "embedding_signatures", "hashed_embedding", "state_text"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-
-_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def embedding_signatures(
@@ -131,10 +128,10 @@ def hashed_embedding(texts: Sequence[str], *, size: int = 1024) -> FloatArray:
     """
     vectors = np.zeros((len(texts), size))
     for row, text in enumerate(texts):
-        words = _WORD.findall(text.lower())
+        words = words_of(text)
         terms, counts = np.unique([*words, *(" ".join(pair) for pair in pairwise(words))], return_counts=True)
         for term, count in zip(terms.tolist(), counts.tolist(), strict=True):
-            code = int.from_bytes(hashlib.blake2b(str(term).encode(), digest_size=8).digest(), "little")
+            code = hash_code(str(term))
             vectors[row, (code >> 1) % size] += (1 if code & 1 else -1) * count**0.5
     return vectors
 

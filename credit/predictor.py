@@ -1,7 +1,5 @@
 """Predicting success from a prefix: the protocol that TRACE's allocators need, and a small default without a GPU."""
 
-import hashlib
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from agentenv.types import message_text
 
 from .allocation import check_shares
 from .trace import success_shares
+from .words import hash_code, words_of
 
 __all__ = [
     "HashedPredictor",
@@ -33,8 +32,6 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 
 _STATE = ("weights", "squares", "recent", "slope", "shift")
-
-_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +225,7 @@ class HashedPredictor(_Logistic):
         for row, prefix in enumerate(prefixes):
             named = list(_named(prefix))
             rows += [row] * len(named)
-            columns += [
-                int.from_bytes(hashlib.blake2b(n.encode(), digest_size=8).digest()) % self.size for n, _ in named
-            ]
+            columns += [hash_code(name) % self.size for name, _ in named]
             values += [value for _, value in named]
         return csr_array((values, (rows, columns)), shape=(len(prefixes), self.size))
 
@@ -324,7 +319,7 @@ def _named(prefix: Prefix) -> Iterable[tuple[str, float]]:
     yield "reward", float(np.tanh(prefix.reward))
     yield "revisits", np.log1p(prefix.revisits) / 4.0
     yield "failures", np.log1p(prefix.failures) / 4.0
-    words = [word.lower() for word in _WORD.findall(prefix.text)][:256]
+    words = words_of(prefix.text)[:256]
     grams = [f"word={word}" for word in words] + [f"pair={a} {b}" for a, b in pairwise(words)]
     for gram in grams:
         yield gram, 1.0 / np.sqrt(len(grams))

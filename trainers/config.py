@@ -63,6 +63,13 @@ class TreeConfig(GRPOConfig):
             "where the allocator chooses by outcomes ('trace'), otherwise 'occupancy'."
         },
     )
+    candidates: int = field(
+        default=1,
+        metadata={
+            "help": "Candidate tasks among which an allocator with `roots` (trace) chooses, for each task of a "
+            "generation; their budget of episodes stays num_rollouts per task of the generation."
+        },
+    )
     predictor: str = field(
         default="text",
         metadata={
@@ -126,6 +133,7 @@ class TreeConfig(GRPOConfig):
             "num_rollouts": 1,
             "num_continuations": 0,
             "eval_rollouts": 1,
+            "candidates": 1,
             "staleness": 0,
             "max_action_tokens": 1,
             "rollout_retries": 0,

@@ -169,7 +169,7 @@ def _trainer(
         num_continuations=settings.num_continuations,
         max_action_tokens=24,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="constant",
+        lr_scheduler_type="linear",
         adam_beta2=0.95,
         weight_decay=0.0,
         epsilon_high=0.28,

@@ -84,14 +84,15 @@ class Generation:
 
         Args:
             model: whose weights may have changed since the last call.
-            tasks: the tasks.
+            tasks: the tasks, or the candidates among which the allocator chooses; the budget is that of one generation.
             seed: of all that is random in it.
         """
         args, rng = self._args, np.random.default_rng(seed)
         rollout = self._rollout(model, "train", keep_snapshots=args.num_continuations > 0)
         rollout.seed = seed
-        trees = self._grow_roots(rollout, tasks, rng)
-        budget = args.num_continuations * len(tasks)
+        count = min(len(tasks), args.per_device_train_batch_size * cast("int", args.steps_per_generation))
+        trees = self._grow_roots(rollout, tasks, count, rng)
+        budget = args.num_continuations * count
         full = sum(tree.num_rollouts for tree in trees)
         if budget:
             chosen = self._allocator(trees, budget, rng)
@@ -103,14 +104,16 @@ class Generation:
             self.report |= {f"predictor/{name}": value for name, value in learned.items()}
         return trees
 
-    def _grow_roots(self, rollout: Rollout, tasks: Sequence[Any], rng: np.random.Generator) -> list[EpisodeTree]:
+    def _grow_roots(
+        self, rollout: Rollout, tasks: Sequence[Any], count: int, rng: np.random.Generator
+    ) -> list[EpisodeTree]:
         """Samples the full episodes; every tree remembers how many were planned."""
         each = self._args.num_rollouts
         trees = rollout.begin(tasks)
         live = [i for i, tree in enumerate(trees) if tree.snapshots]
         counts = [each] * len(live)
         if hasattr(self._allocator, "roots"):
-            budget = each * len(live)
+            budget = each * min(count, len(live))
             chosen = self._allocator.roots([trees[i] for i in live], budget, rng)
             counts = check_counts(chosen, len(live), budget, self._name)
         planned = dict(zip(live, counts, strict=True))
@@ -177,9 +180,19 @@ class Generation:
             self._hidden = None
 
 
-def allocator_of(rule: str | Allocator, predictor: str) -> Allocator:
-    """Returns an allocator, or makes that of a name, with a predictor of a name (`TreeConfig.predictor`)."""
+def allocator_of(rule: str | Allocator, predictor: str, candidates: int = 1) -> Allocator:
+    """Returns an allocator, or makes that of a name, with a predictor of a name (`TreeConfig.predictor`).
+
+    Raises:
+        ValueError: there are several candidates per task, and the allocator does not choose among tasks.
+    """
     allocator = make_allocator(rule)
+    if candidates > 1 and not hasattr(allocator, "roots"):
+        msg = (
+            f"candidates must be 1 with allocator={rule!r}, got {candidates}: only an allocator with roots, such as "
+            "'trace', chooses among tasks"
+        )
+        raise ValueError(msg)
     if isinstance(rule, str) and isinstance(allocator, TraceAllocator) and predictor == "hidden":
         allocator.predictor = HiddenPredictor()
     return allocator

@@ -139,7 +139,7 @@ class TreeTrainer(GRPOTrainer):
             "train": read_tasks("train_tasks", train_tasks, least=least),
             "eval": () if eval_tasks is None else read_tasks("eval_tasks", eval_tasks),
         }
-        make_env, allocate = as_maker(env), allocator_of(allocator, args.predictor)
+        make_env, allocate = as_maker(env), allocator_of(allocator, args.predictor, args.candidates)
         if args.step_weights == "auto":
             args.step_weights = getattr(allocate, "weights", "occupancy")
         self._estimator = pool_with(estimator, args.step_weights)
@@ -299,7 +299,7 @@ class TreeTrainer(GRPOTrainer):
 
     def _grow(self, numbers: Sequence[int], mode: str) -> list[EpisodeTree]:
         """Samples one tree per task with the current weights."""
-        tasks, seed = [self._tasks[mode][number] for number in numbers], self._seed(numbers, mode)
+        tasks, seed = self._draw_tasks(numbers, mode)
         with unwrap_model_for_generation(
             self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
         ) as model:
@@ -321,11 +321,20 @@ class TreeTrainer(GRPOTrainer):
         return sampled.trees
 
     def _sample_ahead(self, ahead: SamplingAhead, numbers: Sequence[int]) -> None:
-        tasks, seed = [self._tasks["train"][number] for number in numbers], self._seed(numbers, "train")
+        tasks, seed = self._draw_tasks(numbers, "train")
         with unwrap_model_for_generation(
             self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
         ) as model:
             ahead.ask(model, tasks, seed=seed, step=self.state.global_step)
+
+    def _draw_tasks(self, numbers: Sequence[int], mode: str) -> tuple[list[Any], int]:
+        """Returns the tasks of a generation, further candidates after them, and its seed."""
+        seed, tasks, more = self._seed(numbers, mode), self._tasks[mode], list[int]()
+        if mode == "train" and self.args.candidates > 1:
+            others = np.setdiff1d(np.arange(len(tasks)), numbers)
+            most = min(len(others), (self.args.candidates - 1) * len(numbers))
+            more = np.random.default_rng(derive_seed(seed, "candidates")).permutation(others)[:most].tolist()
+        return [tasks[number] for number in [*numbers, *more]], seed
 
     def _seed(self, numbers: Sequence[int], mode: str) -> int:
         """A seed for each generation of each process.
@@ -416,7 +425,9 @@ class TreeTrainer(GRPOTrainer):
             self._stats[mode] = {}
         # A task counts once in an evaluation, though accelerate fills up the last batch of a process with others.
         process = *self._generation, self.accelerator.process_index
-        keys = [("eval", n) for n in numbers] if mode == "eval" else [(*process, i) for i in range(len(numbers))]
+        keys = (
+            [("eval", n) for n in numbers] if mode == "eval" else [(*process, i) for i in range(len(self.last_trees))]
+        )
         planned = [tree.metadata.get("num_rollouts", self.args.eval_rollouts) for tree in self.last_trees]
         parts = zip(keys, self.last_trees, planned, strict=False)  # tasks that got no episode have no tree
         own = [(key, episode_stats([tree], num_rollouts=count)) for key, tree, count in parts]

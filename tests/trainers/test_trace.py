@@ -11,6 +11,7 @@ from trainer_env import TASKS, Digits, Flaky, trainer
 from agentenv.credit import TraceAllocator
 from agentenv.credit.predictor import prefix_at
 from agentenv.errors import SandboxError
+from agentenv.stats import EpisodeStats
 from agentenv.trainers.batches import micro_batches
 from agentenv.trainers.layout import lay_out
 from agentenv.trainers.run_folder import read_metrics
@@ -63,6 +64,56 @@ def test_prompts_get_two_rollouts_or_more_or_none_then_prefixes_get_theirs(tmp_p
     learned = Counter(prefix.task for prefix in predictor.learned[0][0])
     assert learned == {tree.task_id: len(tree) - len(tree.leaves()) for tree in run.last_trees}
     assert sum(w for p, _, w in zip(*predictor.learned[0], strict=True) if p.depth == 0) == 20
+
+
+@pytest.mark.parametrize("options", [{}, {"staleness": 1}])
+def test_prompts_are_chosen_among_candidates(tmp_path, options):
+    """Of 4 tasks per generation and 3 candidates for each, those that are undecided get the budget of 4."""
+    undecided = {f"t{i}" for i in range(0, 32, 4)}
+    predictor = Knows(lambda prefix: 0.5 if prefix.task in undecided else 1.0)
+    model, tokenizer = random_model()
+    allocator = TraceAllocator(predictor)
+    run = trainer(
+        model, tokenizer, tmp_path, allocator=allocator, candidates=3, num_rollouts=4, max_steps=2, seed=3, **options
+    )
+    run.train()
+    asked = [prefixes for prefixes in predictor.asked if {prefix.depth for prefix in prefixes} == {0}]
+    assert [len({prefix.task for prefix in prefixes}) for prefixes in asked] == [12, 12]
+    assert {prefix.task for prefix in asked[0]} != {prefix.task for prefix in asked[1]}
+    assert {tree.task_id for tree in run.last_trees} == undecided & {prefix.task for prefix in asked[-1]}
+    assert sum(tree.metadata["num_rollouts"] for tree in run.last_trees) == 16
+    assert sum(tree.num_rollouts for tree in run.last_trees) == 16 + 8
+    (first, _) = [log for log in read_metrics(tmp_path) if "loss" in log]
+    assert first["allocator/opened"] == len(undecided & {prefix.task for prefix in asked[0]}) / 12
+    total = run._stats["train"].values() if run._stats["train"] else []
+    assert all(stats.trees == 1 for stats in total)
+
+
+def test_every_tree_counts_where_there_are_more_trees_than_tasks(tmp_path):
+    """A budget of 4 rollouts for each of 4 tasks opens 8 candidates at two rollouts each."""
+    predictor = Knows(lambda prefix: 0.5)
+    run = one_generation(
+        tmp_path, allocator=TraceAllocator(predictor, root_maximum=2), candidates=4, num_rollouts=4, num_continuations=0
+    )
+    assert len(run.last_trees) == 8
+    (stats,) = [sum(run._stats["train"].values(), EpisodeStats())]
+    assert (stats.roots.episodes, stats.trees) == (16, 8)
+
+
+@pytest.mark.parametrize("allocator", ["even", "random"])
+def test_candidates_need_an_allocator_that_chooses_among_tasks(tmp_path, allocator):
+    model, tokenizer = random_model()
+    with pytest.raises(ValueError, match=rf"candidates must be 1 with allocator='{allocator}', got 2"):
+        trainer(model, tokenizer, tmp_path, allocator=allocator, candidates=2)
+    with pytest.raises(ValueError, match="candidates must be at least 1, got 0"):
+        trainer(model, tokenizer, tmp_path, allocator="trace", candidates=0)
+
+
+def test_a_pool_is_no_larger_than_the_tasks(tmp_path):
+    predictor = Knows(lambda prefix: 0.5)
+    run = one_generation(tmp_path, allocator=TraceAllocator(predictor), candidates=100)
+    assert len(predictor.asked[0]) == len({prefix.task for prefix in predictor.asked[0]}) == len(TASKS)
+    assert sum(tree.metadata["num_rollouts"] for tree in run.last_trees) == 12
 
 
 def test_what_is_logged(tmp_path):
