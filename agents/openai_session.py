@@ -45,9 +45,10 @@ class Session:
             default_headers=headers,
             http_client=self._http,
         )
-        sent: dict[str, Any] = {**self._client.default_headers, **self._client.auth_headers}
-        given = {name: value for name, value in sent.items() if isinstance(value, str)}
-        self._headers = httpx2.Headers(given)
+        self._headers = httpx2.Headers(self._client.auth_headers)
+        for name, value in self._client.default_headers.items():
+            if isinstance(value, str):  # those of the user come last, however they are spelled
+                self._headers[name] = value
         self._url = httpx2.URL(f"{base_url}/chat/completions")
         self._extensions = {"timeout": httpx2.Timeout(timeout).as_dict()}
         self._gate = asyncio.Semaphore(_PREPARED_AT_ONCE)

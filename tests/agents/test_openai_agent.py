@@ -68,6 +68,18 @@ def test_without_aiohttp_it_is_httpx_and_all_the_same(monkeypatch, fault):
     assert "httpx2" in str(server.headers[0]) or "AsyncOpenAI" in server.headers[0]["user-agent"]
 
 
+@pytest.mark.parametrize("name", ["Authorization", "authorization", "AUTHORIZATION"])
+def test_headers_of_the_user_go_before_those_of_the_client(name):
+    with Server(lambda *_: completion("there")) as server:
+        agent = quick(server, headers={name: "Bearer mine", "X-Team": "a", "user-agent": "me"})
+        assert ask(agent).content == "there"
+        assert ask(quick(server)).content == "there"
+    sent = [{key.lower(): value for key, value in headers.items()} for headers in server.headers]
+    assert [headers["authorization"] for headers in sent] == ["Bearer mine", "Bearer key"]
+    assert (sent[0]["x-team"], sent[0]["user-agent"]) == ("a", "me")
+    assert all(headers["content-type"] == "application/json" for headers in sent)
+
+
 def test_several_models_must_be_named():
     with (
         Server(lambda *_: completion(), models=("a", "b")) as server,
