@@ -5,7 +5,6 @@ Every parser takes the text of one message and the tools, and keeps reasoning ap
 known by name. Where a format has no quotes for text (the XML ones), the tool's schema says what is a number.
 """
 
-import ast
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +14,8 @@ from typing import Any, cast
 
 from agentenv.types import Action, Found, ToolCall, ToolSchema, decode_json, parse_text, scan_text
 
+from .python_calls import BROKEN, read_python
+
 __all__ = ["PARSERS", "Parser"]
 
 Parser = Callable[[str, Sequence[ToolSchema]], Action]
@@ -22,9 +23,6 @@ Parser = Callable[[str, Sequence[ToolSchema]], Action]
 the chat template had opened that. Returns content, reasoning and tool calls."""
 
 Reader = Callable[[re.Match[str]], Found | None]
-
-_BROKEN = (ValueError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError)
-"""What decoding raises on text that is no call."""
 
 
 def _numbered(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
@@ -48,7 +46,7 @@ def _read_json(closing: re.Pattern[str], tag: re.Match[str]) -> Found | None:
         value, end = decode_json(tag.string, tag.end())
         name = tag.groupdict().get("name")
         calls = _json_calls(value) if name is None else [ToolCall.parse({"name": name, "arguments": value})]
-    except _BROKEN:
+    except BROKEN:
         return None
     close = closing.match(tag.string, end)
     return (calls, close.end()) if calls and close else None
@@ -134,7 +132,7 @@ def _typed(text: str, types: set[str]) -> Any:
         return text
     try:
         value, end = decode_json(text)
-    except _BROKEN:
+    except BROKEN:
         return {"True": True, "False": False, "None": None}.get(text.strip(), text)
     return text if text[end:].strip() else value
 
@@ -186,72 +184,7 @@ def _parse_gemma(text: str, _: Sequence[ToolSchema]) -> Action:
     return replace(action, content=re.sub(r"<\|tool_response>\Z", "", action.content).strip())
 
 
-# ---------------------------------------------------------------------- Python: [f(a=1), g(b='x')]
-
-_PYTHON_CALL = re.compile(r"\s*([A-Za-z_][\w.]*)\(\s*")
-_PYTHON_VALUE = re.compile(
-    r"(\w+)\s*=\s*('.*?'|\".*?\"|[^'\"\s].*?)\s*(?=,\s*\w+\s*=|\)\s*(?:,\s*[A-Za-z_][\w.]*\(|\Z))", re.DOTALL
-)
-
-
-class _Names(ast.NodeTransformer):
-    """Puts Python's constants where JSON's names are."""
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        constants = {"true": True, "false": False, "null": None}
-        return ast.Constant(constants[node.id]) if node.id in constants else node
-
-
-def _python_calls(source: str) -> list[ToolCall]:
-    """Reads `f(a=1), g(b='x')`, with or without brackets. Raises one of `_BROKEN`."""
-    tree = _Names().visit(ast.parse(source.strip(), mode="eval")).body
-    nodes = tree.elts if isinstance(tree, ast.List | ast.Tuple) else [tree]
-    calls: list[ToolCall] = []
-    for node in nodes:
-        if not isinstance(node, ast.Call) or node.args or any(word.arg is None for word in node.keywords):
-            msg = "it is no call with arguments by name"
-            raise ValueError(msg)
-        values = {str(word.arg): ast.literal_eval(word.value) for word in node.keywords}
-        calls.append(ToolCall.parse({"name": ast.unparse(node.func), "arguments": json.dumps(values)}))
-    return calls
-
-
-def _loose_python_calls(source: str) -> list[ToolCall]:
-    """Reads the same where quotes and line breaks within strings were written as they are. Raises ValueError."""
-    inner, calls, position = source.strip().removeprefix("[").removesuffix("]"), list[ToolCall](), 0
-    while (name := _PYTHON_CALL.match(inner, position)) is not None:
-        position, values = name.end(), dict[str, Any]()
-        while (pair := _PYTHON_VALUE.match(inner, position)) is not None:
-            quoted = pair[2][0] in "'\"" and len(pair[2]) > 1
-            values[pair[1]] = pair[2][1:-1] if quoted else _literal(pair[2])
-            position = pair.end() + (inner[pair.end()] == ",")
-            position += len(inner[position:]) - len(inner[position:].lstrip())
-        calls.append(ToolCall(name[1], values))
-        if inner[position : position + 1] != ")":
-            break
-        position += 1 + len(inner[position + 1 :]) - len(inner[position + 1 :].lstrip(" \n,"))
-    if not calls or position != len(inner):
-        msg = "it is no list of calls"
-        raise ValueError(msg)
-    return calls
-
-
-def _literal(text: str) -> Any:
-    try:
-        value = ast.literal_eval(text)
-    except _BROKEN:
-        value = _typed(text, set())
-    if isinstance(value, str):
-        msg = f"{text!r} is no value"
-        raise ValueError(msg)
-    return value
-
-
-def _read_python(source: str) -> list[ToolCall]:
-    try:
-        return _python_calls(source)
-    except _BROKEN:
-        return _loose_python_calls(source)
+# ---------------------------------------------------------------------- LFM2: Python or JSON after a tag
 
 
 def _parse_lfm2(text: str, _: Sequence[ToolSchema]) -> Action:
@@ -259,8 +192,8 @@ def _parse_lfm2(text: str, _: Sequence[ToolSchema]) -> Action:
         end = text.find("<|tool_call_end|>", tag.end())
         source = text[tag.end() : end if end >= 0 else len(text)]
         try:
-            calls = _json_calls(decode_json(source)[0]) if source.lstrip()[:2] in {"[{", '{"'} else _read_python(source)
-        except _BROKEN:
+            calls = _json_calls(decode_json(source)[0]) if source.lstrip()[:2] in {"[{", '{"'} else read_python(source)
+        except BROKEN:
             return None
         return calls, end + len("<|tool_call_end|>") if end >= 0 else len(text)
 
@@ -274,14 +207,14 @@ _SEPARATOR = re.compile(r"[\s;,]*(?:<\|python_tag\|>\s*)?")
 
 
 def _bare_calls(text: str) -> list[ToolCall]:
-    """Reads a message that is nothing but calls, as JSON or Python. Raises one of `_BROKEN`."""
+    """Reads a message that is nothing but calls, as JSON or Python. Raises one of `BROKEN`."""
     position = cast("re.Match[str]", _SEPARATOR.match(text)).end()
     head = re.sub(r"\s", "", text[position : position + 20])
     if not head.startswith(("{", "[{")):
         if not head.startswith("[") and "<|python_tag|>" not in text[:position]:
             return []
         # Llama 3.1 calls the tools that it was trained with as `brave_search.call(query="...")`.
-        return [replace(call, name=call.name.removesuffix(".call")) for call in _read_python(text[position:])]
+        return [replace(call, name=call.name.removesuffix(".call")) for call in read_python(text[position:])]
     calls = list[ToolCall]()
     while position < len(text):
         value, position = decode_json(text, position)
@@ -299,7 +232,7 @@ def _parse_bare(text: str, tools: Sequence[ToolSchema]) -> Action:
     for content, reasoning in ((text, ""), (written.content, written.reasoning)) if tools else ():
         try:
             calls = _bare_calls(content)
-        except _BROKEN:
+        except BROKEN:
             continue
         if calls:
             return Action("", _numbered(calls), reasoning=reasoning)
@@ -333,7 +266,7 @@ def _harmony_end(text: str, start: int, *, is_call: bool) -> re.Match[str]:
     if is_call:
         try:
             _, end = decode_json(text, start)
-        except _BROKEN:
+        except BROKEN:
             pass
         else:
             space = cast("re.Match[str]", _SPACE.match(text, end))
