@@ -18,8 +18,8 @@ engine     64 and 256 prompts, 64 sampled tokens each, with a seed each and log-
 tools      128 episodes of 5 steps, 64 at once, whose tool takes 0 to 200 ms, and 0 to 2 s, evenly spread; and 256
            whose tool takes up to 2 s, but mostly little (2 s times the third power of a uniform number: one in five
            takes more than a second), as tests, searches and compilers do. `Concurrent`, where every episode goes on as
-           soon as its own answer is there, against `InStep`, where all wait for the slowest; and what could be won
-           at most.
+           soon as its own answer is there, against `InStep`, where all wait for the slowest; and how many times the
+           mean the slowest of 64 such tools takes, which is what can be won where models take no time.
 """
 
 import argparse

@@ -151,12 +151,12 @@ def _tools_rows(llm: Any, repeats: int, *, small: bool) -> list[Row]:
             spread = "evenly spread" if power == 1 else "most of them short"
             work = f"{count} episodes, {at_once} at once, tools of 0 to {longest:g} s, {spread}"
             rows.append((work, "seconds: lock-step / each alone", won))
-            rows.append((work, "the same, at most", most_possible(at_once, power)))
+            rows.append((work, "slowest tool of a round / mean", slowest_over_mean(at_once, power)))
     return rows
 
 
-def most_possible(at_once: int, power: int) -> float:
-    """What lock-step can lose at most, where models take no time: the mean of the slowest tool, over that of all.
+def slowest_over_mean(at_once: int, power: int) -> float:
+    """How many times the mean the slowest tool of a round takes: what lock-step loses where all else takes no time.
 
     Of `n` independent `U^p`, `U` uniform on [0, 1], the largest is `n / (n + p)` in the mean, and each `1 / (p + 1)`:
     their quotient is `n (p + 1) / (n + p)`.
