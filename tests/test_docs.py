@@ -82,7 +82,7 @@ def test_make_commands_of_the_readme_are_targets():
 def test_agentenv_commands_of_the_readme_run(line, tmp_path):
     """In one folder, in order: later lines read what earlier ones wrote. `play` is given an end of input."""
     lines = [c for c in commands(ROOT / "README.md") if c.startswith("agentenv ")]
-    before = [c for c in lines[: lines.index(line)] if "--out" in c and line.split()[1] == "trees"]
+    before = [c for c in lines[: lines.index(line)] if "--out" in c and line.split()[1] in {"trees", "view"}]
     for command in [*before, line]:
         words = [sys.executable, "-c", "from agentenv.cli import main; main()", *shlex.split(command)[1:]]
         done = subprocess.run(words, cwd=tmp_path, input="", capture_output=True, text=True, timeout=120, check=False)
@@ -156,7 +156,7 @@ def test_every_page_is_in_the_navigation():
     listed = list(pages(settings["nav"]))
     docs = ROOT / "docs"
     there = {str(path.relative_to(docs)) for path in docs.rglob("*.md")} | {"examples/README.md"}
-    assert sorted(listed) == sorted(there)
+    assert sorted(listed) == sorted(there), "list the page under `nav` in mkdocs.yml, and in llms.txt"
 
 
 @in_repository

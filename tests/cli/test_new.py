@@ -37,14 +37,15 @@ def test_the_commands_of_its_readme_work(written, monkeypatch):
     monkeypatch.syspath_prepend(written)
     text = (written / "README.md").read_text()
     commands = [line.partition("  #")[0].split() for line in text.splitlines() if line.startswith("agentenv ")]
-    assert [words[1] for words in commands] == ["envs", "play", "check", "rollout", "trees", "train"]
-    result = None
+    assert [words[1] for words in commands] == [*["envs", "play", "check", "rollout", "trees", "view", "export", "train"]]
+    said = {}
     for words in commands[:-1]:
         result = run(*words[1:], stdin="")
         assert result.exit_code == 0, (words, result.stdout, result.stderr)
-    assert result is not None
-    mixed = result.stdout
-    assert " A+" in mixed and " A-" in mixed
+        said[words[1]] = result.stdout
+    assert " A+" in said["trees"] and " A-" in said["trees"]
+    assert (written / "page.html").stat().st_size > 10_000
+    assert list((written / "trajectories").iterdir())
     result = run("envs", "drawer_desk:drawer_desk/DrawerDeskEnv-v0")  # by the id that importing registers
     assert result.exit_code == 0, result.stderr
 
