@@ -15,8 +15,10 @@ words and one extension say which steps documents share:
 
 The messages of a root are steps of `system` and `user`; what answers an action is its `observation`. A text that an
 agent's chat template rewrote later stands as it was sampled. Costs and usage are in the step that they belong to.
+Halves of surrogate pairs, which models write, are U+FFFD; a document that had some has itself as JSON text in `exact`.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
@@ -53,7 +55,7 @@ def to_atif(trees: Trees, **credits: Credit) -> list[Document]:  # noqa: A002  t
         TreeFileError, OSError: the file cannot be read.
         ValueError: credit that is not `[N]`.
     """
-    return [document for entry in read_credited(trees, credits) for document in _documents(entry)]
+    return [_readable(document) for entry in read_credited(trees, credits) for document in _documents(entry)]
 
 
 def from_atif(documents: Iterable[Mapping[str, Any]]) -> list[EpisodeTree]:
@@ -77,11 +79,36 @@ def from_atif(documents: Iterable[Mapping[str, Any]]) -> list[EpisodeTree]:
                 "only documents of to_atif have the rewards and branches that a tree needs"
             )
             raise TreeError(msg)
-        sessions.setdefault(str(document.get("session_id")), []).append(document)
+        exact = _ours(document).get("exact")
+        whole = document if exact is None else json.loads(exact)
+        sessions.setdefault(str(document.get("session_id")), []).append(whole)
     return [_build(name, found) for name, found in sessions.items()]
 
 
 # ---------------------------------------------------------------------- to ATIF
+
+
+def _readable(document: Document) -> Document:
+    """Returns a document whose texts any parser of JSON reads; where that changes it, it has itself in `exact`."""
+    fixed = _fix(document)
+    if fixed != document:
+        fixed["extra"][_OURS]["exact"] = json.dumps(document)  # text within text: no parser looks into it
+    return fixed
+
+
+def _fix(value: Any) -> Any:
+    """Replaces halves of surrogate pairs, which models write and strict parsers refuse, by U+FFFD."""
+    match value:
+        case str():
+            if value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value):
+                return value
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case dict():
+            return {_fix(name): _fix(part) for name, part in cast("Document", value).items()}
+        case list():
+            return [_fix(part) for part in cast("list[Any]", value)]
+        case _:
+            return value
 
 
 def _documents(entry: CreditedTree) -> Iterator[Document]:
