@@ -27,6 +27,7 @@ class Session:
         self._lock = Lock()
         self._over = False
         self._reward = 0.0
+        self._broken: InfrastructureError | None = None
         env.reset(seed=seed, options=None if task is None else {"task": task})
 
     def call(self, name: str, arguments: Any) -> str:
@@ -35,12 +36,18 @@ class Session:
         return self._step({"role": "assistant", "content": "", "tool_calls": [call]})
 
     def finish(self, text: str) -> float:
-        """Takes a last step where the agent ended with a message, closes the episode, and returns its reward."""
+        """Takes a last step where the agent ended with a message, closes the episode, and returns its reward.
+
+        Raises:
+            InfrastructureError: it broke the episode, now or before: there is no reward.
+        """
         try:
             if text:
                 self._step({"role": "assistant", "content": text})
         finally:
             self.close()
+        if self._broken is not None:
+            raise self._broken
         return self._reward
 
     def close(self) -> None:
@@ -52,7 +59,13 @@ class Session:
         with self._lock:
             if self._over:
                 return _OVER
-            observation, reward, terminated, truncated, _ = self._env.step(message)
+            if self._broken is not None:
+                raise self._broken
+            try:
+                observation, reward, terminated, truncated, _ = self._env.step(message)
+            except InfrastructureError as error:
+                self._broken = error
+                raise
             self._reward += float(reward)
             self._over = terminated or truncated
             return "\n".join(message_text(answer) for answer in observation)

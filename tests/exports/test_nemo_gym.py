@@ -9,6 +9,7 @@ import pytest
 from envs_for_tests import Guess
 
 import agentenv as ae
+from agentenv.errors import VerifierError
 from agentenv.exports import nemo_gym_rows, write_nemo_gym
 from agentenv.exports.nemo_gym_app import Session
 
@@ -55,6 +56,20 @@ def test_a_message_at_the_end_is_a_step(tmp_path):
 
     assert Session(Says(), seed=0).finish("42") == 0.25
     assert Session(Says(), seed=0).finish("") == 0.0
+
+
+def test_a_session_that_broke_stays_broken():
+    class Breaks(Guess):
+        def on_text(self, text):
+            raise VerifierError("gone")
+
+    session = Session(Breaks(), seed=0)
+    assert session.call("guess", {"number": 0}) == "higher"
+    with pytest.raises(VerifierError, match="gone"):
+        session.finish("so")
+    for text in ("", "again"):
+        with pytest.raises(VerifierError, match="gone"):
+            session.finish(text)
 
 
 def test_the_folder_of_a_server(tmp_path):
