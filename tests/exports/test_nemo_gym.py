@@ -61,7 +61,8 @@ def test_a_message_at_the_end_is_a_step(tmp_path):
 def test_a_session_that_broke_stays_broken():
     class Breaks(Guess):
         def on_text(self, text):
-            raise VerifierError("gone")
+            message = "gone"
+            raise VerifierError(message)
 
     session = Session(Breaks(), seed=0)
     assert session.call("guess", {"number": 0}) == "higher"
