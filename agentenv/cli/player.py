@@ -16,6 +16,7 @@ from agentenv.errors import EpisodeError, InfrastructureError, ModelError, Snaps
 from agentenv.protocols import Agent, Context, SteppableEnv
 from agentenv.rollout import derive_seed, go_back
 from agentenv.rollout.outages import failure_of
+from agentenv.tokens import TokenIds
 from agentenv.tree import EpisodeTree
 from agentenv.types import Action
 from agentenv.wrappers import RecordTree
@@ -236,12 +237,17 @@ class Player:
         self._refuse_at_end()
         steps = int(rest) if rest else math.inf
         while steps > 0 and not self._tree.nodes[self._env.node].ended:
-            seed = derive_seed(self._seed, len(self._tree), "act")
-            context = Context(tuple(self._tree.messages(self._env.node)), self._env.tools, seed=seed)
-            action = self._ask_agent(self._agent, context)
+            action = self._ask_agent(self._agent, self._context())
             self._say(Text.assemble(("[assistant] ", "green"), describe_action(action, limit=2000)))
             self._take(action)
             steps -= 1
+
+    def _context(self) -> Context:
+        """What the agent sees here: as in a rollout, with the exact tokens of what it said before."""
+        node, tree = self._env.node, self._tree
+        messages, ids = tuple(tree.messages(node)), TokenIds(tree.token_ids(node))
+        covered = len(messages) - len(tree.nodes[node].observation) if ids else 0
+        return Context(messages, self._env.tools, ids, covered, derive_seed(self._seed, len(tree), "act"))
 
     @staticmethod
     def _ask_agent(agent: Agent, context: Context) -> Action:

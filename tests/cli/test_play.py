@@ -235,3 +235,25 @@ def test_an_agent_that_breaks_has_done_nothing_and_is_asked_again(here):
 def test_options_of_no_agent_are_refused(here):
     error = one_line_error(run("play", MATH, "--agent-option", "top_p=0.5"))
     assert "'--agent-option'" in error and "needs --agent, got 'top_p=0.5'" in error
+
+
+COUNTS = """
+from agentenv import Action
+
+class Counts:
+    def act(self, contexts):
+        (context,) = contexts
+        prompt = tuple(context.token_ids) + tuple(range(100, 100 + len(context.messages) - context.covered))
+        return [Action("?", token_ids=(7, 8), logprobs=(-1.0, -1.0), prompt_token_ids=prompt)]
+"""
+
+
+def test_an_agent_sees_the_exact_tokens_of_what_it_said_and_none_after_a_person(here):
+    (here / "counts.py").write_text(COUNTS)
+    play([":act 1", ":act 1", "calculate 1", ":act 1"], "--agent", "counts:Counts")
+    (tree,) = read_trees(here / "played.jsonl")
+    assert tree.prompt_token_ids(0) == (100,)
+    assert tree.token_ids(2)[:3] == (100, 7, 8), "untouched, and what is new after it"
+    assert tree.token_ids(2)[-2:] == (7, 8) and tree.prompt(1).kept == 3
+    assert tree.token_ids(3) == ()
+    assert len(tree.prompt_token_ids(3)) == len(tree.messages(3)), "the whole conversation"
