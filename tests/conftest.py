@@ -1,7 +1,7 @@
 """What all tests share: marks, what may be left out and when, no network, settings of Hypothesis, an ordinary user.
 
 Nothing is left out silently: `--without-models` leaves out what needs torch, tests marked `vllm` run where `-m` names
-that mark (.ci/vllm), and with `REQUIRE_ALL=1`, as in CI, a test that skips for another reason than those of `MAY_SKIP`
+that mark (.ci/vllm), those marked `peers` where `--peer` names their package (.ci/peers), and with `REQUIRE_ALL=1`, as in CI, a test that skips for another reason than those of `MAY_SKIP`
 has failed.
 """
 
@@ -44,6 +44,7 @@ MAY_SKIP = ("gpu", "data", "kernel")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--without-models", action="store_true", help="leave out what needs torch: the mark `model`")
     parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in a random order")
+    parser.addoption("--peer", metavar="NAME", help="run the tests marked peers(NAME), which need .ci/peers, and no others")
     parser.addoption("--stop-after", type=float, metavar="SECONDS", help="begin no test later than that")
 
 
@@ -80,12 +81,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         elsewhere = [item for item in items if item.get_closest_marker("vllm")]
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if not item.get_closest_marker("vllm")]
+    peer = config.getoption("--peer")
+    if elsewhere := {item for item in items if not _runs_beside(item, peer)}:
+        config.hook.pytest_deselected(items=list(elsewhere))
+        items[:] = [item for item in items if item not in elsewhere]
     if config.getoption("--without-models"):
         models = [item for item in items if item.get_closest_marker("model")]
         config.hook.pytest_deselected(items=models)
         items[:] = [item for item in items if not item.get_closest_marker("model")]
     if (seed := config.getoption("--shuffle")) is not None:
         random.Random(seed).shuffle(items)
+
+
+def _runs_beside(item: pytest.Item, peer: str | None) -> bool:
+    """Whether a test is for the environment of .ci/peers that `--peer` names, or, without it, for none of them."""
+    names = {str(name) for mark in item.iter_markers("peers") for name in mark.args}
+    return peer in names if peer else not names
 
 
 @pytest.hookimpl(wrapper=True)
