@@ -27,6 +27,7 @@ EXTRA_OF = {
     "trl": "train",
     "uvicorn": "proxy",
     "vllm": "vllm",
+    "websockets": "openenv",
 }
 """The extra of ours that brings a module."""
 

@@ -1,8 +1,8 @@
 """What all tests share: marks, what may be left out and when, no network, settings of Hypothesis, an ordinary user.
 
 Nothing is left out silently: `--without-models` leaves out what needs torch, tests marked `vllm` run where `-m` names
-that mark (.ci/vllm), those marked `peers` where `--peer` names their package (.ci/peers), and with `REQUIRE_ALL=1`, as in CI, a test that skips for another reason than those of `MAY_SKIP`
-has failed.
+that mark (.ci/vllm), those marked `peers` where `--peer` names their package (.ci/peers), and with `REQUIRE_ALL=1`, as
+in CI, a test that skips for another reason than those of `MAY_SKIP` has failed.
 """
 
 import functools
@@ -44,7 +44,9 @@ MAY_SKIP = ("gpu", "data", "kernel")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--without-models", action="store_true", help="leave out what needs torch: the mark `model`")
     parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in a random order")
-    parser.addoption("--peer", metavar="NAME", help="run the tests marked peers(NAME), which need .ci/peers, and no others")
+    parser.addoption(
+        "--peer", metavar="NAME", help="run the tests marked peers(NAME), which need .ci/peers, and no others"
+    )
     parser.addoption("--stop-after", type=float, metavar="SECONDS", help="begin no test later than that")
 
 

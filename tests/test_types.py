@@ -259,7 +259,13 @@ def test_the_content_of_messages_is_read_in_one_place():
     """`message["content"]` may be parts: what needs its text asks `message_text`."""
     root = Path(ae.__file__).parent
     allowed = {"types.py", "wrappers.py", "answers.py", "reading.py", "tiny.py", "events.py"}  # records and templates
-    allowed |= {"openai_wire.py", "vllm_server.py", "text_protocol.py", "atif.py"}  # other people's protocols
+    allowed |= {
+        "openai_wire.py",
+        "vllm_server.py",
+        "text_protocol.py",
+        "atif.py",
+        "openenv_env.py",
+    }  # other people's protocols
     allowed |= {"anthropic_messages.py", "openai_chat.py", "openai_responses.py", "requests.py"}
     files = [Path(folder) / name for folder, _, names in os.walk(root, followlinks=True) for name in names]
     found = {path.name for path in files if path.suffix == ".py" and READERS.search(path.read_text())}

@@ -20,6 +20,7 @@ from .play import play
 from .proxy import mcp, proxy
 from .replay import replay
 from .rollout import rollout
+from .serve import serve
 from .train import train
 from .trees import trees
 from .view import view
@@ -82,6 +83,7 @@ for function in (
     train,
     proxy,
     mcp,
+    serve,
     check,
     new,
     doctor,

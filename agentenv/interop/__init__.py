@@ -1,0 +1,17 @@
+"""Other people's environments as ours, and ours as theirs: OpenEnv and verifiers. One file per peer and direction.
+
+`OpenEnvServer` serves any environment to OpenEnv's clients, and `OpenEnvEnv` is an environment behind any OpenEnv
+server; both need the extra `openenv` and no package of OpenEnv. The names load on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from agentenv.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from agentenv.interop.openenv_env import OpenEnvEnv
+    from agentenv.interop.openenv_server import OpenEnvServer
+
+__all__ = ["OpenEnvEnv", "OpenEnvServer"]
+
+__getattr__, __dir__ = lazy_names(__name__, {"OpenEnvEnv": "openenv_env", "OpenEnvServer": "openenv_server"})

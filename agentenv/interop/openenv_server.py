@@ -57,7 +57,7 @@ class OpenEnvServer:
         AgentEnvError: the environment cannot be made.
     """
 
-    def __init__(  # noqa: PLR0913  keyword arguments, each by its name
+    def __init__(
         self,
         env: str | type[Env] | Callable[[], Env],
         *,
@@ -194,10 +194,10 @@ class _Routes:
     async def _session(self, socket: WebSocket) -> None:
         await socket.accept()
         asked = socket.query_params.get("session_id")
-        session: Session | None = None
+        opened: Session | None = None
         try:
-            session = self._book.attach(asked) if asked else await self._call(self._book.open)
-            session.attached = True
+            session: Session = self._book.attach(asked) if asked else await self._call(self._book.open)
+            opened, session.attached = session, True
             while (answer := await self._exchange(session, await socket.receive_text())) is not None:
                 await socket.send_text(json.dumps(answer))
             await socket.close()
@@ -207,9 +207,9 @@ class _Routes:
         except WebSocketDisconnect:
             pass
         finally:
-            if session is not None:
+            if opened is not None:
                 with anyio.CancelScope(shield=True):
-                    await self._call(self._book.end, session)
+                    await self._call(self._book.detach, opened)
 
     async def _exchange(self, session: Session, text: str) -> dict[str, Any] | None:
         """Returns the answer to a message; `None` where it says goodbye."""
@@ -221,7 +221,7 @@ class _Routes:
         except WireError as problem:
             return error_message(problem)
 
-    # ------------------------------------------------------------------ single requests, each with an environment of its own
+    # ------------------------------------------------------------------ single requests
 
     async def _reset(self, request: Request) -> Response:
         return await self._once(request, "reset")
@@ -236,27 +236,45 @@ class _Routes:
             asked = _object((await request.body()).decode("utf-8", "replace") or "{}")
         except WireError as problem:
             return JSONResponse({"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": problem.message}})
-        if asked.get("method") == "tools/call":
-            msg = "a request alone has no episode: call tools over the WebSocket at /ws, by messages of type mcp"
-            return JSONResponse({"jsonrpc": "2.0", "id": asked.get("id"), "error": {"code": -32600, "message": msg}})
-        session: Session = await self._call(self._book.open)
+        answer = await self._call(self._rpc, asked)
+        return Response(json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), **answer}), media_type="application/json")
+
+    def _rpc(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Answers a request of JSON-RPC; the sessions that it opens are the same as those of the WebSocket."""
+        params = cast("Mapping[str, Any]", asked.get("params") or {})
+        name = params.get("session_id")
         try:
-            return JSONResponse(session.call_rpc(asked))
-        finally:
-            await self._call(self._book.end, session)
+            if asked.get("method") == "openenv/session/create":
+                session = self._book.open()
+                session.stays = True
+                return {"result": {"session_id": session.id}}
+            if name is None and asked.get("method") == "tools/list":
+                session = self._book.open()
+                try:
+                    return session.call_rpc(asked)
+                finally:
+                    self._book.end(session)
+            session = self._book.find(str(name))
+            if asked.get("method") == "openenv/session/close":
+                self._book.end(session)
+                return {"result": {"session_id": name, "closed": True}}
+            return session.answer({"type": "mcp", "data": asked})["data"]
+        except WireError as problem:
+            return {"error": {"code": -32602, "message": problem.message}}
 
     async def _once(self, request: Request, kind: str) -> Response:
-        session: Session | None = None
+        opened: Session | None = None
         try:
             data = _object((await request.body()).decode("utf-8", "replace") or "{}")
-            session = await self._call(self._book.open)
+            session: Session = await self._call(self._book.open)
+            opened = session
             answer = await self._call(session.answer, {"type": kind, "data": data})
             return Response(json.dumps(answer["data"]), media_type="application/json")
         except WireError as problem:
             return JSONResponse({"detail": problem.message}, _STATUS.get(problem.code, 500))
         finally:
-            if session is not None:
-                await self._call(self._book.end, session)
+            if opened is not None:
+                await self._call(self._book.end, opened)
 
 
 class _LocalOnly:
@@ -267,17 +285,13 @@ class _LocalOnly:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
-        hosts = [f"//{headers[b'host']}"] if b"host" in headers else []
-        hosts += [headers[b"origin"]] if b"origin" in headers else []
-        if any(urlsplit(host).hostname not in _LOOPBACK for host in hosts):
-            refuse = WebSocket(scope, receive, send).close if scope["type"] == "websocket" else _refused(scope, receive, send)
-            await refuse()
-            return
-        await self._app(scope, receive, send)
-
-
-def _refused(scope: Any, receive: Any, send: Any) -> Callable[[], Any]:
-    return partial(JSONResponse({"detail": "this server answers this machine only"}, 403), scope, receive, send)
+        named = [headers[name] for name in (b"host", b"origin") if name in headers]
+        if all(urlsplit(name if "//" in name else f"//{name}").hostname in _LOOPBACK for name in named):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await WebSocket(scope, receive, send).close()
+        else:
+            await JSONResponse({"detail": "this server answers this machine only"}, 403)(scope, receive, send)
 
 
 def _constant(value: Mapping[str, Any]) -> Callable[[Request], Any]:
@@ -302,6 +316,8 @@ def _object(text: str) -> dict[str, Any]:
 def _openapi(about: Mapping[str, Any], branching: bool) -> dict[str, Any]:
     answered = {"responses": {"200": {"description": "The answer."}}}
     gets = ("/health", "/metadata", "/schema", "/state")
-    paths = {path: {"get": answered} for path in gets} | {path: {"post": answered} for path in ("/reset", "/step", "/mcp")}
+    paths = {path: {"get": answered} for path in gets} | {
+        path: {"post": answered} for path in ("/reset", "/step", "/mcp")
+    }
     info = {"title": about["name"], "description": about["description"], "version": _API_VERSION}
     return {"openapi": "3.1.0", "info": info | ({"x-branching": BRANCHING} if branching else {}), "paths": paths}

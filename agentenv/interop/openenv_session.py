@@ -39,6 +39,11 @@ class Session:
     Args:
         env: the environment; closed with the session.
         book: where its snapshots are kept, and its forks are opened.
+
+    Attributes:
+        id: opens it to whoever knows it.
+        attached: whether a client is connected to it.
+        stays: whether it outlives that connection, as forks and sessions do that were opened by a single request.
     """
 
     def __init__(self, env: Env, book: "Book") -> None:
@@ -46,6 +51,7 @@ class Session:
         self.lock = RLock()
         self.last_used = time.monotonic()
         self.attached = False
+        self.stays = False
         self.env = env
         self._book = book
         self._signatures = False
@@ -87,6 +93,7 @@ class Session:
     # ------------------------------------------------------------------ OpenEnv's messages
 
     def reset(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Starts an episode: `seed`, `episode_id`, and `task` as our own `reset` takes it."""
         if unknown := set(data) - _RESET:
             msg = f"reset takes {', '.join(sorted(_RESET))}, got {sorted(unknown)}"
             raise WireError(msg, "VALIDATION_ERROR")
@@ -105,6 +112,7 @@ class Session:
         return _observed(_messages(begun.observation), None, False, self._metadata(begun))
 
     def step(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Takes one action, or lists the tools where it asks for them."""
         action = _read_action(data)
         if action is None:
             tools = [_listed(tool, "input_schema") for tool in self.env.tools]
@@ -116,28 +124,38 @@ class Session:
         return _observed(shown, float(taken.reward), taken.ended, self._metadata(taken))
 
     def state(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns which episode it is, and how many steps it has."""
         return {"type": "state", "data": {"episode_id": self._place.episode_id, "step_count": self._place.step_count}}
 
     def mcp(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Answers a request of JSON-RPC as a message."""
         return {"type": "mcp", "data": self.call_rpc(data)}
 
     def call_rpc(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Answers a request of JSON-RPC: `tools/list`, or `tools/call`, which is a step."""
-        name, params = request.get("method"), request.get("params") or {}
+        name: str = str(request.get("method"))
+        params: Mapping[str, Any] = request.get("params") or {}
         if name == "tools/list":
             return _rpc(request, result={"tools": [_listed(tool, "inputSchema") for tool in self.env.tools]})
         if name != "tools/call":
             return _rpc(request, error={"code": -32601, "message": f"there is no method {name!r}"})
         try:
-            taken = self._take(Action(tool_calls=(ToolCall.parse(params),)))
+            call = {"name": params.get("name"), "arguments": params.get("arguments", {})}
+            taken = self._take(Action(tool_calls=(ToolCall.parse(call),)))
         except (AgentEnvError, ValueError) as problem:
             return _rpc(request, error={"code": -32603, "message": f"{type(problem).__name__}: {problem}"})
-        content = [{"type": "text", "text": _texts(taken.observation)}]
-        return _rpc(request, result={"content": content, "isError": bool(taken.info.get("mistakes"))})
+        text = _texts(taken.observation)
+        result = {
+            "content": [{"type": "text", "text": text}],
+            "isError": bool(taken.info.get("mistakes")),
+            "data": text,
+        }
+        return _rpc(request, result=result)
 
     # ------------------------------------------------------------------ the extension
 
     def hello(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Says what the extension is here; `signatures` wants those of states and actions with every answer."""
         self._signatures = bool(data.get("signatures", False))
         about = {
             "version": BRANCHING,
@@ -148,41 +166,37 @@ class Session:
         return {"type": "branching", "data": about}
 
     def snapshot(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        """Keeps the state of the episode."""
         kept = self._book.keep(self.env.snapshot(), self._place)
         return {"type": "snapshot", "data": {"snapshot_id": kept, "step_count": self._place.step_count}}
 
     def restore(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Goes back to a snapshot, of this session or any other."""
         snapshot, place = self._book.kept(data.get("snapshot_id"))
         self.env.restore(snapshot)
         self._place = place
-        metadata = {"step_count": place.step_count}
+        metadata: dict[str, Any] = {"step_count": place.step_count}
         if self._signatures:
             metadata["state_signature"] = self.env.state_signature()
         return _observed(_messages(place.observation), None, place.ended, metadata)
 
     def fork(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Opens `n` sessions in the state of this one, which goes on untouched."""
         count = _integer(data.get("n", 1), "n")
         self._book.check_room(count)
         envs = self.env.fork(count)
-        children: list[Session] = []
-        try:
-            for env in envs:
-                children.append(self._book.open(env))
-        except BaseException:
-            for env in envs[len(children) :]:
-                env.close()
-            for child in children:
-                self._book.end(child)
-            raise
+        children = [self._book.open(env) for env in envs]
         for child in children:
-            child._place, child._signatures = self._place, self._signatures
+            child.stays, child._place, child._signatures = True, self._place, self._signatures
         return {"type": "fork", "data": {"session_ids": [child.id for child in children]}}
 
     def reseed(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Gives the rest of the episode other random numbers."""
         self.env.reseed(_integer(data.get("seed"), "seed"))
         return {"type": "reseed", "data": {}}
 
     def release(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Drops a snapshot."""
         self._book.release(data.get("snapshot_id"))
         return {"type": "release", "data": {}}
 
@@ -230,7 +244,7 @@ class Book:
         branching: whether the extension is offered.
         max_sessions: most sessions at once.
         max_snapshots: most snapshots; the one that was not used for longest is dropped for a new one.
-        idle_seconds: a fork that no client has attached to for so long is closed.
+        idle_seconds: a session that no client has been connected to for so long is closed.
     """
 
     make_env: Callable[[], Env]
@@ -254,7 +268,8 @@ class Book:
         Raises:
             WireError: there are too many, or no environment can be made.
         """
-        self.check_room(1)
+        if env is None:
+            self.check_room(1)
         try:
             session = Session(self.make_env() if env is None else env, self)
         except Exception as problem:
@@ -265,22 +280,36 @@ class Book:
         return session
 
     def check_room(self, count: int) -> None:
-        """Raises where so many more sessions would be too many; closes forks that nobody came for first."""
+        """Raises where so many more sessions would be too many; closes those that nobody came back to first."""
         self.sweep()
         if len(self.sessions) + count > self.max_sessions:
-            msg = f"there are {len(self.sessions)} sessions, of at most {self.max_sessions}, and {count} more were asked for"
+            there = len(self.sessions)
+            msg = f"there are {there} sessions, of at most {self.max_sessions}, and {count} more were asked for"
             raise WireError(msg, "CAPACITY_REACHED")
 
-    def attach(self, session_id: str) -> Session:
-        """Returns a session that was made by `fork`, for the first client that comes for it."""
+    def find(self, session_id: str) -> Session:
+        """Returns a session that is there."""
         with self._lock:
-            session = self.sessions.get(session_id)
-            if session is None or session.attached:
-                why = "has a client already" if session is not None else "is not there: it was closed, or never opened"
-                msg = f"the session {session_id!r} {why}"
+            if session_id not in self.sessions:
+                msg = f"the session {session_id!r} is not there: it was closed, or never opened"
+                raise WireError(msg, "SESSION_ERROR")
+            return self.sessions[session_id]
+
+    def attach(self, session_id: str) -> Session:
+        """Returns a session that is there, for one client at a time."""
+        with self._lock:
+            session = self.find(session_id)
+            if session.attached:
+                msg = f"the session {session_id!r} has a client already"
                 raise WireError(msg, "SESSION_ERROR")
             session.attached = True
             return session
+
+    def detach(self, session: Session) -> None:
+        """Closes a session whose client is gone, unless it stays."""
+        session.attached, session.last_used = False, time.monotonic()
+        if not session.stays:
+            self.end(session)
 
     def end(self, session: Session) -> None:
         """Closes a session."""
@@ -289,7 +318,7 @@ class Book:
         session.close()
 
     def sweep(self) -> None:
-        """Closes the forks that no client came for in time."""
+        """Closes the sessions that no client came back to in time."""
         since = time.monotonic() - self.idle_seconds
         with self._lock:
             late = [one for one in self.sessions.values() if not one.attached and one.last_used < since]
@@ -343,7 +372,7 @@ def _read_action(data: Mapping[str, Any]) -> Action | None:
     words = {name: value for name, value in data.items() if name not in _ASIDE}
     if kind != "message" or set(words) - _WORDS:
         got = repr(kind) if kind != "message" else str(sorted(set(words) - _WORDS))
-        msg = f"an action has content, tool_calls and reasoning, or type 'call_tool' with tool_name and arguments; got {got}"
+        msg = f"an action has content, tool_calls and reasoning, or is of type 'call_tool' or 'list_tools'; got {got}"
         raise WireError(msg, "VALIDATION_ERROR")
     return Action.parse({"role": "assistant", "content": "", **words})
 

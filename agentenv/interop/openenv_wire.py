@@ -29,7 +29,7 @@ _OBJECT = {"type": "object", "additionalProperties": True}
 ACTION_SCHEMA: dict[str, Any] = {
     "title": "ChatAction",
     "type": "object",
-    "description": "One assistant message in OpenAI's format, or the call of one tool (`type`, `tool_name`, `arguments`).",
+    "description": "An assistant message in OpenAI's format, or the call of a tool (`type`, `tool_name`, `arguments`).",
     "properties": {
         "content": {"type": "string", "default": ""},
         "tool_calls": {"type": "array", "items": _OBJECT, "default": []},

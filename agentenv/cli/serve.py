@@ -1,0 +1,75 @@
+"""`agentenv serve`: an environment for other people's frameworks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .command_line import blame, refuse
+
+if TYPE_CHECKING:
+    from .env_choice import EnvChoice
+
+__all__ = ["serve"]
+
+
+def serve(
+    env_id: Annotated[
+        str, typer.Argument(metavar="ENV_ID", help="A registered id, or module:Class.", show_default=False)
+    ],
+    openenv: Annotated[bool, typer.Option("--openenv", help="Serve it to OpenEnv's clients, until Ctrl-C.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write the folder of an OpenEnv environment instead.")
+    ] = None,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", min=0, help="Where to listen; 0 takes a free one.")] = 8000,
+    branching: Annotated[
+        bool, typer.Option("--branching/--no-branching", help="Whether clients may take snapshots, go back and fork.")
+    ] = True,
+    max_sessions: Annotated[int, typer.Option(metavar="N", min=1, help="Most episodes at once.")] = 64,
+    max_snapshots: Annotated[int, typer.Option(metavar="N", min=1, help="Most snapshots kept.")] = 4096,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the environment; may be repeated.")
+    ] = None,
+) -> None:
+    """Serve an environment to other people's frameworks.
+
+    With --openenv it speaks OpenEnv's protocol: their clients, trainers and `openenv validate` take it for one of
+    theirs. Every connection is an episode of its own. Ours can also branch: docs/interop.md has the messages.
+
+    Examples:
+        agentenv serve agentenv/MathVerifier-v0 --openenv
+        agentenv serve agentenv/CodeRepair-v0 --openenv --port 8001 --max-sessions 16
+        agentenv serve agentenv/SearchQA-v0 --openenv --out search_env
+    """
+    from .env_choice import choose_env
+
+    choice = choose_env(env_id, option or ())
+    if not openenv:
+        refuse("--openenv", "says how to serve it, and is missing; agentenv mcp and agentenv proxy serve it otherwise")
+    if out is not None:
+        _write(choice, out)
+        return
+    from agentenv.interop import OpenEnvServer
+
+    from .console import open_console, say_line
+
+    limits: dict[str, Any] = {"branching": branching, "max_sessions": max_sessions, "max_snapshots": max_snapshots}
+    server = OpenEnvServer(choice.make, host=host, port=port, **limits)
+    with blame("--port", OSError):
+        server.start()
+    say_line(open_console(), f"listening at {server.url}; check it: openenv validate --url {server.url}")
+    try:
+        server.wait()
+    finally:
+        server.close()
+
+
+def _write(choice: "EnvChoice", out: Path) -> None:
+    from agentenv.interop.openenv_package import write_openenv_folder
+
+    from .console import open_console, say_line
+
+    with blame("--out", ValueError, OSError):
+        folder = write_openenv_folder(choice.name, out, options=choice.options)
+    say_line(open_console(), f"wrote {folder}; check it: openenv validate {folder} --level static")

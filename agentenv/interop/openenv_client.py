@@ -1,0 +1,205 @@
+"""A connection to an OpenEnv server, as a plain `gymnasium.Env` whose observations are what the server sends."""
+
+import json
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import gymnasium
+from typing_extensions import override
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from agentenv.errors import InfrastructureError, SnapshotError, TaskError, ToolServerError
+from agentenv.rows import shorten
+
+from .openenv_wire import BRANCHING, WireError, is_chat_schema, is_tool_schema
+
+__all__ = ["Remote"]
+
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_ASIDE = {"metadata"}
+_HELLO: dict[str, Any] = {"kind": "branching", "data": {"signatures": True}}
+
+
+class Remote(gymnasium.Env[Any, Any]):
+    """An OpenEnv server's environment: one connection, which is one session of the server.
+
+    Args:
+        url: of the server, `http://...` or `ws://...`.
+        timeout_s: seconds to wait for an answer.
+        headers: of every request.
+
+    Attributes:
+        kind: `"chat"` where actions are assistant messages, `"tools"` where they are calls of tools, `"fields"`
+            otherwise.
+        schema: of an action.
+        tools: as the server lists them, in OpenAI's format; none where `kind` is `"fields"`.
+        about: name, version and description.
+        branching: what the server says of the extension; empty where it has none.
+
+    Raises:
+        ToolServerError: it does not answer, or not as OpenEnv's servers do.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 60.0, headers: Mapping[str, str] | None = None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https", "ws", "wss"} or not parts.netloc:
+            msg = f"url must be that of an OpenEnv server, such as http://127.0.0.1:8000, got {url!r}"
+            raise ValueError(msg)
+        if not timeout_s > 0:
+            msg = f"timeout_s must be above 0, got {timeout_s!r}"
+            raise ValueError(msg)
+        rest = f"//{parts.netloc}{parts.path.rstrip('/')}"
+        self.url = ("https:" if parts.scheme in {"https", "wss"} else "http:") + rest
+        self._socket_url = ("wss:" if parts.scheme in {"https", "wss"} else "ws:") + rest + "/ws"
+        self._timeout_s = timeout_s
+        self._headers = dict(headers or {})
+        self._socket: ClientConnection | None = None
+        self.branching: dict[str, Any] = {}
+        self.about = self._get("/metadata")
+        self.schema: dict[str, Any] = self._get("/schema").get("action") or {}
+        self.kind = "chat" if is_chat_schema(self.schema) else "tools" if is_tool_schema(self.schema) else "fields"
+        self.branching = self._hello()
+        self.tools = () if self.kind == "fields" else self._list_tools()
+
+    @override
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Starts an episode; `options` are further arguments of the server's reset."""
+        answer = self.ask("reset", ({} if seed is None else {"seed": seed}) | (options or {}))
+        return _seen(answer), dict(answer.get("metadata") or {})
+
+    @override
+    def step(self, action: dict[str, Any]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Takes one action, a JSON object as the server's schema has it."""
+        answer = self.ask("step", action)
+        metadata = dict(answer.get("metadata") or {})
+        truncated = bool(metadata.get("truncated", False))
+        done = bool(answer.get("done", False))
+        return _seen(answer), float(answer.get("reward") or 0.0), done and not truncated, truncated, metadata
+
+    def snapshot(self) -> str:
+        """Has the server keep the state; returns its name for it."""
+        return str(self.ask("snapshot")["snapshot_id"])
+
+    def restore(self, snapshot_id: str) -> dict[str, Any]:
+        """Has the server go back; returns its answer's metadata."""
+        return dict(self.ask("restore", {"snapshot_id": snapshot_id}).get("metadata") or {})
+
+    def reseed(self, seed: int) -> None:
+        """Gives the rest of the episode other random numbers."""
+        self.ask("reseed", {"seed": seed})
+
+    def ask(self, kind: str, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Sends a message and returns the data of the answer.
+
+        Raises:
+            WireError: the server refused the message as wrong: `VALIDATION_ERROR`, `UNKNOWN_TYPE`.
+            TaskError, SnapshotError: the server's environment says so.
+            InfrastructureError: its environment failed.
+            ToolServerError: it is gone, does not answer, or answers nonsense.
+        """
+        answer = self._exchange(json.dumps({"type": kind, "data": dict(data or {})}))
+        found = answer.get("data")
+        if not isinstance(found, dict):
+            msg = f"the OpenEnv server {self.url} answered {kind} with {shorten(answer)}, where data was expected"
+            raise ToolServerError(msg)
+        found = cast("dict[str, Any]", found)
+        if answer.get("type") != "error":
+            return found
+        said, code = str(found.get("message", found)), str(found.get("code", ""))
+        if found.get("errors"):
+            said = f"{said}: {shorten(found['errors'], 300)}"
+        self._refuse(said, code, str(found.get("kind", "")))
+        raise AssertionError
+
+    def _refuse(self, said: str, code: str, kind: str) -> None:
+        if kind == "TaskError":
+            raise TaskError(said)
+        if kind == "SnapshotError":
+            raise SnapshotError(said)
+        if code in {"VALIDATION_ERROR", "UNKNOWN_TYPE"}:
+            raise WireError(said, code, kind)
+        msg = f"the environment of the OpenEnv server {self.url} failed: {kind or code}: {said}"
+        raise InfrastructureError(msg)
+
+    @override
+    def close(self) -> None:
+        """Ends the connection, and so the session."""
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.close()
+
+    # ------------------------------------------------------------------ the connection
+
+    def _exchange(self, text: str) -> dict[str, Any]:
+        try:
+            if self._socket is None:
+                self._socket = self._connect()
+            with suppress(WebSocketException):  # a server that is full says so and hangs up: that is read below
+                self._socket.send(text)
+            answer: object = json.loads(self._socket.recv(self._timeout_s))
+        except (OSError, WebSocketException, ValueError) as problem:
+            self.close()
+            msg = f"the OpenEnv server {self.url} does not answer: {type(problem).__name__}: {problem}"
+            raise ToolServerError(msg) from problem
+        return cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}
+
+    def _connect(self) -> ClientConnection:
+        socket = connect(
+            self._socket_url, additional_headers=self._headers, open_timeout=self._timeout_s,
+            max_size=_MAX_MESSAGE_BYTES, proxy=None,
+        )  # fmt: skip
+        if self.branching:  # a session that follows a lost one: what was agreed is said again
+            socket.send(json.dumps({"type": _HELLO["kind"], "data": _HELLO["data"]}))
+            socket.recv(self._timeout_s)
+        return socket
+
+    def _get(self, path: str) -> dict[str, Any]:
+        request = urllib.request.Request(self.url + path, headers=self._headers)  # noqa: S310  http or https, see above
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:  # noqa: S310
+                value: object = json.loads(answer.read())
+        except (OSError, ValueError) as problem:
+            msg = f"the OpenEnv server {self.url} does not answer {path}: {type(problem).__name__}: {problem}"
+            raise ToolServerError(msg) from problem
+        if not isinstance(value, dict):
+            msg = f"{self.url}{path} must be a JSON object, got {shorten(value)}: is this an OpenEnv server?"
+            raise ToolServerError(msg)
+        return cast("dict[str, Any]", value)
+
+    def _hello(self) -> dict[str, Any]:
+        try:
+            about = self.ask(**_HELLO)
+        except WireError:  # it knows no such message
+            return {}
+        return about if about.get("version") == BRANCHING else {}
+
+    def _list_tools(self) -> tuple[dict[str, Any], ...]:
+        asked: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+        answer = self.ask("mcp", asked)
+        listed = cast("Mapping[str, Any]", answer.get("result") or {}).get("tools")
+        if not isinstance(listed, list):
+            msg = f"the OpenEnv server {self.url} lists no tools: {shorten(answer)}"
+            raise ToolServerError(msg)
+        return tuple(_schema(cast("Mapping[str, Any]", tool)) for tool in cast("list[Any]", listed))
+
+
+def _schema(tool: Mapping[str, Any]) -> dict[str, Any]:
+    given: dict[str, Any] = tool.get("inputSchema") or tool.get("input_schema") or {}
+    empty: dict[str, Any] = {"type": "object", "properties": {}}
+    parameters = empty | given
+    function: dict[str, Any] = {
+        "name": tool["name"],
+        "description": tool.get("description") or "",
+        "parameters": parameters,
+    }
+    return {"type": "function", "function": function}
+
+
+def _seen(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the agent may see of an answer."""
+    observation = cast("Mapping[str, Any]", answer.get("observation") or {})
+    return {name: value for name, value in observation.items() if name not in _ASIDE}
