@@ -6,7 +6,7 @@ import io
 import json
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from typing_extensions import override
 
@@ -118,13 +118,13 @@ class RemoteWire(Wire):
 
     def _content_of(self, reply: dict[str, Any], deadline: float) -> bytes:
         size = reply.get("size")
-        if not isinstance(size, int) or size > self._most:
-            msg = f"it sent {size} bytes, more than was asked for"
+        if type(size) is not int or not 0 <= size <= self._most:
+            msg = f"it sent {size!r:.80} bytes, of {self._most} that were asked for at most"
             raise Closed(msg)
-        if "path" in reply:
-            content = self._patiently(lambda left: self._machine.get(reply["path"], left), deadline)
+        if "data" in reply:
+            content = _decoded(reply["data"])
         else:
-            content = base64.b64decode(reply.get("data", ""))
+            content = self._patiently(lambda left: self._machine.get(f"{self._home}/{OWN}/answer", left), deadline)
         if len(content) != size:
             msg = f"of an answer of {size} bytes, {len(content)} came"
             raise SandboxError(msg)
@@ -168,6 +168,14 @@ class RemoteWire(Wire):
         """Waits for nothing: reading does."""
 
 
+def _decoded(data: object) -> bytes:
+    try:
+        return base64.b64decode(cast("str", data), validate=True)
+    except (TypeError, ValueError) as error:
+        msg = f"it sent what is no answer: {data!r:.80}"
+        raise Closed(msg) from error
+
+
 def reply_of(ran: Ran) -> dict[str, Any]:
     """Returns what our program told, among what else a service may have printed.
 
@@ -177,9 +185,11 @@ def reply_of(ran: Ran) -> dict[str, Any]:
     for line in reversed(ran.stdout.splitlines()):
         if line.startswith(MARK):
             try:
-                reply: dict[str, Any] = json.loads(line[len(MARK) :])
-            except ValueError:
+                reply: object = json.loads(line[len(MARK) :])
+            except (ValueError, RecursionError):
                 break
-            return reply
+            if isinstance(reply, dict):
+                return cast("dict[str, Any]", reply)
+            break
     msg = f"the machine did not run our program, exit code {ran.exit_code}: {(ran.stderr or ran.stdout)!s:.500}"
     raise SandboxError(msg)

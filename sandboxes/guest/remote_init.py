@@ -9,8 +9,8 @@ machine connects, hands over one line of JSON and gets one back:
 - `{"end": true}`: end everything and remove the folder.
 
 The answer is `{"state": "working"}`, `{"state": "gone"}` (the guest has ended) or `{"state": "done", "size"}` with
-`data`, or, where it is large, `path` of the file it lies in. Nobody's line for `lease_s` means that the owner is gone:
-then the daemon ends everything, too.
+`data`; where it is large, without: then it is in the file `answer`. Nobody's line for `lease_s` means that the owner is
+gone: then the daemon ends everything, too.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _Daemon:
     def _found(self) -> dict[str, Any]:
         size = os.path.getsize(self._answer)
         if size > _INLINE:
-            return {"state": "done", "size": size, "path": self._answer}
+            return {"state": "done", "size": size}
         with open(self._answer, "rb") as file:
             return {"state": "done", "size": size, "data": base64.b64encode(file.read()).decode()}
 

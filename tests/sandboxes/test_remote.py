@@ -1,9 +1,11 @@
-# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
 """Sandboxes on a real SWE-ReX server: every law, a repair, what a server, a network and an owner can do to them."""
 
+import errno
 import functools
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,8 +20,10 @@ from remote_server import Server
 
 from agentenv.envs.code_repair import CodeRepair, RepairTask, read_case
 from agentenv.errors import SandboxError, SandboxLost
-from agentenv.sandboxes import Limits, open_sandbox, remote, remote_lease
+from agentenv.sandboxes import Limits, Ran, open_sandbox, remote, remote_lease
+from agentenv.sandboxes.guest.wire import Closed, Failed, Late, Wire
 from agentenv.sandboxes.remote_swerex import SweRex
+from agentenv.sandboxes.remote_wire import RemoteWire
 from agentenv.testing import SANDBOX_CLAUSES, run_sandbox_clauses
 
 MARK = "271828182"
@@ -164,6 +168,79 @@ def test_states_move_between_back_ends(opens):
         far.exec("echo more >> a/b")
         near.restore(far.snapshot())
         assert near.read("a/b") == b"bmore\n"
+
+
+def _breaks():
+    yield b"x" * 300_000
+    raise OSError(errno.EIO, "broken")
+
+
+BODIES = {"none": b"", "whole": b"x" * 700_000, "pieces": [b"one", b"two" * 200_000], "breaks": _breaks}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_a_message_is_passed_on_as_it_is(body):
+    made = iter(body) if isinstance(body, list) else body() if callable(body) else body
+    sender, receiver = socket.socketpair()
+    with sender, receiver:
+        writer = threading.Thread(target=Wire(sender.fileno(), sender.fileno()).send, args=({"a": "é"}, made))
+        writer.start()
+        copy = bytearray()
+        Wire(receiver.fileno(), receiver.fileno()).pass_on(copy.extend)
+        writer.join()
+        sender.shutdown(socket.SHUT_WR)
+        assert receiver.recv(1) == b""  # all of it, and no more
+        feeder = threading.Thread(target=receiver.sendall, args=(bytes(copy),))
+        feeder.start()
+        try:
+            head, content = Wire(sender.fileno(), sender.fileno()).receive(60)
+            assert (head, content) == ({"a": "é"}, b"".join(body) if isinstance(body, list) else body)
+        except Failed as error:
+            assert callable(body)
+            assert "broken" in str(error)
+        feeder.join()
+
+
+class Nonsense:
+    """A machine that runs nothing and prints what it likes."""
+
+    patience_s = 0.01
+
+    def __init__(self, told):
+        self.told = told
+
+    def run(self, argv, timeout_s):
+        return Ran(0, self.told)
+
+    def get(self, path, timeout_s):
+        return b"12345"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "",
+        "agentenv",
+        "agentenv[]",
+        "agentenv" + "[" * 100_000,
+        'agentenv{"state": 3}',
+        'agentenv{"state": "done"}',
+        'agentenv{"state": "done", "size": true, "data": "eA=="}',
+        'agentenv{"state": "done", "size": -1, "data": ""}',
+        'agentenv{"state": "done", "size": 1, "data": "?"}',
+        'agentenv{"state": "done", "size": 1, "data": ["eA=="]}',
+        'agentenv{"state": "done", "size": 2, "data": "eA=="}',
+        'agentenv{"state": "done", "size": 4}',
+        'agentenv{"state": "done", "size": 99999}',
+        'agentenv{"state": "working"}',
+    ],
+)
+def test_nonsense_from_a_machine_is_no_answer(told, monkeypatch):
+    monkeypatch.setattr("agentenv.sandboxes.remote_wire._PAUSES", ())
+    wire = RemoteWire(Nonsense("noise\n" + told + "\n"), "/nowhere", most=1000)
+    wire.send({"op": "exec"})
+    with pytest.raises((Closed, Late, SandboxError)):
+        wire.receive(0.05)
 
 
 # ---------------------------------------------------------------------- a repair
