@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_runs import one_line_error, run
@@ -228,7 +229,7 @@ def test_an_agent_that_breaks_has_done_nothing_and_is_asked_again(here):
     text = play([":act", ":act", ":act"], *words)
     assert "The agent did not act: TimeoutError: nobody home" in text
     assert "The agent did not act: KeyError: 'mine'" in text
-    (tree,) = read_trees(here / "played.jsonl")
+    tree: Any = read_trees(here / "played.jsonl")[0]
     assert [call.arguments for node in tree.nodes[1:] for call in node.action.tool_calls] == [{"answer": "9 at 0.5"}]
 
 
@@ -251,7 +252,7 @@ class Counts:
 def test_an_agent_sees_the_exact_tokens_of_what_it_said_and_none_after_a_person(here):
     (here / "counts.py").write_text(COUNTS)
     play([":act 1", ":act 1", "calculate 1", ":act 1"], "--agent", "counts:Counts")
-    (tree,) = read_trees(here / "played.jsonl")
+    tree: Any = read_trees(here / "played.jsonl")[0]
     assert tree.prompt_token_ids(0) == (100,)
     assert tree.token_ids(2)[:3] == (100, 7, 8), "untouched, and what is new after it"
     assert tree.token_ids(2)[-2:] == (7, 8) and tree.prompt(1).kept == 3
