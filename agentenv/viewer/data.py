@@ -55,7 +55,7 @@ def row_of(tree: EpisodeTree) -> dict[str, Any]:
     return {
         "task": tree.task_id,
         "env": tree.env_id,
-        "begins": _short(question, 160),
+        "begins": _short(question, 600),
         "episodes": len(through),
         "successes": sum(episode.succeeded for episode in through),
         "broken": len(ended) - len(through),

@@ -1,5 +1,6 @@
 """What the page is given, whether it asks a server or carries everything with it."""
 
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,7 @@ class View:
             for file in files
             for i, row in enumerate(self._rows[file])
         ]
+        _drop_common_beginning(rows)
         return {
             "title": self.run.path.resolve().name,
             "trees": rows,
@@ -131,3 +133,12 @@ def _commands(file: TreeFile, index: int) -> dict[str, str]:
     """The commands that restore a node, up to its number."""
     where = f"{shlex.quote(str(file.path))} --tree {index}"
     return {"play": f"agentenv play {where} --at", "replay": f"agentenv replay {where} --agent human --at"}
+
+
+def _drop_common_beginning(rows: list[dict[str, Any]]) -> None:
+    """Cuts the instructions that all questions of a list begin with, so that a row says what is its own."""
+    common = os.path.commonprefix([row["begins"] for row in rows]) if len(rows) > 1 else ""  # noqa: RUF071  texts
+    length = max(common.rfind(mark) + 2 for mark in (". ", ": ", "? "))
+    for row in rows:
+        if length > 30 and len(row["begins"]) > length:
+            row["begins"] = row["begins"][length:]

@@ -102,7 +102,8 @@ function common(a, b) {
 
 function joined(pieces) {
   const found = [];
-  for (const [word, same] of pieces) {
+  for (const [i, [word, shared]] of pieces.entries()) {
+    const same = shared && !(!word.trim() && i && found.at(-1)[1] === false && pieces[i + 1]?.[1] === false); // no gaps in a mark
     if (found.length && found.at(-1)[1] === same) found.at(-1)[0] += word;
     else found.push([word, same]);
   }
