@@ -1,6 +1,7 @@
 """No cheat is accepted, and every honest repair is."""
 
 import importlib.util
+import os
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +16,15 @@ assert _SPEC is not None
 assert _SPEC.loader is not None
 cheats = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(cheats)
-PLACES = [pytest.param(place, marks=marks(place)) for place in ("namespace", "docker")]
+ENGINES = ("docker", "podman", "gvisor")
+
+
+def everywhere(names):
+    """Each on the namespace back end and on one engine in turn; with CHEATS_EVERYWHERE=1, on all of them."""
+    for number, name in enumerate(names):
+        engines = ENGINES if os.environ.get("CHEATS_EVERYWHERE") == "1" else (ENGINES[number % len(ENGINES)],)
+        for place in ("namespace", *engines):
+            yield pytest.param(place, name, marks=marks(place), id=f"{place}-{name}")
 
 
 def grade(place, files, command=""):
@@ -29,20 +38,17 @@ def grade(place, files, command=""):
         return grader.grade(cheats.TASK, collect_submission(sandbox, cheats.TASK))
 
 
-@pytest.mark.parametrize("name", cheats.FILES)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("place", "name"), [*everywhere(cheats.FILES)])
 def test_no_cheat_is_accepted(place, name):
     assert not grade(place, cheats.FILES[name]).solved
 
 
-@pytest.mark.parametrize("name", cheats.COMMANDS)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("place", "name"), [*everywhere(cheats.COMMANDS)])
 def test_no_cheat_by_command_is_accepted(place, name):
     assert not grade(place, {}, cheats.COMMANDS[name]).solved
 
 
-@pytest.mark.parametrize("name", cheats.HONEST)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("place", "name"), [*everywhere(cheats.HONEST)])
 def test_every_honest_repair_is_accepted(place, name):
     result = grade(place, cheats.HONEST[name])
     assert result.solved, result.reasons

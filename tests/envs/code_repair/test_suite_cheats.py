@@ -1,12 +1,14 @@
 """No cheat passes a hidden suite, and every honest repair does."""
 
 import importlib.util
+import os
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sandbox_backends import marks, open_at, skip_without
 
 from agentenv.envs.code_repair import Grader, collect_submission
 from agentenv.envs.code_repair.submissions import solution_of, spec_of
@@ -25,21 +27,45 @@ def load(name):
 
 
 cheats, guesses, given = load("suite_cheats"), load("suite_guesses"), load("suite_task")
+ENGINES = ("docker", "podman")
 GRADER = Grader(secret="secret of the tests")
 
 
-def grade(files, command="", task=given.TASK):
+def grade(files, command="", task=given.TASK, place=""):
     """Grades what an agent wrote, or did with a command, in its own sandbox."""
-    with closing(open_sandbox(spec_of(task))) as sandbox:
+    opens, grader = open_sandbox, GRADER
+    if place:
+        skip_without(place)
+        opens = open_at(place)
+        grader = Grader(opens, secret="secret of the tests", rounds=4)
+    with closing(opens(spec_of(task))) as sandbox:
         sandbox.upload(files)
         if command:
             sandbox.exec(command, timeout_s=20)
-        return GRADER.grade(task, collect_submission(sandbox, task))
+        return grader.grade(task, collect_submission(sandbox, task))
 
 
 @pytest.mark.parametrize("name", cheats.FILES)
 def test_no_cheat_is_accepted(name):
     assert not grade(cheats.FILES[name]).solved
+
+
+def on_engines(names):
+    """One on each engine; with CHEATS_EVERYWHERE=1, all."""
+    for number, name in enumerate(names):
+        for offset, place in enumerate(ENGINES):
+            if os.environ.get("CHEATS_EVERYWHERE") == "1" or number % 80 == offset * 40:
+                yield pytest.param(place, name, marks=marks(place), id=f"{place}-{name}")
+
+
+@pytest.mark.parametrize(("place", "name"), [*on_engines(cheats.FILES)])
+def test_no_cheat_is_accepted_on_an_engine(place, name):
+    assert not grade(cheats.FILES[name], place=place).solved
+
+
+@pytest.mark.parametrize("place", [pytest.param(place, marks=marks(place)) for place in ENGINES])
+def test_an_honest_repair_is_accepted_on_an_engine(place):
+    assert grade(given.HONEST["the reference"], place=place).solved
 
 
 @pytest.mark.parametrize("name", cheats.BENDING)
