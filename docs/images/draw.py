@@ -192,7 +192,54 @@ def budget() -> str:
     return draw.svg()
 
 
-PICTURES = {"why_trees": why_trees, "snapshot": snapshot, "worked_credit": worked_credit, "budget": budget}
+LAYERS: list[tuple[str, list[tuple[str, str]]]] = [
+    ("#5b3f8c", [("cli", "commands: new, envs, play, rollout, view, train, check, doctor, ...")]),
+    ("#6a4797", [("exports · interop", "trees and environments in the forms of other tools, and back")]),
+    ("#7a4fa3", [("trainers", "TreeTrainer, SRPPOTrainer on TRL; layout, run folder, warm start")]),
+    (
+        "#2f6f9f",
+        [
+            ("agents", "models, servers, programs"),
+            ("envs", "math, search, code repair"),
+            ("viewer", "trees as a page"),
+        ],
+    ),
+    ("#2f8f83", [("credit", "trees to step advantages; budgets"), ("sandboxes", "where commands run; fork in ms")]),
+    ("#4d8f3f", [("testing", "the laws, checked"), ("rollout", "episodes, executors, journals")]),
+    ("#b07d2b", [("registry · wrappers · env", "Env, ToolEnv, ReplayEnv: snapshot, restore, fork")]),
+    (
+        "#b0582b",
+        [
+            ("protocols · tools · tasks", "what layers hand each other"),
+            ("serialize · stats · tree · arrays", "episodes: on disk, counted, kept, as numbers"),
+        ],
+    ),
+    ("#7a808a", [("rows · types · tokens · spaces · errors", "words")]),
+]
+
+
+def layers() -> str:
+    """The layers of the code, a row each."""
+    draw = Drawing(900, 64 * len(LAYERS) + 60, "The layers: a module imports only from the lines below its own")
+    for row, (color, boxes) in enumerate(LAYERS):
+        width = (860 - 10 * (len(boxes) - 1)) / len(boxes)
+        for place, (name, what) in enumerate(boxes):
+            x, y = 20 + place * (width + 10), 20 + 64 * row
+            draw.box((x, y), (width, 54), fill=color, edge=color)
+            draw.text((x + width / 2, y + 23), name, size=16, color="#ffffff", bold=True)
+            draw.text((x + width / 2, y + 42), what, size=13, color="#ffffff")
+    rule = "A module imports only from the lines below its own. Boxes above the environments do not know each other."
+    draw.text((450, 64 * len(LAYERS) + 42), rule, size=13, color=SOFT)
+    return draw.svg()
+
+
+PICTURES = {
+    "layers": layers,
+    "why_trees": why_trees,
+    "snapshot": snapshot,
+    "worked_credit": worked_credit,
+    "budget": budget,
+}
 
 
 def main() -> None:
