@@ -81,6 +81,14 @@ def test_a_black_box_branches(run):
     assert {(line.split(" -> ")[1]) for line in lines} == {"submit(3) 1.0", "submit(21) 0.0"}
 
 
+def test_an_environment_is_served_to_openenv_and_branches_over_the_wire(run):
+    assert run("openenv_server").splitlines()[1:] == [
+        "50: higher, reward 0, done False",
+        "75: higher, reward 0, done False",
+        "86: correct, reward 1, done True",
+    ]
+
+
 def test_every_example_fits_on_a_screen_says_how_to_run_it_and_is_run():
     tests = Path(__file__).read_text(encoding="utf-8")
     for path in sorted(EXAMPLES.glob("*.py")):
