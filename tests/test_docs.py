@@ -37,6 +37,7 @@ def with_code() -> Iterator[Any]:
             yield pytest.param(page, id=page.name, marks=[pytest.mark.model] if needs_torch else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", list(with_code()))
 def test_python_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

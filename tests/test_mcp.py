@@ -27,6 +27,8 @@ from agentenv.mcp.serving import Episodes, make_app
 from agentenv.rollout import rollout_trees
 from agentenv.serialize import read_trees
 
+pytestmark = pytest.mark.slow
+
 NOTES = McpServer([sys.executable, str(Path(__file__).parent / "mcp_servers" / "notes.py")])
 TASK = {"question": "Compute 2 + 3.", "reference": "5"}
 

@@ -16,6 +16,8 @@ from agentenv.serialize import write_trees
 from agentenv.testing import CLAUSES, check_env, inspect_env, prepare_scripts, run_clauses
 from agentenv.wrappers import RecordTree
 
+pytestmark = pytest.mark.slow
+
 GOOD = [call("run_sql", query="insert into names values (1)"), call("run_sql", query="select count(*) from names")]
 ROLLS = [call("roll"), call("roll", sides=4), call("hold")]
 

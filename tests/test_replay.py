@@ -75,6 +75,7 @@ def play(env, actions):
 # ---------------------------------------------------------------------- the contract
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", SMALL)
 def test_environments_of_gymnasium_keep_every_law(env_id):
     outcomes = {result.name: result.outcome for result in run_clauses(ae.ReplayEnv(env_id, max_steps=5))}
@@ -82,6 +83,7 @@ def test_environments_of_gymnasium_keep_every_law(env_id):
     assert len(outcomes) >= 13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Guess, Dice, Handles], ids=lambda kind: kind.__name__)
 def test_ours_keep_every_law_even_those_that_do_not_by_themselves(kind):
     check_env(ae.ReplayEnv(kind()))

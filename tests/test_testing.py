@@ -44,6 +44,7 @@ def test_there_is_a_broken_environment_for_every_law():
     assert {law for law, _ in BROKEN.values()} == ALL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda cls: cls.__name__)
 def test_a_broken_environment_fails_exactly_its_law_and_is_told_why(broken):
     name, report = BROKEN[broken]
@@ -113,6 +114,7 @@ def test_a_good_environment_passes_every_law(good):
     check_env(good)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the subprocess sandbox isolates nothing")
 def test_an_environment_with_a_real_sandbox_passes():
     assert verdicts(Notes, num_steps=3) == dict.fromkeys(ALL, "passed")
@@ -164,6 +166,7 @@ def test_play_stops_at_the_end():
     assert [row[3] for row in play(env, [guess(0)] * 10)] == [False] * 6 + [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", ae.env_ids())
 def test_every_registered_environment_keeps_every_law(env_id):
     assert verdicts(env_id) == dict.fromkeys(ALL, "passed")

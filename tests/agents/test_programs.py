@@ -16,6 +16,8 @@ from agentenv.rollout import rollout_trees
 from agentenv.serialize import read_trees
 from agentenv.tree import Anchor
 
+pytestmark = pytest.mark.slow
+
 PROGRAMS = Path(__file__).parent / "programs"
 TASK = {"question": "Compute (9 - 2) * 3.", "reference": "21"}
 SCRIPT = [call("calculate", expression="9 - 2"), call("calculate", expression="7 * 3"), call("submit", answer="21")]

@@ -15,6 +15,8 @@ from agentenv.agents.proxy import Proxy, SessionLimits
 from agentenv.errors import AgentError
 from agentenv.protocols import AsyncAgent
 
+pytestmark = pytest.mark.slow
+
 FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
 CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 WHOLE = {

@@ -158,6 +158,7 @@ def test_vllm_is_made_with_what_the_command_says(here, monkeypatch):
         (("--agent", "."), "'--agent'"),
     ],
 )
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["rollout", "eval"])
 def test_what_is_no_agent_is_named(mine, command, words, message):
     assert message in one_line_error(run(command, DICE, *words))

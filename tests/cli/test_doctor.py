@@ -16,6 +16,8 @@ import agentenv
 from agentenv.cli import machine
 from agentenv.distribution import pip_install
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def findings():
