@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -351,3 +354,12 @@ def test_another_estimator_is_computed_on_request(open_page, serve, file, folder
         page.wait_for_function(
             "(text) => document.querySelectorAll('#step .cells dd')[1].textContent === text", arg=f"{wanted:.3f}"
         )
+
+
+def test_the_benchmark_opens_and_moves_small_trees(tmp_path):
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "viewer.py"
+    out = tmp_path / "viewer.json"
+    subprocess.run([sys.executable, str(script), "--small", "--out", str(out)], check=True, timeout=240)
+    rows = json.loads(out.read_text())
+    assert [row["nodes"] for row in rows] == [302, 609, 11]
+    assert all(row["open ms"] > 0 and row["fps"] > 0 for row in rows)

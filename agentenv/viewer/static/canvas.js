@@ -40,7 +40,10 @@ function draw() {
     canvas.height = Math.round(height * ratio);
   }
   paint(context, { ...view, width, height, ratio });
-  if (canvas.dataset.drawn !== state.id) canvas.dataset.drawn = state.id; // for whoever waits for the first drawing
+  if (state.tree && canvas.dataset.drawn !== state.id) {
+    canvas.dataset.drawn = state.id; // for whoever waits for the first drawing
+    performance.mark("drawn");
+  }
 }
 
 /** Paints the tree; `frame` has the shift x and y, the zoom k, the size in pixels and the pixel ratio. */
