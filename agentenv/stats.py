@@ -7,7 +7,7 @@ so that only the former say how well the policy does.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -112,7 +112,7 @@ class Tally:
         )
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Tally(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
     def _mean(self, total: float) -> float:
         return total / self.episodes if self.episodes else math.nan
@@ -173,8 +173,7 @@ class EpisodeStats:
     rewritten_tokens: int = 0
 
     def __add__(self, other: "EpisodeStats") -> "EpisodeStats":
-        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
-        return EpisodeStats(*(a + b for a, b in pairs))
+        return EpisodeStats(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
     @property
     def everything(self) -> Tally:

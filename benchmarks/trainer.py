@@ -227,7 +227,8 @@ def measure_packed(name: str, shape: Shape, options: argparse.Namespace) -> dict
         model, tokenizer = model_and_tokenizer(hidden=options.hidden, layers=options.layers)
         found["parameters"] = sum(p.numel() for p in model.parameters())
         for layout in ("padded", "packed"):
-            run = ours(model, tokenizer, trees, Path(folder), options.device, layout=layout, bf16=options.bf16)
+            most = {"max_packed_tokens": options.max_packed_tokens} if layout == "packed" else {}
+            run = ours(model, tokenizer, trees, Path(folder), options.device, layout=layout, bf16=options.bf16, **most)
             run.model.train()
             run.current_gradient_accumulation_steps = 1
             run.first_log_ratio = object()
@@ -453,6 +454,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--max-packed-tokens", type=int, help="most tokens of a packed row")
     parser.add_argument("--hidden", type=int, default=128, help="width of the model")
     parser.add_argument("--layers", type=int, default=3, help="its depth")
     parser.add_argument("--json", type=Path, help="also write the numbers here")

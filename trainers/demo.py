@@ -70,7 +70,7 @@ class DemoSettings:
     num_rollouts: int = 6
     num_continuations: int = 2
     eval_tasks: int = 256
-    eval_every: int = 5
+    eval_every: int = 10
     learning_rate: float = 5e-4
     seed: int = 0
 
@@ -169,7 +169,7 @@ def _trainer(
         num_continuations=settings.num_continuations,
         max_action_tokens=24,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear",
+        lr_scheduler_type="constant",
         adam_beta2=0.95,
         weight_decay=0.0,
         epsilon_high=0.28,
