@@ -1,0 +1,41 @@
+"""verifiers' own validator over our environments as its tasksets: solutions solve, and doing nothing does not."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.peers("verifiers")
+
+MODULE = """
+from agentenv.interop.verifiers_tasks import as_taskset
+Episodes = as_taskset({env_id!r})
+__all__ = ["Episodes"]
+"""
+
+
+BUNDLED = ("CodeRepair", "MathVerifier", "SearchQA")
+
+
+def start(name: str, folder: Path) -> subprocess.Popen[str]:
+    """Starts their validator on two episodes of an environment; it takes most of its time to import."""
+    folder.mkdir()
+    module = f"episodes_{name.lower()}"
+    (folder / f"{module}.py").write_text(MODULE.format(env_id=f"agentenv/{name}-v0"))
+    command = [Path(sys.executable).with_name("vf-validate"), module, "--taskset.num-tasks", "2"]
+    command += ["--runtime.type", "subprocess", "--rich", "False", "-o", folder / "out"]
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=variables, **pipes)
+
+
+def test_gold_solves_and_no_operation_fails(tmp_path):
+    started = {name: start(name, tmp_path / name) for name in BUNDLED}
+    said = {name: process.communicate(timeout=280)[0] for name, process in started.items()}
+    for name in BUNDLED:
+        (summary,) = tmp_path.glob(f"{name}/out/**/summary.json")
+        checks = json.loads(summary.read_text())["checks"]
+        assert checks["gold"]["valid"] == checks["noop"]["valid"] == 2, (name, checks, said[name])
