@@ -2,7 +2,7 @@
 
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUntypedBaseClass=false, reportUnknownParameterType=false
-# pyright: reportUntypedFunctionDecorator=false
+# pyright: reportUntypedFunctionDecorator=false, reportGeneralTypeIssues=false
 
 import asyncio
 import inspect
@@ -10,16 +10,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Annotated, Any, ClassVar, cast
 
-import verifiers.v1 as vf
 from pydantic import Field, WithJsonSchema
 from typing_extensions import override
 
+from agentenv.distribution import pip_install
 from agentenv.env import Env
-from agentenv.errors import InfrastructureError
+from agentenv.errors import InfrastructureError, MissingDependencyError
 from agentenv.registry import env_class
 from agentenv.types import Action, ToolCall, message_text
 
 from .solutions import solution_calls
+
+try:
+    import verifiers.v1 as vf
+except ModuleNotFoundError as error:
+    message = f"tasksets need verifiers, in an environment without our extra mcp: {pip_install('verifiers==0.4.0')}"
+    raise MissingDependencyError(message) from error
 
 __all__ = ["EpisodeData", "EpisodeTask", "EpisodeTaskset", "EpisodeTools", "as_taskset"]
 

@@ -80,7 +80,7 @@ def by_their_openenv_client(env_id: str, calls: list[ToolCall]) -> Trace:
 def by_gymnasium_vector(env_id: str, calls: list[ToolCall]) -> Trace:
     vector = gymnasium.vector.SyncVectorEnv([lambda: ae.make(env_id)] * 2)
     vector.reset(seed=[SEED, SEED])
-    taken = [vector.step([message(call)] * 2) for call in calls]  # pyright: ignore[reportArgumentType]
+    taken = [vector.step([message(call)] * 2) for call in calls]
     vector.close()
     for step in taken:
         assert texts(step[0][0]) == texts(step[0][1]) and step[1][0] == step[1][1]

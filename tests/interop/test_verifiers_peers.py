@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def start(name: str, folder: Path) -> subprocess.Popen[str]:
     command = [Path(sys.executable).with_name("vf-validate"), module, "--taskset.num-tasks", "2"]
     command += ["--runtime.type", "subprocess", "--rich", "False", "-o", folder / "out"]
     variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=folder, env=variables, **pipes)
 
 
