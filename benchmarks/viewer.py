@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from viewer_trees import long_tree, view_of, wide_tree, write
+from viewer_trees import long_tree, view_of, wide_tree, write  # pyright: ignore[reportMissingImports]
 
 from agentenv.viewer import write_page
 
