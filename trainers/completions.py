@@ -54,9 +54,12 @@ class CompletionTable:
         for name in ("prompt", "completion", "advantages"):
             self._logs[name] = deque((row[name] for row in table), maxlen=self._most)
         for name, columns in (("rewards", ("return",)), ("extra", ("task", "success", "steps", "shared_steps"))):
-            self._logs[name] = defaultdict(lambda: deque(maxlen=self._most))
+            self._logs[name] = defaultdict(self._empty)
             for column in columns:
                 self._logs[name][column].extend(row[column] for row in table)
+
+    def _empty(self) -> deque[Any]:
+        return deque(maxlen=self._most)
 
     def _row(self, tree: EpisodeTree, episode: Any, given: NDArray[np.float64]) -> dict[str, Any]:
         path = tree.path(episode.leaf)[1:]
