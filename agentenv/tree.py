@@ -379,12 +379,21 @@ class EpisodeTree:
             msg = f"prompt.kept must be in [0, {self._lengths[node]}] at node {node}, got {prompt.kept}"
             raise TreeError(msg)
         known = self._prompts[node]
-        if known is not None and known != prompt:
+        if known is not None and not self._same_prompt(node, known, prompt):
             msg = f"two actions from node {node} saw different prompts ({len(known)} and {len(prompt)} tokens)"
             raise TreeError(msg)
+        if known is not None:
+            return
         self._prompts[node] = prompt
         for child in self._children[node]:
             self._lengths[child] = _length(prompt, self._nodes[child].action)
+
+    def _same_prompt(self, node: int, one: Prompt, other: Prompt) -> bool:
+        """Whether two prompts have the same tokens; they may keep differently much of the path before them."""
+        if one == other or len(one) != len(other):
+            return one == other
+        before = self.token_ids(node)
+        return before[: one.kept] + one.token_ids == before[: other.kept] + other.token_ids
 
     def length(self, node: int) -> int:
         """Returns the number of tokens from the start to the end of the action INTO `node`; 0 where unknown."""

@@ -148,6 +148,17 @@ def test_two_actions_from_one_node_saw_one_prompt():
     assert len(tree) == 2
 
 
+def test_a_prompt_is_the_same_when_what_comes_before_it_became_known_in_between():
+    tree = EpisodeTree(ROOT)
+    first = tree.add(0, Action("a", (), (10,)), reward=0.0)
+    tree.add(first, Action("b", (), (20,), None, (1, 10, 5)), reward=0.0)  # all of it is new
+    tree.add(0, Action("c", (), (30,), None, (1,)), reward=0.0)  # now (1, 10) is
+    tree.add(first, Action("d", (), (21,), None, (1, 10, 5)), reward=0.0)
+    assert tree.prompt_token_ids(first) == (1, 10, 5)
+    with pytest.raises(TreeError, match=r"two actions from node 1 saw different prompts \(3 and 3 tokens\)"):
+        tree.add(first, Action("e", (), (22,), None, (1, 10, 6)), reward=0.0)
+
+
 @pytest.mark.parametrize("kept", [-1, 3])
 def test_a_stored_prompt_must_fit(kept):
     tree = EpisodeTree(ROOT)
