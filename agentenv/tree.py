@@ -49,7 +49,7 @@ class Anchor:
     tree: int
     node: int
     count: int = 1
-    fork: Fork | None = field(default=None, compare=False)
+    fork: Fork | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

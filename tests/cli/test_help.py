@@ -22,6 +22,7 @@ COMMANDS = [
     "train",
     "proxy",
     "mcp",
+    "serve",
     "check",
     "new",
     "doctor",

@@ -115,7 +115,7 @@ def test_a_sandbox_is_chosen_by_its_back_end_or_by_more(text, arguments):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("dokcer", "must name a back end, one of auto, namespace, docker, gvisor, process, subprocess, or be"),
+        ("dokcer", "must name a back end, one of auto, namespace, docker, gvisor, process, remote, subprocess, or be"),
         ('{"require": "strong"}', "must name a level, one of none, process, namespace, container, kernel"),
         ('{"memory": 1}', "must name arguments of open_sandbox"),
         ('{"limits": {"memory": -1}}', "Limits.memory must be positive, got -1"),

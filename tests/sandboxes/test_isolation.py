@@ -60,7 +60,7 @@ QUICK = {"never end": 1.0, "ignore every signal": 1.0}
 @pytest.fixture(scope="module")
 def host():
     """What attacks aim at: a secret file, a listener, sockets, a process, and a variable of the environment."""
-    with tempfile.TemporaryDirectory(prefix="agentenv-attack-") as folder:
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="agentenv-attack-") as folder:
         canary = Path(folder, "canary.txt")
         canary.write_text(SECRET)
         canary.chmod(0o666)

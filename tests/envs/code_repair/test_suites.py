@@ -452,7 +452,6 @@ def test_nothing_secret_is_sent_but_the_key():
     Grader(opener, rounds=4).grade(TASK, solution_of(TASK))
     assert {name for request in requests for name in request} == {
         "key",
-        "env",
         "extra",
         "folder",
         "ini",
