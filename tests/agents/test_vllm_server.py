@@ -104,6 +104,7 @@ def test_new_weights_and_what_is_in_flight(server, tmp_path):
     with server.agent(max_tokens=700) as agent:
         here, there = (server.model, lambda: server.folder), (new, new.named_parameters)
         for in_flight in ("restart", "keep"):
+            switched = 0
             for _ in range(5):  # on a busy machine all may have ended before the weights are there
                 switched = switched_in_flight(agent, server, here[0], there, in_flight)
                 here, there = there, here
