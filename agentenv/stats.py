@@ -8,10 +8,11 @@ so that only the former say how well the policy does.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
-from agentenv.tree import EpisodeTree
+from agentenv.tree import EpisodeTree, Node
 
 __all__ = ["Episode", "EpisodeStats", "Tally", "episode_stats", "episodes"]
 
@@ -158,6 +159,8 @@ class EpisodeStats:
         trees: trees that have an episode which went through.
         even_trees: those of them whose episodes all return the same, so that no estimator can tell them apart.
         broken_trees: trees of which nothing went through.
+        breakages: what of the infrastructure agents broke and a control does not (`info["breakages"]`): it cost them
+            the step or the reward, and is no failure of an attempt.
         prompts: prompts after the first whose tokens are known, one per state that an agent went on from.
         rewritten_prompts: those of them that do not go on with the tokens seen and sampled before.
         rewritten_tokens: tokens seen and sampled before that those prompts no longer hold in their place.
@@ -168,6 +171,7 @@ class EpisodeStats:
     trees: int = 0
     even_trees: int = 0
     broken_trees: int = 0
+    breakages: int = 0
     prompts: int = 0
     rewritten_prompts: int = 0
     rewritten_tokens: int = 0
@@ -215,8 +219,15 @@ def episode_stats(trees: Iterable[EpisodeTree], *, num_rollouts: int | None = No
             trees=int(bool(values)),
             even_trees=int(bool(values) and float(np.ptp(values)) == 0.0),
             broken_trees=int(not values),
+            breakages=sum(len(_breakages(node)) for node in tree.nodes),
             prompts=len(lost),
             rewritten_prompts=sum(tokens > 0 for tokens in lost),
             rewritten_tokens=sum(lost),
         )
     return total
+
+
+def _breakages(node: Node) -> Sequence[object]:
+    """Returns what of the infrastructure a step broke; in infos of others anything may have that name."""
+    found: object = node.info.get("breakages")
+    return cast("Sequence[object]", found) if isinstance(found, list | tuple) else ()

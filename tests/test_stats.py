@@ -106,6 +106,19 @@ def test_rewritten_history_is_counted_from_the_tokens():
     assert "rewritten prompts" not in summarize([EpisodeTree(())], 1)
 
 
+def test_what_agents_broke_is_counted_apart_from_failures():
+    """Also in attempts that were started again; whatever else an environment calls so is not counted."""
+    tree = EpisodeTree(())
+    first = tree.add(0, Action("a"), reward=0.0, info={"breakages": ["the sandbox was lost"]})
+    tree.add(first, Action("b"), reward=0.0, terminated=True, info={"breakages": ["lost again", "and its grading"]})
+    tree.add(first, Action("c"), reward=1.0, terminated=True, info={"breakages": 7})
+    stats = episode_stats([tree])
+    assert (stats.breakages, stats.everything.failed, stats.roots.episodes) == (3, 0, 1)
+    assert (stats + stats).breakages == 6
+    assert summarize([tree], 1)["breakages"] == 3
+    assert "breakages" not in summarize([EpisodeTree(())], 1)
+
+
 def test_where_nothing_went_through_means_are_nan_and_nothing_crashes():
     stats = episode_stats([chain([0.0, None]), chain([None])])
     assert (stats.roots.episodes, stats.roots.failed, stats.trees, stats.broken_trees) == (0, 2, 0, 2)

@@ -27,7 +27,11 @@ def episode_metrics(stats: EpisodeStats) -> dict[str, float]:
         "continuation/steps": continued.mean_steps,
     }
     known = {name: value for name, value in values.items() if not np.isnan(value)}
-    return known | {"tree/failed": float(stats.everything.failed), "tree/retried": float(stats.everything.retries)}
+    return known | {
+        "tree/failed": float(stats.everything.failed),
+        "tree/retried": float(stats.everything.retries),
+        "tree/breakages": float(stats.breakages),
+    }
 
 
 def pass_metrics(tasks: Iterable[EpisodeStats], rollouts: int) -> dict[str, float]:

@@ -191,7 +191,7 @@ def summarize(trees: "Iterable[EpisodeTree]", num_rollouts: int) -> dict[str, An
     """Counts what happened: `success` is the share of full episodes that succeeded, `solved` that of tasks.
 
     Continuations, which land where an allocator sends them, are reported apart. Attempts that infrastructure broke are
-    `failed`, and count nowhere else.
+    `failed`, and count nowhere else; what agents broke is `breakages`.
     """
     from agentenv.stats import EpisodeStats, episode_stats
 
@@ -214,6 +214,8 @@ def summarize(trees: "Iterable[EpisodeTree]", num_rollouts: int) -> dict[str, An
         "failed": every.failed + every.retries,
         "nodes": nodes,
     }
+    if stats.breakages:
+        summary["breakages"] = stats.breakages
     if stats.rewritten_prompts:
         summary["rewritten prompts"] = _share(stats.rewritten_share)
     if stats.continuations.episodes:
