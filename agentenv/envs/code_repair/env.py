@@ -1,8 +1,7 @@
 """`CodeRepair`: a workspace with broken code, tools to repair it, and hidden cases that decide."""
 
-import contextlib
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import pydantic
@@ -21,13 +20,13 @@ from agentenv.tools import tool
 from agentenv.types import Action, Message
 
 from .commands import describe_call
-from .grading import Grader
+from .grading import Grade, Grader
 from .library import bundled_tasks
 from .pytest_files import install_pytest, pytest_archive
 from .reading import read_tasks
 from .references import check_task
 from .searching import search_lines
-from .submissions import OpenSandbox, collect_submission, spec_of
+from .submissions import OpenSandbox, Submission, collect_submission, spec_of
 from .tasks import RepairTask
 from .texts import NotText, Text, find_all, near, split_lines
 from .visible_tests import is_test_file, ran_none
@@ -53,7 +52,7 @@ class RepairState(State):
         progress: the largest share of visible cases that was right so far.
         graded: digest of the submission that was graded; empty before.
         lost: how many sandboxes were lost to what the agent did.
-        broke_grading: the submission broke what graded it, which the task's own code does not.
+        broke_grading: a submission broke what graded it, which the task's own code does not.
     """
 
     steps: tuple[FileStep, ...] = ()
@@ -365,13 +364,9 @@ class CodeRepair(ToolEnv):
     def submit(self) -> str:
         """Hand in the files as they are. This ends the episode."""
         submission = collect_submission(self._files, self.task)
-        with self._blameless():
-            grade = self._grader.grade(self.task, submission, stop_early=self._reward == "all")
+        grade = self._judged(self._grader.grade, submission, stop_early=self._reward == "all")
         self.state.graded = submission.digest
         self._note("ok")
-        self.state.broke_grading = grade.blamed
-        if grade.blamed:
-            self.note_breakage(grade.reasons[0])
         value = float(grade.solved) if self._reward == "all" else grade.fraction
         return self.finish("all hidden tests pass" if grade.solved else "hidden tests fail", reward=value)
 
@@ -418,18 +413,19 @@ class CodeRepair(ToolEnv):
         self.state.outcomes = (*self.state.outcomes, outcome)
 
     def _visible_share(self) -> float:
-        submission = collect_submission(self._files, self.task)
-        with self._blameless():
-            return self._grader.grade_visible(self.task, submission).fraction
+        return self._judged(self._grader.grade_visible, collect_submission(self._files, self.task)).fraction
 
-    @contextlib.contextmanager
-    def _blameless(self) -> Generator[None]:
-        """Notes that a failure in here is not the agent's: a control broke, too."""
+    def _judged(self, judge: Callable[..., Grade], submission: Submission, **how: bool) -> Grade:
+        """Returns a verdict and notes what the submission broke; where there is none, a control broke, too."""
         try:
-            yield
+            grade = judge(self.task, submission, **how)
         except SandboxError as error:
             self._not_blamed = error
             raise
+        if grade.blamed:
+            self.state.broke_grading = True
+            self.note_breakage(grade.reasons[0])
+        return grade
 
     def _read(self, path: str) -> Text:
         try:

@@ -16,7 +16,7 @@ verdict is that it fails. Where the task's own code breaks it too, nobody is to 
 
 import functools
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -105,20 +105,11 @@ class Grader:
             TaskError: the task's test program or suite fails on its own reference.
             VerifierError: the test program gave no answer on its own reference.
         """
-        try:
-            return self._grade_all(task, submission, stop_early=stop_early)
-        except InfrastructureError as error:
-            first = error
-        try:
-            self._grade_all(task, solution_of(task), stop_early=True)  # the untouched code where there is no solution
-        except InfrastructureError:
-            raise first from None
-        try:
-            return self._grade_all(task, submission, stop_early=stop_early)
-        except InfrastructureError as error:
-            why = "its grading broke, twice, and that of the task's own code did not"
-            total = _total(task, self._noted(task))
-            return Grade(0, total, (why,), submission.digest, blamed=True, details=(f"{why}: {error}",))
+
+        def judge(handed_in: Submission) -> Grade:
+            return self._grade_all(task, handed_in, stop_early=stop_early)
+
+        return _with_control(judge, task, submission, lambda: _total(task, self._noted(task)))
 
     def _grade_all(self, task: RepairTask, submission: Submission, *, stop_early: bool) -> Grade:
         if task.script is not None:
@@ -155,8 +146,12 @@ class Grader:
         return record_program(self.open, task.program.model_dump_json(), task.image) if task.program else ()
 
     def grade_visible(self, task: RepairTask, submission: Submission) -> Grade:
-        """Returns the verdict of the visible cases, run as the hidden ones are."""
-        return self._grade(task, submission, task.visible, (), stop_early=False)
+        """Returns the verdict of the visible cases, run as the hidden ones are; raises as `grade` does."""
+
+        def judge(handed_in: Submission) -> Grade:
+            return self._grade(task, handed_in, task.visible, (), stop_early=False)
+
+        return _with_control(judge, task, submission, lambda: len(task.visible))
 
     def _grade(
         self,
@@ -196,6 +191,29 @@ class Grader:
                 reasons += [problem] if problem else []
                 details += [detail] if detail else []
         return Grade(passed, total, tuple(reasons), submission.digest, details=tuple(details))
+
+
+def _with_control(
+    judge: Callable[[Submission], Grade], task: RepairTask, submission: Submission, total: Callable[[], int]
+) -> Grade:
+    """Returns the verdict on a submission; where judging breaks, the task's own code is judged, and it once more.
+
+    Raises:
+        InfrastructureError: the task's own code breaks it, too.
+    """
+    try:
+        return judge(submission)
+    except InfrastructureError as error:
+        first = error
+    try:
+        judge(solution_of(task))  # the untouched code where there is no solution
+    except InfrastructureError:
+        raise first from None
+    try:
+        return judge(submission)
+    except InfrastructureError as error:
+        why = "its grading broke, twice, and that of the task's own code did not"
+        return Grade(0, total(), (why,), submission.digest, blamed=True, details=(f"{why}: {error}",))
 
 
 def _total(task: RepairTask, noted: Sequence[Any]) -> int:

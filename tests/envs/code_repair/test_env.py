@@ -222,6 +222,30 @@ def test_a_sandbox_that_cannot_be_replaced_is_nobodys_fault():
     opened.clear()
 
 
+def test_visible_tests_that_files_break_again_and_again_cost_the_agent_and_are_counted():
+    """What would be no verdict is none of the infrastructure's: the control, the fourth sandbox, works."""
+    opened = []
+
+    def refuse(origin):
+        msg = "the host has no sandboxes left"
+        raise SandboxError(msg)
+
+    def opener(spec):
+        opened.append(open_sandbox(spec))
+        if len(opened) in {3, 5}:  # after the agent's own and that of the files at the start
+            signal.pidfd_send_signal(opened[-1]._held.pidfd, signal.SIGKILL)
+            opened[-1]._begin = refuse
+        return opened[-1]
+
+    with closing(CodeRepair(tasks=[TASK], sandbox=opener, check="never", progress_reward=0.5)) as env:
+        env.reset(seed=0)
+        _, reward, terminated, _, info = env.step(call("run_tests"))
+        assert (reward, terminated, len(info["breakages"]), len(opened)) == (0.0, False, 1, 5)
+        assert info["metrics"] == {"sandboxes_lost": 0.0, "gradings_broken": 1.0}
+        env.step(REPAIR[3])
+        assert env.step(call("submit"))[1:3] == (1.0, True)
+
+
 def test_an_episode_forked_at_every_step_and_replayed(env):
     forks = []
     expected = []

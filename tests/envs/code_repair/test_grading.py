@@ -350,6 +350,15 @@ def test_a_submission_that_breaks_its_sandbox_again_and_again_fails():
     assert "broke, twice" in grade.reasons[0]
 
 
+def test_visible_cases_that_a_submission_breaks_again_and_again_fail():
+    opener, opened = breaking(lambda number: number != 2)
+    task = TASK.model_copy(update={"visible": TASK.hidden[:2]})
+    grade = Grader(opener).grade_visible(task, submit(RIGHT))
+    assert (grade.passed, grade.total, grade.blamed, len(opened)) == (0, 2, True, 3)
+    with pytest.raises(SandboxError):
+        Grader(breaking(lambda _: True)[0]).grade_visible(task, submit(RIGHT))
+
+
 PROGRAM = TestProgram(
     program="assert square(2) == 4\nassert abs(square(0.5) - 0.25) < 1e-3\nassert square(square(2)) == 16\n",
     function="square",
