@@ -13,13 +13,15 @@ pytestmark = pytest.mark.skipif(
 )
 HERE = Path(__file__).parent
 AS_ANYBODY = """
-import json, sys, threading, time
+import ctypes, fcntl, json, os, sys, threading, time
+from pathlib import Path
 from agentenv.sandboxes import Limits, open_sandbox
-place, scripts, sibling_script = json.load(open(%r))
+place, scripts, sibling_script, host_works, shown = json.load(open(%r))
+exec(host_works)
 limits = Limits(time_s=20, memory=128 << 20, processes=64, disk=16 << 20, files=2000, file_size=64 << 20)
 def make(): return open_sandbox(backend=place, require="process", limits=limits, base={"kept": "k"})
 env = dict.fromkeys(("CANARY", "PORT", "SOCKET", "ABSTRACT", "HOST_PID"), "")
-def python(box, code): return box.exec(["/usr/bin/python3", "-c", code], env=env)
+def python(box, code, *words): return box.exec(["/usr/bin/python3", "-c", code, *words], env=env)
 with make() as box, make() as sibling:
     before = box.snapshot()
     for name, code, holds in scripts:
@@ -27,7 +29,8 @@ with make() as box, make() as sibling:
             thread = threading.Thread(target=python, args=(box, code + "\\nopen('held', 'w').close(); time.sleep(1.5)"))
             thread.start()
             time.sleep(0.7)
-            result = python(sibling, sibling_script)
+            _host_works()
+            result = python(sibling, sibling_script, *(shown if "locks" in name else ()))
             if (result.exit_code, result.stdout) != (0, "fine\\n"): print(name, "is felt by a sibling:", result)
             sibling.restore(sibling.snapshot())
             thread.join()
@@ -44,12 +47,17 @@ print("done")
 def texts(name):
     """Returns a table of `test_blame.py`, which is a module of tests: it is read, not imported."""
     names = {}
-    source = (HERE / "test_blame.py").read_text(encoding="utf-8")
-    for wanted in ("CYCLE", "PINNED", "HELD", "SIBLING"):
-        start = source.index(f"\n{wanted} = ")
-        end = source.index("\n", source.index('\n"""' if wanted in {"CYCLE", "SIBLING"} else "\n}", start + 1) + 1)
-        exec(source[start:end], names)
+    for wanted, last in {"CYCLE": '"""', "PINNED": "}", "HELD": "}", "SIBLING": '"""'}.items():
+        exec(part(f"{wanted} = ", f"\n{last}\n") + last, names)
+    exec(part("LOCKED = ", "\n"), names)
     return names[name]
+
+
+def part(begin, end):
+    """Returns what of `test_blame.py` begins a line so, up to the end."""
+    source = (HERE / "test_blame.py").read_text(encoding="utf-8")
+    start = source.index(f"\n{begin}")
+    return source[start : source.index(end, start + 1) + 1]
 
 
 @pytest.mark.kernel
@@ -61,7 +69,8 @@ def test_what_a_command_leaves_or_holds_harms_itself_alone(place, ordinary_user)
     scripts = [(name, head + code, False) for name, code in left.items() if place == "namespace" or "full" not in name]
     scripts += [(name, head + code, True) for name, code in held.items()]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump([place, scripts, head + texts("SIBLING")], file)
+        host_works = part("def _host_works", "\n@pytest")
+        json.dump([place, scripts, head + texts("SIBLING"), host_works, texts("LOCKED")], file)
         file.flush()
         Path(file.name).chmod(0o644)
         result = ordinary_user(AS_ANYBODY % file.name)
