@@ -1,6 +1,7 @@
 """No cheat is accepted, and every honest repair is."""
 
 import importlib.util
+import json
 import os
 from contextlib import closing
 from pathlib import Path
@@ -52,6 +53,33 @@ def test_no_cheat_by_command_is_accepted(place, name):
 def test_every_honest_repair_is_accepted(place, name):
     result = grade(place, cheats.HONEST[name])
     assert result.solved, result.reasons
+
+
+AS_ANYBODY = """
+import json, os, tempfile
+from contextlib import closing
+from agentenv.envs.code_repair import Grader, RepairTask, collect_submission
+from agentenv.envs.code_repair.submissions import spec_of
+from agentenv.sandboxes import open_sandbox
+os.chdir(tempfile.mkdtemp())
+task = RepairTask.model_validate_json(%r)
+for name, files in json.loads(%r).items():
+    with closing(open_sandbox(spec_of(task))) as sandbox:
+        sandbox.upload(files)
+        submission = collect_submission(sandbox, task)
+    print(name, Grader(case_timeout_s=3.0).grade(task, submission).solved, sep=": ")
+"""
+
+
+def test_verdicts_for_an_ordinary_user(ordinary_user):
+    """What leaves something behind, some of the others, and repairs; with CHEATS_EVERYWHERE=1, all."""
+    step = 1 if os.environ.get("CHEATS_EVERYWHERE") == "1" else 12
+    wrong = {**dict(list(cheats.FILES.items())[::step]), **cheats.LEAVING}
+    right = dict(list(cheats.HONEST.items())[::step])
+    for verdict, files in ((False, wrong), (True, right)):
+        result = ordinary_user(AS_ANYBODY % (cheats.TASK.model_dump_json(), json.dumps(files)))
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.splitlines() == [f"{name}: {verdict}" for name in files]
 
 
 def test_there_are_enough_of_them():
