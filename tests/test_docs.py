@@ -196,16 +196,30 @@ def test_the_citation_and_the_hooks_name_versions_that_there_are():
 REPORTS = ROOT / "docs" / "field_reports.md"
 
 
+def require_tests(name: str, text: str) -> None:
+    """Fails unless tests are named there, and each of them is below `tests/`."""
+    held = re.findall(r"`([\w/]+\.py)::(\w+)`", text)
+    assert held, f"{name} names no test"
+    for file, test in held:
+        path = ROOT / "tests" / file
+        assert path.exists(), f"{name} names {file}, which does not exist"
+        assert re.search(rf"^ *(async )?def {test}\(", path.read_text(encoding="utf-8"), re.MULTILINE), (
+            f"{name} names {file}::{test}, which does not exist"
+        )
+
+
+def test_every_attack_of_the_sandboxes_page_is_held_by_a_test_that_there_is():
+    page = (ROOT / "docs" / "sandboxes.md").read_text(encoding="utf-8").partition("## What was attacked")[2]
+    rows = re.findall(r"^\| (\d+) \|(.*)\|$", page, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 20))
+    for number, row in rows:
+        assert row.count("|") == 7, f"{number} says nothing of some back end"
+        require_tests(f"attack {number}", row.rpartition(" | ")[2])
+
+
 def test_no_field_report_is_left_out_and_each_is_held_by_a_test_that_there_is():
     rows = re.findall(r"^\| ([ABC]\d+) \|(.*)\|$", REPORTS.read_text(encoding="utf-8"), re.MULTILINE)
     every = [f"{part}{number}" for part, last in (("A", 14), ("B", 16), ("C", 8)) for number in range(1, last + 1)]
     assert sorted({name for name, _ in rows}) == sorted(every)
     for name, row in rows:
-        held = re.findall(r"`([\w/]+\.py)::(\w+)`", row.rpartition(" | ")[2])
-        assert held, f"{name} names no test"
-        for file, test in held:
-            path = ROOT / "tests" / file
-            assert path.exists(), f"{name} names {file}, which does not exist"
-            assert re.search(rf"^ *(async )?def {test}\(", path.read_text(encoding="utf-8"), re.MULTILINE), (
-                f"{name} names {file}::{test}, which does not exist"
-            )
+        require_tests(name, row.rpartition(" | ")[2])
