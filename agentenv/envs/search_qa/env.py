@@ -1,15 +1,15 @@
 """`agentenv/SearchQA-v0`: answer multi-hop questions by searching a corpus."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import pydantic
 from typing_extensions import override
 
 from agentenv.env import Reply
-from agentenv.errors import ToolError
+from agentenv.errors import RetrieverError, ToolError
 from agentenv.protocols import StepResult
 from agentenv.rows import Source
 from agentenv.signatures import digest
@@ -29,6 +29,8 @@ from .tasks import QaTask, load_tasks
 from .tokenizer import STOPWORDS, Tokenizer
 
 __all__ = ["SearchQA"]
+
+_Answer = TypeVar("_Answer")
 
 MAX_DOCUMENT_CHARS = 20_000
 """What `read` shows of a document at most."""
@@ -186,7 +188,8 @@ class SearchQA(ToolEnv):
         Args:
             document: Its id, as shown by search in brackets, or its title.
         """
-        found = self.retriever.find(document.strip().removeprefix("[").removesuffix("]"))
+        name = document.strip().removeprefix("[").removesuffix("]")
+        found = self._ask(lambda: self.retriever.find(name))
         if len(found) > 1:
             ids = ", ".join(passage.id for passage in found[:10])
             msg = f"{len(found)} documents have the title {document!r}; read one of them by its id: {ids}"
@@ -286,11 +289,32 @@ class SearchQA(ToolEnv):
         if len(query) > MAX_QUERY_CHARS:
             msg = f"a query may have at most {MAX_QUERY_CHARS:,} characters, got {len(query):,}"
             raise ToolError(msg)
-        passages = [hit.passage for hit in self.retriever.search([query], k)[0]]
+        passages = [hit.passage for hit in self._ask(lambda: self.retriever.search([query], k)[0])]
         self.state.queries = _with(self.state.queries, fold(query))
         self.state.retrieved = _with(self.state.retrieved, *(passage.id for passage in passages))
         self.state.titles = _with(self.state.titles, *(passage.title for passage in passages))
         return passages
+
+    def _ask(self, ask: Callable[[], _Answer]) -> _Answer:
+        """Returns what the retriever answers; a request that it fails twice, but not the question itself, is a mistake.
+
+        Raises:
+            ToolError: the request is what breaks the retriever.
+            RetrieverError: it does not answer the task's question either: nobody's fault.
+        """
+        try:
+            return ask()
+        except RetrieverError as error:
+            first = error
+        try:
+            self.retriever.search([self.task.question[:MAX_QUERY_CHARS]], 1)
+        except RetrieverError:
+            raise first from None
+        try:
+            return ask()
+        except RetrieverError as error:
+            msg = f"the retriever fails at this request, and not at another: {error!s:.200}"
+            raise ToolError(self.note_breakage(msg)) from None
 
     def _snippet(self, text: str) -> str:
         text = " ".join(text.split())

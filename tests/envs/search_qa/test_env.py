@@ -330,6 +330,44 @@ def test_infrastructure_failure_is_no_zero():
         env.step(call("search", query="x"))
 
 
+class Fragile(Bm25Retriever):
+    """Fails at requests with a snowman; `down` counts how many of any kind it fails at first."""
+
+    down = 0
+
+    def _fail(self, text):
+        if self.down or "\N{SNOWMAN}" in text:
+            self.down = max(0, self.down - 1)
+            msg = "status 500"
+            raise RetrieverError(msg)
+
+    def search(self, queries, k):
+        self._fail(queries[0])
+        return super().search(queries, k)
+
+    def find(self, document):
+        self._fail(document)
+        return super().find(document)
+
+
+@pytest.mark.parametrize("name", ["search", "read", "tag"])
+def test_a_request_that_breaks_the_retriever_and_no_other_does_is_the_agents(name):
+    env = SearchQA(corpus=Fragile.build(PASSAGES), tasks=[TASK], protocol="search_r1" if name == "tag" else "tools")
+    env.reset(seed=0)
+    bad = {"search": call("search", query="lilu \N{SNOWMAN}"), "read": call("read", document="\N{SNOWMAN}")}
+    text, reward, terminated, _, info = say(env, bad.get(name, "<search>\N{SNOWMAN}</search>"))
+    assert "fails at this request, and not at another: status 500" in text
+    assert (reward, terminated, len(info["breakages"]), len(info["mistakes"])) == (0, False, 1, 1)
+    good = {"search": call("search", query="lilu"), "read": call("read", document="p2")}
+    env.retriever.down = 1  # once: the retriever's own, and no mistake
+    text, _, _, _, info = say(env, good.get(name, "<search>lilu</search>"))
+    assert "Lilu" in text
+    assert "breakages" not in info
+    env.retriever.down = 2
+    with pytest.raises(RetrieverError, match="status 500"):
+        env.step(bad.get(name, "<search>\N{SNOWMAN}</search>"))
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
