@@ -1,13 +1,15 @@
 """A task that its own solution does not solve is an error that says why, before anyone is trained on it."""
 
 import pickle
+import shutil
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from agentenv.envs.code_repair import CodeRepair, RepairTask, TestProgram, TestSuite, check_task, read_case
+from agentenv.envs.code_repair import CodeRepair, RepairTask, TestProgram, TestSuite, check_task, read_case, references
 from agentenv.errors import TaskError
 from agentenv.sandboxes import open_sandbox
 
@@ -100,6 +102,20 @@ def test_what_a_process_found_out_the_next_one_knows(cache):
     ]
     assert len(list(cache.glob("agentenv/solved/*"))) == 1
     assert seconds[1] < 0.1 * seconds[0]
+
+
+@pytest.mark.parametrize("name", ["grading", "suite_grading", "twins", "script_grading", "suite_guest"])
+def test_what_was_found_out_holds_for_the_code_that_grades_alone(name, tmp_path, monkeypatch):
+    before = references._graders()
+    copy = shutil.copytree(Path(references.__file__).parent, tmp_path / "code")
+    monkeypatch.setattr(references, "__file__", str(copy / "references.py"))
+    references._graders.cache_clear()
+    assert references._graders() == before
+    with (copy / f"{name}.py").open("a") as file:
+        file.write("# another\n")
+    references._graders.cache_clear()
+    assert references._graders() != before
+    references._graders.cache_clear()
 
 
 def test_the_command_that_checks_says_which_task(tmp_path):
