@@ -228,6 +228,7 @@ def _host_works():
 def shown():
     """A folder of the host with a file, and one with a socket and a pipe that somebody is behind, and a link."""
     with tempfile.TemporaryDirectory(dir="/srv", prefix="agentenv-shown-") as top:
+        Path(top).chmod(0o755)
         plain, other = Path(top, "plain"), Path(top, "other", "inner")
         plain.mkdir()
         other.mkdir(parents=True)
@@ -269,6 +270,28 @@ def test_sockets_and_pipes_in_a_shown_folder_lead_nowhere(place, shown):
     with opener(place)(readonly=(str(other.parent),)) as box:
         result = box.exec(["/usr/bin/python3", "-c", PRELUDE + TALK, str(other)], env={**HOST})
         assert result.stdout == "TRIED\n", result
+    assert not select.select([reader], (), (), 0)[0] or os.read(reader, 1) == b""
+
+
+TALK_AS_ANYBODY = """
+import socket
+from agentenv.sandboxes import open_sandbox
+folder, code, env = %r
+socket.socket(socket.AF_UNIX).connect(folder + "/socket")  # this user may
+with open_sandbox(backend="namespace", readonly=(folder,)) as box:
+    result = box.exec(["/usr/bin/python3", "-c", code, folder], env=env)
+    print(result.stdout, result.stderr, box.exec(["ls", folder]).stdout)
+try: open_sandbox(backend="process", require="process", readonly=(folder,))
+except Exception as error: print(type(error).__name__, "is a socket or a pipe" in str(error))
+"""
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a folder outside of /tmp")
+def test_sockets_and_pipes_in_a_shown_folder_lead_nowhere_for_an_ordinary_user(shown, ordinary_user):
+    _, other, reader = shown
+    result = ordinary_user(TALK_AS_ANYBODY % ((str(other), PRELUDE + TALK, HOST),))
+    assert result.stdout == "TRIED\n  pipe\nsocket\n\nSandboxError True\n", result
     assert not select.select([reader], (), (), 0)[0] or os.read(reader, 1) == b""
 
 
