@@ -40,6 +40,13 @@ with make() as box, make() as sibling:
             if child.exec("cat kept").stdout != "k": print(name, "is felt by a fork")
         box.restore(before)
         if box.changes(before) or box.exec("ls; cat kept").stdout != "kept\\nk": print(name, "outlives a restore")
+    if place == "namespace":  # elsewhere an ordinary user's commands change no modes
+        look = "stat -c %%a d f s"
+        box.exec("mkdir d s; touch f; chmod 2775 d; chmod 6711 f; chmod 1777 s")
+        state = box.snapshot()
+        box.restore(before)
+        box.restore(state)
+        if box.exec(look).stdout != "2775\\n6711\\n1777\\n": print("modes do not survive", box.exec(look))
 print("done")
 """
 
