@@ -10,10 +10,18 @@ from agentenv.agents.chat import History
 from agentenv.arrays import TreeArrays
 from agentenv.credit import step_weights
 
-from .options import check_options
+from .options import check_options, check_types
 from .packable import LAYOUTS
 
 __all__ = ["TreeConfig"]
+
+_NAMES: dict[str, tuple[str, ...]] = {
+    "predictor": ("text", "hidden"),
+    "history": get_args(History),
+    "loss_type": ("dapo", "bnpo", "dr_grpo", "cispo", "grpo", "sapo", "luspo", "vespo"),
+    "importance_sampling_level": ("token", "sequence"),
+}
+"""Those that a setting may have. TRL looks at its own when the first loss is computed, after a whole generation."""
 
 _PER_SEQUENCE = frozenset({"grpo", "sapo", "luspo", "vespo"})
 """Losses of TRL that normalize, or take the importance ratio of, whole sequences."""
@@ -129,6 +137,7 @@ class TreeConfig(GRPOConfig):
     )
 
     def __post_init__(self) -> None:
+        check_types(self)
         least = {
             "num_rollouts": 1,
             "num_continuations": 0,
@@ -150,9 +159,9 @@ class TreeConfig(GRPOConfig):
         self._check_layout()
         if self.step_weights != "auto":
             _check_weights(self.step_weights)
-        for name, names in (("predictor", ("text", "hidden")), ("history", get_args(History))):
+        for name, names in _NAMES.items():
             if getattr(self, name) not in names:
-                msg = f"{name} must be {' or '.join(map(repr, names))}, got {getattr(self, name)!r}"
+                msg = f"{name} must be {', '.join(map(repr, names[:-1]))} or {names[-1]!r}, got {getattr(self, name)!r}"
                 raise ValueError(msg)
         self._check_sampling()
         check_options(self)
@@ -173,6 +182,10 @@ class TreeConfig(GRPOConfig):
         if not 1 <= self.importance_cap < math.inf:
             msg = f"importance_cap must be at least 1 and finite, got {self.importance_cap}"
             raise ValueError(msg)
+        for name in ("learning_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                msg = f"{name} must be at least 0 and finite, got {getattr(self, name)}"
+                raise ValueError(msg)
 
     def _check_layout(self) -> None:
         if self.layout not in LAYOUTS:

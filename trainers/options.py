@@ -4,13 +4,17 @@ TRL's `GRPOTrainer` samples completions and scores them; `TreeTrainer` does both
 would be ignored in silence. Each is refused by name, unless it has the value that changes nothing.
 """
 
+import math
 from dataclasses import MISSING, Field, fields
-from typing import Any
+from functools import cache
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from transformers import TrainingArguments
 from trl import GRPOConfig
 
-__all__ = ["HONORED", "REFUSED", "check_options"]
+__all__ = ["HONORED", "REFUSED", "check_options", "check_types"]
 
 HONORED = frozenset({
     # the model
@@ -84,6 +88,40 @@ def check_options(config: GRPOConfig) -> None:
             reason = remedy or "TreeTrainer does not know this option of a newer TRL: leave it out"
             msg = f"{field.name} must be {neutral[0]!r}, got {value!r}: {reason}"
             raise ValueError(msg)
+
+
+_KINDS: dict[object, str] = {bool: "True or False", int: "an integer", float: "a number", NoneType: "None"}
+
+
+def check_types(config: GRPOConfig) -> None:
+    """Refuses switches, integers and numbers that are something else.
+
+    `"no"`, from a file or a command line, would count as yes, and two and a half episodes as an error far from here.
+
+    Raises:
+        ValueError: a field has another type than it is declared with, or is not a number; the message names it.
+    """
+    for field in fields(config):
+        kinds = _declared(type(config)).get(field.name)
+        value = getattr(config, field.name)
+        if kinds is None or field.name in REFUSED or value is _default(field):
+            continue
+        if not any(_is(value, kind) for kind in kinds):
+            msg = f"{field.name} must be {' or '.join(_KINDS[kind] for kind in kinds)}, got {value!r}"
+            raise ValueError(msg)
+
+
+@cache
+def _declared(config: type[GRPOConfig]) -> dict[str, tuple[object, ...]]:
+    """Returns the types of the fields that are nothing but switches, integers, numbers or `None`."""
+    hints = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(config).items()}
+    return {name: kinds for name, kinds in hints.items() if all(kind in _KINDS for kind in kinds)}
+
+
+def _is(value: object, kind: object) -> bool:
+    if isinstance(value, bool) or kind in {bool, NoneType}:
+        return isinstance(value, bool) if kind is bool else value is None and kind is NoneType
+    return isinstance(value, Integral if kind is int else Real) and not math.isnan(value)
 
 
 def _default(field: "Field[Any]") -> object:

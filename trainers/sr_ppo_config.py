@@ -1,13 +1,18 @@
 """Settings of `SRPPOTrainer`: those of `TreeTrainer`, one rollout per prompt, and the critic's."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Set
+from dataclasses import dataclass, field, fields
 
 from .config import TreeConfig
+from .options import check_types
 
 __all__ = ["SRPPOConfig"]
 
 _LEAST = {"critic_warmup": 0, "critic_epochs": 1, "critic_minibatches": 1, "critic_hidden": 1, "critic_record": 32}
+
+_CREDIT = frozenset({"k", "k_schedule", "k_final", "decay", "prompt_weighted", "critic_guard"})
+"""What says how the critic's predictions become credit."""
 
 
 @dataclass
@@ -66,6 +71,7 @@ class SRPPOConfig(TreeConfig):
     )
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, bound in _LEAST.items():
             if getattr(self, name) < bound:
                 msg = f"{name} must be at least {bound}, got {getattr(self, name)}"
@@ -94,6 +100,10 @@ class SRPPOConfig(TreeConfig):
         if self.k_schedule == "geometric" and self.max_steps <= 0:
             msg = f"max_steps must be set with k_schedule='geometric', got {self.max_steps}: it ends at the last step"
             raise ValueError(msg)
+        if self.closed_loop:
+            self._refuse(_CREDIT, "closed_loop, where RTMC gives the credit")
+        elif self.k_schedule != "geometric":
+            self._refuse({"k_final"}, f"k_schedule={self.k_schedule!r}")
         if self.num_continuations and not self.closed_loop:
             msg = (
                 f"num_continuations must be 0, got {self.num_continuations}: credit by differences of values needs one "
@@ -112,3 +122,9 @@ class SRPPOConfig(TreeConfig):
                 "is trained meanwhile"
             )
             raise ValueError(msg)
+
+    def _refuse(self, ignored: Set[str], where: str) -> None:
+        for one in fields(self):
+            if one.name in ignored and getattr(self, one.name) != one.default:
+                msg = f"{one.name} must be left out with {where}, got {getattr(self, one.name)!r}"
+                raise ValueError(msg)

@@ -166,6 +166,8 @@ def describe(
 
 
 def _method(plan: Plan, config: TreeConfig) -> str:
+    if plan.method == "closed_loop":
+        return "closed_loop: continuations where the critic is undecided; rtmc_advantages gives the credit"
     if plan.method != "tree":
         return f"{plan.method}: k = {getattr(config, 'k', None)}, decay = {getattr(config, 'decay', None)}"
     name = getattr(plan.estimator, "__name__", None) or getattr(getattr(plan.estimator, "func", None), "__name__", "")

@@ -57,6 +57,8 @@ def test_the_command_line_goes_before_the_file_and_a_dry_run_says_what_would_run
     assert "rloo_advantages, steps weighed by graph; continuations by trace" in said
     said = planned(config, "--credit", "sr_ppo", "--set", "k=8", "--rollouts", 1)
     assert "sr_ppo: k = 8" in said
+    said = planned(config, "--credit", "closed_loop", "--continuations", 1)
+    assert "closed_loop: continuations where the critic is undecided; rtmc_advantages gives the credit" in said
 
 
 def test_keyword_options_of_file_and_command_line_are_merged(here, config):
@@ -83,6 +85,10 @@ def test_keyword_options_of_file_and_command_line_are_merged(here, config):
         ("", ["--set", "loss_type=grpo", "--continuations", 1], "num_continuations must be 0 with loss_type='grpo'"),
         ("", ["--credit", "sr_ppo", "--allocator", "trace"], "sr_ppo takes no --credit-option and no --allocator"),
         ("", ["--credit", "closed_loop"], "with closed_loop"),
+        ("", ["--credit", "closed_loop", "--continuations", 1, "--set", "k=8"], "k must be left out with closed_loop"),
+        ("", ["--credit", "sr_ppo", "--rollouts", 1, "--set", "critic_guard=off"], "must be True or False, got 'off'"),
+        ("eval_rollouts: 2.5\n", [], "eval_rollouts must be an integer, got 2.5"),
+        ("", ["--learning-rate", "inf"], "learning_rate must be at least 0 and finite, got inf"),
         ("", ["--model", "nowhere"], "must be a model's folder, NAME/NAME on the hub, or tiny"),
         ("", ["--model", "tiny"], "has no demonstrations"),
         ("rollouts: many\n", [], "'--rollouts': Input should be a valid integer"),

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
 from tiny_chat import random_model
 from trainer_env import config, trainer
@@ -56,6 +57,35 @@ def test_an_option_of_a_newer_trl_is_refused_until_it_is_known(tmp_path, monkeyp
         config(tmp_path, delta=3.0)
     with pytest.raises(ValueError, match=r"entropy_coef must be 0.0, got 0.1"):
         config(tmp_path, entropy_coef=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_rollouts": 2.5}, "num_rollouts must be an integer, got 2.5"),
+        ({"num_rollouts": True}, "num_rollouts must be an integer, got True"),
+        ({"num_continuations": None}, "num_continuations must be an integer, got None"),
+        ({"max_packed_tokens": 1.5}, "max_packed_tokens must be an integer or None, got 1.5"),
+        ({"max_episode_tokens": "64"}, "max_episode_tokens must be an integer or None, got '64'"),
+        ({"disable_dropout": "no"}, "disable_dropout must be True or False, got 'no'"),
+        ({"allow_changes": 1}, "allow_changes must be True or False, got 1"),
+        ({"temperature": "hot"}, "temperature must be a number, got 'hot'"),
+        ({"epsilon": float("nan")}, "epsilon must be a number, got nan"),
+        ({"beta": True}, "beta must be a number, got True"),
+        ({"learning_rate": float("inf")}, "learning_rate must be at least 0 and finite, got inf"),
+        ({"weight_decay": float("inf")}, "weight_decay must be at least 0 and finite, got inf"),
+        ({"loss_type": "gspo"}, "loss_type must be 'dapo', 'bnpo'.* or 'vespo', got 'gspo'"),
+        ({"importance_sampling_level": "step"}, "importance_sampling_level must be 'token' or 'sequence', got 'step'"),
+    ],
+)
+def test_settings_of_another_kind_are_named(tmp_path, options, words):
+    with pytest.raises(ValueError, match=words):
+        config(tmp_path, **options)
+
+
+def test_numbers_of_other_libraries_are_numbers(tmp_path):
+    made = config(tmp_path, num_rollouts=np.int64(4), temperature=np.float32(1), beta=0, epsilon_high=float("inf"))
+    assert made.num_rollouts == 4
 
 
 def test_variables_of_the_chat_template_reach_it(tmp_path):
