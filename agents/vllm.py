@@ -54,6 +54,7 @@ class VLLMAgent(AsyncAgent):
         chat: how contexts become token ids.
         max_tokens: the limit per action.
         temperature: of the distribution that is sampled from.
+        top_p: how much of that is left; 1 for all.
     """
 
     honors = frozenset({"max_tokens"})
@@ -128,6 +129,7 @@ class VLLMAgent(AsyncAgent):
             raise
         self.max_tokens = max_tokens
         self.temperature = temperature
+        self.top_p = top_p
 
     def __enter__(self) -> Self:
         return self

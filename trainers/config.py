@@ -13,7 +13,7 @@ from agentenv.credit import step_weights
 from .options import check_options, check_types
 from .packable import LAYOUTS
 
-__all__ = ["TreeConfig"]
+__all__ = ["TreeConfig", "check_args"]
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "predictor": ("text", "hidden"),
@@ -46,6 +46,8 @@ class TreeConfig(GRPOConfig):
     - losses per sequence (`grpo`, `sapo`, `luspo`, `vespo`, `importance_sampling_level="sequence"`) need
       `num_continuations=0`: a step that several sequences share has no sequence of its own.
     """
+
+    method = "trees"
 
     num_generations: int | None = field(default=None, metadata={"help": "Must be left out: see num_rollouts."})
     max_completion_length: int | None = field(
@@ -226,6 +228,21 @@ class TreeConfig(GRPOConfig):
             )
             raise ValueError(msg)
         return tasks
+
+
+def check_args(args: object, kind: type[TreeConfig]) -> None:
+    """Refuses settings that are another trainer's.
+
+    Args:
+        args: the settings.
+        kind: the trainer's.
+
+    Raises:
+        TypeError: they are of another kind.
+    """
+    if not isinstance(args, kind) or args.method != kind.method:
+        msg = f"args must be a {kind.__name__}, got {type(args).__name__}: each trainer has settings of its own"
+        raise TypeError(msg)
 
 
 def _check_weights(name: str) -> None:

@@ -137,6 +137,7 @@ class Generation:
     def _rollout(self, model: Any, mode: str, *, keep_snapshots: bool) -> Rollout:
         if self._agent is None or self._model is not model:
             self._agent, self._model = self._make_agent(model, self._tokenizer), model
+            self._check_agent()
             self._deafen()
         self._listen(self._agent)
         if hasattr(self._agent, "update_weights"):
@@ -166,11 +167,30 @@ class Generation:
             history=self._args.history,
         )
 
+    def _check_agent(self) -> None:
+        """Refuses what would be sampled otherwise than the loss takes it to be, and what would be asked in vain."""
+        name = type(self._agent).__name__
+        for setting, needed in (("temperature", self._args.temperature), ("top_p", 1.0)):
+            found = getattr(self._agent, setting, None)
+            if found not in {None, needed}:
+                msg = (
+                    f"agent must sample with {setting}={needed:g}, {name} has {found:g}: the loss needs the "
+                    "probabilities of the distribution that was sampled from"
+                )
+                raise ValueError(msg)
+        if self._reads_hidden and not hasattr(self._agent, "listen"):
+            msg = f"predictor must be 'text' with {name} as agent: only TransformersAgent shows hidden states"
+            raise ValueError(msg)
+
+    @property
+    def _reads_hidden(self) -> bool:
+        return getattr(getattr(self._allocator, "predictor", None), "reads_hidden", False)
+
     def _listen(self, agent: Any) -> None:
         """Shows the allocator's predictor what the model thinks, if it wants that."""
         if self._hidden is not None:
             self._hidden.clear()
-        elif hasattr(agent, "listen") and getattr(getattr(self._allocator, "predictor", None), "reads_hidden", False):
+        elif self._reads_hidden:
             self._hidden = HiddenStates(agent)
             self._allocator.read = self._hidden.prefix_at
 
@@ -184,7 +204,8 @@ def allocator_of(rule: str | Allocator, predictor: str, candidates: int = 1) -> 
     """Returns an allocator, or makes that of a name, with a predictor of a name (`TreeConfig.predictor`).
 
     Raises:
-        ValueError: there are several candidates per task, and the allocator does not choose among tasks.
+        ValueError: there are several candidates per task, and the allocator does not choose among tasks; or a predictor
+            is named, and the allocator has none, or one of its own.
     """
     allocator = make_allocator(rule)
     if candidates > 1 and not hasattr(allocator, "roots"):
@@ -193,7 +214,13 @@ def allocator_of(rule: str | Allocator, predictor: str, candidates: int = 1) -> 
             "'trace', chooses among tasks"
         )
         raise ValueError(msg)
-    if isinstance(rule, str) and isinstance(allocator, TraceAllocator) and predictor == "hidden":
+    if predictor == "hidden":
+        if not isinstance(rule, str) or not isinstance(allocator, TraceAllocator):
+            msg = (
+                f"predictor must be 'text' with allocator={rule!r}, got 'hidden': only 'trace' and 'trace_unseen' are "
+                "given one; TraceAllocator(HiddenPredictor()) has its own"
+            )
+            raise ValueError(msg)
         allocator.predictor = HiddenPredictor()
     return allocator
 

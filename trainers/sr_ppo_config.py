@@ -32,6 +32,8 @@ class SRPPOConfig(TreeConfig):
     `num_continuations` then.
     """
 
+    method = "sr_ppo"
+
     num_rollouts: int = field(default=1, metadata={"help": "Full episodes per prompt."})
     k: float = field(default=4.0, metadata={"help": "Attempts of Pass@k, at least 1; see k_schedule."})
     k_schedule: str = field(

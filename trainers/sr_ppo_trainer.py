@@ -32,12 +32,13 @@ from typing_extensions import override
 from agentenv.credit import StepAdvantages, TokenAdvantages, TraceAllocator, rtmc_advantages
 from agentenv.credit.predictor import Prefix, prefix_at
 from agentenv.env import Env
-from agentenv.protocols import Context
+from agentenv.protocols import Agent, Context
 from agentenv.rollout import Rollout, derive_seed
 from agentenv.rows import Source
 from agentenv.tree import EpisodeTree
 from agentenv.types import ToolSchema
 
+from .config import check_args
 from .critic import TokenCritic, outcome_targets, trained_prefixes
 from .critic_predictor import CriticPredictor
 from .critic_record import TrackRecord, draw_reliability, scores_of, thin_out
@@ -73,6 +74,7 @@ class SRPPOTrainer(TreeTrainer):
         eval_tasks: as for `TreeTrainer`; the critic is scored on them as well.
         critic_model: a model of the critic's own, or a name or folder to load it from: a causal language model with
             the policy's tokenizer, all of whose weights are trained. By default the critic reads the policy.
+        agent: as for `TreeTrainer`. One with a `chat` shows the critic of a closed loop the prompts of new tasks.
         processing_class: as for `TreeTrainer`.
         callbacks: as for `TreeTrainer`.
         optimizers: of the policy; the critic has its own.
@@ -89,6 +91,7 @@ class SRPPOTrainer(TreeTrainer):
     """
 
     args: SRPPOConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    settings = SRPPOConfig
 
     def __init__(  # noqa: PLR0913  those of TreeTrainer, and a critic
         self,
@@ -99,12 +102,14 @@ class SRPPOTrainer(TreeTrainer):
         train_tasks: Source,
         eval_tasks: Source | None = None,
         critic_model: str | PreTrainedModel | None = None,
+        agent: Callable[[Any, PreTrainedTokenizerBase], Agent] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         peft_config: Any = None,
         rollout: Callable[..., Any] = Rollout,
     ) -> None:
+        check_args(args, SRPPOConfig)
         if critic_model is model and not isinstance(model, str):
             msg = "critic_model must be a model of the critic's own, got the policy: leave it out to read the policy"
             raise ValueError(msg)
@@ -122,6 +127,7 @@ class SRPPOTrainer(TreeTrainer):
             env=env,
             train_tasks=train_tasks,
             eval_tasks=eval_tasks,
+            agent=agent,
             processing_class=processing_class,
             callbacks=callbacks,
             optimizers=optimizers,
@@ -142,7 +148,7 @@ class SRPPOTrainer(TreeTrainer):
     def _read_prefix(self, tree: EpisodeTree, node: int) -> Prefix:
         """Reads a prefix; at a prompt that nobody has acted on yet, with the tokens that the policy would read."""
         prefix, agent = prefix_at(tree, node), self._sampling.agent
-        if node or prefix.token_ids or agent is None:
+        if node or prefix.token_ids or not hasattr(agent, "chat"):
             return prefix
         if self._tools is None:
             env: Any = self._make_env()

@@ -54,7 +54,7 @@ from .batches import computed_tokens, micro_batch, micro_batches, model_for, pac
 from .buffer import BEGIN, Buffer
 from .checkpoint import RestoreParts, Stateful, checkpoint_folder, last_checkpoint, load_parts, save_parts
 from .completions import CompletionTable
-from .config import TreeConfig
+from .config import TreeConfig, check_args
 from .generation import Generation, allocator_of, as_maker, read_tasks
 from .guards import FiniteGradients, LogRatio, log_ratio, reference_logprobs, remove_noise
 from .layout import Rows, lay_out
@@ -106,7 +106,7 @@ class TreeTrainer(GRPOTrainer):
 
     Raises:
         ValueError: there are fewer tasks than one generation needs.
-        TypeError: `env` makes no environments.
+        TypeError: `env` makes no environments, or `args` are another trainer's.
         TaskError: the tasks are no sequence, file or table that can be read.
         ModelError: the tokenizer has no chat template.
         InfrastructureError: no episode went through in `max_broken_generations` generations in a row.
@@ -114,6 +114,7 @@ class TreeTrainer(GRPOTrainer):
     """
 
     args: TreeConfig
+    settings: type[TreeConfig] = TreeConfig
 
     def __init__(  # noqa: PLR0913  TRL's arguments, and ours
         self,
@@ -134,6 +135,7 @@ class TreeTrainer(GRPOTrainer):
         peft_config: Any = None,
         rollout: Callable[..., Any] = Rollout,
     ) -> None:
+        check_args(args, self.settings)
         least = cast("int", args.generation_batch_size)
         self._tasks = {
             "train": read_tasks("train_tasks", train_tasks, least=least),

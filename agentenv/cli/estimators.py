@@ -78,15 +78,18 @@ def choose_allocator(name: str) -> Allocator:
         return make_allocator(name)
 
 
-def choose_predictor(name: str) -> str:
+def choose_predictor(name: str, allocator: str) -> str:
     """Returns the name of a success predictor.
 
     Raises:
-        typer.BadParameter: there is none of this name.
+        typer.BadParameter: there is none of this name, or the allocator asks none.
     """
     with blame("--predictor", ValueError):
         if name not in {"text", "hidden"}:
             msg = f"must be 'text' or 'hidden', got {name!r}"
+            raise ValueError(msg)
+        if name == "hidden" and not allocator.startswith("trace"):
+            msg = f"must be 'text' with --allocator {allocator}, which predicts nothing, got {name!r}"
             raise ValueError(msg)
     return name
 

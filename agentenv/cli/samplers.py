@@ -24,6 +24,7 @@ SAMPLERS = "vllm:FOLDER|vllm:URL"
 _URL = ("http://", "https://")
 _OWN = {"max_tokens": "--max-action-tokens", "temperature": "--set temperature=T", "history": "--set history=NAME"}
 _OWN["template_options"] = "--set chat_template_kwargs=..."
+_WHOLE = "the loss needs the probabilities of the distribution that was sampled from"
 _WITHOUT = {
     **dict.fromkeys(("random", "scripted", "sloppy", "human"), "it samples no tokens, so there is nothing to train"),
     "http": "its weights cannot be replaced, so it would not be the model that is trained; a vLLM server is vllm:URL",
@@ -67,14 +68,13 @@ class Sampler:
             self._made.pop().close()
 
 
-def choose_sampler(spec: str | None, words: Sequence[str], *, model: str, method: str) -> Sampler | None:
+def choose_sampler(spec: str | None, words: Sequence[str], *, model: str) -> Sampler | None:
     """Reads `--agent` of `agentenv train`; `None` where the model itself samples.
 
     Args:
         spec: the value of `--agent`.
         words: the values of `--agent-option`.
         model: the value of `--model`.
-        method: of training; see `Plan`.
 
     Raises:
         typer.BadParameter: what samples there cannot be trained, or is not installed.
@@ -85,8 +85,6 @@ def choose_sampler(spec: str | None, words: Sequence[str], *, model: str, method
         return None
     if not spec.startswith("vllm:"):
         refuse("--agent", f"must be {SAMPLERS.replace('|', ' or ')}, got {spec!r}: {_reason(spec)}")
-    if method != "tree":
-        refuse("--agent", f"must be left out with --credit {method}, whose trainer samples itself, got {spec!r}")
     engine = spec.removeprefix("vllm:")
     check_engine(engine)
     package = "httpx" if engine.startswith(_URL) else "vllm"
@@ -102,6 +100,8 @@ def choose_sampler(spec: str | None, words: Sequence[str], *, model: str, method
     options = parse_options(words, known=known, owner=spec, argument="--agent-option")
     if taken := sorted(options.keys() & _OWN):
         refuse("--agent-option", f"{taken[0]} is given by {_OWN[taken[0]]}")
+    if options.get("top_p", 1) != 1:
+        refuse("--agent-option", f"top_p must be left out, got {options['top_p']!r}: {_WHOLE}")
     return Sampler(engine, options)
 
 

@@ -153,7 +153,7 @@ def train(  # noqa: PLR0913, PLR0917  one per option
         try_estimator(estimator, rollouts)
     elif credit_option or allocator != "even":
         refuse("--credit", f"{credit} takes no --credit-option and no --allocator: its settings are fields, --set k=8")
-    choose_predictor(predictor)
+    choose_predictor(predictor, allocator)
     folder = choose_run_folder(run_folder, f"{choice.cls.__name__}-{credit}", resume=resume)
 
     from .actors import quiet_transformers
@@ -161,7 +161,7 @@ def train(  # noqa: PLR0913, PLR0917  one per option
     if model != "tiny" and not Path(model).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         refuse("--model", f"must be a model's folder, NAME/NAME on the hub, or tiny, got {model!r}: no such folder")
     quiet_transformers("--model")
-    sampler = choose_sampler(agent, add_words(ctx, "agent_option", agent_option), model=model, method=method)
+    sampler = choose_sampler(agent, add_words(ctx, "agent_option", agent_option), model=model)
     from .training import Plan, load_model, run_training
 
     settings = {

@@ -112,10 +112,10 @@ def _make(
         "eval_tasks": held_out or None,
         "processing_class": tokenizer,
     }
-    if isinstance(config, SRPPOConfig):
-        return SRPPOTrainer(model, config, **given)
     if plan.sampler is not None:
         given["agent"] = plan.sampler.maker(config)
+    if isinstance(config, SRPPOConfig):
+        return SRPPOTrainer(model, config, **given)
     return TreeTrainer(model, config, estimator=cast("Any", plan.estimator), allocator=plan.allocator, **given)
 
 

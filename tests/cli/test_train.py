@@ -142,7 +142,6 @@ def test_the_quick_demo_runs_from_end_to_end(here):
         (["nothing"], "no such agent, and no such folder"),
         (["vllm:nowhere"], "no nowhere/config.json"),
         (["vllm:"], "no ./config.json"),
-        (["vllm:model", "--credit", "sr_ppo"], "left out with --credit sr_ppo"),
     ],
 )
 def test_what_cannot_sample_for_training_is_refused_by_name(here, model, words, told):
@@ -165,6 +164,7 @@ def test_the_model_itself_may_be_named_as_what_samples_and_takes_no_options(here
         ("max_tokens=4", "max_tokens is given by --max-action-tokens"),
         ("history=template", "history is given by --set history=NAME"),
         ("top=1", "has no option 'top'"),
+        ("top_p=0.9", "top_p must be left out, got 0.9"),
         ("engine=x", "has no option 'engine'"),
     ],
 )
@@ -177,4 +177,6 @@ def test_a_server_samples_by_plan_but_not_ahead_of_training(here, model):
     words = ["train", "dice_env:Letters", "--model", model, *SMALL, "--agent", "vllm:http://127.0.0.1:9", "--dry-run"]
     planned = run(*words)
     assert planned.exit_code == 0 and "sampling by vLLM (http://127.0.0.1:9)" in planned.stdout, planned.stderr
+    planned = run(*words, "--credit", "sr_ppo", "--continuations", 0)
+    assert planned.exit_code == 0 and "sampling by vLLM" in planned.stdout, planned.stderr
     assert "left out with staleness" in one_line_error(run(*words, "--set", "staleness=1"))

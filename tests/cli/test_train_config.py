@@ -84,6 +84,7 @@ def test_keyword_options_of_file_and_command_line_are_merged(here, config):
         ("", ["--set", "learning_rate=1"], "learning_rate is given by --learning-rate"),
         ("", ["--set", "loss_type=grpo", "--continuations", 1], "num_continuations must be 0 with loss_type='grpo'"),
         ("", ["--credit", "sr_ppo", "--allocator", "trace"], "sr_ppo takes no --credit-option and no --allocator"),
+        ("", ["--predictor", "hidden"], "must be 'text' with --allocator even, which predicts nothing"),
         ("", ["--credit", "closed_loop"], "with closed_loop"),
         ("", ["--credit", "closed_loop", "--continuations", 1, "--set", "k=8"], "k must be left out with closed_loop"),
         ("", ["--credit", "sr_ppo", "--rollouts", 1, "--set", "critic_guard=off"], "must be True or False, got 'off'"),

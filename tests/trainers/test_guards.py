@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 from tiny_chat import random_model
-from trainer_env import trainer
+from trainer_env import TASKS, Digits, config, trainer
+from trl import GRPOConfig
 
+from agentenv.agents import TransformersAgent
 from agentenv.credit import ALLOCATORS, StepAdvantages, rtmc_advantages, sr_ppo_advantages
+from agentenv.trainers import SRPPOConfig, SRPPOTrainer, TreeTrainer
 from agentenv.trainers.guards import active_noise, remove_noise
 from agentenv.trainers.layout import CONTEXT
 from agentenv.tree import Anchor
@@ -244,6 +247,33 @@ def test_an_allocator_that_there_is_not_is_named(tmp_path):
     model, tokenizer = random_model()
     with pytest.raises(ValueError, match=r"allocator must be .*'even'.*got 'evenly'"):
         trainer(model, tokenizer, tmp_path, allocator="evenly")
+
+
+def test_an_agent_that_samples_otherwise_than_the_loss_is_refused(tmp_path):
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, tmp_path, agent=partial(TransformersAgent, temperature=0.5))
+    with pytest.raises(ValueError, match=r"agent must sample with temperature=1, TransformersAgent has 0.5"):
+        run.train()
+
+    class Nucleus(TransformersAgent):
+        top_p = 0.9
+
+    run = trainer(model, tokenizer, tmp_path, agent=Nucleus)
+    with pytest.raises(ValueError, match=r"agent must sample with top_p=1, Nucleus has 0.9"):
+        run.train()
+
+
+def test_settings_of_another_trainer_are_refused(tmp_path):
+    model, tokenizer = random_model()
+    stock = GRPOConfig(str(tmp_path), use_cpu=True, bf16=False)
+    critic = SRPPOConfig(str(tmp_path), use_cpu=True, bf16=False)
+    for kind, args, told in (
+        (TreeTrainer, stock, "a TreeConfig, got GRPOConfig"),
+        (TreeTrainer, critic, "a TreeConfig, got SRPPOConfig"),
+        (SRPPOTrainer, config(tmp_path), "a SRPPOConfig, got TreeConfig"),
+    ):
+        with pytest.raises(TypeError, match=f"args must be {told}"):
+            kind(model, args, env=Digits, train_tasks=TASKS, processing_class=tokenizer)
 
 
 def test_token_credit_trains(tmp_path):

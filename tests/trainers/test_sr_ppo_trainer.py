@@ -13,6 +13,7 @@ from tiny_chat import random_model
 from trainer_env import TASKS, Digits, Flaky
 
 from agentenv import EpisodeTree, TreeArrays
+from agentenv.agents import TransformersAgent
 from agentenv.credit import passk_advantages, sr_ppo_advantages
 from agentenv.credit.passk_tree import passk_values
 from agentenv.errors import VerifierError
@@ -57,7 +58,9 @@ LOOP = {"closed_loop": True, "num_rollouts": 2, "num_continuations": 2}
 
 def trainer(folder, *, made=None, env: Any = Digits, **options) -> Any:
     model, tokenizer = made or random_model()
-    extra = {name: options.pop(name) for name in ("eval_tasks", "peft_config", "critic_model") if name in options}
+    extra = {
+        name: options.pop(name) for name in ("eval_tasks", "peft_config", "critic_model", "agent") if name in options
+    }
     args = config(folder, **options)
     return SRPPOTrainer(model, args, env=env, train_tasks=TASKS, processing_class=tokenizer, **extra)
 
@@ -291,6 +294,36 @@ def test_trace_asks_this_critic_about_prompts_that_nobody_has_tried(tmp_path):
     assert len({round(float(s), 6) for _, s in roots[:8]}) > 1
     grown = {tuple(tree.prompt_token_ids(0)) for tree in run.last_trees}
     assert grown <= {tuple(p.token_ids) for p, _ in roots}  # exactly what the policy then read
+
+
+@pytest.mark.parametrize("options", [{}, LOOP], ids=["chains", "loop"])
+def test_an_agent_of_ones_own_samples(tmp_path, options):
+    """One that shows nothing of how it writes prompts: new tasks of the closed loop are predicted without tokens."""
+
+    class Served:
+        told = 0
+
+        def __init__(self, model, tokenizer):
+            self._inner = TransformersAgent(model, tokenizer, max_new_tokens=6)
+
+        def update_weights(self, weights):
+            assert dict(weights)
+            self._inner.weights_changed()
+            self.told += 1
+
+        def act(self, contexts):
+            return self._inner.act(contexts)
+
+    made = []
+
+    def serve(model, tokenizer):
+        made.append(Served(model, tokenizer))
+        return made[-1]
+
+    run = trainer(tmp_path, agent=serve, **options)
+    run.train()
+    assert len(made) == 1 and made[0].told >= 3  # a warm-up and two generations
+    assert run.first_log_ratio.largest < 1e-3
 
 
 def test_the_critic_is_scored_on_held_out_tasks(tmp_path):

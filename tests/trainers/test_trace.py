@@ -109,6 +109,24 @@ def test_candidates_need_an_allocator_that_chooses_among_tasks(tmp_path, allocat
         trainer(model, tokenizer, tmp_path, allocator="trace", candidates=0)
 
 
+@pytest.mark.parametrize("allocator", ["even", TraceAllocator()])
+def test_a_predictor_that_nobody_would_ask_is_refused(tmp_path, allocator):
+    model, tokenizer = random_model()
+    with pytest.raises(ValueError, match=r"predictor must be 'text' with allocator=.*, got 'hidden'"):
+        trainer(model, tokenizer, tmp_path, allocator=allocator, predictor="hidden")
+
+
+def test_an_agent_that_shows_no_hidden_states_is_refused(tmp_path):
+    class Deaf:
+        def act(self, contexts):
+            raise AssertionError(contexts)
+
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, tmp_path, allocator="trace", predictor="hidden", agent=lambda *_: Deaf())
+    with pytest.raises(ValueError, match="predictor must be 'text' with Deaf as agent"):
+        run.train()
+
+
 def test_a_pool_is_no_larger_than_the_tasks(tmp_path):
     predictor = Knows(lambda prefix: 0.5)
     run = one_generation(tmp_path, allocator=TraceAllocator(predictor), candidates=100)
