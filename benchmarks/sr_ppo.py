@@ -32,7 +32,9 @@ BARE: dict[str, Any] = {"decay": 0.0, "k": 1.0, "critic_guard": False, "critic_w
 RUNS: dict[str, dict[str, Any]] = {
     "default": {},
     "k = 1": {"k": 1.0},
+    "k adaptive, at most 64": {"k": 64.0},
     "k = 4, constant": {"k": 4.0, "k_schedule": "constant"},
+    "no guard": {"critic_guard": False},
     "lambda 0, guarded": {"decay": 0.0},
     "lambda 0, unprotected": BARE,
     "closed loop": {
