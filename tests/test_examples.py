@@ -58,6 +58,14 @@ def test_an_agent_over_http_survives_an_outage(run):
     assert 3 <= int(outages) <= 16
 
 
+@pytest.mark.slow
+@pytest.mark.model
+@pytest.mark.filterwarnings("ignore")  # TRL says that its tool loop is experimental
+def test_trls_own_trainer_beside_ours(run):
+    said = re.findall(r"^(\w+): step 1, reward [01]\.\d\d, loss \S+$", run("stock_trl"), re.MULTILINE)
+    assert said == ["GRPOTrainer", "TreeTrainer"]
+
+
 def test_rtmc_by_hand_is_rtmc(run, tmp_path):
     said = run("rtmc_by_hand")
     (difference,) = re.findall(r"largest difference: (\S+)", said)
