@@ -25,6 +25,7 @@ from agentenv.tree import Anchor, EpisodeTree
 
 from .config import TreeConfig
 from .hidden import HiddenStates
+from .sampler_weights import sampler_weights
 
 __all__ = ["Generation", "allocator_of", "as_maker", "read_tasks"]
 
@@ -42,7 +43,8 @@ class Generation:
         gather: joins lists over all processes.
         make_rollout: makes what plays the episodes; takes the arguments of `Rollout`.
         make_agent: makes what acts, of the model and its tokenizer; a `TransformersAgent` by default. An agent with
-            `update_weights` is given the parameters before every generation, any other is told by `weights_changed`.
+            `update_weights` is given the weights before every generation (`sampler_weights`), any other is told by
+            `weights_changed`.
 
     Attributes:
         report: what the newest generation says of its budget and of the allocator's predictions, by metric.
@@ -141,7 +143,7 @@ class Generation:
             self._deafen()
         self._listen(self._agent)
         if hasattr(self._agent, "update_weights"):
-            self._agent.update_weights(iter(model.state_dict().items()))
+            self._agent.update_weights(sampler_weights(model))
         else:
             self._agent.weights_changed()  # by the optimizer, or by a checkpoint, since the generation before
         if mode not in self._rollouts:

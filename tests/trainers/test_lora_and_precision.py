@@ -7,7 +7,9 @@ import torch
 from tiny_chat import random_model
 from trainer_env import trainer
 
+from agentenv.agents import TransformersAgent
 from agentenv.trainers.batches import micro_batches
+from agentenv.trainers.sampler_weights import sampler_weights
 
 pytestmark = pytest.mark.model
 
@@ -66,6 +68,65 @@ def test_the_reference_of_an_adapter_is_the_model_without_it(tmp_path, layout, f
     assert min(compared[half:]) > 1e-3  # the policy has moved, the reference has not
     kl = [log["kl"] for log in run.state.log_history if "kl" in log]
     assert (abs(kl[0]) < 1e-6) == fresh and kl[1] > 0
+
+
+def adapted(**options):
+    """A model, a copy of it that never met an adapter, and the model under an adapter that says something."""
+    model, tokenizer = random_model()
+    policy = pytest.importorskip("peft").get_peft_model(copy.deepcopy(model), lora(**options)).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model, tokenizer, policy
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"modules_to_save": ["norm"]}], ids=str)
+def test_a_sampler_is_given_the_model_with_its_adapter_merged(options):
+    plain, _, policy = adapted(**options)
+    before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    weights = dict(sampler_weights(policy))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in policy.state_dict().items())
+    assert weights.keys() == plain.state_dict().keys()
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        wanted, other = policy(input_ids=ids).logits, plain(input_ids=ids).logits
+        plain.load_state_dict(weights)
+        assert torch.allclose(plain(input_ids=ids).logits, wanted, atol=1e-4)
+    assert (wanted - other).abs().max() > 1e-2
+
+
+def test_the_names_are_those_that_trl_gives_its_own_engine():
+    from accelerate import Accelerator
+    from trl.distributed import DistributedBackend
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    _, _, policy = adapted()
+    theirs = VLLMGeneration.__new__(VLLMGeneration)
+    theirs.model, theirs.accelerator = policy, Accelerator(cpu=True)
+    theirs._dist = DistributedBackend(theirs.accelerator)
+    ours = dict(sampler_weights(policy))
+    given = {name: tensor.clone() for name, tensor in theirs._iter_named_params()}
+    assert ours.keys() - given.keys() <= {"lm_head.weight"}  # of tied embeddings
+    assert all(torch.allclose(ours[name], tensor, atol=1e-6) for name, tensor in given.items())
+
+
+def test_a_policy_with_an_adapter_is_sampled_elsewhere(tmp_path):
+    model, tokenizer = random_model()
+
+    class Elsewhere(TransformersAgent):
+        def __init__(self, _, tokenizer):
+            super().__init__(random_model(seed=7)[0], tokenizer, max_new_tokens=6)
+
+        def update_weights(self, weights):
+            self.model.load_state_dict(dict(weights))
+            self.weights_changed()
+
+    run = trainer(model, tokenizer, tmp_path, peft_config=lora(), agent=Elsewhere, max_steps=3)
+    run.train()
+    assert run.first_log_ratio.largest < 1e-3
+    assert run.last_trees[0].nodes[1].action.weight_version == 3
 
 
 def trained(tmp_path, layout, **options):
