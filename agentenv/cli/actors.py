@@ -3,8 +3,6 @@
 import asyncio
 import difflib
 import importlib
-import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +13,8 @@ from agentenv.errors import MissingDependencyError, ModelError, TaskError
 
 from .agent_option import KINDS
 from .command_line import blame, refuse
-from .env_choice import EnvChoice, constructor_options, parse_options, sample_tasks
+from .env_choice import EnvChoice, parse_options, sample_tasks
+from .named import find_named, parameters_of
 from .samplers import check_engine, reach_server
 
 if TYPE_CHECKING:
@@ -128,17 +127,7 @@ class AgentChoice:
             close = difflib.get_close_matches(self.spec, ["random", "scripted", "sloppy", "human"], n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             refuse("--agent", f"must be {KINDS.replace('|', ', ')}; got {self.spec!r}, which is no folder{hint}")
-        if (here := str(Path.cwd())) not in sys.path:
-            sys.path.insert(0, here)
-        with blame("--agent", ImportError):
-            found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            if not hasattr(found, part):
-                close = difflib.get_close_matches(part, dir(found), n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                refuse("--agent", f"{module} has no {name!r}{hint}")
-            found = getattr(found, part)
-        return self._called(found)
+        return self._called(find_named(self.spec, "--agent"))
 
     def _called(self, found: Any) -> "Agent":
         """Makes the agent where it is a class or a function that returns one."""
@@ -154,24 +143,17 @@ class AgentChoice:
         return cast("Agent", found)
 
     def _options(self, made: Any) -> dict[str, Any]:
-        known = _parameters(made)
+        known = parameters_of(made)
         return parse_options(self.words, known=known, owner=self.spec, argument="--agent-option")
 
     def _sampling_of(self, made: Any) -> dict[str, Any]:
         """What the command says of every model, as far as this one takes it."""
-        known = _parameters(made)
+        known = parameters_of(made)
         return {name: value for name, value in self.sampling.items() if name in known}
 
     def _refuse_options(self) -> None:
         if self.words:
             refuse("--agent-option", f"{self.spec} takes none, got {self.words[0]!r}")
-
-
-def _parameters(made: Any) -> Mapping[str, inspect.Parameter]:
-    if isinstance(made, type):
-        return constructor_options(cast("Any", made))
-    kinds = {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
-    return {name: p for name, p in inspect.signature(made).parameters.items() if p.kind not in kinds}
 
 
 def load_model_agent(argument: str, folder: Path, **options: Any) -> "TransformersAgent":

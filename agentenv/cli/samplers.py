@@ -1,7 +1,8 @@
-"""Who samples while `agentenv train` trains: the model itself, or vLLM, which is given its weights."""
+"""Who samples while `agentenv train` trains: the model itself, vLLM, which is given its weights, or one's own agent."""
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,19 +11,21 @@ from typing import TYPE_CHECKING, Any, cast
 from agentenv.distribution import install_module
 
 from .command_line import refuse
-from .env_choice import constructor_options, parse_options
+from .env_choice import parse_options
+from .named import find_named, parameters_of
 
 if TYPE_CHECKING:
-    from agentenv.agents import VLLMAgent
     from agentenv.trainers import TreeConfig
 
 __all__ = ["SAMPLERS", "Sampler", "check_engine", "choose_sampler", "reach_server"]
 
-SAMPLERS = "vllm:FOLDER|vllm:URL"
+SAMPLERS = "vllm:FOLDER|vllm:URL|module:Class"
 """What `agentenv train --agent` takes, in short."""
 
+_NAMED = re.compile(r"[\w.]+:[\w.]+")
 _URL = ("http://", "https://")
 _OWN = {"max_tokens": "--max-action-tokens", "temperature": "--set temperature=T", "history": "--set history=NAME"}
+_OWN["max_new_tokens"] = _OWN["max_tokens"]
 _OWN["template_options"] = "--set chat_template_kwargs=..."
 _WHOLE = "the loss needs the probabilities of the distribution that was sampled from"
 _WITHOUT = {
@@ -33,39 +36,50 @@ _WITHOUT = {
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """An engine of vLLM that is given the model's weights before every generation.
+    """What samples in the model's place.
 
     Attributes:
-        engine: a folder or a URL.
-        options: of `VLLMAgent`.
+        name: of the engine of vLLM, a folder or a URL, that is given the model's weights before every generation; or of
+            one's own agent.
+        options: of its constructor.
+        own: makes one's own agent, of the model and its tokenizer; `None` for vLLM.
     """
 
-    engine: str
+    name: str
     options: dict[str, Any]
-    _made: "list[VLLMAgent]" = field(default_factory=list["VLLMAgent"])
+    own: Any = None
+    _made: list[Any] = field(default_factory=list[Any])
 
     def maker(self, config: "TreeConfig") -> Callable[[Any, Any], Any]:
         """Returns what `TreeTrainer` takes for `agent`: makes the agent of the model and its tokenizer."""
         from agentenv.agents import VLLMAgent
 
         given: dict[str, Any] = {
-            "max_tokens": config.max_action_tokens,
+            **dict.fromkeys(("max_tokens", "max_new_tokens"), config.max_action_tokens),
             "temperature": config.temperature,
             "history": config.history,
             "template_options": cast("Any", config).chat_template_kwargs or {},
         }
 
-        def make(model: Any, tokenizer: Any) -> Any:  # noqa: ARG001  its weights come before each generation
-            self._made.append(VLLMAgent(self.engine, tokenizer, **(given | self.options)))
-            return self._made[-1]
+        made: Any = self.own or VLLMAgent
+        taken = parameters_of(made)
+        options = {name: value for name, value in given.items() if name in taken} | self.options
 
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # to this process weights go without a file
+        def make(model: Any, tokenizer: Any) -> Any:  # to an engine, weights come before each generation
+            agent = made(model if self.own else self.name, tokenizer, **options)
+            if not callable(getattr(agent, "act", None)):
+                refuse("--agent", f"{self.name} must make an agent, with act(contexts) -> actions; got {agent!r:.80}")
+            self._made.append(agent)
+            return agent
+
+        if self.own is None:
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # to this process weights go without a file
         return make
 
     def close(self) -> None:
-        """Ends the engine that was made."""
+        """Ends what was made."""
         while self._made:
-            self._made.pop().close()
+            getattr(self._made.pop(), "close", lambda: None)()
 
 
 def choose_sampler(spec: str | None, words: Sequence[str], *, model: str) -> Sampler | None:
@@ -84,7 +98,13 @@ def choose_sampler(spec: str | None, words: Sequence[str], *, model: str) -> Sam
             refuse("--agent-option", f"needs --agent {SAMPLERS}, got {words[0]!r}")
         return None
     if not spec.startswith("vllm:"):
-        refuse("--agent", f"must be {SAMPLERS.replace('|', ' or ')}, got {spec!r}: {_reason(spec)}")
+        if not _NAMED.fullmatch(spec):
+            refuse("--agent", f"must be {SAMPLERS.replace('|', ' or ')}, got {spec!r}: {_reason(spec)}")
+        found = find_named(spec, "--agent")
+        first = list(parameters_of(found))[:2] if callable(found) else []
+        if len(first) < 2 or (hasattr(found, "act") and not isinstance(found, type)):
+            refuse("--agent", f"{spec} must be a class, or a function, of a model and its tokenizer; got {found!r:.80}")
+        return Sampler(spec, _options(found, words, spec, without=frozenset(first)), found)
     engine = spec.removeprefix("vllm:")
     check_engine(engine)
     package = "httpx" if engine.startswith(_URL) else "vllm"
@@ -92,17 +112,18 @@ def choose_sampler(spec: str | None, words: Sequence[str], *, model: str) -> Sam
         refuse("--agent", f"needs {package}: {install_module(package)}")
     from agentenv.agents import VLLMAgent
 
-    known = {
-        name: p
-        for name, p in constructor_options(cast("Any", VLLMAgent)).items()
-        if name not in {"engine", "tokenizer"}
-    }
+    return Sampler(engine, _options(VLLMAgent, words, spec, without=frozenset({"engine", "tokenizer"})))
+
+
+def _options(made: Any, words: Sequence[str], spec: str, *, without: frozenset[str]) -> dict[str, Any]:
+    """Reads arguments of a constructor, but for those that training gives."""
+    known = {name: p for name, p in parameters_of(made).items() if name not in without}
     options = parse_options(words, known=known, owner=spec, argument="--agent-option")
     if taken := sorted(options.keys() & _OWN):
         refuse("--agent-option", f"{taken[0]} is given by {_OWN[taken[0]]}")
     if options.get("top_p", 1) != 1:
         refuse("--agent-option", f"top_p must be left out, got {options['top_p']!r}: {_WHOLE}")
-    return Sampler(engine, options)
+    return options
 
 
 def check_engine(engine: str) -> None:
@@ -139,6 +160,4 @@ def _reason(spec: str) -> str:
         return _WITHOUT[kind]
     if Path(spec).is_dir():
         return "its weights would stay as they are; the model of --model samples itself, without --agent"
-    if ":" in spec:
-        return "for an agent of your own, TreeTrainer(agent=...) takes a function of model and tokenizer"
     return "there is no such agent, and no such folder"

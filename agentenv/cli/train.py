@@ -39,11 +39,11 @@ def train(  # noqa: PLR0913, PLR0917  one per option
         typer.Option(
             metavar=SAMPLERS,
             help="Who samples: vLLM, made of a folder or served at a URL, given the model's weights before every "
-            "generation. By default the model itself.",
+            "generation; or your own class, of model and tokenizer. By default the model itself.",
         ),
     ] = None,
     agent_option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of VLLMAgent; may be repeated.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of its constructor; may be repeated.")
     ] = None,
     credit: Annotated[
         str,

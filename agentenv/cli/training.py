@@ -77,7 +77,7 @@ def run_training(
         print_fields(console, describe(plan, config, model, num_tasks=len(tasks), num_held_out=len(held_out)))
         return
     if plan.sampler is not None:
-        reach_server(plan.sampler.engine)
+        reach_server(plan.sampler.name)
     trainer = _make(plan, config, model, tokenizer, list(tasks.values()), list(held_out.values()))
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingBar(console, plan.settings["max_steps"]))

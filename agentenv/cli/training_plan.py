@@ -108,8 +108,8 @@ class Plan:
             defaults["closed_loop"] = True
         with blame("--set", ValueError, TypeError):
             config = self.config_class(**(defaults | dict(self.settings)))
-        if self.sampler is not None and config.staleness:
-            both = f"got {self.sampler.engine!r} and staleness={config.staleness}"
+        if self.sampler is not None and self.sampler.own is None and config.staleness:
+            both = f"got {self.sampler.name!r} and staleness={config.staleness}"
             refuse("--agent", f"must be left out with staleness, which samples with two models at once: {both}")
         return config
 
@@ -188,7 +188,10 @@ def _sandboxes(plan: Plan) -> str:
 
 def _places(plan: Plan, config: TreeConfig) -> str:
     device = "the CPU" if config.use_cpu else torch.cuda.get_device_name()
-    work = "sampling and updates" if plan.sampler is None else f"sampling by vLLM ({plan.sampler.engine}); updates"
+    work = "sampling and updates"
+    if plan.sampler is not None:
+        name = plan.sampler.name
+        work = f"sampling by {name if plan.sampler.own else f'vLLM ({name})'}; updates"
     return f"{work} on {device}, in this process; environments in threads of this process"
 
 

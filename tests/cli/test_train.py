@@ -137,7 +137,6 @@ def test_the_quick_demo_runs_from_end_to_end(here):
         (["random"], "samples no tokens"),
         (["human"], "samples no tokens"),
         (["http://127.0.0.1:8000/v1"], "a vLLM server is vllm:URL"),
-        (["mine:Agent"], "TreeTrainer(agent=...)"),
         (["other"], "its weights would stay as they are"),
         (["nothing"], "no such agent, and no such folder"),
         (["vllm:nowhere"], "no nowhere/config.json"),
@@ -150,12 +149,48 @@ def test_what_cannot_sample_for_training_is_refused_by_name(here, model, words, 
     assert "'--agent'" in error and told in error and repr(words[0]) in error
 
 
+MINE = """
+from agentenv.agents import TransformersAgent
+
+class Agent(TransformersAgent):
+    def __init__(self, model, tokenizer, max_new_tokens=99, words=0):
+        super().__init__(model, tokenizer, max_new_tokens=max_new_tokens)
+        print(f"made for {max_new_tokens} tokens and {words} words")
+
+def nothing(model, tokenizer):
+    return None
+
+it = object()
+"""
+
+
+def test_an_agent_of_ones_own_samples(here, model):
+    (here / "mine.py").write_text(MINE)
+    words = ["train", "dice_env:Letters", "--model", model, *SMALL, "--steps", 1, "--agent"]
+    done = run(*words, "mine:Agent", "--agent-option", "words=3")
+    assert done.exit_code == 0, done.stderr
+    assert "made for 6 tokens and 3 words" in done.stdout
+    assert "sampling by mine:Agent; updates on" in " ".join(run(*words, "mine:Agent", "--dry-run").stdout.split())
+    for name, told in (
+        ("mine:it", "must be a class, or a function, of a model and its tokenizer"),
+        ("mine:Agnet", "mine has no 'Agnet'; did you mean 'Agent'?"),
+        ("nobody:Agent", "No module named 'nobody'"),
+        ("mine:nothing", "must make an agent, with act(contexts) -> actions; got None"),
+    ):
+        assert told in one_line_error(run(*words, name))
+    assert "max_new_tokens is given by" in one_line_error(
+        run(*words, "mine:Agent", "--agent-option", "max_new_tokens=4")
+    )
+
+
 def test_the_model_itself_may_be_named_as_what_samples_and_takes_no_options(here, model):
     words = ["train", "dice_env:Letters", "--model", model, *SMALL, "--agent", here / "other" / ".." / "model"]
     (here / "other").mkdir()
     planned = run(*words, "--dry-run")
     assert planned.exit_code == 0 and "sampling and updates" in planned.stdout, planned.stderr
-    assert "needs --agent vllm:FOLDER|vllm:URL" in one_line_error(run(*words, "--agent-option", "top_p=0.9"))
+    assert "needs --agent vllm:FOLDER|vllm:URL|module:Class" in one_line_error(
+        run(*words, "--agent-option", "top_p=0.9")
+    )
 
 
 @pytest.mark.parametrize(
