@@ -53,7 +53,8 @@ def ours(name: str, shared: dict[str, Any]) -> Any:
     """Three episodes of each task and a fourth from mid-episode, and an advantage for every step."""
     model, tokenizer = load(name)
     sizes: dict[str, Any] = {"num_rollouts": 3, "num_continuations": 1, "max_action_tokens": 16}
-    args = TreeConfig("runs/trees", **sizes, **(shared | {"per_device_train_batch_size": 2}))  # tasks, not episodes
+    sizes |= shared | {"per_device_train_batch_size": 2}  # tasks, not episodes
+    args = TreeConfig("runs/trees", **sizes)
     train = partial(TreeTrainer, train_tasks=TASKS, estimator=partial(rtmc_advantages, discount=1.0))
     return train(model, args, env=ENV, processing_class=tokenizer)
 

@@ -119,8 +119,10 @@ def _declared(config: type[GRPOConfig]) -> dict[str, tuple[object, ...]]:
 
 
 def _is(value: object, kind: object) -> bool:
-    if isinstance(value, bool) or kind in {bool, NoneType}:
-        return isinstance(value, bool) if kind is bool else value is None and kind is NoneType
+    if kind is NoneType:
+        return value is None
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
     return isinstance(value, Integral if kind is int else Real) and not math.isnan(value)
 
 
