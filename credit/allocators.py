@@ -103,6 +103,13 @@ class TraceAllocator:
         if root_maximum is not None and root_maximum < 2:
             msg = f"root_maximum must be at least 2 or None, got {root_maximum}: one episode is never mixed"
             raise ValueError(msg)
+        for name, most in (("maximum", maximum), ("group_maximum", group_maximum)):
+            if most is not None and most < 1:
+                msg = f"{name} must be at least 1 or None, got {most}"
+                raise ValueError(msg)
+        if isinstance(predictor, type) or not (predictor is None or hasattr(predictor, "predict")):
+            msg = f"predictor must predict(prefixes) and update(prefixes, targets), or be None, got {predictor!r}"
+            raise TypeError(msg)
         self.predictor: SuccessPredictor = HashedPredictor() if predictor is None else predictor
         self.outcomes = outcomes
         self.maximum = maximum
@@ -246,8 +253,12 @@ def make_allocator(rule: str | Allocator) -> Allocator:
 
     Raises:
         ValueError: no rule has this name; the message lists the names.
+        TypeError: it is a class of allocators, or cannot be called.
     """
     if not isinstance(rule, str):
+        if isinstance(rule, type) or not callable(rule):
+            msg = f"allocator must be a name, a function or an allocator that was made, got {rule!r}"
+            raise TypeError(msg)
         return rule
     if rule not in ALLOCATORS:
         msg = f"allocator must be a function or one of {', '.join(map(repr, ALLOCATORS))}, got {rule!r}"

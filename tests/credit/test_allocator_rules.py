@@ -219,6 +219,15 @@ def test_unknown_rules_are_named():
         TraceAllocator(outcomes="hidden")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="root_maximum must be at least 2 or None, got 1"):
         TraceAllocator(root_maximum=1)
+    for name in ("maximum", "group_maximum"):
+        with pytest.raises(ValueError, match=rf"^{name} must be at least 1 or None, got 0"):
+            TraceAllocator(**{name: 0})
+    for wrong in (HashedPredictor, object()):
+        with pytest.raises(TypeError, match="predictor must predict"):
+            TraceAllocator(wrong)  # pyright: ignore[reportArgumentType]
+    for wrong in (TraceAllocator, None, 3):
+        with pytest.raises(TypeError, match="allocator must be a name, a function or an allocator that was made"):
+            make_allocator(wrong)  # pyright: ignore[reportArgumentType]
 
 
 BARE = grown(1.0)
