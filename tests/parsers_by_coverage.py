@@ -1,4 +1,4 @@
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """Drives the parsers of what a guest or a submission sends by bytes that atheris finds by coverage; a crash ends it.
 
     pip install atheris==3.0.0

@@ -221,7 +221,7 @@ def test_unknown_rules_are_named():
         TraceAllocator(root_maximum=1)
     for name in ("maximum", "group_maximum"):
         with pytest.raises(ValueError, match=rf"^{name} must be at least 1 or None, got 0"):
-            TraceAllocator(**{name: 0})
+            TraceAllocator(**{name: 0})  # pyright: ignore[reportArgumentType]
     for wrong in (HashedPredictor, object()):
         with pytest.raises(TypeError, match="predictor must predict"):
             TraceAllocator(wrong)  # pyright: ignore[reportArgumentType]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_chat import random_model
 from trainer_env import TASKS, Digits, config, trainer
-from trl import GRPOConfig
+from trl.trainer.grpo_config import GRPOConfig
 
 from agentenv.agents import TransformersAgent
 from agentenv.credit import ALLOCATORS, StepAdvantages, rtmc_advantages, sr_ppo_advantages
@@ -273,7 +273,7 @@ def test_settings_of_another_trainer_are_refused(tmp_path):
         (SRPPOTrainer, config(tmp_path), "a SRPPOConfig, got TreeConfig"),
     ):
         with pytest.raises(TypeError, match=f"args must be {told}"):
-            kind(model, args, env=Digits, train_tasks=TASKS, processing_class=tokenizer)
+            kind(model, args, env=Digits, train_tasks=TASKS, processing_class=tokenizer)  # pyright: ignore[reportArgumentType]
 
 
 def test_token_credit_trains(tmp_path):

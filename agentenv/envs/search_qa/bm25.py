@@ -13,7 +13,7 @@ import importlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +146,7 @@ class Bm25Retriever:
         self._engine: Any = None
 
     @classmethod
-    def build(cls, passages: Iterable[Passage], settings: Bm25Settings | None = None) -> "Bm25Retriever":
+    def build(cls, passages: Iterable[Passage], settings: Bm25Settings | None = None) -> Self:
         """Indexes passages in memory.
 
         Raises:

@@ -352,18 +352,19 @@ class Fragile(Bm25Retriever):
 
 @pytest.mark.parametrize("name", ["search", "read", "tag"])
 def test_a_request_that_breaks_the_retriever_and_no_other_does_is_the_agents(name):
-    env = SearchQA(corpus=Fragile.build(PASSAGES), tasks=[TASK], protocol="search_r1" if name == "tag" else "tools")
+    corpus = Fragile.build(PASSAGES)
+    env = SearchQA(corpus=corpus, tasks=[TASK], protocol="search_r1" if name == "tag" else "tools")
     env.reset(seed=0)
     bad = {"search": call("search", query="lilu \N{SNOWMAN}"), "read": call("read", document="\N{SNOWMAN}")}
     text, reward, terminated, _, info = say(env, bad.get(name, "<search>\N{SNOWMAN}</search>"))
     assert "fails at this request, and not at another: status 500" in text
     assert (reward, terminated, len(info["breakages"]), len(info["mistakes"])) == (0, False, 1, 1)
     good = {"search": call("search", query="lilu"), "read": call("read", document="p2")}
-    env.retriever.down = 1  # once: the retriever's own, and no mistake
+    corpus.down = 1  # once: the retriever's own, and no mistake
     text, _, _, _, info = say(env, good.get(name, "<search>lilu</search>"))
     assert "Lilu" in text
     assert "breakages" not in info
-    env.retriever.down = 2
+    corpus.down = 2
     with pytest.raises(RetrieverError, match="status 500"):
         env.step(bad.get(name, "<search>\N{SNOWMAN}</search>"))
 
