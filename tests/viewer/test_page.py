@@ -137,7 +137,7 @@ def test_a_step_shows_everything_that_is_known_of_it(open_page, file):
     assert page.locator("#step .cells dd").nth(3).inner_text() == "2"
     for said in (
         *("I look.", "look", "12345678901234567890", "Maybe left.", "shaping", "+0.250", "slow", "3 tokens"),
-        *("tokens sampled", "went on from here (1)", "Chosen by hand: agentenv replay --at 1", "63 %", "50 % of 2"),
+        *("tokens sampled", "went on from here (1)", "Chosen by hand: agentenv replay --at 1", "63 %", "50 % (2)"),
     ):
         assert said in text, said
     text = step_text(open_page(at(file, "trees/step_1.jsonl#0", 5)), 5)
@@ -292,7 +292,7 @@ def test_both_widths_in_both_colors(open_page, file, width, height, scheme):
     narrow = page.is_visible("nav [data-tab=step]")
     assert narrow == (width == 390)
     page.click("nav [data-tab=tree]")
-    box = page.locator("#stage canvas").bounding_box()
+    box = page.locator("#stage > canvas").bounding_box()
     assert box["height"] > 400
     page.click("#theme")
     page.click("#theme")
@@ -363,3 +363,34 @@ def test_the_benchmark_opens_and_moves_small_trees(tmp_path):
     rows = json.loads(out.read_text())
     assert [row["nodes"] for row in rows] == [302, 609, 11]
     assert all(row["open ms"] > 0 and row["fps"] > 0 for row in rows)
+
+
+OPEN = "(id) => import('viewer/state').then((m) => { m.state.id = id; m.emit('tree'); })"
+IN_SIGHT = """async () => {
+    const [c, s, l] = await Promise.all([import('viewer/canvas'), import('viewer/state'), import('viewer/layout')]);
+    const { tree, node } = s.state, { x, y, box } = tree.places, v = c.viewport, { width, height } = c.size();
+    const inside = (left, top, right, bottom) => left * v.k + v.x >= 0 && right * v.k + v.x <= width &&
+        top * v.k + v.y >= 0 && bottom * v.k + v.y <= height;
+    const half = l.CARD.height / 2;
+    const card = (n) => inside(x[n], y[n] - half, x[n] + l.CARD.width, y[n] + half);
+    return { k: v.k, path: l.path(tree, node).every(card), map: !document.querySelector('#map').hidden,
+             whole: inside(box.left, box.top, box.right, box.bottom) };
+}"""
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_the_first_sight_is_the_start_and_a_way_readable_and_the_whole(open_page, tmp_path, width):
+    trees = {"forked": rich_tree(), "wide": wide_tree(300), "deep": long_tree(60, 5), "root": EpisodeTree(message("?"))}
+    write_page(view_of(write(tmp_path / "t.jsonl", *trees.values())), tmp_path / "page.html")
+    page = open_page(f"file://{tmp_path / 'page.html'}", width=width)
+    for index, kind in enumerate(trees):
+        page.evaluate(OPEN, f"t.jsonl#{index}")
+        page.wait_for_selector(f'#stage > canvas[data-drawn="t.jsonl#{index}"]')
+        seen = page.evaluate(IN_SIGHT)
+        assert seen["path"], kind  # from the start to the step that the panel tells of
+        assert seen["k"] >= 0.36, kind  # cards hold words of 10 pixels
+        assert seen["whole"] != seen["map"], kind
+        assert seen["whole"] or kind in (("wide", "deep") if width > 390 else ("forked", "wide", "deep"))
+        if kind == "deep":
+            page.locator("#map canvas").click(position={"x": 160, "y": 56})
+            assert not page.evaluate(IN_SIGHT)["path"]

@@ -1,11 +1,13 @@
 // The tree on a canvas: what is in sight is drawn, in as much detail as its size allows.
 
+import { LEAST, paintCard } from "viewer/cards";
 import { bucket, buckets, colors, ofBucket, readColors, scaleOf } from "viewer/colors";
-import { $, signed } from "viewer/dom";
+import { $ } from "viewer/dom";
 import { CARD, nodeAt, path } from "viewer/layout";
+import * as minimap from "viewer/minimap";
 import { emit, shownCredit, state } from "viewer/state";
 
-const canvas = $("#stage canvas");
+const canvas = $("#stage > canvas");
 const context = canvas.getContext("2d");
 const view = { x: 40, y: 0, k: 1 };
 let waiting = false;
@@ -19,7 +21,8 @@ export const size = () => ({ width: canvas.clientWidth, height: canvas.clientHei
 export function refresh() {
   readColors();
   inks = new Map(buckets.map((k) => [k, ofBucket(k)]));
-  scale = scaleOf(shownCredit().A);
+  scale = scaleOf(shownCredit());
+  minimap.forget();
   redraw();
 }
 
@@ -40,6 +43,7 @@ function draw() {
     canvas.height = Math.round(height * ratio);
   }
   paint(context, { ...view, width, height, ratio });
+  minimap.show(state.tree, view, { width, height });
   if (state.tree && canvas.dataset.drawn !== state.id) {
     canvas.dataset.drawn = state.id; // for whoever waits for the first drawing
     performance.mark("drawn");
@@ -63,7 +67,8 @@ export function paint(to, frame) {
   const chosen = new Set(path(tree, state.node));
   paintEdges(to, tree, sight, frame.k, chosen);
   const visible = tree.places.order.filter((node) => inSight(tree, node, sight));
-  if (frame.k > 0.42) for (const node of visible) paintCard(to, tree, node, chosen);
+  const tones = (node) => inks.get(bucket(shownCredit().A?.[node], scale));
+  if (frame.k >= LEAST) for (const node of visible) paintCard(to, tree, node, { zoom: frame.k, chosen, tones });
   else paintBlocks(to, tree, visible, frame.k, chosen);
 }
 
@@ -123,113 +128,18 @@ function paintRings(to, tree, zoom) {
   }
 }
 
-function paintCard(to, tree, node, chosen) {
-  const { surface, line, text, muted, accent, other, fork } = colors();
-  const credit = shownCredit();
-  const [x, y] = [tree.places.x[node], tree.places.y[node] - CARD.height / 2];
-  const ring = node === state.node ? accent : node === state.other ? other : null;
-  to.beginPath();
-  to.roundRect(x, y, CARD.width, CARD.height, 9);
-  to.fillStyle = surface;
-  to.fill();
-  to.strokeStyle = ring ?? (chosen.has(node) ? accent : line);
-  to.lineWidth = ring ? 3 : 1;
-  to.stroke();
-  if (node) {
-    to.beginPath();
-    to.roundRect(x + 5, y + 8, 4, CARD.height - 16, 2);
-    to.fillStyle = inks.get(bucket(credit.A?.[node], scale));
-    to.fill();
-  }
-  to.textBaseline = "alphabetic";
-  write(to, tree.labels[node], x + 17, y + 19, 600, 12, text, CARD.width - 46);
-  write(to, tree.answers[node], x + 17, y + 33, 400, 11, muted, CARD.width - 30);
-  write(to, numbers(tree, node, credit), x + 17, y + 47, 400, 10.5, muted, CARD.width - 26);
-  if (tree.ends[node]) paintEnd(to, tree, node, x + CARD.width - 16, y + 15);
-  if (tree.folded.has(node)) paintBadge(to, `+${tree.below[node] - 1}`, x + CARD.width, y + CARD.height / 2, muted);
-  if (tree.forksAt.has(node)) paintDiamond(to, x + CARD.width + (tree.folded.has(node) ? 42 : 12), y + CARD.height / 2, fork);
-}
-
-function numbers(tree, node, credit) {
-  if (!node) return `V ${short(credit.V?.find((_, i) => tree.parents[i] === 0))}   success ${short(tree.shares[0])}   ${tree.leaves[0]} episodes`;
-  if (credit.A === undefined) return `r ${signed(tree.rewards[node])}   N ${tree.leaves[node]}`;
-  const reward = tree.rewards[node] ? `r ${signed(tree.rewards[node])}  ` : "";
-  return `A ${signed(credit.A[node])}  Q ${short(credit.Q[node])}  ${reward}N ${credit.N[node]}`;
-}
-
-const short = (value) => (value === null || value === undefined ? "–" : value.toFixed(2).replace("-", "−"));
-
-function write(to, words, x, y, weight, pixels, color, room) {
-  if (!words) return;
-  to.font = `${weight} ${pixels}px ${weight > 500 ? MONO : SANS}`;
-  to.fillStyle = color;
-  to.fillText(fit(to, words, room), x, y);
-}
-
-const SANS = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
-const MONO = 'ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace';
-const fitted = new Map();
-
-function fit(to, words, room) {
-  const key = `${to.font}|${room}|${words}`;
-  let found = fitted.get(key);
-  if (found !== undefined) return found;
-  found = words;
-  let [low, high] = [0, words.length];
-  if (to.measureText(words).width > room) {
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if (to.measureText(words.slice(0, middle) + "…").width <= room) low = middle;
-      else high = middle - 1;
-    }
-    found = words.slice(0, low) + "…";
-  }
-  if (fitted.size > 30000) fitted.clear();
-  fitted.set(key, found);
-  return found;
-}
-
-function paintEnd(to, tree, node, x, y) {
-  const { good, bad, muted, surface, warn } = colors();
-  const [color, sign] = tree.ends[node] === 3 ? [muted, "!"] : tree.success[node] ? [good, "✓"] : [tree.ends[node] === 2 ? warn : bad, tree.ends[node] === 2 ? "…" : "✕"];
-  to.beginPath();
-  to.arc(x, y, 8, 0, 2 * Math.PI);
-  to.fillStyle = color;
-  to.fill();
-  to.font = `700 10px ${SANS}`;
-  to.fillStyle = surface;
-  to.textAlign = "center";
-  to.fillText(sign, x, y + 3.5);
-  to.textAlign = "start";
-}
-
-function paintBadge(to, words, x, y, color) {
-  to.font = `600 11px ${SANS}`;
-  const width = to.measureText(words).width + 12;
-  to.beginPath();
-  to.roundRect(x - 4, y - 9, width, 18, 9);
-  to.fillStyle = color;
-  to.fill();
-  to.fillStyle = colors().surface;
-  to.fillText(words, x + 2, y + 4);
-}
-
-function paintDiamond(to, x, y, color) {
-  to.beginPath();
-  to.moveTo(x, y - 7);
-  to.lineTo(x + 7, y);
-  to.lineTo(x, y + 7);
-  to.lineTo(x - 7, y);
-  to.closePath();
-  to.fillStyle = color;
-  to.fill();
-}
-
 export function zoomBy(factor, at = { x: size().width / 2, y: size().height / 2 }) {
   const k = Math.max(0.004, Math.min(3, view.k * factor));
   view.x = at.x - ((at.x - view.x) * k) / view.k;
   view.y = at.y - ((at.y - view.y) * k) / view.k;
   view.k = k;
+  redraw();
+}
+
+/** Puts a place of the drawing in the middle. */
+function panTo(x, y) {
+  const { width, height } = size();
+  Object.assign(view, { x: width / 2 - x * view.k, y: height / 2 - y * view.k });
   redraw();
 }
 
@@ -239,7 +149,7 @@ export function panBy(x, y) {
   redraw();
 }
 
-const READABLE = 0.7;
+const PLAIN = 0.75; // the zoom at which a tree is read that is too large to be read whole
 
 function whole() {
   const { box } = state.tree.places;
@@ -252,15 +162,25 @@ export function fitAll() {
   if (state.tree?.places) glide(whole());
 }
 
-/** The first sight of a tree: all of it where that can be read; otherwise its start, or the chosen node, readably. */
-export function start(node) {
+/**
+ * The first sight of a tree: all of it where that can be read; otherwise its start and the way to the node, as far as that can be read,
+ * or, where the node was asked for, the node. Returns the node of the way that is in sight.
+ */
+export function start(node, { asked = false } = {}) {
   const all = whole();
   const { width, height } = size();
   const { x, y } = state.tree.places;
-  if (all.k >= READABLE) return Object.assign(view, all), redraw();
-  const k = Math.max(READABLE, Math.min(0.95, (width - 60) / (x[node] + CARD.width)));
-  Object.assign(view, { k, x: Math.min(30, width - 40 - (x[node] + CARD.width) * k), y: height / 2 - y[node] * k });
+  if (all.k >= LEAST) Object.assign(view, all);
+  else if (asked) Object.assign(view, { k: PLAIN, x: Math.min(30, width - 40 - (x[node] + CARD.width) * PLAIN), y: height / 2 - y[node] * PLAIN });
+  else {
+    const fits = Math.min((width - 60) / (x[node] + CARD.width), (height - 130) / (Math.abs(y[node] - y[0]) + CARD.height));
+    const k = fits < LEAST ? PLAIN : Math.min(0.95, fits);
+    const inSight = (place) => 30 + (x[place] + CARD.width) * k < width && Math.abs(y[place] - y[0]) * k < height / 2 - 60;
+    if (fits < LEAST) node = path(state.tree, node).findLast(inSight) ?? 0;
+    Object.assign(view, { k, x: 30, y: (height - 30) / 2 - (k * (y[0] + y[node])) / 2 });
+  }
   redraw();
+  return node;
 }
 
 /** Brings a node into sight, at a size that can be read. */
@@ -323,6 +243,7 @@ export function listen() {
     else zoomBy(Math.exp(-pixels * 0.0016), { x: event.offsetX, y: event.offsetY });
   }, { passive: false });
   new ResizeObserver(redraw).observe(canvas);
+  minimap.listen((x, y) => panTo(x, y));
 }
 
 function pinch(before, now, other) {

@@ -43,8 +43,13 @@ export function heat(logprob) {
   return `color-mix(in srgb, var(--warn) ${Math.round(85 * surprise)}%, transparent)`;
 }
 
-/** The largest advantage worth a full color: the 98th percentile, so that one outlier does not gray out the rest. */
-export function scaleOf(values) {
-  const sizes = (values ?? []).filter((value) => value).map(Math.abs).sort((a, b) => a - b);
-  return sizes.length ? sizes[Math.min(sizes.length - 1, Math.floor(0.98 * sizes.length))] : 0;
+/**
+ * The largest advantage worth a full color: the 98th percentile, so that one outlier does not gray out the rest, and a twentieth of
+ * what is at stake at the least, so that rounding is not drawn like a mistake.
+ */
+export function scaleOf({ A, Q }) {
+  const sizes = (A ?? []).filter((value) => value).map(Math.abs).sort((a, b) => a - b);
+  if (!sizes.length) return 0;
+  const stake = (Q ?? []).reduce((most, value) => Math.max(most, Math.abs(value ?? 0)), 0);
+  return Math.max(sizes[Math.min(sizes.length - 1, Math.floor(0.98 * sizes.length))], stake / 20);
 }

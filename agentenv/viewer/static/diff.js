@@ -35,7 +35,7 @@ function head(tree, way, side) {
   const leaf = way.at(-1);
   const result = leaf === undefined ? "ends there" : tree.success[leaf] === null ? "goes on" : tree.success[leaf] ? "success" : "failure";
   return el("p", { class: `outcome ${result === "success" ? "good" : result === "failure" ? "bad" : "even"}` },
-    el("b", {}, side ? "B" : "A"), ` node ${way[0] ?? "–"}, ${way.length} steps: ${result}`);
+    el("b", {}, side ? "B" : "A"), ` node ${way[0] ?? "–"}, ${way.length} ${way.length === 1 ? "step" : "steps"}: ${result}`);
 }
 
 async function entryOf(tree, id, node) {

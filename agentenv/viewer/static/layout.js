@@ -5,6 +5,7 @@ import { hierarchy, tree as tidy } from "d3-hierarchy";
 export const CARD = { width: 196, height: 54 };
 const COLUMN = CARD.width + 48;
 const ROW = CARD.height + 14;
+const FAR = 5 * ROW;
 const MANY = 160; // more visible nodes than these open folded
 
 export function prepare(columns) {
@@ -25,7 +26,7 @@ export function prepare(columns) {
     byChild.set(fork.child, fork);
   }
   const credits = new Map(Object.entries(columns.credit));
-  return { ...columns, size, children, depths, below, forksAt: forks, forkInto: byChild, credits, folded: new Set(), places: null };
+  return { ...columns, size, children, depths, below, forksAt: forks, forkInto: byChild, credits, folded: new Set(), guide: [0], places: null };
 }
 
 export function path(tree, node) {
@@ -70,6 +71,7 @@ function hasFork(tree, leaf) {
 /** Folds everything but the path to a node, where there is too much to see at once. */
 export function open(tree, node, { force = false } = {}) {
   tree.folded.clear();
+  tree.guide = path(tree, node);
   if (tree.size > MANY || force) foldBeside(tree, node);
   arrange(tree);
 }
@@ -111,8 +113,17 @@ export function arrange(tree) {
     box.top = Math.min(box.top, place.x - CARD.height / 2);
     box.bottom = Math.max(box.bottom, place.x + CARD.height / 2);
   });
+  alignStem(tree, places);
   for (const level of places.levels) level.sort((a, b) => places.y[a] - places.y[b]);
   tree.places = { ...places, box };
+}
+
+/** Where a tree is so wide that its start would be far from the way that is shown, the start and all up to the first fork stand beside it. */
+function alignStem(tree, places) {
+  const fork = tree.guide.findIndex((node) => tree.children[node].length > 1);
+  const next = tree.guide[fork + 1];
+  if (fork < 0 || next === undefined || !places.seen[next] || Math.abs(places.y[next] - places.y[0]) < FAR) return;
+  for (const node of tree.guide.slice(0, fork + 1)) places.y[node] = places.y[next];
 }
 
 /** The visible node at a point of the drawing, if any. */

@@ -36,7 +36,7 @@ async function showTree(node) {
     heading();
     canvas.refresh();
     if (narrow.matches && state.tab === "tasks") show("tree");
-    canvas.start(state.node);
+    state.node = canvas.start(state.node, { asked: node !== undefined });
     emit("step");
     tasks.fill();
   } catch (error) {
@@ -46,7 +46,7 @@ async function showTree(node) {
 
 function heading() {
   const row = state.overview.trees.find((entry) => entry.id === state.id);
-  replace($("#heading"), el("b", {}, row.begins || row.task), el("small", {}, `${row.env}  ${row.id}  ${row.nodes} nodes, ${row.successes} of ${row.episodes} episodes succeeded`));
+  replace($("#heading"), el("b", { dir: "auto" }, row.begins || row.task), el("small", {}, `${row.env}  ${row.id}  ${row.nodes} nodes, ${row.successes} of ${row.episodes} episodes succeeded`));
 }
 
 async function needCredit() {
@@ -94,9 +94,9 @@ function compareSibling() {
   const beside = panel.siblings(tree, node);
   if (beside.length < 2) return tell("This step has no sibling.");
   tell("");
-  const place = beside.indexOf(state.other !== null && beside.includes(state.other) ? state.other : node);
-  const next = beside.slice(place + 1).concat(beside).find((other) => other !== node);
-  state.other = next;
+  const apart = (other) => Math.abs((tree.shares[other] ?? 0) - (tree.shares[node] ?? 0)); // the one that went most differently is the first
+  const others = beside.filter((other) => other !== node).sort((a, b) => apart(b) - apart(a));
+  state.other = others[(others.indexOf(state.other) + 1) % others.length];
   emit("compare");
 }
 
@@ -137,9 +137,9 @@ async function grown() {
   if (!row) {
     if (trees.length) await start(trees.at(-1).id);
   } else if (state.tree && row.nodes !== state.tree.size) {
-    const { folded } = state.tree;
+    const { folded, guide } = state.tree;
     state.tree = layout.prepare(await store.tree(state.id));
-    state.tree.folded = folded;
+    Object.assign(state.tree, { folded, guide });
     await needCredit();
     layout.arrange(state.tree);
     heading();

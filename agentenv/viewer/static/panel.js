@@ -74,7 +74,7 @@ function prediction(tree, node) {
   const bar = (share, name) => el("span", { class: `bar ${name}`, title: `${name} ${percent(share)}` }, share !== null && el("i", { style: { width: `${100 * share}%` } }));
   return el("div", { class: "bars", "aria-label": "Success" },
     el("b", {}, "Success "), el("span", {}, "predicted"), bar(said, "predicted"), el("span", {}, percent(said)),
-    el("span", {}, "realized"), bar(real, "realized"), el("span", {}, `${percent(real)} of ${tree.leaves[node]}`));
+    el("span", {}, "realized"), bar(real, "realized"), el("span", { title: "Of the trajectories through it, those of a fork together weighing as much as the one they went on from" }, `${percent(real)} (${tree.leaves[node]})`));
 }
 
 function forks(tree, node) {
@@ -138,7 +138,7 @@ function play(tree, node) {
 
 function command(words) {
   const button = el("button", { type: "button", "aria-label": `Copy: ${words}`, onclick: () => copy(words, button) }, "Copy");
-  return el("div", { class: "command" }, el("code", {}, words), button);
+  return el("div", { class: "command" }, el("code", {}, words.split(" ").flatMap((word) => [el("span", {}, word), " "])), button);
 }
 
 async function copy(words, button) {

@@ -75,7 +75,7 @@ function item(row, place) {
     data: { id: row.id }, onclick: () => choose(row),
   },
   el("span", { class: `share ${tone}`, style: { "--share": share ?? 0 }, title: share === null ? "no episode went through" : `${row.successes} of ${row.episodes} episodes succeeded` }),
-  el("span", { class: "begins" }, row.begins || row.task || "(no question)"),
+  el("span", { class: "begins", dir: "auto" }, row.begins || row.task || "(no question)"),
   el("small", {}, row.step === null ? "" : `step ${row.step} · `, `${percent(share)} of ${row.episodes} · ${row.steps} steps · ${row.nodes} nodes`, row.forks ? ` · ◆${row.forks}` : "", row.broken ? ` · ${row.broken} broken` : ""));
 }
 
