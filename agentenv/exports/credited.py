@@ -4,7 +4,7 @@ Letters: `N` nodes of all trees together, numbered as in `TreeArrays.from_trees(
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from agentenv.credit import StepAdvantages
 from agentenv.serialize import read_trees
 from agentenv.tree import EpisodeTree
 
-__all__ = ["Credit", "CreditedTree", "Trees", "read_credited", "trees_of"]
+__all__ = ["Credit", "CreditedTree", "Trees", "columns_of", "read_credited", "trees_of"]
 
 Trees = str | os.PathLike[str] | EpisodeTree | Sequence[EpisodeTree]
 """A trees file, a tree, or trees."""
@@ -86,6 +86,11 @@ def read_credited(trees: Trees, credits: Mapping[str, Credit]) -> list[CreditedT
     ends = np.cumsum([len(tree) for tree in found])[:-1]
     parts = {name: np.split(values, ends) for name, values in columns.items()}
     return [CreditedTree(i, tree, {name: part[i] for name, part in parts.items()}) for i, tree in enumerate(found)]
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]], names: Iterable[str] = ()) -> dict[str, list[Any]]:
+    """Returns rows of equal keys as columns, in the order of the first row; without a row, empty ones of `names`."""
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else names)}
 
 
 def _estimate(

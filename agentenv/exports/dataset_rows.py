@@ -25,7 +25,7 @@ from agentenv.serialize.events import root_of, tree_event
 from agentenv.tree import Cost, EpisodeTree, Node, Prompt
 from agentenv.types import Action, Message, Observation, ToolCall, Usage, message_text, to_observation
 
-from .credited import Credit, CreditedTree, Trees, read_credited
+from .credited import Credit, CreditedTree, Trees, columns_of, read_credited
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -124,10 +124,8 @@ def to_dataset(trees: Trees, **credits: Credit) -> "Dataset":  # noqa: A002  the
     kinds["observation"] = List({"role": text, "content": text, "exact": text})
     for name in rows[0].keys() - kinds.keys() if rows else ():
         kinds[name] = number if name.endswith("_count") else real
-    names = list(rows[0] if rows else kinds)
-    return cast("Any", Dataset).from_dict(
-        {name: [row[name] for row in rows] for name in names}, features=Features({n: kinds[n] for n in names})
-    )
+    columns = columns_of(rows, kinds)
+    return cast("Any", Dataset).from_dict(columns, features=Features({name: kinds[name] for name in columns}))
 
 
 def from_dataset_rows(rows: Source) -> list[EpisodeTree]:

@@ -34,7 +34,7 @@ from agentenv.jsonable import json_text
 from agentenv.tree import EpisodeTree, Node
 from agentenv.types import Action, message_text
 
-from .credited import Credit, CreditedTree, Trees, read_credited
+from .credited import Credit, CreditedTree, Trees, columns_of, read_credited
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,10 +81,9 @@ def to_dataframe(trees: Trees, **credits: Credit) -> "pd.DataFrame":  # noqa: A0
         msg = f"to_dataframe needs pandas: {install_module('pandas')}"
         raise MissingDependencyError(msg) from error
     rows = node_rows(trees, **credits)
-    names = list(rows[0]) if rows else _column_names(credits)
-    table = pd.DataFrame({name: [row[name] for row in rows] for name in names})
+    table = pd.DataFrame(columns_of(rows, _column_names(credits)))
     kinds = {"reward": "float64", "return": "float64", "succeeded": "boolean", "num_tokens": "Int64"}
-    kinds |= {name: "float64" for name in names if name.startswith("reward_") or name == "logprob"}
+    kinds |= {name: "float64" for name in table.columns if name.startswith("reward_") or name == "logprob"}
     return cast("Any", table).astype(kinds)
 
 

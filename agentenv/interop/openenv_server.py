@@ -1,18 +1,14 @@
 """Any environment as an OpenEnv server: what `agentenv serve --openenv` runs. Needs no package of OpenEnv."""
 
-import asyncio
 import json
-import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from threading import Event, Thread
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from agentenv.env import Env
 from agentenv.registry import env_class
+from agentenv.web_server import WebServer
 
 from .openenv_session import Book, Session
 from .openenv_wire import ACTION_SCHEMA, BRANCHING, OBSERVATION_SCHEMA, STATE_SCHEMA, WireError, error_message
@@ -72,8 +69,7 @@ class OpenEnvServer:
         self.host, self.port = host, port
         self.book = Book(partial(cls, **options), branching, max_sessions, max_snapshots)
         self._app = make_app(self.book, local=host in _LOOPBACK)
-        self._server: uvicorn.Server | None = None
-        self._thread: Thread | None = None
+        self._web: WebServer | None = None
 
     @property
     def url(self) -> str:
@@ -94,47 +90,23 @@ class OpenEnvServer:
         Raises:
             OSError: the port is taken.
         """
-        bound = socket.create_server(
-            (self.host, self.port), family=socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        )
-        self.port = bound.getsockname()[1]
-        config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, ws="websockets-sansio", lifespan="on",
-            ws_max_size=MAX_MESSAGE_BYTES, timeout_graceful_shutdown=2,
+        self._web = WebServer(
+            self._app, host=self.host, port=self.port, name="agentenv-openenv", ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE_BYTES,
         )  # fmt: skip
-        self._server = server = uvicorn.Server(config)
-        started = Event()
-
-        async def serve() -> None:
-            watch = asyncio.create_task(_when_started(server, started))
-            try:
-                await server.serve(sockets=[bound])
-            finally:
-                watch.cancel()
-                started.set()
-
-        self._thread = Thread(target=lambda: asyncio.run(serve()), name="agentenv-openenv", daemon=True)
-        self._thread.start()
-        started.wait()
+        self.port = self._web.port
 
     def wait(self) -> None:
         """Waits until the server ends, e.g. for Ctrl-C."""
-        while self._thread is not None and self._thread.is_alive():
-            self._thread.join(0.5)
+        if self._web is not None:
+            self._web.wait()
 
     def close(self) -> None:
         """Ends the server and closes every environment. May be called twice."""
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
-            self._thread.join()
-        self._server = self._thread = None
+        if self._web is not None:
+            self._web.close()
+        self._web = None
         self.book.close()
-
-
-async def _when_started(server: uvicorn.Server, started: Event) -> None:
-    while not server.started:
-        await asyncio.sleep(0.005)
-    started.set()
 
 
 def make_app(book: Book, *, local: bool = True) -> Any:

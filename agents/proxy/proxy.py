@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import socket
-from contextlib import suppress
-from threading import Event, Thread
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
-import uvicorn
 from typing_extensions import override
+
+from agentenv.web_server import WebServer
 
 from .app import make_app
 from .hub import Hub
@@ -45,8 +45,7 @@ class Proxy(Hub):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._server: uvicorn.Server | None = None
-        self._thread: Thread | None = None
+        self._web: WebServer | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -58,7 +57,7 @@ class Proxy(Hub):
     @property
     def running(self) -> bool:
         """Whether it listens."""
-        return self._thread is not None
+        return self._web is not None
 
     def start(self) -> None:
         """Listens, in a thread of its own, until `close`.
@@ -66,46 +65,36 @@ class Proxy(Hub):
         Raises:
             OSError: the port is taken.
         """
-        config = uvicorn.Config(
-            make_app(self), host=self.host, port=self.port, log_config=None, access_log=False, ws="none",
-            timeout_graceful_shutdown=2, lifespan="on",
-        )  # fmt: skip
-        bound = _bind(self.host, self.port)
-        self.port = bound.getsockname()[1]
-        self._server = server = uvicorn.Server(config)
-        started = Event()
-
-        async def serve() -> None:
-            watch = asyncio.create_task(self._watch())
-            poll = asyncio.create_task(_when_started(server, started))
-            try:
-                await server.serve(sockets=[bound])
-            finally:
-                for task in (watch, poll):
-                    task.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await task
-                await self.backend.leave_loop()
-                started.set()
-
-        self._thread = Thread(target=lambda: asyncio.run(serve()), name="agentenv-proxy", daemon=True)
-        self._thread.start()
-        started.wait()
+        self._web = WebServer(
+            make_app(self), host=self.host, port=self.port, name="agentenv-proxy", around=self._watching, ws="none"
+        )
+        self.port = self._web.port
 
     def wait(self) -> None:
         """Waits until the server ends, e.g. for Ctrl-C."""
-        while self._thread is not None and self._thread.is_alive():
-            self._thread.join(0.5)
+        if self._web is not None:
+            self._web.wait()
 
     @override
     def close(self) -> None:
         """Ends the sessions that are open, records them, and ends every thread. May be called twice."""
         self.end_all("the proxy was closed")
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
-            self._thread.join()
-        self._server = self._thread = None
+        if self._web is not None:
+            self._web.close()
+        self._web = None
         super().close()
+
+    @asynccontextmanager
+    async def _watching(self) -> AsyncGenerator[None]:
+        """Ends sessions from outside while the server runs, and leaves its loop to none of the agent's connections."""
+        watch = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch
+            await self.backend.leave_loop()
 
     async def _watch(self) -> None:
         while True:
@@ -114,21 +103,3 @@ class Proxy(Hub):
                 await self.watch()
             except Exception:  # noqa: BLE001  the others go on
                 _log.exception("a session could not be ended")
-
-
-def _bind(host: str, port: int) -> Any:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-async def _when_started(server: uvicorn.Server, started: Event) -> None:
-    while not server.started:
-        await asyncio.sleep(0.01)
-    started.set()
