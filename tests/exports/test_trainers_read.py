@@ -1,4 +1,4 @@
-"""verl and SkyRL read our batches, and their own losses ask for our update. Run by hand: docs/exports.md says how."""
+"""verl and SkyRL read our batches, and their own losses ask for our update."""
 
 import typing
 from importlib import import_module
