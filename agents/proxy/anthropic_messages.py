@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from agentenv.types import Message, Part, ToolCall, ToolSchema
 
-from .openai_chat import Event, dump, function_tool
+from .openai_chat import Event, dump
 from .requests import (
     RAW_ARGUMENTS,
     Reply,
@@ -20,6 +20,7 @@ from .requests import (
     whole_number,
     word,
 )
+from .tool_forms import function_tool
 
 __all__ = ["error", "events", "read", "write"]
 

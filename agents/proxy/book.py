@@ -1,6 +1,6 @@
 """Episodes of programs as trees: every conversation of an episode is a branch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from threading import RLock
@@ -35,6 +35,7 @@ class Book:
         writer: a file that every episode is written to.
         keep_snapshots: keeps the environment's state at every node where an episode can go on.
         metadata: of the tree.
+        varying: regular expressions of what its program writes otherwise every time, for replay.
 
     Attributes:
         tree: the tree, once its first episode has ended.
@@ -54,6 +55,7 @@ class Book:
         writer: TreeWriter | None = None,
         keep_snapshots: bool = True,
         metadata: Mapping[str, Any] | None = None,
+        varying: Sequence[str] = (),
     ) -> None:
         self.seed = seed
         self.task = task
@@ -64,6 +66,7 @@ class Book:
         self._writer = writer
         self._written = -1
         self._keep = keep_snapshots
+        self._varying = varying
         self._metadata = {"seed": seed, **(metadata or {})}
         self._numbers = 0
         self._lock = RLock()
@@ -114,7 +117,9 @@ class Book:
                 self.check_anchor(at)
                 tree = cast("EpisodeTree", self.tree)
                 record, kept = record_of(tree, at), tree.snapshots.get(at)
-            replay = Replay(record, seed=self.seed, root=self._root, snapshot=kept, keep=self._keep)
+            replay = Replay(
+                record, seed=self.seed, root=self._root, snapshot=kept, keep=self._keep, varying=self._varying
+            )
         lent = ExitStack()
         env: BranchingEnv | None = None
         number = self.take_number() if number is None else number

@@ -86,7 +86,7 @@ class Recorded:
         session: the episode that made it.
         call: its number there.
         node: where it stands in the tree.
-        key: of its request.
+        tools: digest of those that its request offered.
         messages: of its request.
         action: the answer.
         steps: what the environment did then, as `EnvStep.to_dict` says it.
@@ -96,7 +96,7 @@ class Recorded:
     session: str
     call: int
     node: int
-    key: str
+    tools: str
     messages: tuple[Message, ...]
     action: Action
     steps: Sequence[Mapping[str, Any]] = ()
@@ -144,15 +144,14 @@ def context_of(request: Request, before: Call | None, *, seed: int, most: int | 
     """Returns what the agent sees: the program's messages, behind the exact tokens of the call before.
 
     Args:
-        request: what was asked.
+        request: what was asked, beginning with the messages of `before`.
         before: the call that it goes on with.
         seed: of the action.
         most: tokens that the whole conversation may have.
     """
     token_ids: tuple[int, ...] | TokenIds = ()
-    messages, covered = request.messages, 0
+    covered = 0
     if before is not None:
-        messages = before.messages + request.messages[len(before.messages) :]
         action = before.action
         if action.token_ids is not None and action.prompt_token_ids is not None:
             prompt = action.prompt_token_ids
@@ -160,4 +159,4 @@ def context_of(request: Request, before: Call | None, *, seed: int, most: int | 
             covered = len(before.messages)
     room = None if most is None else max(1, most - len(token_ids))
     limits = [limit for limit in (request.max_tokens, room) if limit is not None]
-    return Context(messages, request.tools, token_ids, covered, seed, min(limits, default=None))
+    return Context(request.messages, request.tools, token_ids, covered, seed, min(limits, default=None))

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from agentenv.tree import EpisodeTree
 from .backend import Backend
 from .book import Book
 from .calls import Call
+from .replaying import check_varying
 from .requests import Reply, Request, RequestError
 from .session import Session, SessionLimits
 
@@ -53,6 +54,7 @@ class Hub:
         out: str | Path | None = None,
         model: str = "agentenv",
         keep_snapshots: bool = True,
+        varying: Sequence[str] = (),
     ) -> None:
         Backend.check(agent)
         if key is not None and len(key) < 8:
@@ -70,7 +72,7 @@ class Hub:
         self.backend = Backend(agent)
         self.sessions: dict[str, Session] = {}
         self._pools = {name: EnvPool(make) for name, make in made.items()}
-        self._keep = keep_snapshots
+        self._kept: dict[str, Any] = {"keep_snapshots": keep_snapshots, "varying": check_varying(varying)}
         self._writer = None if out is None else TreeWriter(out, append=True, journal=True)
         self._books: dict[str, Book] = {}
         self._begins: dict[str, Any] = {}
@@ -152,8 +154,8 @@ class Hub:
         with lock:  # environments of different trees begin at the same time
             book = book or self._books.get(name)
             if book is None:
-                options: dict[str, Any] = {"writer": self._writer, "keep_snapshots": self._keep}
-                book = Book(self._pools.get(env), task=task, seed=seed, metadata={"tree": name}, **options)
+                options: dict[str, Any] = {"writer": self._writer, "metadata": {"tree": name}, **self._kept}
+                book = Book(self._pools.get(env), task=task, seed=seed, **options)
                 self._books[name] = book
         session = book.open(at=at, limits=limits or self.limits)
         session.tree_name = name

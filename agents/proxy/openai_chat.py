@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
-from agentenv.types import Message, ToolCall, ToolSchema
+from agentenv.types import Message, ToolCall
 
 from .requests import (
     Reply,
@@ -20,6 +20,7 @@ from .requests import (
     whole_number,
     word,
 )
+from .tool_forms import custom_call, declared, text_of
 
 __all__ = ["error", "events", "read", "write"]
 
@@ -59,9 +60,7 @@ def read(body: Mapping[str, Any]) -> Request:
         msg = "messages must hold at least one message, got none"
         raise RequestError(msg)
     messages = [_message(mapping_of(entry, f"messages[{i}]"), f"messages[{i}]") for i, entry in enumerate(raw)]
-    tools = tuple(
-        _tool(mapping_of(entry, f"tools[{i}]"), i) for i, entry in enumerate(list_of(body.get("tools"), "tools"))
-    )
+    tools, forms = declared(body.get("tools"))
     choice = word(body, "tool_choice", "auto")
     limits = [whole_number(body.get(name), name) for name in ("max_tokens", "max_completion_tokens")]
     options = {name: body[name] for name in ("logprobs", "return_token_ids", "stream_options") if body.get(name)}
@@ -72,7 +71,7 @@ def read(body: Mapping[str, Any]) -> Request:
         stream=bool(body.get("stream")),
         model=str(body.get("model", "")),
         ignored=given(body, _IGNORED) + (() if choice in {"auto", "none"} else ("tool_choice",)),
-        options=options,
+        options=options | {"forms": forms},
     )
 
 
@@ -104,7 +103,7 @@ def _message(entry: Mapping[str, Any], name: str) -> Message:
         return answer
     if role == "assistant":
         try:
-            calls = [ToolCall.parse(call) for call in list_of(entry.get("tool_calls"), f"{name}.tool_calls")]
+            calls = [_call(call) for call in list_of(entry.get("tool_calls"), f"{name}.tool_calls")]
         except ValueError as problem:
             msg = f"{name}.tool_calls: {problem}"
             raise RequestError(msg) from None
@@ -114,29 +113,12 @@ def _message(entry: Mapping[str, Any], name: str) -> Message:
     raise RequestError(msg)
 
 
-def _tool(entry: Mapping[str, Any], number: int) -> ToolSchema:
-    if word(entry, "type") != "function":
-        msg = f"tools[{number}].type must be 'function', got {entry.get('type')!r}: there are no built-in tools here"
-        raise RequestError(msg)
-    return function_tool(mapping_of(entry.get("function"), f"tools[{number}].function"), f"tools[{number}].function")
-
-
-def function_tool(function: Mapping[str, Any], name: str) -> ToolSchema:
-    """Returns a tool in OpenAI's chat format; `strict` is left out, for arguments are not constrained.
-
-    Raises:
-        RequestError: it has no name.
-    """
-    if not isinstance(function.get("name"), str) or not function["name"]:
-        msg = f"{name}.name must be text, got {function.get('name')!r}"
-        raise RequestError(msg)
-    parameters = function.get("parameters") or {"type": "object", "properties": {}}
-    inner = {
-        "name": function["name"],
-        "description": str(function.get("description") or ""),
-        "parameters": dict(mapping_of(parameters, f"{name}.parameters")),
-    }
-    return {"type": "function", "function": inner}
+def _call(value: object) -> ToolCall:
+    entry: Mapping[str, Any] = cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+    if word(entry, "type") == "custom":
+        inner = mapping_of(entry.get("custom"), "custom")
+        return ToolCall.parse(custom_call(inner, inner.get("name"), entry.get("id")))
+    return ToolCall.parse(value)
 
 
 def write(reply: Reply) -> dict[str, Any]:
@@ -146,7 +128,7 @@ def write(reply: Reply) -> dict[str, Any]:
     if action.reasoning:
         message |= {"reasoning": action.reasoning, "reasoning_content": action.reasoning}
     if action.tool_calls:
-        message["tool_calls"] = [call.to_dict() for call in action.tool_calls]
+        message["tool_calls"] = [_written(reply, call) for call in action.tool_calls]
     elif not action.content:
         message["content"] = ""
     choice: dict[str, Any] = {
@@ -176,11 +158,10 @@ def events(reply: Reply) -> Iterator[Event]:
     if action.content:
         yield chunk({"content": action.content}, logprobs=_logprobs(reply))
     for i, call in enumerate(action.tool_calls):
-        whole = call.to_dict()
-        name, arguments = whole["function"]["name"], whole["function"]["arguments"]
-        opening = {"index": i, "id": call.id, "type": "function", "function": {"name": name, "arguments": ""}}
-        yield chunk({"tool_calls": [opening]})
-        yield chunk({"tool_calls": [{"index": i, "function": {"arguments": arguments}}]})
+        whole = _written(reply, call)
+        kind, field = ("custom", "input") if whole["type"] == "custom" else ("function", "arguments")
+        yield chunk({"tool_calls": [{"index": i, **whole, kind: whole[kind] | {field: ""}}]})
+        yield chunk({"tool_calls": [{"index": i, kind: {field: whole[kind][field]}}]})
     last = chunk({}, _finish(reply))
     if reply.request.options.get("return_token_ids"):
         last[1]["choices"][0]["token_ids"] = None if action.token_ids is None else list(action.token_ids)
@@ -200,6 +181,14 @@ def error(problem: RequestError) -> dict[str, Any]:
 def error_events(problem: RequestError) -> Iterator[Event]:
     """Yields an error that came after the stream had begun."""
     yield None, error(problem)
+
+
+def _written(reply: Reply, call: ToolCall) -> dict[str, Any]:
+    """A call as the program knows the tool."""
+    text = text_of(call, reply.request.options["forms"].get(call.name))
+    if text is None:
+        return call.to_dict()
+    return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": text}}
 
 
 def _head(reply: Reply, kind: str) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from agentenv.types import Message, Part, ToolCall, ToolSchema
+from agentenv.types import Message, Part, ToolCall
 
-from .openai_chat import Event, error, function_tool
+from .openai_chat import Event, error
 from .requests import (
     Reply,
     Request,
@@ -19,6 +19,7 @@ from .requests import (
     whole_number,
     word,
 )
+from .tool_forms import ToolForm, custom_call, declared, flat_name, text_of
 
 __all__ = ["error", "error_events", "events", "read", "write"]
 
@@ -64,9 +65,7 @@ def read(body: Mapping[str, Any], earlier: Mapping[str, Sequence[Message]] | Non
     if not any(message["role"] != "system" for message in messages):
         msg = "input must hold at least one message, got none"
         raise RequestError(msg)
-    tools = tuple(
-        _tool(mapping_of(entry, f"tools[{i}]"), i) for i, entry in enumerate(list_of(body.get("tools"), "tools"))
-    )
+    tools, forms = declared(body.get("tools"))
     choice = word(body, "tool_choice", "auto")
     return Request(
         messages=name_answers(messages),
@@ -75,7 +74,12 @@ def read(body: Mapping[str, Any], earlier: Mapping[str, Sequence[Message]] | Non
         stream=bool(body.get("stream")),
         model=str(body.get("model", "")),
         ignored=given(body, _IGNORED) + (() if choice in {"auto", "none"} else ("tool_choice",)),
-        options={"instructions": body.get("instructions"), "previous": before},
+        options={
+            "instructions": body.get("instructions"),
+            "previous": before,
+            "forms": forms,
+            "tools": body.get("tools") or [],
+        },
     )
 
 
@@ -120,13 +124,8 @@ class _Turn:
         if kind == "reasoning":
             for part in (*list_of(item.get("content"), name), *list_of(item.get("summary"), name)):
                 self.thoughts.append(str(mapping_of(part, name).get("text", "")))
-        elif kind == "function_call":
-            call = {"name": item.get("name"), "arguments": item.get("arguments"), "id": item.get("call_id")}
-            try:
-                self.calls.append(ToolCall.parse(call))
-            except ValueError as problem:
-                msg = f"{name}: {problem}"
-                raise RequestError(msg) from None
+        elif kind in {"function_call", "custom_tool_call"}:
+            self.calls.append(_call(item, name, custom=kind == "custom_tool_call"))
         elif kind == "message" and word(item, "role") == "assistant":
             self.texts.append(str(content_of(_parts(item.get("content"), name), name)))
         else:
@@ -141,13 +140,25 @@ class _Turn:
         return [assistant("\n".join(filter(None, self.texts)), self.calls, "\n".join(filter(None, self.thoughts)))]
 
 
+def _call(item: Mapping[str, Any], name: str, *, custom: bool) -> ToolCall:
+    flat = flat_name(item.get("namespace"), item["name"]) if isinstance(item.get("name"), str) else None
+    call = {"name": flat, "arguments": item.get("arguments"), "id": item.get("call_id")}
+    try:
+        return ToolCall.parse(custom_call(item, flat, item.get("call_id")) if custom else call)
+    except ValueError as problem:
+        msg = f"{name}: {problem}"
+        raise RequestError(msg) from None
+
+
 def _message(item: Mapping[str, Any], name: str) -> Message:
     kind, role = word(item, "type", "message"), word(item, "role")
-    if kind == "function_call_output":
+    if kind in {"function_call_output", "custom_tool_call_output"}:
         output = content_of(_parts(item.get("output"), f"{name}.output"), f"{name}.output")
         return {"role": "tool", "content": output, "tool_call_id": str(item.get("call_id") or "")}
     if kind != "message":
-        msg = f"{name}.type must be message, function_call, function_call_output or reasoning, got {kind!r}"
+        msg = (
+            f"{name}.type must be message, reasoning, or the call or output of a function or custom tool, got {kind!r}"
+        )
         raise RequestError(msg)
     if role not in {"user", "system", "developer"}:
         msg = f"{name}.role must be user, assistant, system or developer, got {role!r}"
@@ -166,13 +177,6 @@ def _part(part: Mapping[str, Any]) -> Part:
     if word(part, "type") == "input_image" and part.get("image_url"):
         return {"type": "image_url", "image_url": {"url": part["image_url"]}}
     return dict(part)
-
-
-def _tool(entry: Mapping[str, Any], number: int) -> ToolSchema:
-    if word(entry, "type") != "function":
-        msg = f"tools[{number}].type must be 'function', got {entry.get('type')!r}: there are no built-in tools here"
-        raise RequestError(msg)
-    return function_tool(entry, f"tools[{number}]")
 
 
 def write(reply: Reply) -> dict[str, Any]:
@@ -204,7 +208,8 @@ def events(reply: Reply) -> Iterator[Event]:
     yield event("response.created", response=begun)
     yield event("response.in_progress", response=begun)
     for i, (item, parts) in enumerate(_output(reply)):
-        opening = item | {"status": "in_progress"} | ({"content": []} if parts else {"arguments": ""})
+        field = "content" if parts else "input" if item["type"] == "custom_tool_call" else "arguments"
+        opening = item | {"status": "in_progress", field: [] if parts else ""}
         yield event("response.output_item.added", output_index=i, item=opening)
         where = {"item_id": item["id"], "output_index": i}
         for number_of_part, part in enumerate(parts):
@@ -215,7 +220,10 @@ def events(reply: Reply) -> Iterator[Event]:
             yield event(f"response.{kind}.delta", **place, delta=part["text"], **extra)
             yield event(f"response.{kind}.done", **place, text=part["text"], **extra)
             yield event("response.content_part.done", **place, part=part)
-        if not parts:
+        if field == "input":
+            yield event("response.custom_tool_call_input.delta", **where, delta=item["input"])
+            yield event("response.custom_tool_call_input.done", **where, input=item["input"])
+        elif field == "arguments":
             yield event("response.function_call_arguments.delta", **where, delta=item["arguments"])
             done = where | {"name": item["name"], "arguments": item["arguments"]}
             yield event("response.function_call_arguments.done", **done)
@@ -253,18 +261,19 @@ def _output(reply: Reply) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]
         }
         yield item, parts
     for i, call in enumerate(action.tool_calls):
-        whole = call.to_dict()["function"]
-        yield (
-            {
-                "type": "function_call",
-                "id": f"fc_{reply.id}_{i}",
-                "call_id": call.id,
-                "name": call.name,
-                "arguments": whole["arguments"],
-                "status": "completed",
-            },
-            [],
-        )
+        yield _written(call, reply.request.options["forms"].get(call.name), f"{reply.id}_{i}"), []
+
+
+def _written(call: ToolCall, form: ToolForm | None, number: str) -> dict[str, Any]:
+    """A call as the program knows the tool."""
+    known = form or ToolForm(call.name)
+    item: dict[str, Any] = {"call_id": call.id, "name": known.name, "status": "completed"}
+    if known.namespace:
+        item["namespace"] = known.namespace
+    if (text := text_of(call, form)) is not None:
+        return {"type": "custom_tool_call", "id": f"ctc_{number}", **item, "input": text}
+    arguments = call.to_dict()["function"]["arguments"]
+    return {"type": "function_call", "id": f"fc_{number}", **item, "arguments": arguments}
 
 
 def _head(reply: Reply, status: str) -> dict[str, Any]:
@@ -283,7 +292,7 @@ def _head(reply: Reply, status: str) -> dict[str, Any]:
         "metadata": {},
         "parallel_tool_calls": True,
         "tool_choice": "auto",
-        "tools": [{"type": "function", "strict": None, **tool["function"]} for tool in request.tools],
+        "tools": request.options["tools"],
         "temperature": None,
         "top_p": None,
     }

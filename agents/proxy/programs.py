@@ -26,6 +26,7 @@ from agentenv.types import message_text
 from .backend import Backend
 from .book import Book
 from .proxy import Proxy
+from .replaying import check_varying
 from .session import Session, SessionLimits
 
 __all__ = ["ProgramRollout"]
@@ -74,6 +75,8 @@ class ProgramRollout:
         max_seconds: an episode that takes longer is truncated, and its program ended.
         variables: further environment variables of the command.
         cwd: its folder; a fresh one per episode by default, removed afterwards.
+        varying: regular expressions of what the program writes otherwise every time, such as a clock: it does not count
+            where its requests are compared with the record.
         record: a new file that episodes are written to, as they end and in the order of their numbers.
         on_end: called for every rollout that has ended.
 
@@ -102,6 +105,7 @@ class ProgramRollout:
         max_seconds: float | None = 600.0,
         variables: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
+        varying: Sequence[str] = (),
         record: str | Path | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
@@ -118,7 +122,7 @@ class ProgramRollout:
         self.retries = retries
         self._reward = reward
         self._most = max_programs
-        self._keep = keep_snapshots
+        self._kept: dict[str, Any] = {"keep_snapshots": keep_snapshots, "varying": check_varying(varying)}
         self._limits = SessionLimits(max_calls, max_tokens, max_seconds, None)
         self._variables = dict(variables or {})
         self._cwd = cwd
@@ -210,7 +214,7 @@ class ProgramRollout:
             tree = trees[anchor.tree]
             book = self._books.get(id(tree))
             if book is None:
-                book = self._books[id(tree)] = Book.of(tree, self._pool, keep_snapshots=self._keep)
+                book = self._books[id(tree)] = Book.of(tree, self._pool, **self._kept)
             if anchor.node:
                 book.check_anchor(anchor.node)
             jobs += [_Job(book, book.take_number(), anchor.node) for _ in range(anchor.count)]
@@ -220,7 +224,7 @@ class ProgramRollout:
         failures = 0
         while True:
             try:
-                return Book(self._pool, task=task, seed=seed, writer=self._writer, keep_snapshots=self._keep)
+                return Book(self._pool, task=task, seed=seed, writer=self._writer, **self._kept)
             except InfrastructureError as problem:
                 failures += 1
                 self.ledger += Ledger(failures=1)

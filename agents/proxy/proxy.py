@@ -33,6 +33,7 @@ class Proxy(Hub):
         out: a new file that every episode is written to as it ends.
         model: the name that `GET /v1/models` gives; requests may name any.
         keep_snapshots: keeps the environment's state at every node where an episode can go on.
+        varying: regular expressions of what programs write otherwise every time, for replay.
 
     Attributes:
         key: as given, or as drawn.

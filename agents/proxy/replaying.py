@@ -1,5 +1,6 @@
 """A program is branched by replay: its requests are answered from the record until it leaves it."""
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, cast
@@ -10,12 +11,33 @@ from agentenv.rollout import derive_seed
 from agentenv.rows import shorten
 from agentenv.signatures import canonical
 from agentenv.tree import EpisodeTree
-from agentenv.types import Action, ToolCall, message_text
+from agentenv.types import Action, Message, ToolCall, message_text
 
-from .calls import Recorded, keys_of, request_key
-from .requests import Request, tools_key
+from .calls import Recorded, request_key
+from .requests import Request, key_of, tools_key
 
-__all__ = ["Replay", "record_of"]
+__all__ = ["Replay", "check_varying", "record_of"]
+
+_OURS = (r"agentenv-program-\w+", r"sessions/[0-9a-f]{16}")
+"""What we ourselves tell a program otherwise every time: its folder and its address."""
+
+
+def check_varying(varying: Sequence[str]) -> tuple[str, ...]:
+    """Returns the patterns.
+
+    Raises:
+        ValueError: they are no list of regular expressions.
+    """
+    if isinstance(varying, str):
+        msg = f"varying must be a list of regular expressions, got the text {varying!r:.80}"
+        raise ValueError(msg)
+    for pattern in varying:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as problem:
+            msg = f"varying must hold regular expressions, got {pattern!r:.80}: {problem}"
+            raise ValueError(msg) from None
+    return tuple(varying)
 
 
 def record_of(tree: EpisodeTree, node: int) -> list[Recorded]:
@@ -44,8 +66,7 @@ def record_of(tree: EpisodeTree, node: int) -> list[Recorded]:
 
 def _recorded(tree: EpisodeTree, node: int, session: str, call: int) -> Recorded:
     entry = tree.nodes[node]
-    messages = tuple(tree.messages(entry.parent))
-    key = request_key(str(entry.info.get("tools", "")), keys_of(messages))
+    messages, tools = tuple(tree.messages(entry.parent)), str(entry.info.get("tools", ""))
     reward = (entry.reward or 0.0) - float(entry.info.get("elsewhere", 0.0))
     ids = tree.prompt_token_ids(entry.parent)
     whole = cast("Action", entry.action)
@@ -53,7 +74,7 @@ def _recorded(tree: EpisodeTree, node: int, session: str, call: int) -> Recorded
         whole.content, whole.tool_calls, whole.token_ids, whole.logprobs, ids, whole.finish_reason, whole.reasoning,
         whole.usage, whole.weight_version,
     )  # fmt: skip
-    return Recorded(session, call, node, key, messages, action, entry.info.get("executed", ()), reward)
+    return Recorded(session, call, node, tools, messages, action, entry.info.get("executed", ()), reward)
 
 
 class Replay:
@@ -65,6 +86,7 @@ class Replay:
         root: the environment's first state; `None` without an environment.
         snapshot: its state at the node, where that is kept.
         keep: whether snapshots are taken on the way.
+        varying: regular expressions of what a program writes otherwise every time, which does not count.
 
     Attributes:
         record: as given.
@@ -73,7 +95,14 @@ class Replay:
     """
 
     def __init__(
-        self, record: Sequence[Recorded], *, seed: int, root: Any = None, snapshot: Any = None, keep: bool = True
+        self,
+        record: Sequence[Recorded],
+        *,
+        seed: int,
+        root: Any = None,
+        snapshot: Any = None,
+        keep: bool = True,
+        varying: Sequence[str] = (),
     ) -> None:
         self.record = record
         self.live = False
@@ -86,16 +115,22 @@ class Replay:
         self._steps: list[tuple[Recorded, ToolCall, str]] = []
         self._open = [(entry, _tools_of(entry)) for entry in record[:1]]  # tools may be called before the first answer
         self._waiting: dict[str, deque[Recorded]] = {}
+        self._varying = re.compile("|".join(f"(?:{pattern})" for pattern in (*_OURS, *varying)))
         for entry in record:
-            self._waiting.setdefault(entry.key, deque()).append(entry)
+            key = request_key(entry.tools, self._keys(entry.messages))
+            self._waiting.setdefault(key, deque()).append(entry)
 
     @property
     def reward(self) -> float:
         """What the replayed calls earned."""
         return sum(entry.reward for entry in self.answered)
 
-    def answer(self, request: Request, keys: Sequence[str]) -> Recorded | None:
+    def _keys(self, messages: Sequence[Message]) -> tuple[str, ...]:
+        return tuple(key_of(message, self._varying) for message in messages)
+
+    def answer(self, request: Request) -> Recorded | None:
         """Returns the recorded answer to a request; `None` where there is none, which ends the replay."""
+        keys = self._keys(request.messages)
         waiting = self._waiting.get(request_key(tools_key(request.tools), keys))
         if waiting:
             self.answered.append(found := waiting.popleft())
@@ -157,7 +192,7 @@ class Replay:
         taken = {id(entry) for entry in self.answered}
         expected = next(entry for entry in self.record if id(entry) not in taken)
         number = len(self.answered)
-        before = keys_of(expected.messages)
+        before = self._keys(expected.messages)
         where = next(
             (i for i, (a, b) in enumerate(zip(before, keys, strict=False)) if a != b), min(len(before), len(keys))
         )

@@ -1,6 +1,7 @@
 """What the three protocols have in common: a request as messages and tools, and a reply as an action."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -207,10 +208,10 @@ def given(body: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
 # ---------------------------------------------------------------------- comparing
 
 
-def key_of(message: Mapping[str, Any]) -> str:
+def key_of(message: Mapping[str, Any], varying: re.Pattern[str] | None = None) -> str:
     """Returns what makes a message the same message, however a program wrote it down again.
 
-    Reasoning, ids of calls, the spelling of arguments and space around the text do not count.
+    Reasoning, ids of calls, the spelling of arguments, space around the text, and what `varying` finds do not count.
     """
     parts: Any = message.get("content")
     images = (
@@ -218,7 +219,8 @@ def key_of(message: Mapping[str, Any]) -> str:
     )
     calls = [ToolCall.parse(call) for call in message.get("tool_calls", ())]
     made = [[call.name, canonical(call.arguments)] for call in calls]
-    return digest([message["role"], message_text(message).strip(), images, made])
+    text = message_text(message) if varying is None else varying.sub("", message_text(message))
+    return digest([message["role"], text.strip(), images, made])
 
 
 def tools_key(tools: Sequence[ToolSchema]) -> str:

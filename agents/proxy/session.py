@@ -173,13 +173,17 @@ class Session:
             self._check_running()
             keys = keys_of(request.messages)
             before = self._conversations.before(request, keys)
+            if before is not None:  # its messages as the model saw them, however the program writes them down now
+                seen = before.messages
+                request = replace(request, messages=seen + request.messages[len(seen) :])
             if before is not None and before.node is None:
                 before.snapshot = before.snapshot or self._snapshot
             if self.env_ended:
                 return self._last_words(request, keys, before)
             if self.replay is not None and not self.replay.live:
-                found = self.replay.answer(request, keys)
+                found = self.replay.answer(request)
                 if found is not None:
+                    request = replace(request, messages=found.messages)
                     call = Call(request, keys, len(self.calls), before, found.action, node=found.node)
                     return self._add(call)
                 self._go_live()
@@ -265,9 +269,7 @@ class Session:
                 self._go_live()
             owner = self._owner(made)
             if made is not None and owner is not None:
-                made = replace(
-                    made, id=next((c.id for c in owner.action.tool_calls if c == replace(made, id=c.id)), "")
-                )
+                made = replace(made, id=next((c.id for c in owner.action.tool_calls if _asks(c, made)), ""))
             step = self._advance(self.env, Action(text) if made is None else Action(tool_calls=(made,)), made)
             (self.early if owner is None else owner.steps).append(step)
             return step
@@ -290,7 +292,7 @@ class Session:
         """The live call that asked for this: the last whose action has it open; otherwise the last one."""
         live = [call for call in self.calls if call.node is None]
         for call in reversed(live if made is not None else []):
-            asked = sum(made == replace(one, id=made.id) for one in call.action.tool_calls if made is not None)
+            asked = sum(_asks(one, made) for one in call.action.tool_calls if made is not None)
             done = sum(made == replace(step.call, id=made.id) for step in call.steps if step.call and made is not None)
             if asked > done:
                 return call
@@ -431,3 +433,10 @@ class Session:
             if self.replay is not None:
                 found["replay"] = self.replay.status()
             return found
+
+
+def _asks(call: ToolCall, made: ToolCall) -> bool:
+    """Whether a model's call is what the environment is to execute now: a program may put names before a tool's."""
+    before = call.name.removesuffix(made.name)
+    named = call.name == made.name or (before != call.name and not before[-1].isalnum())
+    return named and call.arguments == made.arguments

@@ -100,6 +100,12 @@ def test_continuations_replay_the_program_and_those_that_leave_early_are_told_ap
         replay = tree.nodes[5].info["replay"]
         assert (replay["answered"], replay["left_early"]) == (0, True)
         assert "request 0 differs in message 0: it was system" in replay["why"]
+    varying = [r"program \d+"]
+    with rolls(ScriptedAgent(policy), "plain", "--pid", seed=1, varying=varying) as rollout:
+        (tree,) = rollout.grow([TASK])
+        rollout.extend([tree], [Anchor(0, 2, 1)])
+        replay = tree.nodes[4].info["replay"]
+        assert (replay["answered"], replay["left_early"], tree.nodes[4].parent) == (2, False, 2)
     with rolls(ScriptedAgent(policy), "plain", seed=1) as rollout:
         (tree,) = rollout.grow([TASK])
         rollout.extend([tree], [Anchor(0, 2, 4)])
