@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,22 +25,34 @@ Demonstrator = Callable[[Any, np.random.Generator], Sequence[ToolCall]]
 """Returns the calls that play a task, one per step; what it draws, it draws from the generator."""
 
 
-def find_demonstrator(choice: EnvChoice, *, sloppy: bool = False) -> Demonstrator:
-    """Returns what plays a task: `careful_calls` or `noisy_calls` of the module `demonstrations` beside the class.
+def find_demonstrator(choice: EnvChoice, *, sloppy: bool = False, asked: str = "--agent") -> Demonstrator:
+    """Returns what plays a task: `careful_calls` or `noisy_calls` of the class's module, or of `demonstrations` there.
+
+    Args:
+        choice: the environment.
+        sloppy: play that slips, rather than play that succeeds.
+        asked: the argument that needs them.
 
     Raises:
         typer.BadParameter: there is none.
     """
-    name = f"{choice.cls.__module__.rpartition('.')[0]}.demonstrations"
-    try:
-        found = importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        found = False
+    module = choice.cls.__module__
+    package = module.rpartition(".")[0]
     kind = "noisy_calls" if sloppy else "careful_calls"
-    script = getattr(importlib.import_module(name), kind, None) if found else None
+    places = (module, f"{package}.demonstrations") if package else (module,)
+    script = next((found for place in places if (found := _attribute(place, kind)) is not None), None)
     if script is None:
-        refuse("--agent", f"{choice.name} has no demonstrations to script; give another agent, such as random")
+        signature = "noisy_calls(task, rng)" if sloppy else "careful_calls(task)"
+        other = "another agent, such as random" if asked == "--agent" else "the folder of a model"
+        told = f"{choice.name} has no demonstrations to script: write {signature} beside the class (docs/define.md)"
+        refuse(asked, f"{told}, or give {other}")
     return script if sloppy else lambda task, _: script(task)
+
+
+def _attribute(module: str, name: str) -> Any:
+    """Returns what a module holds by a name; `None` where there is no such module, or it holds nothing like it."""
+    known = module in sys.modules or importlib.util.find_spec(module) is not None
+    return getattr(importlib.import_module(module), name, None) if known else None
 
 
 def demonstrating_agent(
@@ -76,7 +89,8 @@ def demonstrating_agent(
         known = scripts.get(_opening(context.messages), [])
         going_on = [script for script in known if _begins(script, played)]
         if not going_on:
-            what = f"none goes on after these {len(made)} steps" if known else "none begins like this"
+            alike = "(a script knows a task by how its conversation begins: do others begin alike?)"
+            what = f"none goes on after these {len(made)} steps {alike}" if known else "none begins like this"
             msg = f"the demonstration cannot go on: {what}"
             raise AgentError(msg)
         script = going_on[int(np.random.default_rng(context.seed).integers(len(going_on)))]

@@ -4,6 +4,7 @@ import importlib.util
 import keyword
 import re
 import sys
+import unicodedata
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = ["new"]
 
 _TEMPLATES = "templates"
 _PACKAGE = "package"  # the folder that gets the package's name
+_LONGEST = 60
 _TAKEN = {"tests", "docs", "dist", "build"}
 
 
@@ -53,11 +55,22 @@ def new(
 def _check_name(name: str) -> str:
     """Returns the module's name, where it can be one that nobody else has."""
     module = name.replace("-", "_")
-    if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name) or keyword.iskeyword(module):
-        refuse("NAME", f"must be words of a-z and digits, joined by - or _, and no word of Python, got {name!r}")
+    if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name) or keyword.iskeyword(module) or len(name) > _LONGEST:
+        rule = f"must be words of a-z and digits, joined by - or _, at most {_LONGEST} long, and no word of Python"
+        refuse(
+            "NAME", f"{rule}, got {name if len(name) <= _LONGEST else name[:_LONGEST] + '...'!r}; try {_near(name)!r}"
+        )
     if module in _TAKEN or module in sys.stdlib_module_names or importlib.util.find_spec(module) is not None:
         refuse("NAME", f"must be new: a module {module!r} can be imported here already; choose another name")
     return module
+
+
+def _near(name: str) -> str:
+    """Returns a name that is allowed, and as near as can be to one that is not."""
+    ascii_only = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "-", ascii_only).lower())
+    near = "-".join(words).lstrip("-0123456789")[:_LONGEST].rstrip("-") or "my-env"
+    return f"{near}-env" if keyword.iskeyword(near.replace("-", "_")) else near
 
 
 def _fill(template: Traversable, target: Path, words: dict[str, str]) -> list[Path]:

@@ -35,7 +35,8 @@ def open_tree(file: Path, index: int, env_id: str | None, options: Sequence[str]
         try:
             env_class(tree.env_id)
         except (UnknownEnvError, ImportError, ValueError):
-            refuse("--env", f"is needed: {file} names its environment {tree.env_id!r}, which is no registered id")
+            told = f"is needed, module:Class: {file} names its environment {tree.env_id!r}, which is no registered id"
+            refuse("--env", told)
     choice = choose_env(env_id or tree.env_id, options)
     if (own := f"{choice.cls.name}-v{choice.cls.version}") != tree.env_id:
         refuse("--env", f"must be the environment of the tree, {tree.env_id!r}; got {own!r}")

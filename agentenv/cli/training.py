@@ -35,7 +35,8 @@ def load_model(plan: Plan, model: str, *, dry_run: bool = False) -> tuple[PreTra
         typer.BadParameter: there is no such model, or nothing to imitate.
     """
     if model == "tiny":
-        skillful, sloppy = find_demonstrator(plan.choice), find_demonstrator(plan.choice, sloppy=True)
+        skillful = find_demonstrator(plan.choice, asked="--model")
+        sloppy = find_demonstrator(plan.choice, sloppy=True, asked="--model")
         seed = plan.settings["seed"]
         held_out = sample_tasks(plan.choice, plan.eval_tasks, seed=seed + 1)
         found = list(sample_tasks(plan.choice, _IMITATED, seed=seed + 2, exclude=held_out, least=1).values())
@@ -132,6 +133,7 @@ def _report(console: Console, plan: Plan) -> None:
     for command in (
         f"agentenv rollout {shlex.join(plan.choice.words)} --agent {checkpoint}",
         f"agentenv trees {trees}",
+        f"agentenv view {plan.folder}",
     ):
         say_line(console, f"  {command}")
 

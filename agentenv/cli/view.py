@@ -35,16 +35,26 @@ def view(
         Path | None,
         typer.Option(metavar="FOLDER", help="Gives tokens their texts; by default that of the newest checkpoint."),
     ] = None,
+    env: Annotated[
+        str | None,
+        typer.Option(metavar="ENV_ID", help="For `play from here`: the environment, where the id is not enough."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="For the same: argument of the environment; may be repeated."),
+    ] = None,
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="On 127.0.0.1; 0 for any free one.")] = 8600,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser at the page.")] = True,
 ) -> None:  # fmt: skip
     """Look at trees, credit and learning curves in a browser.
 
     Serves a page on this machine that follows a run while it trains; or, with --out, writes one file that carries
-    everything, works offline and can be mailed.
+    everything, works offline and can be mailed. A step of a tree gives the command that goes on from there, and on the
+    served page a terminal that has done so.
 
     Examples:
         agentenv view runs/first
+        agentenv view trees.jsonl --env my_env:MyEnv
         agentenv view trees.jsonl --out page.html --credit rtmc --credit grpo
     """
     from agentenv.errors import TreeFileError
@@ -59,7 +69,10 @@ def view(
     if tokenizer is not None and not tokenizer.exists():
         refuse("--tokenizer", f"must be a folder with tokenizer.json, or that file; got {str(tokenizer)!r}")
     with blame("FOLDER_OR_FILE", TreeFileError, OSError), blame("--tokenizer", ValueError):
-        found = View(path, choose=choose, estimators=sorted(estimators()), credit=names, tokenizer=tokenizer)
+        found = View(
+            path, choose=choose, estimators=sorted(estimators()), credit=names, tokenizer=tokenizer, env=env,
+            options=option or (),
+        )  # fmt: skip
     console = open_console()
     if out is None:
         _serve(found, port, browser=browser)
@@ -83,6 +96,7 @@ def choose(name: str, options: Sequence[str]) -> "Callable[[TreeArrays], StepAdv
 
 def _serve(found: object, port: int, *, browser: bool) -> None:
     import webbrowser
+    from contextlib import suppress
 
     from agentenv.viewer import View, ViewServer
 
@@ -95,4 +109,5 @@ def _serve(found: object, port: int, *, browser: bool) -> None:
         say_line(open_console(), f"{server.url}  (Ctrl-C ends it)")
         if browser:
             webbrowser.open(server.url)
-        server.serve_forever()
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()

@@ -18,7 +18,7 @@ __all__ = ["live_page", "write_page"]
 
 _ENTRY = "viewer/main"
 _MODULES = ("calibration", "canvas", "cards", "charts", "colors", "curves", "diff", "dom", "keys", "layout", "main",
-            "minimap", "panel", "printing", "state", "store", "tasks", "text", "tokens")  # fmt: skip
+            "minimap", "panel", "printing", "state", "store", "tasks", "terminal", "text", "tokens")  # fmt: skip
 _LIBRARY = "d3-hierarchy-3.1.3.min.mjs"
 
 

@@ -1,6 +1,9 @@
 """A local server over a run: the page, and what it asks while the run goes on."""
 
 import gzip
+import hmac
+import json
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,30 +16,40 @@ from typing_extensions import override
 
 from .data import encode
 from .page import live_page
+from .terminal import Terminals
 from .view import View
 
 __all__ = ["ViewServer"]
 
 _LOOK_SECONDS = 0.5
-_HOSTS = {"127.0.0.1", "localhost", "[::1]"}
+_HOSTS = {"127.0.0.1", "localhost"}
+_HEADER = "X-Agentenv-Token"
+_LONGEST = 100_000
+"""Bytes of a question with a body: a line that a person typed."""
 
 
 class ViewServer(ThreadingHTTPServer):
     """Serves a view on this machine alone: `with ViewServer(view) as server: server.serve_forever()`.
 
-    It answers GET alone, changes nothing, and only where the request names this machine as its host, so that a page
-    from elsewhere cannot ask through the browser. Whoever has an account on this machine can read what is served.
+    It answers only where the request names this machine as its host (a page from elsewhere cannot ask through a name
+    that it points here), comes from no other page, and, but for the empty page, brings the token: so that nobody else
+    on this machine can read what is served, or play. Files are never written, and only the trees of the run are read.
 
     Args:
         view: what is served.
         port: on 127.0.0.1; 0 for any that is free.
+
+    Attributes:
+        token: what every question must bring, in the header `X-Agentenv-Token`; chosen anew for each server.
     """
 
     daemon_threads = True
 
     def __init__(self, view: View, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
+        self.token = secrets.token_urlsafe(24)
         self._view = view
+        self._terminals = Terminals()
         self._lock = threading.Lock()
         self._looked = 0.0
         self._version = 1
@@ -44,8 +57,36 @@ class ViewServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """The address of the page."""
-        return f"http://127.0.0.1:{self.server_port}/"
+        """The address of the page, with the token where only the page sees it."""
+        return f"http://127.0.0.1:{self.server_port}/#token={self.token}"
+
+    @override
+    def server_close(self) -> None:
+        """Ends the server, and all that is played."""
+        self._terminals.close()
+        super().server_close()
+
+    def play(self, verb: str, asked: Mapping[str, Any]) -> object:
+        """Starts, feeds, reads or stops a session of `agentenv play`.
+
+        Raises:
+            KeyError: there is no such verb, session or tree, or something is missing.
+            ValueError: the node cannot be played from, the line is none, or the session has ended.
+        """
+        if verb == "start":
+            with self._lock:
+                words = self._view.play(str(asked["tree"]), int(asked["node"]))
+            return {"session": self._terminals.start(words)}
+        session = str(asked["session"])
+        if verb == "read":
+            return self._terminals.read(session, max(0, int(asked["since"])))
+        if verb == "send":
+            self._terminals.send(session, str(asked["line"]))
+        elif verb == "stop":
+            self._terminals.stop(session)
+        else:
+            raise KeyError(verb)
+        return {}
 
     def answer(self, path: str, query: Mapping[str, list[str]]) -> object:
         """Returns what a page asks for.
@@ -86,22 +127,60 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-        if host not in _HOSTS:
-            self._send(HTTPStatus.FORBIDDEN, b'{"problem": "ask this server as 127.0.0.1"}')
-            return
         parts = urlsplit(self.path)
-        if parts.path == "/":
+        if parts.path == "/" and self._is_from_here():
             self._send(HTTPStatus.OK, live_page().encode(), "text/html; charset=utf-8")
+        elif self._is_allowed():
+            self._answer(lambda: self.server.answer(unquote(parts.path), parse_qs(parts.query)))
+
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > _LONGEST:
+            self.close_connection = True
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"say how long it is, {_LONGEST} bytes at most")
             return
+        body = self.rfile.read(int(length))
+        kind, _, verb = urlsplit(self.path).path.removeprefix("/api/").partition("/")
+        if not self._is_allowed():
+            return
+        if kind != "play":
+            self._refuse(HTTPStatus.NOT_FOUND, "there is nothing like that")
+            return
+        self._answer(lambda: self.server.play(verb, dict(json.loads(body))))
+
+    def _is_from_here(self) -> bool:
+        """Whether the browser asks this machine by its name, and for a page of ours; what is not is refused."""
+        host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
+        name, _, port = host.partition(":")
+        if name not in _HOSTS or port not in {"", str(self.server.server_port)}:
+            self._refuse(HTTPStatus.FORBIDDEN, f"ask this server as 127.0.0.1:{self.server.server_port}")
+        elif origin not in {None, f"http://{host}"}:
+            self._refuse(HTTPStatus.FORBIDDEN, "another page may not ask this server")
+        else:
+            return True
+        return False
+
+    def _is_allowed(self) -> bool:
+        """The same, and whether the token is right."""
+        if not self._is_from_here():
+            return False
+        if hmac.compare_digest(self.headers.get(_HEADER, "").encode(), self.server.token.encode()):
+            return True
+        self._refuse(HTTPStatus.UNAUTHORIZED, "open the address that `agentenv view` printed, with its token")
+        return False
+
+    def _answer(self, find: Callable[[], object]) -> None:
         try:
-            found = self.server.answer(unquote(parts.path), parse_qs(parts.query))
+            found = find()
         except KeyError as error:
-            self._send(HTTPStatus.NOT_FOUND, encode({"problem": f"there is nothing like {error}"}))
+            self._refuse(HTTPStatus.NOT_FOUND, f"there is nothing like {error}")
         except (ValueError, TypeError) as error:
-            self._send(HTTPStatus.BAD_REQUEST, encode({"problem": str(error)}))
+            self._refuse(HTTPStatus.BAD_REQUEST, str(error))
         else:
             self._send(HTTPStatus.OK, encode(found))
+
+    def _refuse(self, status: HTTPStatus, problem: str) -> None:
+        self._send(status, encode({"problem": problem}))
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str = "application/json") -> None:
         packed = len(body) > 2000 and "gzip" in self.headers.get("Accept-Encoding", "")
@@ -114,8 +193,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         if packed:
             self.send_header("Content-Encoding", "gzip")
-        self.end_headers()
-        self.wfile.write(body)
+        try:
+            self.end_headers()
+            self.wfile.write(body)
+        except ConnectionError:  # the page was closed while it waited
+            self.close_connection = True
 
     @override
     def log_message(self, format: str, *args: Any) -> None:

@@ -1,13 +1,13 @@
 """What the page is given, whether it asks a server or carries everything with it."""
 
 import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agentenv.tree import EpisodeTree
 
+from .commands import Commands
 from .data import Estimator, chunks_of, columns_of, credit_of, details_of, row_of
 from .predictions import Predictions, calibration_bins
 from .sources import Run, TreeFile
@@ -28,6 +28,8 @@ class View:
         estimators: the names that a person may choose from.
         credit: the estimators that are shown first, or travel with a page.
         tokenizer: gives tokens their texts; by default that of the run's newest checkpoint.
+        env: the environment, for the commands that restore a node, where the id of a tree is not enough.
+        options: of the environment, `key=value`, for the same.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -43,8 +45,11 @@ class View:
         estimators: Sequence[str],
         credit: Sequence[str] = ("rtmc",),
         tokenizer: Path | None = None,
+        env: str | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self.run = Run(path)
+        self._commands = Commands(self.run, env, options)
         self.credit = tuple(credit)
         self._choose = choose
         self._estimators = tuple(estimators)
@@ -84,7 +89,7 @@ class View:
         file, index, tree = self._find(name)
         known = self._predictions.of(file)
         columns = columns_of(tree, known[index] if index < len(known) else None)
-        columns["commands"] = _commands(file, index)
+        columns["commands"] = self._commands.texts(file, index, tree.env_id)
         columns["chunks"] = [chunk.start for chunk in chunks_of(tree)]
         columns["credit"] = {estimator: self._credit_or_reason(file, index, estimator) for estimator in self.credit}
         return columns
@@ -114,6 +119,19 @@ class View:
             self._credits[key] = credit_of(self.run.trees(file), self._choose(estimator, options))
         return self._credits[key][index]
 
+    def play(self, name: str, node: int) -> list[str]:
+        """Returns the words of the command that restores a node and goes on by hand.
+
+        Raises:
+            KeyError: there is no such tree.
+            ValueError: there is no such node, or the episode has ended there.
+        """
+        file, index, tree = self._find(name)
+        if not 0 <= node < len(tree) or tree.nodes[node].ended:
+            msg = f"node must be one of the {len(tree)} of {name} at which the episode goes on, got {node}"
+            raise ValueError(msg)
+        return [*self._commands.play(file, index, tree.env_id), str(node)]
+
     def _credit_or_reason(self, file: TreeFile, index: int, estimator: str) -> Mapping[str, Any]:
         try:
             return self.credit_by(f"{file.name}#{index}", estimator)
@@ -127,12 +145,6 @@ class View:
         if file is None or not index.isdigit() or int(index) >= len(trees):
             raise KeyError(name)
         return file, int(index), trees[int(index)]
-
-
-def _commands(file: TreeFile, index: int) -> dict[str, str]:
-    """The commands that restore a node, up to its number."""
-    where = f"{shlex.quote(str(file.path))} --tree {index}"
-    return {"play": f"agentenv play {where} --at", "replay": f"agentenv replay {where} --agent human --at"}
 
 
 def _drop_common_beginning(rows: list[dict[str, Any]]) -> None:

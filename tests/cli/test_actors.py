@@ -154,7 +154,7 @@ def test_vllm_is_made_with_what_the_command_says(here, monkeypatch):
         (("--agent", "my_agents:READY", "--agent-option", "sides=3"), "takes none, got 'sides=3'"),
         (("--agent", "random", "--agent-option", "text_share=7"), "text_share must be in [0, 1]"),
         (("--agent", "human", "--agent-option", "x=1"), "takes none"),
-        (("--agent", "scripted"), "has no demonstrations to script"),
+        (("--agent", "scripted"), "has no demonstrations to script: write careful_calls(task) beside the class"),
         (("--agent", "."), "'--agent'"),
     ],
 )

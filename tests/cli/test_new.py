@@ -62,6 +62,17 @@ def test_a_tiny_model_can_be_trained_on_it(written, monkeypatch):
     assert "48 tasks to train on, 12 held out" in result.stdout
 
 
+def test_a_package_may_be_named_as_its_test_is(tmp_path):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))}
+    make = [sys.executable, "-m", "agentenv", "new", "test-env"]  # here a module test_env can be imported: our own test
+    subprocess.run(make, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=200)
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "registered"]
+    done = subprocess.run(
+        words, cwd=tmp_path / "test-env", env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("name", ["action", "path", "any", "env", "tool-call"])
 def test_names_of_what_the_templates_import_do_no_harm(name, tmp_path, monkeypatch):
     assert run("new", name, "--into", tmp_path).exit_code == 0
@@ -77,10 +88,14 @@ def test_names_of_what_the_templates_import_do_no_harm(name, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("My-Env", "must be words of a-z and digits, joined by - or _.*got 'My-Env'"),
-        ("../up", "must be words of a-z and digits"),
-        ("a--b", "must be words of a-z and digits"),
-        ("class", "no word of Python, got 'class'"),
+        ("My-Env", "must be words of a-z and digits, joined by - or _.*got 'My-Env'; try 'my-env'"),
+        ("../up", "must be words of a-z and digits.*try 'up'"),
+        ("a--b", "must be words of a-z and digits.*try 'a-b'"),
+        ("class", "no word of Python, got 'class'; try 'class-env'"),
+        ("\u00dcber 3D", "try 'uber-3d'"),
+        ("\u6f22\u5b57", "try 'my-env'"),
+        ("3", "try 'my-env'"),
+        ("a" * 300, "at most 60 long.*try 'a{60}'"),
         ("json", "must be new: a module 'json' can be imported"),
         ("numpy", "must be new: a module 'numpy' can be imported"),
         ("tests", "must be new"),

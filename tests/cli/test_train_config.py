@@ -91,7 +91,7 @@ def test_keyword_options_of_file_and_command_line_are_merged(here, config):
         ("eval_rollouts: 2.5\n", [], "eval_rollouts must be an integer, got 2.5"),
         ("", ["--learning-rate", "inf"], "learning_rate must be at least 0 and finite, got inf"),
         ("", ["--model", "nowhere"], "must be a model's folder, NAME/NAME on the hub, or tiny"),
-        ("", ["--model", "tiny"], "has no demonstrations"),
+        ("", ["--model", "tiny"], "'--model': dice_env:Letters has no demonstrations"),
         ("rollouts: many\n", [], "'--rollouts': Input should be a valid integer"),
     ],
 )

@@ -10,9 +10,11 @@ from viewer_trees import HOSTILE, long_tree, message, rich_tree, view_of, wide_t
 
 from agentenv import Action, EpisodeTree
 from agentenv.cli.estimators import choose_estimator
+from agentenv.cli.view import choose
 from agentenv.credit.calibration import calibration_of
 from agentenv.errors import TreeFileError
 from agentenv.serialize import read_trees
+from agentenv.viewer import View
 from agentenv.viewer.data import chunks_of, details_of, encode
 from agentenv.viewer.predictions import calibration_bins
 from agentenv.viewer.sources import Run
@@ -90,6 +92,26 @@ def test_commands_restore_the_node_with_the_file_quoted(view, file):
     commands = view.tree("it's.jsonl#1")["commands"]
     assert shlex.split(commands["play"]) == ["agentenv", "play", str(file), "--tree", "1", "--at"]
     assert shlex.split(commands["replay"])[:3] == ["agentenv", "replay", str(file)]
+
+
+def test_commands_name_an_environment_that_is_not_registered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_env").mkdir()
+    (tmp_path / "my_env" / "__init__.py").write_text("raise SystemExit('nobody imports this')")
+    trees = [rich_tree(), rich_tree(), rich_tree(), rich_tree()]
+    for tree, name in zip(trees, ("my_env/MyEnv", "nowhere/There", "agentenv/MathVerifier", "no"), strict=True):
+        tree.env_id = f"{name}-v0"
+    file = write(tmp_path / "t.jsonl", *trees)
+
+    def environment(view, index):
+        words = shlex.split(view.tree(f"t.jsonl#{index}")["commands"]["play"])
+        return words[words.index(str(index)) + 1 : -1]
+
+    assert [environment(view_of(file), i) for i in range(4)] == [["--env", "my_env:MyEnv"], [], [], []]
+    given = View(file, choose=choose, estimators=("rtmc",), env="a:B", options=["x=1 2"])
+    assert environment(given, 1) == ["--env", "a:B", "--option", "x=1 2"]
+    (tmp_path / "config.json").write_text(json.dumps({"env": "my_env.env.MyEnv(x=1)"}))
+    assert environment(view_of(tmp_path), 1) == ["--env", "my_env.env:MyEnv"]
 
 
 def test_parts_cover_a_long_tree_once(tmp_path):

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from viewer_trees import HOSTILE, long_tree, message, rich_tree, view_of, wide_tree, write
 
-from agentenv import Action, EpisodeTree, TreeArrays
+from agentenv import Action, EpisodeTree, ToolCall, TreeArrays, make
+from agentenv.agents import ScriptedAgent
 from agentenv.cli.estimators import choose_estimator
+from agentenv.rollout import Rollout
 from agentenv.serialize import TreeWriter, read_trees
 from agentenv.tree import Node
 from agentenv.viewer import ViewServer, write_page
@@ -335,12 +337,33 @@ def test_a_live_run_is_followed(open_page, serve, tmp_path):
         writer.add_rollout(number, (0, 0, 0), [[(Node(0, Action("go"), message("there"), 1.0, terminated=True), None)]])
     page.wait_for_selector("[role=option] >> nth=1")
     assert "A new question" in page.inner_text(".rows")
-    assert all(url.startswith((server.url, "data:")) for url in page.requests)
+    assert all(url.startswith((server.url.partition("#")[0], "data:")) for url in page.requests)
+
+
+def test_a_step_is_played_in_the_page(open_page, serve, tmp_path):
+    task = {"question": "Compute 9 - 2 * 3.", "reference": "3"}
+    play = ScriptedAgent(lambda context: Action(tool_calls=(ToolCall("calculate", {"expression": "9 - 2"}),)))
+    with Rollout(lambda: make("agentenv/MathVerifier-v0"), play, seed=0, max_steps=2) as rollout:
+        trees = rollout.grow([task], 1)
+    server = serve(write(tmp_path / "math.jsonl", *trees))
+    page = open_page(f"{server.url}&tree=math.jsonl%230&node=0")
+    page.click("#step .play")
+    page.wait_for_selector("#terminal pre:has-text('Compute 9 - 2 * 3.')")
+    page.fill("#terminal input", "submit 3")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#terminal pre:has-text('[tool submit] correct')")
+    page.reload()  # the token is kept in the address
+    page.wait_for_selector("body[data-ready=true]")
+    page.keyboard.press("p")
+    page.wait_for_selector("#terminal pre:has-text('node 0 of')")
+    with page.expect_response("**/api/play/stop"):
+        page.click("#terminal header button")
+    assert not page.is_visible("#terminal")
 
 
 def test_another_estimator_is_computed_on_request(open_page, serve, file, folder):
     server = serve(folder)
-    page = open_page(f"{server.url}#tree=trees%2Fstep_1.jsonl%230&node=1")
+    page = open_page(f"{server.url}&tree=trees%2Fstep_1.jsonl%230&node=1")
     step_text(page, 1)
     trees = read_trees(folder / "trees" / "step_1.jsonl")
     for name, options in (("grpo", ()), ("rtmc", ("discount=0.5",))):

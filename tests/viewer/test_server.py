@@ -24,13 +24,14 @@ def server(tmp_path_factory):
         thread.join()
 
 
-def ask(server, path, method="GET", **headers):
+def ask(server, path, method="GET", body=None, **headers):
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
-    connection.request(method, path, headers=headers)
+    text = None if body is None else json.dumps(body)
+    connection.request(method, path, text, {"X-Agentenv-Token": server.token, **headers})
     response = connection.getresponse()
-    body = response.read()
+    found = response.read()
     connection.close()
-    return response.status, gzip.decompress(body) if response.getheader("Content-Encoding") == "gzip" else body
+    return response.status, gzip.decompress(found) if response.getheader("Content-Encoding") == "gzip" else found
 
 
 def test_it_answers_what_the_page_asks(server):
@@ -57,10 +58,88 @@ def test_a_wrong_estimator_is_told(server, query, told):
     assert (status, told in json.loads(body)["problem"]) == (400, True)
 
 
-def test_a_page_from_elsewhere_and_other_methods_are_refused(server):
-    assert ask(server, "/api/overview", Host="evil.example:80")[0] == 403
-    assert ask(server, "/api/overview", Host="127.0.0.1.evil.example")[0] == 403
-    assert ask(server, "/api/overview", method="POST")[0] == 501
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example:80"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": "localhost:1"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),  # a page in a sandbox, or from a file
+        ({"Origin": "http://127.0.0.1:1"}, 403),  # another server of this machine
+        ({"X-Agentenv-Token": ""}, 401),
+        ({"X-Agentenv-Token": "wr\xf6ng"}, 401),
+    ],
+    ids=str,
+)
+def test_who_is_not_the_page_neither_reads_nor_plays(server, headers, status):
+    assert ask(server, "/api/overview", **headers)[0] == status
+    assert ask(server, "/api/play/start", "POST", {"tree": "t.jsonl#0", "node": 1}, **headers)[0] == status
+    assert ask(server, "/")[0] == 200  # what it refused before has not hurt it
+
+
+def test_other_methods_and_long_bodies_are_refused(server):
+    for method in ("PUT", "DELETE", "OPTIONS"):
+        assert ask(server, "/api/overview", method)[0] == 501
+    assert ask(server, "/api/play/send", "POST", **{"Content-Length": "200000"})[0] == 413
+    assert ask(server, "/api/play/start", "POST", **{"Content-Length": "-1"})[0] == 413
+    assert server.token not in ask(server, "/")[1].decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "told"),
+    [
+        ("start", {"tree": "t.jsonl#0", "node": 2}, 400, "goes on, got 2"),  # ended there
+        ("start", {"tree": "t.jsonl#0", "node": 99}, 400, "goes on, got 99"),
+        ("start", {"tree": "../t.jsonl#0", "node": 1}, 404, "../t.jsonl#0"),
+        ("start", {"tree": "t.jsonl#0"}, 404, "node"),
+        ("start", [1], 400, ""),
+        ("send", {"session": "99", "line": "x"}, 404, "99"),
+        ("read", {"session": "1", "since": "x"}, 400, "'x'"),
+        ("../overview", {}, 404, ""),
+        ("write", {"session": "1"}, 404, "write"),
+    ],
+)
+def test_what_cannot_be_played_is_told(server, path, body, status, told):
+    found, answer = ask(server, f"/api/play/{path}", "POST", body)
+    assert (found, told in json.loads(answer)["problem"]) == (status, True)
+
+
+def read_until(server, session, words):
+    """Reads until a session has said something, or has ended."""
+    text, since, ended = "", 0, False
+    while words not in text and not ended:
+        status, body = ask(server, "/api/play/read", "POST", {"session": session, "since": since})
+        assert status == 200, body
+        news = json.loads(body)
+        text, since, ended = text + news["text"], news["next"], news["ended"]
+    return text, ended
+
+
+def test_a_session_is_agentenv_play_at_the_node_and_ends_with_the_server(tmp_path):
+    trees = tmp_path / "math.jsonl"
+    run("rollout", "agentenv/MathVerifier-v0", "--agent", "sloppy", "--tasks", 1, "--rollouts", 1, "--out", trees)
+    with ViewServer(view_of(trees)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+
+        def say(verb, **asked):
+            return ask(server, f"/api/play/{verb}", "POST", asked)
+
+        session = json.loads(say("start", tree="math.jsonl#0", node=1)[1])["session"]
+        assert "[tool calculate]" in read_until(server, session, "[tool calculate]")[0]  # what led there
+        assert say("send", session=session, line="a\nb")[0] == 400
+        assert say("send", session=session, line="calculate 2 + 3")[0] == 200
+        assert "node 1> calculate 2 + 3" in read_until(server, session, "[tool calculate] 5")[0]
+        say("send", session=session, line=":quit")
+        assert read_until(server, session, "\0")[1]
+        assert say("stop", session=session)[0] == 200
+        other = json.loads(say("start", tree="math.jsonl#0", node=1)[1])["session"]
+        read_until(server, other, "[tool calculate]")
+        process = server._terminals._sessions[other]._process
+        server.shutdown()
+        thread.join()
+    assert process.poll() is not None
 
 
 def test_the_command_writes_a_page_and_names_what_is_wrong(tmp_path):

@@ -13,6 +13,7 @@ const TABLE = [
   ["f F", "to the next fork, to the one before"],
   ["s", "to the next success"],
   ["d", "compares with the next sibling"],
+  ["p", "plays from here, where the page is served"],
   ["+ − 0", "zooms; shows all of it"],
   ["c e", "folds all but the path; opens everything"],
   ["j k", "to the next tree of the list, to the one before"],
@@ -56,6 +57,7 @@ function named(key, actions) {
     F: () => to(after([...tree.forksAt.keys()].sort((a, b) => b - a), node, -1)),
     s: () => to(after(tree.success.flatMap((won, i) => (won ? [i] : [])), node)),
     d: () => emit("sibling"),
+    p: () => emit("play"),
     c: actions.path,
     e: actions.open,
   };

@@ -13,6 +13,7 @@ import * as printing from "viewer/printing";
 import { creditKey, emit, on, readAddress, shownCredit, state, writeAddress } from "viewer/state";
 import * as store from "viewer/store";
 import * as tasks from "viewer/tasks";
+import * as terminal from "viewer/terminal";
 
 const LOOK = 1000; // milliseconds between two questions whether the run went on
 const narrow = matchMedia("(max-width: 900px)");
@@ -98,6 +99,16 @@ function compareSibling() {
   const others = beside.filter((other) => other !== node).sort((a, b) => apart(b) - apart(a));
   state.other = others[(others.indexOf(state.other) + 1) % others.length];
   emit("compare");
+}
+
+async function play() {
+  const { tree, node, id } = state;
+  if (!store.live || !tree) return tell("A file cannot play: serve it with `agentenv view`, or copy the command.");
+  tell("");
+  show("tree");
+  const from = tree.ends[node] ? tree.parents[node] : node;
+  await terminal.open(id, from).catch(tell);
+  canvas.start(from, { asked: true }); // it has less room now
 }
 
 function setTheme(name) {
@@ -198,6 +209,7 @@ function listen() {
   on("toggle", () => layout.toggle(state.tree, state.node) && canvas.redraw());
   on("compare", () => show(state.other === null ? "tree" : "compare"));
   on("sibling", compareSibling);
+  on("play", play);
   on("tab", () => show(state.tab));
   for (const button of document.querySelectorAll('[role="tab"]')) button.addEventListener("click", () => show(button.dataset.tab));
   const actions = {

@@ -132,7 +132,8 @@ function more(entry) {
 function play(tree, node) {
   const from = tree.ends[node] ? tree.parents[node] : node;
   const note = tree.ends[node] ? `Node ${node} has ended; from the node before it:` : "Restores this state, and goes on by hand:";
-  return section("Play from here", el("p", { class: "note" }, note),
+  const here = store.live && el("button", { type: "button", class: "play", title: "Play from here (p)", onclick: () => emit("play") }, "Play in this page");
+  return section("Play from here", here, el("p", { class: "note" }, note),
     command(`${tree.commands.play} ${from}`), el("p", { class: "note" }, "With any agent:"), command(`${tree.commands.replay} ${from}`));
 }
 

@@ -28,12 +28,15 @@ export function shownCredit() {
 
 export const creditKey = () => `${state.credit} ${state.options}`.trim();
 
+/** What the server knows its own page by; it is in the part of the address that no browser sends. */
+export const token = new URLSearchParams(location.hash.slice(1)).get("token");
+
 export function readAddress() {
   const found = new URLSearchParams(location.hash.slice(1));
   return { id: found.get("tree"), node: Number(found.get("node") ?? 0), tab: found.get("tab"), credit: found.get("credit") };
 }
 
 export function writeAddress() {
-  const parts = new URLSearchParams({ tree: state.id, node: state.node, tab: state.tab, credit: state.credit });
+  const parts = new URLSearchParams({ ...(token && { token }), tree: state.id, node: state.node, tab: state.tab, credit: state.credit });
   history.replaceState(null, "", `#${parts}`);
 }

@@ -1,5 +1,7 @@
 // Where data comes from: the server that sent the page, or the page itself.
 
+import { token } from "viewer/state";
+
 export const live = document.documentElement.dataset.live === "true";
 
 const kept = new Map();
@@ -34,8 +36,11 @@ function ask(...parts) {
   return unpack(script.textContent);
 }
 
-async function request(address) {
-  const response = await fetch(address);
+/** Starts, feeds, reads or stops a session of `agentenv play`. */
+export const play = (verb, asked) => request(`api/play/${verb}`, { method: "POST", body: JSON.stringify(asked) });
+
+async function request(address, options = {}) {
+  const response = await fetch(address, { ...options, headers: { "X-Agentenv-Token": token ?? "" } });
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.problem ?? `The server answered ${response.status}.`);
   return answer;
