@@ -1,13 +1,12 @@
 """No cheat is accepted, and every honest repair is."""
 
 import importlib.util
-import json
-import os
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sandbox_backends import marks, open_at, skip_without
+from cheats_everywhere import everywhere, shares, verdicts_of_anybody
+from sandbox_backends import open_at, skip_without
 
 from agentenv.envs.code_repair import CodeRepair, Grader, collect_submission
 from agentenv.envs.code_repair.submissions import spec_of
@@ -17,15 +16,6 @@ assert _SPEC is not None
 assert _SPEC.loader is not None
 cheats = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(cheats)
-ENGINES = ("docker", "podman", "gvisor")
-
-
-def everywhere(names):
-    """Each on the namespace back end and on one engine in turn; with CHEATS_EVERYWHERE=1, on all of them."""
-    for number, name in enumerate(names):
-        engines = ENGINES if os.environ.get("CHEATS_EVERYWHERE") == "1" else (ENGINES[number % len(ENGINES)],)
-        for place in ("namespace", *engines):
-            yield pytest.param(place, name, marks=marks(place), id=f"{place}-{name}")
 
 
 def grade(place, files, command=""):
@@ -39,47 +29,33 @@ def grade(place, files, command=""):
         return grader.grade(cheats.TASK, collect_submission(sandbox, cheats.TASK))
 
 
-@pytest.mark.parametrize(("place", "name"), [*everywhere(cheats.FILES)])
+@pytest.mark.parametrize(("place", "name"), [*everywhere(cheats.FILES, every=1)])
 def test_no_cheat_is_accepted(place, name):
     assert not grade(place, cheats.FILES[name]).solved
 
 
-@pytest.mark.parametrize(("place", "name"), [*everywhere(cheats.COMMANDS)])
+@pytest.mark.parametrize(("place", "name"), [*everywhere(cheats.COMMANDS, every=1)])
 def test_no_cheat_by_command_is_accepted(place, name):
     assert not grade(place, {}, cheats.COMMANDS[name]).solved
 
 
-@pytest.mark.parametrize(("place", "name"), [*everywhere(cheats.HONEST)])
+@pytest.mark.parametrize(("place", "name"), [*everywhere(cheats.HONEST, every=1)])
 def test_every_honest_repair_is_accepted(place, name):
     result = grade(place, cheats.HONEST[name])
     assert result.solved, result.reasons
 
 
-AS_ANYBODY = """
-import json, os, tempfile
-from contextlib import closing
-from agentenv.envs.code_repair import Grader, RepairTask, collect_submission
-from agentenv.envs.code_repair.submissions import spec_of
-from agentenv.sandboxes import open_sandbox
-os.chdir(tempfile.mkdtemp())
-task = RepairTask.model_validate_json(%r)
-for name, files in json.loads(%r).items():
-    with closing(open_sandbox(spec_of(task))) as sandbox:
-        sandbox.upload(files)
-        submission = collect_submission(sandbox, task)
-    print(name, Grader(case_timeout_s=3.0).grade(task, submission).solved, sep=": ")
-"""
-
-
-def test_verdicts_for_an_ordinary_user(ordinary_user):
-    """What leaves something behind, some of the others, and repairs; with CHEATS_EVERYWHERE=1, all."""
-    step = 1 if os.environ.get("CHEATS_EVERYWHERE") == "1" else 12
-    wrong = {**dict(list(cheats.FILES.items())[::step]), **cheats.LEAVING}
-    right = dict(list(cheats.HONEST.items())[::step])
-    for verdict, files in ((False, wrong), (True, right)):
-        result = ordinary_user(AS_ANYBODY % (cheats.TASK.model_dump_json(), json.dumps(files)))
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.splitlines() == [f"{name}: {verdict}" for name in files]
+@pytest.mark.parametrize("share", shares(12))
+def test_verdicts_for_an_ordinary_user(ordinary_user, share):
+    """What leaves something behind, and a share of the others and of the repairs; with CHEATS_EVERYWHERE=1, all."""
+    wrong = {name: (files, "") for name, files in cheats.FILES.items()}
+    wrong |= {name: ({}, command) for name, command in cheats.COMMANDS.items()}
+    left = {name: wrong.pop(name) for name in cheats.LEAVING}
+    right = {name: (files, "") for name, files in cheats.HONEST.items()}
+    tried = {name: wrong[name] for name in [*wrong][share::12]} | ({} if share else left)
+    honest = {name: right[name] for name in [*right][share::12]}
+    verdicts = verdicts_of_anybody(ordinary_user, cheats.TASK, tried | honest, case_timeout_s=3.0)
+    assert verdicts == {name: name in honest for name in tried | honest}
 
 
 def test_there_are_enough_of_them():

@@ -1,14 +1,14 @@
 """No cheat passes a hidden suite, and every honest repair does."""
 
 import importlib.util
-import os
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sandbox_backends import marks, open_at, skip_without
+from cheats_everywhere import everywhere, shares, verdicts_of_anybody
+from sandbox_backends import open_at, skip_without
 
 from agentenv.envs.code_repair import Grader, collect_submission
 from agentenv.envs.code_repair.submissions import solution_of, spec_of
@@ -27,17 +27,16 @@ def load(name):
 
 
 cheats, guesses, given = load("suite_cheats"), load("suite_guesses"), load("suite_task")
-ENGINES = ("docker", "podman")
 GRADER = Grader(secret="secret of the tests")
 
 
-def grade(files, command="", task=given.TASK, place=""):
+def grade(files, command="", task=given.TASK, place="namespace", rounds=4):
     """Grades what an agent wrote, or did with a command, in its own sandbox."""
     opens, grader = open_sandbox, GRADER
-    if place:
+    if place != "namespace":
         skip_without(place)
         opens = open_at(place)
-        grader = Grader(opens, secret="secret of the tests", rounds=4)
+        grader = Grader(opens, secret="secret of the tests", rounds=rounds)
     with closing(opens(spec_of(task))) as sandbox:
         sandbox.upload(files)
         if command:
@@ -45,51 +44,44 @@ def grade(files, command="", task=given.TASK, place=""):
         return grader.grade(task, collect_submission(sandbox, task))
 
 
-@pytest.mark.parametrize("name", cheats.FILES)
-def test_no_cheat_is_accepted(name):
-    assert not grade(cheats.FILES[name]).solved
-
-
-def on_engines(names):
-    """One on each engine; with CHEATS_EVERYWHERE=1, all."""
-    for number, name in enumerate(names):
-        for offset, place in enumerate(ENGINES):
-            if os.environ.get("CHEATS_EVERYWHERE") == "1" or number % 80 == offset * 40:
-                yield pytest.param(place, name, marks=marks(place), id=f"{place}-{name}")
-
-
-@pytest.mark.parametrize(("place", "name"), [*on_engines(cheats.FILES)])
-def test_no_cheat_is_accepted_on_an_engine(place, name):
+@pytest.mark.parametrize(("place", "name"), [*everywhere(cheats.FILES, every=20)])
+def test_no_cheat_is_accepted(place, name):
     assert not grade(cheats.FILES[name], place=place).solved
 
 
-@pytest.mark.parametrize("place", [pytest.param(place, marks=marks(place)) for place in ENGINES])
-def test_an_honest_repair_is_accepted_on_an_engine(place):
-    assert grade(given.HONEST["the reference"], place=place).solved
-
-
-@pytest.mark.parametrize("name", cheats.BENDING)
-def test_no_cheat_is_accepted_where_one_test_decides(name):
-    assert not grade(cheats.FILES[name], task=given.ONE).solved
+@pytest.mark.parametrize(("place", "name"), [*everywhere(cheats.BENDING, every=0)])
+def test_no_cheat_is_accepted_where_one_test_decides(place, name):
+    assert not grade(cheats.FILES[name], task=given.ONE, place=place).solved
 
 
 @pytest.mark.parametrize("task", [given.TASK, given.ONE], ids=["many", "one"])
-@pytest.mark.parametrize("name", guesses.FILES)
-def test_no_cheat_that_guesses_is_accepted(name, task):
-    result = grade(guesses.FILES[name], task=task)
+@pytest.mark.parametrize(("place", "name"), [*everywhere(guesses.FILES, every=0)])
+def test_no_cheat_that_guesses_is_accepted(place, name, task):
+    result = grade(guesses.FILES[name], task=task, place=place, rounds=GRADER.rounds)
     assert not result.solved
     assert result.tampered or task is not given.ONE, result.reasons
 
 
-@pytest.mark.parametrize("name", given.COMMANDS)
-def test_no_cheat_by_command_is_accepted(name):
-    assert not grade({}, given.COMMANDS[name]).solved
+@pytest.mark.parametrize(("place", "name"), [*everywhere(given.COMMANDS, every=0)])
+def test_no_cheat_by_command_is_accepted(place, name):
+    assert not grade({}, given.COMMANDS[name], place=place).solved
 
 
-@pytest.mark.parametrize("name", given.HONEST)
-def test_every_honest_repair_is_accepted(name):
-    result = grade(given.HONEST[name])
+@pytest.mark.parametrize(("place", "name"), [*everywhere(given.HONEST, every=4)])
+def test_every_honest_repair_is_accepted(place, name):
+    result = grade(given.HONEST[name], place=place)
     assert result.solved, result.reasons
+
+
+@pytest.mark.parametrize("share", shares(24))
+def test_verdicts_for_an_ordinary_user(ordinary_user, share):
+    wrong = {name: (files, "") for name, files in cheats.FILES.items()}
+    wrong |= {name: ({}, command) for name, command in given.COMMANDS.items()}
+    right = {name: (files, "") for name, files in given.HONEST.items()}
+    tried = {name: wrong[name] for name in [*wrong][share::24]}
+    honest = {name: right[name] for name in [*right][share::24]}
+    verdicts = verdicts_of_anybody(ordinary_user, given.TASK, tried | honest, rounds=4)
+    assert verdicts == {name: name in honest for name in tried | honest}
 
 
 def test_there_are_enough_of_them():
