@@ -70,6 +70,8 @@ class Branching(gymnasium.Env[Observation, Any]):
         self._step_count = 0
         self._last: Observation = ()
         self._shared: list[SandboxSnapshot] | None = None
+        self._lost = 0
+        self._kept: SandboxSnapshot | None = None  # of the state that the last step, or going back, came to
         self._begin_step()
 
     @property
@@ -81,6 +83,11 @@ class Branching(gymnasium.Env[Observation, Any]):
     def step_count(self) -> int:
         """Steps since reset."""
         return self._step_count
+
+    @property
+    def sandboxes_lost(self) -> int:
+        """How many sandboxes the agent's steps have cost in this episode."""
+        return self._lost
 
     def make_sandbox(self) -> Sandbox | None:
         """Opens the sandbox of an episode; called before `start`. Environments that run commands override it."""
@@ -101,7 +108,7 @@ class Branching(gymnasium.Env[Observation, Any]):
     def _snapshot(self, *, with_sandbox: bool) -> Snapshot:
         self._require("running ended", SnapshotError, "snapshot")
         try:
-            state = pickle.dumps((self.state.__getstate__(), self._last), pickle.HIGHEST_PROTOCOL)
+            state = pickle.dumps((self.state.__getstate__(), self._last, self._lost), pickle.HIGHEST_PROTOCOL)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             msg = f"{self.env_id}: a field of State does not pickle: {error}; keep handles and locks out of State"
             raise SnapshotError(msg) from error
@@ -136,21 +143,28 @@ class Branching(gymnasium.Env[Observation, Any]):
                 f"this snapshot of {snapshot.env_id!r} has fidelity 'local': it can be restored only in its own process"
             )
             raise SnapshotError(msg)
+        self._put_back(snapshot)
+        self._load(snapshot)
+        self._kept = snapshot.sandbox
+
+    def _put_back(self, snapshot: Snapshot) -> None:
+        """Puts back the sandbox."""
         if snapshot.sandbox is None:
             self._drop_sandbox()
-        else:
-            self._phase = "failed"  # until the sandbox is back
-            if self.sandbox is None:
-                self.task = snapshot.task  # a sandbox may depend on it
-                self.sandbox = self.make_sandbox()
-            cast("Sandbox", self.sandbox).restore(snapshot.sandbox)
-        self._load(snapshot)
+            return
+        self._phase = "failed"  # until the sandbox is back
+        if self.sandbox is None:
+            self.task = snapshot.task  # a sandbox may depend on it
+            self.sandbox = self.make_sandbox()
+        cast("Sandbox", self.sandbox).restore(snapshot.sandbox)
 
     def _load(self, snapshot: Snapshot) -> None:
         """Puts back everything but the sandbox."""
-        state, self._last = pickle.loads(snapshot.state)  # noqa: S301  our own bytes
+        state, self._last, *lost = pickle.loads(snapshot.state)  # noqa: S301  our own bytes
         self.state = self.State.__new__(self.State)
         self.state.__setstate__(state)
+        self._kept = None
+        self._lost = lost[0] if lost else 0  # none in what an older version took
         random_state, seed = pickle.loads(snapshot.random_state)  # noqa: S301  our own bytes
         generator = type(self.np_random.bit_generator)
         if generator.__name__ != random_state["bit_generator"]:
@@ -204,7 +218,7 @@ class Branching(gymnasium.Env[Observation, Any]):
 
     @contextmanager
     def same_state(self) -> Generator[None]:
-        """Within it, signatures and snapshots share one snapshot of the sandbox, which must not change meanwhile."""
+        """Within it, signatures and snapshots share one snapshot of the sandbox, which only `step` may change."""
         if self._shared is not None:  # within another
             yield
             return
@@ -212,7 +226,7 @@ class Branching(gymnasium.Env[Observation, Any]):
         try:
             yield
         finally:
-            self._shared = None
+            self._kept, self._shared = next(iter(self._shared), self._kept), None
 
     @override
     def close(self) -> None:
@@ -259,7 +273,7 @@ class Branching(gymnasium.Env[Observation, Any]):
     def _drop_sandbox(self) -> None:
         if self.sandbox is not None:
             self.sandbox.close()
-            self.sandbox = None
+            self.sandbox = self._kept = None
 
 
 def _make(cls: type[EnvType], args: tuple[Any, ...], kwargs: dict[str, Any]) -> EnvType:

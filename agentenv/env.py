@@ -5,17 +5,18 @@ An environment is a `gymnasium.Env` whose complete state can be taken (`snapshot
 nowhere else: `self.state` (a pydantic model), `self.np_random`, `self.sandbox`, and the step count.
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pydantic
 from typing_extensions import override
 
 from agentenv.branching import Branching
-from agentenv.errors import EpisodeError, TaskError
-from agentenv.protocols import StepResult, Transition
+from agentenv.errors import AgentFault, EpisodeError, SandboxError, SandboxLost, SnapshotError, TaskError
+from agentenv.protocols import Sandbox, Snapshot, StepResult, Transition
 from agentenv.rows import Source, shorten
 from agentenv.signatures import canonical, digest
 from agentenv.spaces import Actions, Messages
@@ -32,6 +33,10 @@ _OPTIONS = ("task",)
 
 class Env(Branching):
     """A multi-step environment that an agent talks to, and that can be branched at any step.
+
+    A step that loses the sandbox (`SandboxLost`) is taken back: state and files are as they were before it, in a new
+    sandbox, and the agent is told. The second time in an episode, it ends with reward 0. Both are in
+    `info["breakages"]`. Where no other sandbox can be opened and run a command, nobody is to blame: `SandboxError`.
 
     Subclasses write `start` and `respond`; most are better off with `ToolEnv`.
 
@@ -114,7 +119,8 @@ class Env(Branching):
         Equal exactly where those are equal. The step count and the random state are left out, so that a state reached
         by another way is the same state.
         """
-        return digest([self._phase == "ended", self.sandbox_content(), self.state])
+        lost = [self.sandboxes_lost] if self.sandboxes_lost else []  # the next one ends the episode
+        return digest([self._phase == "ended", self.sandbox_content(), self.state, *lost])
 
     def action_signature(self, action: Action, /) -> str:
         """Returns what the action did, in canonical form: tool names and arguments, or the text, stripped.
@@ -210,7 +216,7 @@ class Env(Branching):
         else:
             self.task = read_task(given, self.Task, self.tasks)
         self.state = self.State()
-        self._step_count = 0
+        self._step_count = self._lost = 0
         self._begin_step()
         self.sandbox = self.make_sandbox()
         self._last = _readable(to_observation(self.start(self.task)))
@@ -236,9 +242,8 @@ class Env(Branching):
         """
         self._require("running", EpisodeError, "step")
         parsed = Action.parse(action)
-        self._begin_step()
-        self._phase = "failed"  # until the answer is complete
-        self._last = _readable(to_observation(self.respond(parsed)))
+        answer = self._answer(parsed)
+        self._last = _readable(to_observation(answer))
         self._step_count += 1
         spent = self.max_steps is not None and self._step_count >= self.max_steps
         truncated = not self._terminated and (self._truncated or spent)
@@ -247,6 +252,72 @@ class Env(Branching):
         if self._breakages:
             info["breakages"] = self._breakages
         return _copy(self._last), float(sum(self._rewards.values())), self._terminated, truncated, info
+
+    # ------------------------------------------------------------------ whose fault
+
+    def _answer(self, action: Action) -> Reply:
+        """Answers an action, or says what it broke."""
+        before = self._before_step()
+        shared, self._shared = self._shared, None
+        self._begin_step()
+        self._phase = "failed"  # until the answer is complete
+        try:
+            try:
+                answer = self.respond(action)
+            finally:
+                self._shared = None if shared is None else []
+            # What cannot be kept after a step is lost: that step is to blame, and not who asks next.
+            self._kept = None if self._terminated or before is None else self._sandbox_snapshot()
+        except AgentFault as fault:
+            self._rewards.clear()
+            told = f"this broke what serves it, twice, and something else did not ({fault!s:.300}): the episode ends"
+            return _to_each_call(action, self.finish(self.note_breakage(told), reward=0.0))
+        except SandboxError as error:
+            if before is None or not self._is_lost(error):
+                raise
+            return self._recover(action, before, error)
+        return answer
+
+    def _before_step(self) -> Snapshot | None:
+        """Returns the state before a step; `None` where there is no sandbox, or the state cannot be taken."""
+        if self.sandbox is None:
+            return None
+        try:
+            kept = self.sandbox.snapshot() if self._kept is None else self._kept
+            return dataclasses.replace(super()._snapshot(with_sandbox=False), sandbox=kept)
+        except (SandboxError, SnapshotError):
+            return None
+
+    def _is_lost(self, error: SandboxError) -> bool:
+        """Whether a step that raised this has lost the sandbox."""
+        if isinstance(error, SandboxLost):
+            return True
+        try:
+            cast("Sandbox", self.sandbox).snapshot()
+        except SandboxError:
+            return True
+        return False
+
+    def _recover(self, action: Action, before: Snapshot, error: SandboxError) -> Reply:
+        """Goes back to before a step that lost the sandbox, and says so; the second time the episode ends.
+
+        Raises:
+            SandboxError: no other sandbox can be opened, or it does not run a command either: nobody's fault.
+        """
+        self._drop_sandbox()
+        self._put_back(before)
+        try:
+            cast("Sandbox", self.sandbox).exec(["true"], timeout_s=60.0)
+        except SandboxError:
+            raise error from None
+        steps, lost = self._step_count, self._lost
+        super()._load(before)
+        self._step_count, self._lost, self._kept = steps, lost + 1, before.sandbox
+        told = f"the sandbox was lost in this step ({error!s:.200}); its files are as they were before it. "
+        again = self._lost > 1
+        told += "It was lost before, so the episode ends." if again else "If it is lost again, the episode ends."
+        self.note_breakage(told)
+        return _to_each_call(action, self.finish(told, reward=0.0) if again else told)
 
     def begin(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None, snapshot: bool = True
@@ -265,8 +336,8 @@ class Env(Branching):
             snapshot: whether to take a snapshot; none is taken of an episode that has ended.
         """
         parsed = Action.parse(action)
-        observation, reward, terminated, truncated, info = self.step(parsed)
         with self.same_state():
+            observation, reward, terminated, truncated, info = self.step(parsed)
             taken = self.snapshot() if snapshot and not (terminated or truncated) else None
             signatures = self.state_signature(), self.action_signature(parsed)
         return Transition(observation, reward, terminated, truncated, info, *signatures, taken)
@@ -284,6 +355,15 @@ def _readable(observation: Observation) -> Observation:
     return tuple(
         map_text(message, lambda text: text.encode("utf-8", "backslashreplace").decode()) for message in observation
     )
+
+
+def _to_each_call(action: Action, text: str) -> Reply:
+    """Returns a text as the answer to every call of an action; to the action, where it calls nothing."""
+    reply: list[Message] = []
+    for call in action.tool_calls:
+        message: Message = {"role": "tool", "content": text, "name": call.name}
+        reply.append({**message, "tool_call_id": call.id} if call.id else message)
+    return reply or text
 
 
 def _copy(observation: Observation) -> Observation:

@@ -21,7 +21,10 @@
         |-- ToolServerError (ConnectionError)   a server of tools, such as an MCP server, is gone
         `-- AgentError                     the model or its server broke
 
-`ToolError` stands apart: a tool raises it to tell the *agent* that it made a mistake, so it becomes an
+`AgentFault` stands apart: what the agent asked for breaks the infrastructure, and a control does not. It ends the
+episode with reward 0 and never reaches the caller of `step`.
+
+`ToolError` does so, too: a tool raises it to tell the *agent* that it made a mistake, so it becomes an
 observation and never reaches the caller of `step`.
 
 To add one: derive it from the base it belongs to AND from the stdlib exception it replaces, and keep it picklable
@@ -31,6 +34,7 @@ To add one: derive it from the base it belongs to AND from the stdlib exception 
 __all__ = [
     "AgentEnvError",
     "AgentError",
+    "AgentFault",
     "CheckError",
     "CorpusError",
     "EpisodeError",
@@ -138,3 +142,10 @@ class AgentError(InfrastructureError):
 
 class ToolError(Exception):
     """Raised by a tool to tell the agent about its mistake; the message becomes the tool's answer."""
+
+
+class AgentFault(AgentEnvError):
+    """What the agent asked for broke the infrastructure, again and again, and a control did not: its own fault.
+
+    Raised by `with_control`, by a tool or by `respond`; it ends the episode, and costs the reward.
+    """

@@ -12,8 +12,9 @@ from gymnasium.utils import seeding
 from typing_extensions import override
 
 from agentenv.adapters import Adapter, SpaceAdapter
+from agentenv.control import with_control
 from agentenv.env import Env, Reply
-from agentenv.errors import InfrastructureError, SandboxError, SnapshotError, ToolError
+from agentenv.errors import AgentFault, InfrastructureError, SandboxError, SnapshotError, ToolError
 from agentenv.jsonable import json_value
 from agentenv.protocols import Snapshot, StepResult
 from agentenv.rows import shorten
@@ -188,7 +189,7 @@ class ReplayEnv(Env):
             given = self._read(action)
         except ToolError as error:
             return self.note_mistake(str(error))
-        event, observation, info = self._step_inside(given)
+        event, observation, info = self._step_controlled(given)
         self._went(event)
         reward, self._terminated, self._truncated = event.outcome
         self._take_over(reward, info)
@@ -210,7 +211,7 @@ class ReplayEnv(Env):
         """
         last = self.state.events[-1]
         seen = last.history
-        if (inner := _ours(self.inside)) is not None:
+        if (inner := _ours(self.inside)) is not None and self._live:
             with suppress(SandboxError, SnapshotError):  # whose back end cannot snapshot
                 return inner.state_signature()
         elif self._markov:
@@ -318,6 +319,37 @@ class ReplayEnv(Env):
         self._live = live
         outcome = float(reward), bool(terminated), bool(truncated)
         return Event("step", given, digest(observation), _short(observation), outcome), observation, info
+
+    def _step_controlled(self, given: Any) -> tuple[Event, Any, dict[str, Any]]:
+        """Takes a step; where it breaks the environment inside, another goes the same way and tries it once more.
+
+        Raises:
+            AgentFault: the step breaks the other, too, and the way there did not.
+            InfrastructureError: there is no other, or the way there breaks it: nobody's fault.
+        """
+        is_there = True
+
+        def control() -> None:
+            nonlocal is_there
+            self._close_inside()
+            try:
+                self._go_to(self.state)
+            except SnapshotError:  # it does not do the same again, but it does something
+                is_there = False
+
+        def again() -> tuple[Event, Any, dict[str, Any]] | None:
+            taken = self._step_inside(given)
+            return taken if is_there else None
+
+        try:
+            taken = with_control(lambda: self._step_inside(given), control, again=again)
+        except AgentFault:
+            self._close_inside()
+            raise
+        if taken is None:
+            msg = f"{self.env_id} broke at this step, and did not when it was tried elsewhere: {shorten(given)}"
+            raise InfrastructureError(msg)
+        return taken
 
     def _reseed_inside(self, seed: int) -> None:
         if (inner := _ours(self.inside)) is not None:

@@ -102,14 +102,14 @@ class Wrapper:
         if self._forwards:
             return self.after_step(self.env.advance(action, snapshot=snapshot))
         parsed = Action.parse(action)
-        observation, reward, terminated, truncated, info = self.step(parsed)
         with self.same_state():
+            observation, reward, terminated, truncated, info = self.step(parsed)
             kept = self.snapshot() if snapshot and not (terminated or truncated) else None
             signatures = self.state_signature(), self.action_signature(parsed)
         return Transition(observation, reward, terminated, truncated, info, *signatures, kept)
 
     def same_state(self) -> AbstractContextManager[None]:
-        """Within it, signatures and snapshots share one snapshot of the sandbox, which must not change meanwhile."""
+        """Within it, signatures and snapshots share one snapshot of the sandbox, which only `step` may change."""
         return getattr(self.env, "same_state", nullcontext)()
 
     def snapshot(self) -> Snapshot:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import agentenv as ae
-from agentenv.errors import SnapshotError, VerifierError
+from agentenv.errors import SandboxError, SnapshotError, VerifierError
 
 __all__ = ["BROKEN", "CountsOutside", "FragileTool", "KeepsReferences", "NeedsALock", "Sound", "stop_leaks"]
 
@@ -316,6 +316,72 @@ class NeedsALock(Sound):
         self.lock = lock
 
 
+class Pad:
+    """A sandbox that keeps one text, in this process."""
+
+    def __init__(self, text=""):
+        self.text = text
+
+    def write(self, _path, content):
+        self.text = content
+
+    def exec(self, _argv, **_):
+        return self.text
+
+    def snapshot(self, **_):
+        return self.text
+
+    def restore(self, snapshot, /):
+        self.text = snapshot
+
+    def fork(self, n):
+        return [Pad(self.text) for _ in range(n)]
+
+    def close(self):
+        pass
+
+
+class Padded(Sound):
+    """Breaks no law: writes the numbers down in a sandbox."""
+
+    sandbox: Any
+
+    def make_sandbox(self) -> Any:
+        return Pad()
+
+    @ae.tool
+    def add(self, number: int) -> str:
+        """Add a number."""
+        self.sandbox.write("numbers", f"{self.sandbox.text} {number}")
+        return super().add(number)
+
+
+class ForgivesLosses(Padded):
+    """Opens another sandbox where one is lost, as if nothing had been."""
+
+    @ae.tool
+    def add(self, number: int) -> str:
+        """Add a number."""
+        try:
+            return super().add(number)
+        except SandboxError:
+            self.sandbox = Pad(self.sandbox.text)
+            return "0"
+
+
+class CallsLossesOutages(Padded):
+    """Says "infrastructure" of a lost sandbox, whatever lost it."""
+
+    @ae.tool
+    def add(self, number: int) -> str:
+        """Add a number."""
+        try:
+            return super().add(number)
+        except SandboxError as error:
+            msg = "no sandbox"
+            raise VerifierError(msg) from error
+
+
 def stop_leaks():
     """Ends what the leaking environments left."""
     for process in LeavesProcesses.started:
@@ -337,6 +403,11 @@ BROKEN = {
     Unseeded: ("seeded", "two episodes with the same seed: step 1 gave .* elsewhere than `self.np_random`"),
     RaisesOnBadText: ("mistakes", r"step\('<tool_call>.*raised JSONDecodeError.*raise ToolError"),
     BlamesOthers: ("blame", r"step\('xxx.*raised VerifierError: the parser died, in two fresh.*reward 0 and say why"),
+    ForgivesLosses: (
+        "lost",
+        r"lost the sandbox, for the first time: .*breakages=None.*`SandboxLost` leave it",
+    ),
+    CallsLossesOutages: ("lost", r"step 0 .*lost the sandbox, and raised VerifierError: no sandbox.*leave it"),
     NeverEnds: ("ended", "after the end gave an answer.*`step` is overridden"),
     NumpyInfo: ("json", r"info of step 1 is not JSON: Object of type int64.*int\(\) or float\(\)"),
     RemembersOutside: ("equal", "again: step 1 gave .*kept outside `self.state`.*: here `self.seen`"),

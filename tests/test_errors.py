@@ -31,6 +31,7 @@ STDLIB: dict[type[Exception], type[Exception]] = {
     errors.RetrieverError: ConnectionError,
     errors.ToolServerError: ConnectionError,
     errors.AgentError: RuntimeError,
+    errors.AgentFault: Exception,
 }
 
 

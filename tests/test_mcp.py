@@ -127,6 +127,40 @@ def test_a_call_that_ends_every_server_is_the_agents_fault():
         assert "out of ink" in text
 
 
+@contextlib.contextmanager
+def service():
+    """A server that somebody starts again whenever it ends; gives its URL, and what ends it for good."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        bound.listen(64)
+        again = f"while :; do {sys.executable} {NOTES.command[1]} {bound.fileno()}; done"
+        group = subprocess.Popen(["sh", "-c", again], pass_fds=[bound.fileno()], start_new_session=True)
+
+        def end():
+            if group.poll() is None:
+                os.killpg(group.pid, signal.SIGKILL)
+                group.wait()
+            bound.close()
+
+        try:
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}/mcp", end
+        finally:
+            end()
+
+
+def test_a_call_that_ends_a_server_behind_a_url_is_the_agents_fault_unless_none_answers():
+    with service() as (url, end), contextlib.closing(Noted(servers=[McpServer(url=url)])) as env:
+        env.reset(seed=0)
+        assert step(env, "write", text="x")[0] == "note 1"
+        text, reward, terminated, info = step(env, "crash", message="out of ink")
+        assert (reward, terminated, len(info["breakages"])) == (0.0, True, 1)
+        assert "ended during this call" in text
+        env.reset(seed=0)
+        end()
+        with pytest.raises(ToolServerError, match="does not answer"):
+            step(env, "crash", message="out of ink")
+
+
 @pytest.mark.parametrize(
     ("server", "names"),
     [

@@ -200,7 +200,7 @@ class OpenEnvEnv(ReplayEnv):
 
     @override
     def _snapshot(self, *, with_sandbox: bool) -> Snapshot:
-        if self._branches and not self.state.at and self._phase in {"running", "ended"}:
+        if self._branches and self._live and not self.state.at and self._phase in {"running", "ended"}:
             self.state.at = self.remote.snapshot()
         return super()._snapshot(with_sandbox=with_sandbox)
 

@@ -5,13 +5,14 @@ from typing import Any, cast
 
 from typing_extensions import override
 
-from agentenv.errors import SnapshotError, ToolServerError
+from agentenv.control import with_control
+from agentenv.errors import AgentFault, SnapshotError, ToolServerError
 from agentenv.protocols import Snapshot
 from agentenv.rows import shorten
 from agentenv.tool_env import ToolEnv
 from agentenv.types import Content, Observation, ToolCall, ToolSchema
 
-from .connection import McpConnection, McpServer
+from .connection import McpAnswer, McpConnection, McpServer
 
 __all__ = ["McpToolEnv"]
 
@@ -28,8 +29,8 @@ class McpToolEnv(ToolEnv):
     nothing between calls (search, calculators), so that there is nothing to put back.
 
     What a server answers, errors included, is an observation. A server that is gone or does not answer in time is a
-    `ToolServerError`: the episode has failed and has no reward. Where a fresh process of it ends at the same call, too,
-    the call is to blame: the episode ends, with the reward so far.
+    `ToolServerError`: the episode has failed and has no reward. Where a fresh process of it (with a URL: another
+    session) answers, and breaks at the same call, too, the call is to blame: the episode ends, with the reward so far.
 
     Set these in SOME subclasses:
         servers: the servers.
@@ -106,28 +107,43 @@ class McpToolEnv(ToolEnv):
         if isinstance(call.arguments, str):
             return self.note_mistake(f"arguments of {call.name} must be a JSON object, got {shorten(call.arguments)}")
         try:
-            answer = self._connection(call.name).call(call.name, call.arguments)
-        except ToolServerError as problem:
-            if not self._breaks_again(call.name, call.arguments):
-                raise
-            return self.finish(self.note_breakage(f"the server of {call.name} ended during this call: {problem}"))
+            answer = self._controlled(call.name, call.arguments)
+        except AgentFault as fault:
+            return self.finish(self.note_breakage(f"the server of {call.name} ended during this call: {fault}"))
         finally:
             self._called = True
         if answer.is_error:
             self.note_mistake(str(answer.content))
         return cast("str", answer.content)
 
-    def _breaks_again(self, name: str, arguments: Mapping[str, Any]) -> bool:
-        """Whether a call is what breaks a server: a fresh one starts, and breaks at the same call."""
+    def _controlled(self, name: str, arguments: Mapping[str, Any]) -> McpAnswer:
+        """Returns a server's answer to the agent.
+
+        Raises:
+            AgentFault: the call is what breaks it: a fresh process, or session, answers, and breaks at the same call.
+            ToolServerError: it does not answer, and the call is not why.
+        """
         server = self._remote[name].server
-        if server.url:
-            return False
-        with McpConnection(server) as control:
+        problems: list[ToolServerError] = []
+
+        def ask() -> McpAnswer | None:
             try:
-                control.call(name, arguments)
-            except ToolServerError:
-                return True
-        return False
+                return self._connection(name).call(name, arguments)
+            except ToolServerError as problem:
+                problems.append(problem)
+                raise
+
+        def connect() -> None:
+            McpConnection(server).close()  # which lists the tools
+
+        def again() -> None:  # the answer is not the one that the lost server would have given
+            with McpConnection(server) as fresh:
+                fresh.call(name, arguments)
+
+        answer = with_control(ask, connect, again=again, errors=ToolServerError)
+        if answer is None:
+            raise problems[0]
+        return answer
 
     # ------------------------------------------------------------------ branching
 

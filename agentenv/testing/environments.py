@@ -18,6 +18,7 @@ from agentenv.testing.causes import OUTSIDE, OVERRIDDEN, OWNED, RAISES, RANDOM, 
 from agentenv.testing.clauses import Broken, Clause, Skipped
 from agentenv.testing.fresh_process import check_travels
 from agentenv.testing.leaks import check_leaks
+from agentenv.testing.losing import check_losing
 from agentenv.testing.probe import Probe, Trace, play
 
 __all__ = ["CLAUSES"]
@@ -213,6 +214,7 @@ CLAUSES: tuple[Clause[Probe], ...] = (
     Clause("seeded", "the same seed and actions give the same episode", _seeded),
     Clause("mistakes", "an agent's mistake is an observation, never an exception", _mistakes),
     Clause("blame", "a failure that comes with an action, and not with a control, is the agent's: a step", check_blame),
+    Clause("lost", "a step that loses the sandbox is taken back; the second ends the episode with 0", check_losing),
     Clause("ended", "a step after the end of the episode raises EpisodeError", _ended),
     Clause("json", "observations and infos are JSON values", _json),
     Clause(

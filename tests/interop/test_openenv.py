@@ -262,17 +262,71 @@ def test_failures_on_the_other_side_are_failures_here(served):
     with pytest.raises(TaskError, match="goal"):
         env.reset(options={"task": {"goal": "far"}})
     env.reset(seed=1)
-    start = env.snapshot()
-    with pytest.raises(InfrastructureError, match="InfrastructureError: the table is gone"):
-        env.step(call("roll", sides=131313))
-    env.restore(start)
-    with pytest.raises(InfrastructureError, match="KeyError"):
-        env.step(call("roll", sides=171717))
-    env.restore(start)
-    env.step(call("roll"))
     env.close()
     env.reset(seed=1)
     env.close()
+
+
+@pytest.mark.parametrize("branching", [True, False])
+@pytest.mark.parametrize(("sides", "why"), [(131313, "InfrastructureError: the table is gone"), (171717, "KeyError")])
+def test_an_action_that_breaks_the_environment_again_in_another_session_is_the_agents_fault(
+    request, branching, sides, why
+):
+    env = OpenEnvEnv(request.getfixturevalue("served" if branching else "plain").url)
+    env.reset(seed=1)
+    env.step(call("roll"))
+    kept = env.snapshot()
+    observation, reward, terminated, _, info = env.step(call("roll", sides=sides))
+    assert (reward, terminated, info["rewards"], len(info["breakages"])) == (0.0, True, {"outcome": 0.0}, 1)
+    assert why in observation[0]["content"]
+    assert (observation[0]["role"], info["breakages"]) == ("tool", [observation[0]["content"]])
+    ended = env.snapshot()
+    env.restore(kept)
+    seen = env.step(call("roll"))
+    env.restore(ended)
+    env.restore(kept)
+    assert env.step(call("roll")) == seen
+    env.close()
+
+
+class Once(Shaky):
+    """Breaks at the first die of 191,919 sides that anybody asks for, and at no other; every reset fails after it."""
+
+    name = "tests/Once"
+    broken = False
+    for_ever = False
+
+    def start(self, task):
+        if self.for_ever and Once.broken:
+            msg = "the machine is gone"
+            raise InfrastructureError(msg)
+        return super().start(task)
+
+    def respond(self, action):
+        if action.tool_calls[0].arguments == {"sides": 191919} and not Once.broken:
+            Once.broken = True
+            msg = "the cable"
+            raise InfrastructureError(msg)
+        return super().respond(action)
+
+
+@pytest.mark.parametrize("for_ever", [False, True])
+def test_what_breaks_once_is_no_fault_and_what_breaks_with_any_session_is_nobodys(monkeypatch, for_ever):
+    monkeypatch.setattr(Once, "broken", False)
+    monkeypatch.setattr(Once, "for_ever", for_ever)
+    with OpenEnvServer(Once, port=0, branching=False) as server:
+        env, twin = OpenEnvEnv(server.url), Dice()
+        for one in (env, twin):
+            one.reset(seed=1)
+            one.step(call("roll"))
+        if for_ever:
+            with pytest.raises(InfrastructureError, match="the cable"):
+                env.step(call("roll", sides=191919))
+        else:
+            again = env.step(call("roll", sides=191919))
+            assert again[:4] == twin.step(call("roll", sides=191919))[:4]
+            assert "breakages" not in again[4]
+        env.close()
 
 
 def test_a_server_that_is_gone_or_none_at_all():

@@ -50,4 +50,9 @@ def pid() -> int:
     return os.getpid()
 
 
-server.run("stdio")
+if len(sys.argv) > 1:  # the number of a socket that listens
+    import uvicorn
+
+    uvicorn.run(server.streamable_http_app(), fd=int(sys.argv[1]), log_config=None)
+else:
+    server.run("stdio")

@@ -1,4 +1,4 @@
-"""A sandbox that is killed in mid-rollout costs its own episode one attempt, and no other anything."""
+"""A sandbox that is killed in mid-rollout costs its own episode one step, and no other anything."""
 
 import os
 import signal
@@ -11,6 +11,8 @@ import agentenv as ae
 from agentenv.rollout import Concurrent, InStep, Rollout
 from agentenv.sandboxes import SandboxSpec, open_sandbox
 from agentenv.sandboxes.namespace_host import pid_of
+from agentenv.stats import episode_stats
+from agentenv.types import message_text
 
 
 class Notes(ae.ToolEnv):
@@ -53,7 +55,7 @@ def grow(executor, **options):
 
 
 @pytest.mark.parametrize("make_executor", [InStep, lambda: Concurrent(agent_threads=4)])
-def test_a_killed_sandbox_costs_one_attempt_of_its_own_episode(make_executor):
+def test_a_killed_sandbox_costs_one_step_of_its_own_episode(make_executor):
     executor = make_executor()
     whole, _ = grow(executor)
     second = [node for node in whole.nodes if node.info.get("step_count") == 2]
@@ -63,12 +65,17 @@ def test_a_killed_sandbox_costs_one_attempt_of_its_own_episode(make_executor):
     assert len(Notes.to_kill) == 2
     tree, rollout = grow(executor)
     executor.close()
-    broken = [node for node in tree.nodes if node.reward is None]
-    assert rollout.failures == 2 == len(broken)
-    assert {node.rollout for node in broken} == {1, 4}
+    broken = [node for node in tree.nodes if node.info.get("breakages")]
+    assert (rollout.failures, len(broken), episode_stats([tree]).breakages) == (0, 2, 2)
+    assert {(node.rollout, node.info["step_count"], node.reward) for node in broken} == {(1, 2, 0.0), (4, 2, 0.0)}
     untouched = [[n for n in t.nodes if n.rollout not in {1, 4}] for t in (whole, tree)]
     assert [(n.action, n.observation, n.reward) for n in untouched[0]] == [
         (n.action, n.observation, n.reward) for n in untouched[1]
     ]
-    ends = [tree.nodes[leaf] for leaf in tree.leaves() if tree.nodes[leaf].reward is not None]
-    assert len(ends) == 6, "the episodes that were hit ended at the second attempt"
+    ends = [tree.nodes[leaf] for leaf in tree.leaves()]
+    assert len(ends) == 6, "no episode failed"
+    for node in broken:
+        first, last = (next(n for n in tree.nodes if (n.rollout, n.info.get("step_count")) == (node.rollout, step))
+                       for step in (1, 3))  # fmt: skip
+        assert message_text(last.observation[0]).startswith(message_text(first.observation[0]))
+        assert len(message_text(last.observation[0]).split()) == 3, "the lost step is not in the file"

@@ -51,7 +51,6 @@ class RepairState(State):
         outcomes: of the calls of the last step: `"ok"` or `"error"`.
         progress: the largest share of visible cases that was right so far.
         graded: digest of the submission that was graded; empty before.
-        lost: how many sandboxes were lost to what the agent did.
         broke_grading: a submission broke what graded it, which the task's own code does not.
     """
 
@@ -59,7 +58,6 @@ class RepairState(State):
     outcomes: tuple[str, ...] = ()
     progress: float = 0.0
     graded: str = ""
-    lost: int = 0
     broke_grading: bool = False
 
 
@@ -170,13 +168,13 @@ class CodeRepair(ToolEnv):
         return sandbox
 
     @override
-    def restore(self, snapshot: Snapshot, /) -> None:
+    def _put_back(self, snapshot: Snapshot) -> None:
         other = snapshot.task
         if self.sandbox is not None and isinstance(other, RepairTask) and _setting(other) != _setting(self.task):
             self._drop_sandbox()  # it has another image, or other variables
         self._is_restoring = True
         try:
-            super().restore(snapshot)
+            super()._put_back(snapshot)
         finally:
             self._is_restoring = False
 
@@ -201,54 +199,33 @@ class CodeRepair(ToolEnv):
     def step(self, action: Any) -> StepResult:
         """Takes one action; `info["metrics"]` counts what the agent broke: sandboxes of its own, and its grading."""
         observation, reward, terminated, truncated, info = super().step(action)
-        info["metrics"] = {"sandboxes_lost": float(self.state.lost), "gradings_broken": float(self.state.broke_grading)}
+        info["metrics"] = {
+            "sandboxes_lost": float(self.sandboxes_lost),
+            "gradings_broken": float(self.state.broke_grading),
+        }
         return observation, reward, terminated, truncated, info
 
     @override
     def respond(self, action: Action) -> Reply:
-        before, state = self._files.snapshot(), self.state.model_copy()
         self.state.outcomes, self._not_blamed = (), None
-        try:
-            answer = super().respond(action)
-            if not self._terminated:
-                self._files.snapshot()  # what cannot be kept is lost: its command is to blame, not who asks next
-        except SandboxError as error:
-            if error is cast("SandboxError | None", self._not_blamed):
-                raise
-            return self._recover(before, state, action, error)
+        answer = super().respond(action)
+        self._note_steps(action)
+        return answer
+
+    def _note_steps(self, action: Action) -> None:
         for call, outcome in zip(action.tool_calls, self.state.outcomes, strict=False):
             step = describe_call(call, outcome)
             if step not in self.state.steps:
                 self.state.steps = (*self.state.steps, step)
-        return answer
 
-    def _recover(self, before: Any, state: RepairState, action: Action, error: SandboxError) -> Reply:
-        """Goes back to before a step that lost the sandbox, and says so; the second time the episode ends.
+    @override
+    def _is_lost(self, error: SandboxError) -> bool:
+        return error is not self._not_blamed
 
-        Raises:
-            SandboxError: no other sandbox can be opened: nobody's fault.
-        """
-        self.state, self._terminated = state, False
-        self._rewards.clear()
-        self._drop_sandbox()
-        self._is_restoring = True
-        try:
-            self.sandbox = self.make_sandbox()
-            self._files.restore(before)
-        finally:
-            self._is_restoring = False
-        state.lost += 1
-        state.outcomes = ("error",) * len(action.tool_calls)
-        text = f"the sandbox was lost in this step ({error!s:.200}); its files are as they were before it. "
-        if state.lost > 1:
-            text = self.finish(f"{text}It was lost before, so the episode ends.", reward=0.0)
-        else:
-            text += "If it is lost again, the episode ends."
-        self.note_breakage(text)
-        reply: list[Message] = []
-        for call in action.tool_calls:
-            message: Message = {"role": "tool", "content": text, "name": call.name}
-            reply.append({**message, "tool_call_id": call.id} if call.id else message)
+    @override
+    def _recover(self, action: Action, before: Snapshot, error: SandboxError) -> Reply:
+        reply = super()._recover(action, before, error)
+        self.state.outcomes = ("error",) * len(action.tool_calls)
         return reply
 
     # ------------------------------------------------------------------ tools

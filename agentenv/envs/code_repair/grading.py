@@ -21,7 +21,8 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agentenv.errors import InfrastructureError
+from agentenv.control import with_control
+from agentenv.errors import AgentFault
 from agentenv.protocols import Sandbox
 from agentenv.sandboxes import open_sandbox
 
@@ -109,7 +110,7 @@ class Grader:
         def judge(handed_in: Submission) -> Grade:
             return self._grade_all(task, handed_in, stop_early=stop_early)
 
-        return _with_control(judge, task, submission, lambda: _total(task, self._noted(task)))
+        return _judged_with_control(judge, task, submission, lambda: _total(task, self._noted(task)))
 
     def _grade_all(self, task: RepairTask, submission: Submission, *, stop_early: bool) -> Grade:
         if task.script is not None:
@@ -151,7 +152,7 @@ class Grader:
         def judge(handed_in: Submission) -> Grade:
             return self._grade(task, handed_in, task.visible, (), stop_early=False)
 
-        return _with_control(judge, task, submission, lambda: len(task.visible))
+        return _judged_with_control(judge, task, submission, lambda: len(task.visible))
 
     def _grade(
         self,
@@ -193,7 +194,7 @@ class Grader:
         return Grade(passed, total, tuple(reasons), submission.digest, details=tuple(details))
 
 
-def _with_control(
+def _judged_with_control(
     judge: Callable[[Submission], Grade], task: RepairTask, submission: Submission, total: Callable[[], int]
 ) -> Grade:
     """Returns the verdict on a submission; where judging breaks, the task's own code is judged, and it once more.
@@ -202,18 +203,11 @@ def _with_control(
         InfrastructureError: the task's own code breaks it, too.
     """
     try:
-        return judge(submission)
-    except InfrastructureError as error:
-        first = error
-    try:
-        judge(solution_of(task))  # the untouched code where there is no solution
-    except InfrastructureError:
-        raise first from None
-    try:
-        return judge(submission)
-    except InfrastructureError as error:
+        # the control is the untouched code where there is no solution
+        return with_control(lambda: judge(submission), lambda: judge(solution_of(task)))
+    except AgentFault as fault:
         why = "its grading broke, twice, and that of the task's own code did not"
-        return Grade(0, total(), (why,), submission.digest, blamed=True, details=(f"{why}: {error}",))
+        return Grade(0, total(), (why,), submission.digest, blamed=True, details=(f"{why}: {fault}",))
 
 
 def _total(task: RepairTask, noted: Sequence[Any]) -> int:

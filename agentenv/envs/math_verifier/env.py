@@ -3,15 +3,15 @@ r"""`MathVerifier`: math problems, tools to compute with, and a verifier that de
 import json
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import pydantic
 from typing_extensions import override
 
 from agentenv.env import Reply
-from agentenv.errors import SandboxError, ToolError
+from agentenv.errors import ToolError
 from agentenv.malformed import call_problem
-from agentenv.protocols import ExecResult, Sandbox
+from agentenv.protocols import Sandbox
 from agentenv.signatures import digest
 from agentenv.tasks import State
 from agentenv.tool_env import ToolEnv
@@ -47,12 +47,10 @@ class MathState(State):
     Attributes:
         values: what was computed so far, in canonical spelling, sorted.
         answers: the answers submitted so far, in canonical spelling, in order.
-        lost: how many sandboxes were lost to what the agent ran.
     """
 
     values: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
-    lost: int = 0
 
 
 class MathVerifier(ToolEnv):
@@ -185,12 +183,8 @@ class MathVerifier(ToolEnv):
         if len(code) > _MAX_CODE:
             msg = f"program too long: {len(code)} characters, at most {_MAX_CODE}"
             raise ToolError(msg)
-        before = self.sandbox.snapshot()
-        try:
-            result = self._run(self.sandbox, code)
-            self.sandbox.snapshot()  # what cannot be kept is lost: the program is to blame, not who asks next
-        except SandboxError as error:
-            return self._recover(before, error)
+        stdin = code.encode("utf-8", "replace")
+        result = self.sandbox.exec(["python3", "-"], stdin=stdin, timeout_s=self._python_timeout_s)
         output = _shorten(result.stdout.rstrip())
         if result.timed_out:
             msg = f"{output}\ntimed out after {self._python_timeout_s:g} s".lstrip()
@@ -201,27 +195,6 @@ class MathVerifier(ToolEnv):
         if output:
             self._remember(canonical_answer(output.splitlines()[-1]))
         return output
-
-    def _run(self, sandbox: Sandbox, code: str) -> ExecResult:
-        stdin = code.encode("utf-8", "replace")
-        return sandbox.exec(["python3", "-"], stdin=stdin, timeout_s=self._python_timeout_s)
-
-    def _recover(self, before: Any, error: SandboxError) -> str:
-        """Goes back to before a program that lost the sandbox, and says so; the second time the episode ends.
-
-        Raises:
-            SandboxError: another sandbox cannot be opened, or does not run a program either: nobody's fault.
-        """
-        self._drop_sandbox()
-        self.sandbox = sandbox = cast("Sandbox", self.make_sandbox())
-        sandbox.restore(before)
-        if self._run(sandbox, "print(1)").stdout.strip() != "1":
-            raise error
-        self.state.lost += 1
-        text = f"the sandbox was lost to this program ({error!s:.200}); its files are as they were before it. "
-        if self.state.lost > 1:
-            return self.note_breakage(self.finish(f"{text}It was lost before, so the episode ends.", reward=0.0))
-        return self.note_breakage(f"{text}If it is lost again, the episode ends.")
 
     @tool
     def submit(self, answer: str | int | float) -> str:
@@ -292,8 +265,8 @@ class MathVerifier(ToolEnv):
 
         How many sandboxes were lost counts too; which expressions gave the values, and in which order, does not.
         """
-        state = self.state
-        return json.dumps([self._phase == "ended", self.sandbox_content(), state.values, state.answers, state.lost])
+        known = self.state.values, self.state.answers, self.sandboxes_lost
+        return json.dumps([self._phase == "ended", self.sandbox_content(), *known])
 
     @override
     def action_signature(self, action: Action, /) -> str:

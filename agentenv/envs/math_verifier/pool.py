@@ -14,7 +14,8 @@ import weakref
 from pathlib import Path
 from typing import Any, Self
 
-from agentenv.errors import VerifierError
+from agentenv.control import with_control
+from agentenv.errors import AgentFault, VerifierError
 
 __all__ = ["RequestError", "WorkerPool"]
 
@@ -22,7 +23,6 @@ _PROGRAM = Path(__file__).with_name("worker.py")
 _START_S = 60.0
 _GRACE_S = 3.0
 _TOO_EXPENSIVE = {"SIGPROF": "processor time", "memory": "memory"}
-_CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"}
 _CONTROL = {"op": "verify", "gold": ["latex", "x+1"], "answer": ["latex", "1+x"]}
 """A request that every healthy worker answers."""
 _started: "weakref.WeakSet[WorkerPool]" = weakref.WeakSet()
@@ -93,20 +93,21 @@ class WorkerPool:
             VerifierError: the workers cannot be started, or fail with any request.
         """
         try:
-            return self._call(request)
+            return with_control(lambda: self._call(request), self._check, errors=_FailedTwice)
+        except AgentFault as fault:
+            msg = f"it breaks the worker ({fault}), and another request does not"
+            raise RequestError(msg) from None
         except _FailedTwice as error:
-            cause = str(error)
+            msg = f"the verifier's worker failed twice, last by {error}; a known good request then failed, too"
+            raise VerifierError(msg) from None
+
+    def _check(self) -> None:
+        """Sends a request that is known to be good to fresh processes."""
         self.close()
         try:
             self._call(_CONTROL)
-        except (_FailedTwice, RequestError) as error:
-            msg = f"the verifier's worker failed twice, last by {cause}; a known good request then failed by {error}"
-            raise VerifierError(msg) from None
-        try:
-            return self._call(request)
-        except _FailedTwice as error:
-            msg = f"it breaks the worker ({error}), and another request does not"
-            raise RequestError(msg) from None
+        except RequestError as error:
+            raise _FailedTwice(str(error)) from None
 
     def _call(self, request: dict[str, Any]) -> dict[str, Any]:
         """Sends a request, and once more where the first worker fails."""
@@ -133,9 +134,6 @@ class WorkerPool:
             if cause in _TOO_EXPENSIVE:
                 msg = f"more {_TOO_EXPENSIVE[cause]} than allowed"
                 raise RequestError(msg)
-        if cause in _CRASHES:
-            msg = f"it crashes the worker ({cause})"
-            raise RequestError(msg)
         raise _FailedTwice(cause)
 
     def close(self) -> None:

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 import pydantic
 from typing_extensions import override
 
+from agentenv.control import with_control
 from agentenv.env import Reply
-from agentenv.errors import RetrieverError, ToolError
+from agentenv.errors import AgentFault, RetrieverError, ToolError
 from agentenv.protocols import StepResult
 from agentenv.rows import Source
 from agentenv.signatures import digest
@@ -302,18 +303,11 @@ class SearchQA(ToolEnv):
             ToolError: the request is what breaks the retriever.
             RetrieverError: it does not answer the task's question either: nobody's fault.
         """
+        question = self.task.question[:MAX_QUERY_CHARS]
         try:
-            return ask()
-        except RetrieverError as error:
-            first = error
-        try:
-            self.retriever.search([self.task.question[:MAX_QUERY_CHARS]], 1)
-        except RetrieverError:
-            raise first from None
-        try:
-            return ask()
-        except RetrieverError as error:
-            msg = f"the retriever fails at this request, and not at another: {error!s:.200}"
+            return with_control(ask, lambda: self.retriever.search([question], 1), errors=RetrieverError)
+        except AgentFault as fault:
+            msg = f"the retriever fails at this request, and not at another: {fault!s:.200}"
             raise ToolError(self.note_breakage(msg)) from None
 
     def _snippet(self, text: str) -> str:

@@ -187,10 +187,8 @@ def test_a_step_that_loses_the_sandbox_is_taken_back_and_the_agent_is_told():
         observation, reward, terminated, _, info = env.step(call("run", command="echo x > lost.py"))
         assert "the sandbox was lost in this step" in message_text(observation[0])
         assert (reward, terminated, len(info["breakages"])) == (0.0, False, 1)
-        assert env.state.lost == 1
-        env.state.lost = 0
+        assert (env.sandboxes_lost, info["metrics"]["sandboxes_lost"]) == (1, 1.0)
         assert env.state_signature() == before
-        env.state.lost = 1
         assert ask(env, "run", command="cat pkg/m.py; ls").endswith("pkg\ntests\n[exit code 0]")
         fork = env.fork(1)[0]
         assert env.step(call("submit"))[1:3] == (1.0, True)

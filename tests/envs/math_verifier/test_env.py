@@ -432,7 +432,7 @@ KILL = "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"
 def test_a_program_that_loses_the_sandbox_is_taken_back_and_the_second_ends_the_episode(python_env):
     said(python_env, "python", code="open('kept', 'w').write('7')")
     observation, reward, terminated, _, info = python_env.step(call("python", code=f"open('new', 'w')\n{KILL}"))
-    assert "the sandbox was lost to this program" in message_text(observation[0])
+    assert "the sandbox was lost in this step" in message_text(observation[0])
     assert (reward, terminated, len(info["breakages"])) == (0.0, False, 1)
     assert said(python_env, "python", code="import os; print(open('kept').read(), os.path.exists('new'))") == "7 False"
     _, reward, terminated, _, info = python_env.step(call("python", code=KILL))

@@ -95,26 +95,33 @@ def test_memory_is_bounded():
         assert pool.call(RIGHT)["right"] is True
 
 
-def test_a_crash_of_the_answers_making_is_the_answers_fault(pool):
-    """A worker that dies of a segmentation fault twice: the request is refused, and the pool goes on."""
-    stop = threading.Event()
+def test_a_crash_of_the_answers_making_is_the_answers_fault(pool, monkeypatch):
+    """A worker that dies of a segmentation fault, and not at a good request: it is refused, and the pool goes on."""
+    stop, shooting, check, checked = threading.Event(), threading.Lock(), pool._check, []
 
     def shoot():
         while not stop.is_set():
-            for worker in children(pool.process_id):
-                with_no_error(os.kill, worker, signal.SIGSEGV)
+            with shooting:
+                for worker in children(pool.process_id):
+                    with_no_error(os.kill, worker, signal.SIGSEGV)
             time.sleep(0.02)
+
+    def unharmed():
+        with shooting:
+            checked.append(check())
+
+    monkeypatch.setattr(pool, "_check", unharmed)
 
     pool.call(RIGHT)
     shooter = threading.Thread(target=shoot)
     shooter.start()
     try:
-        with pytest.raises(RequestError, match=r"crashes the worker \(SIGSEGV\)"):
+        with pytest.raises(RequestError, match=r"breaks the worker \(SIGSEGV\), and another request does not"):
             pool.call(HANG)
     finally:
         stop.set()
         shooter.join()
-    assert pool.call(RIGHT)["right"] is True
+    assert (len(checked), pool.call(RIGHT)["right"]) == (1, True)
 
 
 def test_a_worker_that_somebody_kills_once_is_no_verdict(pool):
