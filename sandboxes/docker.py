@@ -12,7 +12,7 @@ import itertools
 import platform
 import socket
 from functools import cache
-from typing import Any, Self
+from typing import Any
 
 from typing_extensions import override
 
@@ -21,18 +21,18 @@ from agentenv.protocols import Capabilities
 
 from .base_files import empty_archive
 from .cgroups import owner_tag
+from .copied import CopiedSandbox
 from .engines import LABEL, Engine, engine_at
 from .guest.gvisor_init import HOST_MEMORY, host_threads
 from .guest.wire import Closed, Failed, Late, Wire
 from .guest_process import BOOT, packed_guest
-from .guest_sandbox import GuestSandbox
-from .guest_settings import AGENT, archive_limit, new_agent, settings_of
+from .guest_settings import AGENT, new_agent, settings_of
 from .layers import archives
 from .once import finalize_here
 from .probing import NO_PROCESSES, probe_by_doing
 from .shown import require_plain
 from .skeleton import host_paths
-from .snapshots import WorkspaceSnapshot, bytes_of_base
+from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
 
 __all__ = ["DockerSandbox", "probe"]
@@ -120,27 +120,21 @@ class _StreamWire(Wire):
         self._link.close()
 
 
-class DockerSandbox(GuestSandbox):
+class DockerSandbox(CopiedSandbox):
     """A container; see the module.
 
     Args:
         spec: what it shall be.
         origin: the state at opening.
-        base_bytes: bytes of the files at the very start, which the disk limit does not count; forks inherit it.
+        base_bytes: see `CopiedSandbox`.
     """
 
     def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot, *, base_bytes: int | None = None) -> None:
-        super().__init__(spec, origin)
-        self._base_bytes = bytes_of_base(origin) if base_bytes is None else base_bytes
+        super().__init__(spec, origin, base_bytes=base_bytes)
         self._container = ""
         require_plain(tuple(spec.readonly), "docker")
         self._engine: Engine = engine_at(spec.engine)
         self._begin(origin)
-
-    @property
-    @override
-    def _archive_limit(self) -> int:
-        return archive_limit(self.spec, self._base_bytes)
 
     @override
     def _begin(self, origin: WorkspaceSnapshot) -> None:
@@ -251,10 +245,6 @@ class DockerSandbox(GuestSandbox):
         return probe(self.spec.runtime, self.spec.engine)
 
     @override
-    def _open(self, origin: WorkspaceSnapshot) -> Self:
-        return type(self)(self.spec, origin, base_bytes=self._base_bytes)
-
-    @override
     def _free(self) -> None:
         self._remove()
 
@@ -281,8 +271,6 @@ def probe(runtime: str | None = None, engine: str | None = None) -> Capabilities
     }
     if runtime == "runsc":
         given["guest_spared"] = ""  # gVisor kills nobody for memory; the guest does
-    if engine_at(engine).is_podman:
-        given["inodes"] = "podman's interface takes no limit on inodes"
 
     def make(spec: SandboxSpec) -> DockerSandbox:
         spec = SandboxSpec(limits=spec.limits, runtime=runtime, engine=engine)

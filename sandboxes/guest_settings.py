@@ -6,7 +6,7 @@ from typing import Any
 
 from .spec import SandboxSpec
 
-__all__ = ["AGENT", "BASE_ENV", "LISTS", "archive_limit", "new_agent", "settings_of"]
+__all__ = ["AGENT", "BASE_ENV", "LISTS", "new_agent", "settings_of"]
 
 BASE_ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -36,8 +36,3 @@ def settings_of(spec: SandboxSpec, *, workspace: str = "/workspace", tmp: str = 
 def new_agent() -> int:
     """Returns the number of a user that nobody else is on the machine: much is counted by user."""
     return _FIRST_AGENT + secrets.randbelow(_AGENTS)
-
-
-def archive_limit(spec: SandboxSpec, base_bytes: int) -> int:
-    """Returns how many bytes an archive may have where workspace and tmp each have the disk limit."""
-    return 2 * (spec.limits.disk + base_bytes) + LISTS

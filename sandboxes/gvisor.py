@@ -21,17 +21,17 @@ from agentenv.protocols import Capabilities
 
 from .base_files import empty_archive
 from .cgroups import Cgroup, find_controllers
+from .copied import CopiedSandbox
 from .guest.gvisor_init import HOST_MEMORY, host_threads
 from .guest.root import ROOT
 from .guest.wire import Closed, Late
 from .guest_process import BOOT, packed_guest
-from .guest_sandbox import GuestSandbox
-from .guest_settings import AGENT, archive_limit, settings_of
+from .guest_settings import AGENT, settings_of
 from .gvisor_host import Image, Running, gvisor_host_for
 from .layers import archives
 from .once import finalize_here
 from .probing import probe_by_doing
-from .snapshots import ProcessSnapshot, WorkspaceSnapshot, bytes_of_base
+from .snapshots import ProcessSnapshot, WorkspaceSnapshot
 from .spec import SandboxSpec
 
 __all__ = ["GvisorSandbox", "probe"]
@@ -69,13 +69,13 @@ class _Resources:
             self.cgroup = None
 
 
-class GvisorSandbox(GuestSandbox):
+class GvisorSandbox(CopiedSandbox):
     """A container with a kernel of its own; see the module.
 
     Args:
         spec: what it shall be.
         origin: the state at opening.
-        base_bytes: bytes of the files at the very start, which the disk limit does not count; forks inherit it.
+        base_bytes: see `CopiedSandbox`.
         launched: a container that was started for it already.
     """
 
@@ -87,20 +87,14 @@ class GvisorSandbox(GuestSandbox):
         base_bytes: int | None = None,
         launched: "_Resources | None" = None,
     ) -> None:
-        super().__init__(spec, origin)
+        super().__init__(spec, origin, base_bytes=base_bytes)
         self._host = gvisor_host_for(spec.readonly)
-        self._base_bytes = bytes_of_base(origin) if base_bytes is None else base_bytes
         self._held = _Resources()
         if isinstance(origin, ProcessSnapshot):
             self._go_on(origin, launched)
             self._find_shell(origin)
         else:
             self._begin(origin, launched)
-
-    @property
-    @override
-    def _archive_limit(self) -> int:
-        return archive_limit(self.spec, self._base_bytes)
 
     @override
     def _begin(self, origin: WorkspaceSnapshot, launched: "_Resources | None" = None) -> None:

@@ -7,7 +7,6 @@ laws there. Whatever the service's own machines promise beside is not counted: i
 import contextlib
 import secrets
 from functools import cache
-from typing import Self
 
 from typing_extensions import override
 
@@ -15,10 +14,10 @@ from agentenv.errors import SandboxError
 from agentenv.protocols import Capabilities
 
 from .base_files import empty_archive
+from .copied import CopiedSandbox
 from .guest.wire import Closed, Failed, Late
 from .guest_process import packed_guest
-from .guest_sandbox import GuestSandbox
-from .guest_settings import archive_limit, new_agent, settings_of
+from .guest_settings import new_agent, settings_of
 from .layers import archives
 from .once import finalize_here
 from .probing import probe_by_doing
@@ -26,7 +25,7 @@ from .process import missing_here
 from .remote_lease import LEASE_S, keep, let_go
 from .remote_machines import RemoteMachine, RemoteService, blamed_on, service_of
 from .remote_wire import RemoteWire, reply_of
-from .snapshots import WorkspaceSnapshot, bytes_of_base
+from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
 
 __all__ = ["RemoteSandbox", "probe"]
@@ -36,26 +35,20 @@ _SLASH_TMP = "/tmp"
 _PYTHON = 'PATH=/usr/local/bin:/usr/bin:$PATH; exec python3 "$@"'  # rather the system's than a slow shim in a home
 
 
-class RemoteSandbox(GuestSandbox):
+class RemoteSandbox(CopiedSandbox):
     """A guest on a remote machine; see the module.
 
     Args:
         spec: what it shall be; folders of `readonly` are the machine's.
         origin: the state at opening.
-        base_bytes: bytes of the files at the very start, which the disk limit does not count; forks inherit it.
+        base_bytes: see `CopiedSandbox`.
     """
 
     def __init__(self, spec: SandboxSpec, origin: WorkspaceSnapshot, *, base_bytes: int | None = None) -> None:
-        super().__init__(spec, origin)
+        super().__init__(spec, origin, base_bytes=base_bytes)
         self._service = service_of(spec.remote)
-        self._base_bytes = bytes_of_base(origin) if base_bytes is None else base_bytes
         self._landlock = 0
         self._begin(origin)
-
-    @property
-    @override
-    def _archive_limit(self) -> int:
-        return archive_limit(self.spec, self._base_bytes)
 
     @override
     def _begin(self, origin: WorkspaceSnapshot) -> None:
@@ -102,10 +95,6 @@ class RemoteSandbox(GuestSandbox):
     def isolation(self) -> Capabilities:
         """What is really enforced there."""
         return _probe(self._service, self._landlock)
-
-    @override
-    def _open(self, origin: WorkspaceSnapshot) -> Self:
-        return type(self)(self.spec, origin, base_bytes=self._base_bytes)
 
     @override
     def _release(self) -> None:
