@@ -1,6 +1,7 @@
 """What a back end really enforces, found by trying to break it: one small attack per promise."""
 
 import contextlib
+import fcntl
 import os
 import shlex
 import tempfile
@@ -42,6 +43,23 @@ NO_PROCESSES = "only the gvisor back end takes running processes into a snapshot
 _MIB = 1 << 20
 _LIMITS = Limits(time_s=5, memory=64 * _MIB, processes=24, disk=8 * _MIB, files=200, file_size=2 * _MIB, output=1000)
 _HOG = "import sys\nb = []\nwhile len(b) < 256: b.append(b'x' * (1 << 20))\nprint('unlimited')"
+_MANY = (
+    "import os, signal\n"
+    "signal.signal(signal.SIGCHLD, lambda *_: os._exit(1))\n"
+    "reader, writer = os.pipe()\n"
+    "stop, go = os.pipe()\n"
+    "for _ in range(8):\n"
+    "    if not os.fork():\n"
+    "        os.close(go)\n"
+    "        held = b'x' * (24 << 20)\n"
+    "        os.write(writer, b'.')\n"
+    "        os.read(stop, 1)\n"
+    "        os._exit(0)\n"
+    "os.close(writer)\n"
+    "count = 0\n"
+    "while count < 8 and os.read(reader, 1): count += 1\n"
+    "print('together' if count == 8 else count)"
+)
 _LOOSE = (
     "import os, socket\n"
     "block, keep = b'x' * 1900000, []\n"
@@ -64,6 +82,15 @@ _SEND_MANY = (
     "except OSError as error: print(error.strerror, flush=True)\n"
     "open('sent', 'w').close()\n"
     "time.sleep(float(sys.argv[2]))"
+)
+_LOCKED = "/usr/bin/env"
+_LOCK = (
+    "import fcntl, sys, time\n"
+    f"file = open('{_LOCKED}', 'rb')\n"
+    "try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB); print('locked', flush=True)\n"
+    "except OSError as error: print(error.strerror, flush=True)\n"
+    "open('locked', 'w').close()\n"
+    "time.sleep(float(sys.argv[1]))"
 )
 _LOOK = "echo $$; cat /proc/self/net/dev; ls -a /dev/shm /dev/mqueue; cat /proc/sysvipc/*; true"
 _SEND = 'import socket; s = socket.socket(type=2); s.bind(("127.0.0.1", 0)); s.sendto(b"x", s.getsockname())'
@@ -166,6 +193,8 @@ def _memory(sandbox: GuestSandbox) -> str:
     hog = sandbox.exec([python, "-c", _HOG])
     if "unlimited" in hog.stdout:
         return "256 MiB could be used with a limit of 64 MiB"
+    if "together" in sandbox.exec([python, "-c", _MANY]).stdout:
+        return "each process is limited, but eight of them held 192 MiB with a limit of 64 MiB"
     if "loose" in sandbox.exec([python, "-c", _LOOSE]).stdout:
         return "what no process has (files in memory, messages of sockets) is not counted: no control group can be made"
     return ""
@@ -217,11 +246,19 @@ def _counted_by_user(sandbox: GuestSandbox) -> str:
 
 
 def _shown_files(sandbox: GuestSandbox) -> str:
-    found = sandbox.exec("stat -Lc %d:%i /usr/bin/env").stdout.strip()
-    with contextlib.suppress(OSError):
-        info = Path("/usr/bin/env").stat()
-        if found == f"{info.st_dev}:{info.st_ino}":
-            return "they are the host's own: a lock on one holds up whoever else locks it"
+    python = sandbox.exec("command -v python3").stdout.strip()
+    if not python:
+        return "cannot be tried: there is no python3 in the sandbox"
+    (other,) = sandbox.fork(1)
+    with other, sandbox.shell() as shell:
+        shell.run(f"{shlex.join([python, '-c', _LOCK, '30'])} & while [ ! -e locked ]; do sleep 0.01; done; rm locked")
+        if "locked" not in other.exec([python, "-c", _LOCK, "0"]).stdout:
+            return "they are the machine's own: a lock on one holds up other sandboxes, and whoever else locks it"
+        with contextlib.suppress(FileNotFoundError), Path(_LOCKED).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return "they are the machine's own: a lock on one holds up whoever else locks it"
     return ""
 
 

@@ -85,9 +85,6 @@ def probe(*, apart: bool = True) -> Capabilities:
 def missing_here(landlock: int) -> dict[str, str]:
     """Returns what cannot be promised, and why, where Landlock of this version is all there is; 0 for none."""
     given = {
-        "memory": "only that of each process is limited",
-        "disk": "only the size of each file is limited",
-        "inodes": "the number of files is not limited",
         "constant_snapshot": "a snapshot copies the workspace",
         "process_snapshot": NO_PROCESSES,
     }
