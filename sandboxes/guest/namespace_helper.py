@@ -33,7 +33,7 @@ __all__ = ["NamespaceHelper", "main"]
 _LAYERS = STAGE + "/layers"
 _VIEW = _LAYERS + "/view"
 _REST_S = 0.02
-_SUBORDINATE = 1_900_000_000  # above what distributions, subuid and systemd hand out
+_SUBORDINATE, _SLOTS = 2_200_000_000, 30_000  # above what distributions, subuid and systemd hand out
 _SUBORDINATE_COUNT = 65536
 _MOST_SHOWN = 48  # of as many descriptors as a message may have, and a sandbox gets some more
 
@@ -295,6 +295,11 @@ def _half_of(path: str) -> str:
         return str(max(1, int(file.read()) // 2))
 
 
+def _first_subordinate() -> int:
+    """Returns the first id of the machine's for this helper: of those that no other has, which much is counted by."""
+    return _SUBORDINATE + int.from_bytes(os.urandom(4), "little") % _SLOTS * _SUBORDINATE_COUNT
+
+
 def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> tuple[int, list[tuple[str, str]]]:
     """Enters own namespaces and builds the root; returns the id in here that owns workspaces, and what is shown apart.
 
@@ -319,7 +324,7 @@ def _own_namespaces(wire: Wire, settings: Mapping[str, Any]) -> tuple[int, list[
     if uid == 0:
         linux.unshare(linux.NEWUSER)
         linux.write_text("/proc/sys/user/max_inotify_instances", watches)
-        wire.send({"map": f"0 {_SUBORDINATE} {_SUBORDINATE_COUNT}", "pid": os.getpid()})
+        wire.send({"map": f"0 {_first_subordinate()} {_SUBORDINATE_COUNT}", "pid": os.getpid()})
         wire.receive(30)
         os.setgroups([])
         os.setresgid(0, 0, 0)

@@ -5,8 +5,11 @@ import fcntl
 import io
 import os
 import select
+import shlex
 import signal
 import socket
+import subprocess
+import sys
 import tarfile
 import tempfile
 import threading
@@ -195,6 +198,33 @@ def test_neither_the_host_nor_siblings_feel_what_a_command_holds(place, held, bo
     assert box.exec("ls held").stdout == "held\n"
 
 
+IN_FLIGHT = """
+import os, socket, sys, time
+null, keep = os.open('/dev/null', os.O_RDONLY), []
+try:
+    for _ in range(int(sys.argv[1])):
+        keep += socket.socketpair()
+        socket.send_fds(keep[-1], [b'x'], [null] * 250)
+    print('sent')
+except OSError as error: print(error.strerror)
+open('held', 'w').close(); time.sleep(float(sys.argv[2]))
+"""
+ELSEWHERE = """
+import sys
+from agentenv.sandboxes import open_sandbox
+with open_sandbox(backend="namespace") as box: print(box.exec(["/usr/bin/python3", "-c", sys.argv[1], "1", "0"]).stdout)
+"""
+
+
+def test_descriptors_in_flight_are_not_counted_for_sandboxes_of_another_process():
+    """As root; an ordinary user has no other user to give, and `missing` says so."""
+    with opener("namespace")() as box, box.shell() as shell:
+        shell.run(f"{shlex.join(['/usr/bin/python3', '-c', IN_FLIGHT, '30', '60'])} & ")
+        shell.run("while [ ! -e held ]; do sleep 0.05; done")
+        other = subprocess.run([sys.executable, "-c", ELSEWHERE, IN_FLIGHT], capture_output=True, text=True, check=True)
+        assert other.stdout == ("sent\n\n" if os.getuid() == 0 else "Too many references: cannot splice\n\n")
+
+
 SIBLING = """
 import fcntl
 t = ctypes.c_int()
@@ -275,6 +305,8 @@ def test_sockets_and_pipes_in_a_shown_folder_lead_nowhere(place, shown):
 
 TALK_AS_ANYBODY = """
 import socket
+import subprocess
+import sys
 from agentenv.sandboxes import open_sandbox
 folder, code, env = %r
 socket.socket(socket.AF_UNIX).connect(folder + "/socket")  # this user may
