@@ -1,8 +1,11 @@
 """Tries until the time is over; prints a table of what was tried and what was found, and writes it as JSON.
 
 make redteam REDTEAM_SECONDS=3600
-python -m redteam --seconds 60 --places namespace,process --json found.json     # in tests/
+python -m redteam --seconds 60 --places namespace,user --json found.json        # in tests/
 python -m redteam --seed 7 --only scripts/namespace:31                          # one try again
+
+Scripts, and submissions to each kind of task, take turns at every place, and as an ordinary user: so do all be tried in
+an hour. A place that does not answer is named, and left out.
 """
 
 from __future__ import annotations
@@ -17,12 +20,16 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from redteam.trying import Gradings, Scripts, Try, held_by_us, tasks
+from redteam.anybody import AsUser
+from redteam.trying import Gradings, Scripts, Try, answers, held_by_us, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["main", "search"]
+__all__ = ["main", "search", "teams_at"]
+
+PLACES = "namespace,docker,podman,gvisor,process,user"
+_NO_GRADINGS = ("process", "user")  # the first promises less; as an ordinary user both are tried in one
 
 
 class Team:
@@ -41,7 +48,7 @@ class Team:
             self._opened = self._make()
         result: Try = self._opened.run(random.Random(f"{seed}/{name}/{number}"))
         self.tries += 1
-        self.outcomes[result.outcome] += 1
+        self.outcomes.update(result.outcome.split(", "))
         for kind, detail in result.findings:
             self.found.append({"kind": kind, "try": f"{name}:{number}", "detail": detail, "what": result.what})
         return result
@@ -53,11 +60,17 @@ class Team:
 
 
 def teams_at(places: Sequence[str], *, gradings: bool) -> dict[str, Team]:
-    """Returns everything to be tried, by name."""
-    found = {f"scripts/{place}": Team(lambda place=place: Scripts(place)) for place in places}
+    """Returns everything to be tried, by name, in the order of its turns; `user` is an ordinary user on `namespace`."""
+    found: dict[str, Team] = {}
+    for place in places:
+        if place == "user":
+            found["all/user"] = Team(lambda: AsUser(gradings=gradings))
+        else:
+            found[f"scripts/{place}"] = Team(lambda place=place: Scripts(place))
     for name, task in tasks().items() if gradings else ():
-        for place in places[:1]:
-            found[f"{name}/{place}"] = Team(lambda task=task, place=place: Gradings(task, place))
+        for place in places:
+            if place not in _NO_GRADINGS:
+                found[f"{name}/{place}"] = Team(lambda task=task, place=place: Gradings(task, place))
     return found
 
 
@@ -108,13 +121,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--seed", type=int, help="of a run to repeat; fresh by default")
-    parser.add_argument("--places", default="namespace,process", help="back ends, podman and runsc, by comma")
+    parser.add_argument("--places", default=PLACES, help="back ends, podman, runsc and user, by comma")
     parser.add_argument("--no-gradings", action="store_true", help="scripts alone")
     parser.add_argument("--only", default="", metavar="NAME:NUMBER", help="one try alone")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if arguments.seed is None else arguments.seed
-    teams = teams_at(arguments.places.split(","), gradings=not arguments.no_gradings)
+    places = [place for place in arguments.places.split(",") if place == "user" or answers(place)]
+    teams = teams_at(places, gradings=not arguments.no_gradings)
     found = search(teams, seed, arguments.seconds, arguments.only)
     print(f"\nseed {seed}\n{_table(teams)}")  # noqa: T201
     for finding in found:

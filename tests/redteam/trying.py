@@ -7,6 +7,7 @@ import fcntl
 import mmap
 import os
 import socket
+import sys
 import threading
 import time
 from contextlib import closing, suppress
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from agentenv.envs.code_repair import RepairTask
     from agentenv.sandboxes.guest_sandbox import GuestSandbox
 
-__all__ = ["Finding", "Gradings", "Scripts", "Try", "held_by_us"]
+__all__ = ["Finding", "Gradings", "Scripts", "Try", "answers", "held_by_us", "tasks"]
 
 _LIMITS = Limits(time_s=20, memory=96 << 20, processes=32, disk=8 << 20, files=600, file_size=16 << 20)
 _SCRIPT_S = 3.0
@@ -87,7 +88,7 @@ class Try(NamedTuple):
     Attributes:
         what: the script or the files.
         findings: what did not hold.
-        outcome: how it went otherwise, to count by.
+        outcome: how it went otherwise, to count by; several by comma.
     """
 
     what: object
@@ -322,6 +323,16 @@ def held_by_us() -> dict[str, int]:
         "children": children,
         "control groups": len(groups),
     }
+
+
+def answers(place: str) -> bool:
+    """Whether sandboxes can be opened at a place; says why not."""
+    try:
+        opener(place)().close()
+    except (AgentEnvError, ImportError) as error:
+        sys.stderr.write(f"{place} is left out: {error}\n")
+        return False
+    return True
 
 
 def tasks() -> dict[str, RepairTask]:
