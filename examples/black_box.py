@@ -5,7 +5,6 @@ python examples/black_box.py         # wants the extra proxy
 
 import sys
 from functools import partial
-from pathlib import Path
 
 from agentenv import Context, ToolCall, make
 from agentenv.agents import ProgramRollout, ScriptedAgent
@@ -44,8 +43,7 @@ def policy(context: Context) -> Action:
 
 def main() -> None:
     """Runs the program once from the start, and twice from the middle of the first episode."""
-    Path("program.py").write_text(PROGRAM, encoding="utf-8")
-    command = [sys.executable, str(Path("program.py").resolve())]
+    command = [sys.executable, "-c", PROGRAM]  # as well as any: it reads OPENAI_BASE_URL
     task = {"question": "Compute 9 - 2 * 3.", "reference": "3"}
     make_env = partial(make, "agentenv/MathVerifier-v0", attempts=1)
     with ProgramRollout(make_env, ScriptedAgent(policy), command=command, seed=1) as rollout:

@@ -55,7 +55,10 @@ def build(
     stopwords: Annotated[Stopwords, typer.Option(help="Words to leave out.")] = Stopwords.ENGLISH,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index that is there.")] = False,
 ) -> None:
-    """Index a corpus for BM25 search."""
+    """Index a corpus for BM25 search.
+
+    For example: agentenv index build wiki.jsonl --out wiki.index
+    """
     words = STOPWORDS if stopwords is Stopwords.ENGLISH else ()
     settings = Bm25Settings(method.value, k1, b, words)
     folder = out or corpus.with_suffix(".index")
@@ -84,7 +87,10 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, help="How many passages.")] = 5,
     full: Annotated[bool, typer.Option("--full", help="Show whole passages.")] = False,
 ) -> None:
-    """Search a corpus once and print the best passages."""
+    """Search a corpus once and print the best passages.
+
+    For example: agentenv index search wiki.index "capital of Peru" -k 3
+    """
     with _errors():
         hits = open_retriever(source).search([query], k)[0]
     for place, hit in enumerate(hits, start=1):
@@ -103,7 +109,10 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
     topk: Annotated[int, typer.Option(min=1, help="Hits per query where a request names no number.")] = 3,
 ) -> None:
-    """Serve a corpus in Search-R1's retrieval protocol, until interrupted."""
+    """Serve a corpus in Search-R1's retrieval protocol, until interrupted.
+
+    For example: agentenv index serve wiki.index --port 8001
+    """
     with _errors(), RetrievalServer(open_retriever(source), host=host, port=port, topk=topk) as server:
         typer.echo(f"{server.retriever} at {server.url}/retrieve")
         try:
