@@ -104,8 +104,13 @@ class Evaluation:
         return dict(zip([result.task for result in counted], values, strict=True))
 
     def mean(self, name: str, *, level: float = 0.95) -> Estimate:
-        """Averages `mean_return`, `mean_steps` or `mean_tokens` over tasks, with the bootstrap's interval."""
-        return _estimate(np.array(list(self.by_task(name).values())), level, reach=None)
+        """Averages `mean_return`, `mean_steps` or `mean_tokens` over tasks, with the bootstrap's interval.
+
+        Where every task says the same, those otherwise are taken to have no steps or tokens, or twice as many.
+        """
+        values = np.array(list(self.by_task(name).values()))
+        counted = name != "mean_return" and len(values) > 0
+        return _estimate(values, level, reach=(0.0, 2 * float(values.max())) if counted else None)
 
     def by_task(self, name: str) -> dict[str, float]:
         """Returns a mean of every task that has one."""

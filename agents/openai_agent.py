@@ -27,8 +27,16 @@ from .pacing import Backoff, Pace
 __all__ = ["OpenAIAgent"]
 
 _HOSTED = "https://api.openai.com/v1"
-_SHAPES = {"top_k", "min_p", "typical_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "logit_bias"}
-"""Settings that make the sampled distribution another than the model's own."""
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "top_k": (None, 0, -1),
+    "min_p": (None, 0),
+    "typical_p": (None, 1),
+    "repetition_penalty": (None, 1),
+    "frequency_penalty": (None, 0),
+    "presence_penalty": (None, 0),
+    "logit_bias": (None, {}),
+}
+"""Settings that make the sampled distribution another than the model's own, and the values with which they do not."""
 
 
 @dataclass(slots=True)
@@ -130,7 +138,8 @@ class OpenAIAgent(AsyncAgent):
             hosted = self.base_url == _HOSTED  # knows no token ids
             self._options |= {} if hosted and record_tokens is None else {"logprobs": True, "return_token_ids": True}
         drawn = self._options.get("temperature") == 1 and self._options.get("top_p", 1) == 1
-        self._keep_logprobs = processed_logprobs or (drawn and not _SHAPES & self._options.keys())
+        plain = all(self._options.get(name) in neutral for name, neutral in _NEUTRAL.items())
+        self._keep_logprobs = processed_logprobs or (drawn and plain)
         self._left_out: set[str] = set()
         self._paused_until = 0.0
         self._answered = False

@@ -23,7 +23,7 @@ from vllm_models import (
 )
 
 import agentenv as ae
-from agentenv.agents import VLLMAgent
+from agentenv.agents import OpenAIAgent, VLLMAgent
 from agentenv.cli import main
 from agentenv.errors import AgentError, ModelError
 from agentenv.rollout import Concurrent, Rollout
@@ -34,6 +34,8 @@ pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.ma
 LONG = 4096
 """Tokens that the model reads: the files that are to be repaired are long for its tokenizer."""
 PROGRAM = Path(__file__).parent / "programs" / "plain_program.py"
+EVERYTHING = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Nothing of a generation config's, so that the model's own distribution is sampled from."""
 TASKS = [{"question": f"Compute {i} + 1.", "reference": str(i + 1)} for i in range(8)]
 
 
@@ -43,12 +45,17 @@ class Killable:
     def __init__(self, folder: Path) -> None:
         self.model, self.tokenizer = make_model(context=LONG)
         self.folder = save_model(folder / "model", self.model, self.tokenizer)
-        self.process = ServerProcess(
-            self.folder, folder / "log", "--enable-scale-out", "--logprobs-mode", "processed_logprobs"
-        )
+        words = ["--enable-scale-out", "--logprobs-mode", "processed_logprobs"]
+        words += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]  # for chat completions
+        self.process = ServerProcess(self.folder, folder / "log", *words)
 
     def agent(self, **options: Any) -> Any:
         return VLLMAgent(self.process.url, **cast("Any", {"max_tokens": 12, **options}))
+
+    def chat(self, **options: Any) -> OpenAIAgent:
+        """The same server's chat completions."""
+        given: dict[str, Any] = {"max_tokens": 12, "temperature": 1.0, "record_tokens": True, "options": EVERYTHING}
+        return OpenAIAgent(f"{self.process.url}/v1", **given | options)
 
     def counted(self, name: str) -> float:
         """One of the server's own counters."""
@@ -99,6 +106,19 @@ def test_both_ways_in_give_the_same_exact_tokens(server, temperature):
         assert found[0] == found[1]
 
 
+def test_chat_completions_give_the_same_exact_tokens(server):
+    with ae.make("agentenv/MathVerifier-v0") as env:
+        tools = env.tools
+    with server.agent() as exact:
+        for offered in ((), tools):
+            contexts = [replace(context, tools=offered) for context in roots(16, per_task=1)]
+            wanted = exact.act(contexts)
+            actions = server.chat().act(contexts)
+            assert [action.prompt_token_ids for action in actions] == [action.prompt_token_ids for action in wanted]
+            assert [action.token_ids for action in actions] == [action.token_ids for action in wanted]
+            assert largest_difference(server.model, actions) < 1e-4
+
+
 def test_new_weights_and_what_is_in_flight(server, tmp_path):
     new, _ = make_model(seed=5, context=LONG)
     with server.agent(max_tokens=700) as agent:
@@ -145,25 +165,43 @@ def switched_in_flight(agent, server, before, after, in_flight):
 
 
 def test_a_server_killed_in_mid_rollout_and_restarted_loses_no_finished_episode(server, tmp_path):
+    """By token ids and by chat completions, at the same time."""
     as_started = {"new_version": "default"}  # what it says when it has just started, with these very weights
     httpx.post(f"{server.process.url}/update_weight_version", json=as_started).raise_for_status()
+    chat = server.chat(retries=60)
     with server.agent() as agent:
         undisturbed, _ = grow(agent, 6)
-        ended: list[int] = []
+        told, _ = grow(chat, 3)
+        ended: list[str] = []
         starting: list[threading.Thread] = []
+        heard: list[Any] = []
+        lock = threading.Lock()
 
-        def kill_once() -> None:
-            ended.append(len(ended))
-            if len(ended) == 12:
-                server.process.kill()
-                starting.append(threading.Thread(target=server.process.start))
-                starting[0].start()
+        def kill_once(which: str) -> None:
+            with lock:
+                ended.append(which)
+                if not starting and ended.count("ids") >= 6 and ended.count("chat") >= 3:
+                    server.process.kill()
+                    starting.append(threading.Thread(target=server.process.start))
+                    starting[0].start()
 
-        trees, rollout = grow(agent, 6, record=tmp_path / "trees.jsonl", on_end=kill_once, max_envs=8)
+        options: dict[str, Any] = {
+            "record": tmp_path / "trees.jsonl",
+            "on_end": lambda: kill_once("ids"),
+            "max_envs": 8,
+        }
+        beside = threading.Thread(
+            target=lambda: heard.append(grow(chat, 3, on_end=lambda: kill_once("chat"), max_envs=4))
+        )
+        beside.start()
+        trees, rollout = grow(agent, 6, **options)
+        beside.join()
         starting[0].join()
-    assert len(ended) == 48 and rollout.failures == 0
+    assert ended.count("ids") == 48 and rollout.failures == 0
     assert content(trees) == content(undisturbed), "the same seeds gave the same tokens, before and after"
     assert content(read_trees(tmp_path / "trees.jsonl")) == content(trees)
+    ((heard_trees, heard_rollout),) = heard
+    assert ended.count("chat") == 24 and heard_rollout.failures == 0 and content(heard_trees) == content(told)
 
 
 def test_a_server_that_stays_away_fails_what_is_left_and_one_without_our_weights_is_refused(server, tmp_path):

@@ -47,6 +47,12 @@ def test_where_all_tasks_say_the_same_the_interval_is_that_of_clopper_and_pearso
     assert (wrong.value, wrong.low) == (0.0, 0.0) and wrong.high == pytest.approx(1 - low, abs=1e-4)
 
 
+@pytest.mark.parametrize("tasks", [1, 3, 50])
+def test_where_all_tasks_take_as_many_steps_the_interval_is_around_them_and_not_below_none(tasks):
+    steps = results(*[(4, 4)] * tasks).mean("mean_steps")
+    assert 0 <= steps.low < steps.value == 2 < steps.high <= 4
+
+
 def test_pairs_see_what_two_intervals_do_not():
     rng = np.random.default_rng(1)
     hard = rng.integers(0, 7, 60)
