@@ -1,7 +1,7 @@
 """An agent that is a vLLM engine: one in this process, or a server behind a URL."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from importlib import import_module
@@ -39,6 +39,7 @@ class _Backend(Protocol):
     def pause(self, in_flight: InFlight) -> None: ...
     def resume(self) -> None: ...
     def update_weights(self, weights: Given, in_flight: InFlight) -> None: ...
+    def update_by(self, push: Callable[[], None]) -> None: ...
     def weights_changed(self) -> None: ...
     def close(self) -> None: ...
 
@@ -206,6 +207,17 @@ class VLLMAgent(AsyncAgent):
             AgentError: the engine failed over them; it refuses to sample until an update succeeds.
         """
         self._backend.update_weights(weights, in_flight)
+
+    def update_by(self, push: Callable[[], None]) -> None:
+        """Has somebody else's function replace the weights, as `update_weights` does.
+
+        Args:
+            push: called once, with nothing being sampled, in the thread that drives an engine of this process.
+
+        Raises:
+            AgentError: it failed; the agent refuses to sample until an update succeeds.
+        """
+        self._backend.update_by(push)
 
     def weights_changed(self) -> None:
         """Says that somebody else has changed the engine's weights: what is cached is dropped, `weight_version` rises.

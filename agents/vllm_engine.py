@@ -14,6 +14,7 @@ from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from agentenv.errors import AgentError, ModelError
 
@@ -24,6 +25,9 @@ from .vllm_weights import Given, Shapes, Weights, check_weights, given_weights, 
 __all__ = ["Engine"]
 
 Result = TypeVar("Result")
+
+_OWNED: "WeakSet[Any]" = WeakSet()
+"""Engines that somebody drives: two threads in one engine would take each other's answers."""
 
 
 @dataclass
@@ -49,6 +53,12 @@ class Engine:
     """
 
     def __init__(self, llm: Any, *, place: Path | None = None) -> None:
+        if llm.llm_engine in _OWNED:
+            msg = (
+                "engine must be one that nobody else uses, another VLLMAgent samples with this one: close() that "
+                "first, or share the agent"
+            )
+            raise ModelError(msg)
         self._engine = llm.llm_engine
         config = self._engine.model_config
         self.root = str(config.model)
@@ -68,7 +78,9 @@ class Engine:
         self._jobs: list[Callable[[], None]] = []
         self._changed = threading.Condition()
         self._closed = False
+        self._device = _device()
         self._thread = threading.Thread(target=self._run, name="vLLM engine", daemon=True)
+        _OWNED.add(self._engine)
         self._thread.start()
 
     def prepare(self, sampling: Sampling) -> None:
@@ -114,9 +126,13 @@ class Engine:
             check_weights(shapes, self._expected, tied=self._tied)
         self._call(lambda: self._update(lambda: self._reload(new), in_flight))
 
+    def update_by(self, push: Callable[[], None]) -> None:
+        """Has `push` replace the weights, in the engine's own thread; see `VLLMAgent.update_by`."""
+        self._call(lambda: self._update(push, "restart"))
+
     def weights_changed(self) -> None:
         """Drops what is cached of the old weights, and counts; what is in flight begins again."""
-        self._call(lambda: self._update(lambda: None, "restart"))
+        self.update_by(lambda: None)
 
     def close(self) -> None:
         """Ends the thread; what is in flight fails. May be called twice."""
@@ -125,10 +141,13 @@ class Engine:
             self._changed.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=60)
+        _OWNED.discard(self._engine)
 
     # What follows runs in the engine's own thread.
 
     def _run(self) -> None:
+        if self._device is not None:  # a new thread begins at the first
+            _accelerator().set_device_index(self._device)
         while True:
             with self._changed:
                 while not (self._jobs or self._closed or (self._live and not self._paused)):
@@ -286,6 +305,15 @@ class Engine:
 
         self._enqueue(job)
         return future.result()
+
+
+def _accelerator() -> Any:
+    return import_module("torch").accelerator
+
+
+def _device() -> int | None:
+    """Returns the number of the accelerator that this thread uses, if there is one."""
+    return _accelerator().current_device_index() if _accelerator().is_available() else None
 
 
 def _wait_for_core(core: Any) -> None:

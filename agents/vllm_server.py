@@ -9,7 +9,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -134,6 +134,17 @@ class Server:
         with staged(new, tied=tied, place=self._place) as folder:
             self._call(self._update(str(folder), in_flight))
 
+    def update_by(self, push: Callable[[], None]) -> None:
+        """Has `push` replace the weights, in the thread that calls; see `VLLMAgent.update_by`."""
+        self._call(self._pause("restart"))
+        try:
+            push()
+            self._call(self._renew(named=True))
+        except Exception as error:
+            raise self._lose(error) from error
+        finally:
+            self._call(self._resume())
+
     def weights_changed(self) -> None:
         """Drops what is cached of the old weights, and counts; what is in flight begins again."""
         self._call(self._update(None, "restart"))
@@ -223,17 +234,24 @@ class Server:
             if folder is not None:
                 call = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
                 await self._command("/collective_rpc", call)
-            await self._command("/reset_prefix_cache?reset_running_requests=true")
-            if folder is not None:
-                await self._command("/update_weight_version", {"new_version": f"agentenv-{uuid.uuid4().hex}"})
-            self._served, self._trouble = await self._version(), ""
-            self.weight_version += 1
+            await self._renew(named=folder is not None)
         except Exception as error:
-            self._trouble = f"{self.url} has no whole weights, update them again: {error}"
-            raise AgentError(self._trouble) from error
+            raise self._lose(error) from error
         finally:
             if not was_paused:
                 await self._resume()
+
+    async def _renew(self, *, named: bool) -> None:
+        """Drops what is cached of the old weights, gives the new ones a name of their own, and counts."""
+        await self._command("/reset_prefix_cache?reset_running_requests=true")
+        if named:
+            await self._command("/update_weight_version", {"new_version": f"agentenv-{uuid.uuid4().hex}"})
+        self._served, self._trouble = await self._version(), ""
+        self.weight_version += 1
+
+    def _lose(self, error: Exception) -> AgentError:
+        self._trouble = f"{self.url} has no whole weights, update them again: {error}"
+        return AgentError(self._trouble)
 
     async def _check_version(self) -> None:
         """Makes sure that the server still has the weights that this agent knows, where it may have been restarted."""

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from datasets import Dataset
 from numpy.typing import NDArray
 
 from .layout import Rows
@@ -104,3 +105,14 @@ def computed_tokens(batch: Mapping[str, Any]) -> int:
         int(one["packed_tokens"] if "packed_tokens" in one else one["prompt_mask"].sum() + one["completion_mask"].sum())
         for one in micro_batches(batch)
     )
+
+
+def task_rows(count: int) -> Dataset:
+    """Returns TRL's data set of tasks: a row holds a number, and the prompt that TRL asks for is empty."""
+    return Dataset.from_dict({"prompt": [""] * count, "task": list(range(count))})
+
+
+def environment_reward(**_: Any) -> list[float | None]:
+    """Stands in for TRL's reward functions: TRL asks for one, and rewards come from the environment."""
+    msg = "rewards come from the environment; this function is never called"
+    raise RuntimeError(msg)

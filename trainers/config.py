@@ -12,6 +12,7 @@ from agentenv.credit import step_weights
 
 from .options import check_options, check_types
 from .packable import LAYOUTS
+from .trl_vllm import check_vllm
 
 __all__ = ["TreeConfig", "check_args"]
 
@@ -97,8 +98,8 @@ class TreeConfig(GRPOConfig):
     importance_cap: float = field(
         default=2.0,
         metadata={
-            "help": "With staleness above 0, losses are multiplied by the ratio of a token's probability now to that "
-            "when it was sampled, cut off here (truncated importance sampling)."
+            "help": "With staleness above 0, and with use_vllm, losses are multiplied by the ratio of a token's "
+            "probability now to that when it was sampled, cut off here (truncated importance sampling)."
         },
     )
     max_action_tokens: int = field(default=256, metadata={"help": "Limit of the tokens of one action."})
@@ -167,6 +168,7 @@ class TreeConfig(GRPOConfig):
                 raise ValueError(msg)
         self._check_sampling()
         check_options(self)
+        check_vllm(self)
         self._check_loss()
         tasks = self._tasks_per_generation()
         for name, group in (("num_generations", tasks), ("num_generations_eval", 1)):

@@ -19,7 +19,7 @@ from agentenv.env import Env
 from agentenv.errors import TaskError
 from agentenv.protocols import Agent
 from agentenv.registry import make
-from agentenv.rollout import Rollout
+from agentenv.rollout import Rollout, derive_seed
 from agentenv.rows import read_rows
 from agentenv.tree import Anchor, EpisodeTree
 
@@ -27,7 +27,7 @@ from .config import TreeConfig
 from .hidden import HiddenStates
 from .sampler_weights import sampler_weights
 
-__all__ = ["Generation", "allocator_of", "as_maker", "read_tasks"]
+__all__ = ["Generation", "allocator_of", "as_maker", "read_tasks", "with_candidates"]
 
 
 class Generation:
@@ -45,6 +45,7 @@ class Generation:
         make_agent: makes what acts, of the model and its tokenizer; a `TransformersAgent` by default. An agent with
             `update_weights` is given the weights before every generation (`sampler_weights`), any other is told by
             `weights_changed`.
+        send_weights: gives an agent the weights instead, on every process at the same time.
 
     Attributes:
         report: what the newest generation says of its budget and of the allocator's predictions, by metric.
@@ -61,6 +62,7 @@ class Generation:
         gather: Callable[[list[Any]], list[Any]] = list,
         make_rollout: Callable[..., Any] = Rollout,
         make_agent: Callable[[Any, PreTrainedTokenizerBase], Agent] | None = None,
+        send_weights: Callable[[Any], None] | None = None,
     ) -> None:
         self._args = args
         self._make_env = make_env
@@ -70,6 +72,7 @@ class Generation:
         self._gather = gather
         self._make_rollout = make_rollout
         self._make_agent = make_agent or self._transformers_agent
+        self._send_weights = send_weights
         self._agent: Any = None
         self._model: Any = None
         self._hidden: HiddenStates | None = None
@@ -142,7 +145,9 @@ class Generation:
             self._check_agent()
             self._deafen()
         self._listen(self._agent)
-        if hasattr(self._agent, "update_weights"):
+        if self._send_weights is not None:
+            self._send_weights(self._agent)
+        elif hasattr(self._agent, "update_weights"):
             self._agent.update_weights(sampler_weights(model))
         else:
             self._agent.weights_changed()  # by the optimizer, or by a checkpoint, since the generation before
@@ -243,6 +248,20 @@ def as_maker(env: Any) -> Callable[[], Env]:
         )
         raise TypeError(msg)
     return cast("Callable[[], Env]", env)
+
+
+def with_candidates(numbers: Sequence[int], count: int, each: int, seed: int) -> list[int]:
+    """Returns the tasks of a generation, and after them others among which an allocator may choose.
+
+    Args:
+        numbers: of the generation's own.
+        count: of all tasks.
+        each: candidates per task of the generation, itself among them.
+        seed: of the choice.
+    """
+    others = np.setdiff1d(np.arange(count), numbers)
+    most = min(len(others), (each - 1) * len(numbers))
+    return [*numbers, *np.random.default_rng(derive_seed(seed, "candidates")).permutation(others)[:most].tolist()]
 
 
 def read_tasks(name: str, tasks: Any, *, least: int = 0) -> Sequence[Any]:

@@ -23,6 +23,10 @@ HONORED = frozenset({
     "log_completions", "num_completions_to_print", "log_unique_prompts",
     # sampling
     "temperature", "chat_template_kwargs", "ds3_gather_for_generation",
+    # sampling with TRL's vLLM; `check_vllm` says what goes together
+    "use_vllm", "vllm_mode", "vllm_model_impl", "vllm_enable_sleep_mode", "vllm_server_base_url", "vllm_server_host",
+    "vllm_server_port", "vllm_server_timeout", "vllm_group_port", "vllm_gpu_memory_utilization",
+    "vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_importance_sampling_correction",
     # batches
     "shuffle_dataset", "pad_to_multiple_of", "generation_batch_size", "steps_per_generation", "num_iterations",
     "num_generations", "num_generations_eval",
@@ -38,6 +42,7 @@ HONORED = frozenset({
 
 _DISTRIBUTION = "the loss needs the probabilities of the distribution that was sampled from: leave it out"
 _ENGINE = "the training model itself samples: leave it out"
+_RATIO = "the ratio is taken per token and cut off at importance_cap: set that"
 _REWARD = "rewards come from the environment and are made comparable by the estimator: choose that"
 _TREES = "set save_trees_steps: whole episodes are written to the run folder, and `agentenv trees` prints them"
 
@@ -45,13 +50,14 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(["top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs"], _DISTRIBUTION),
     **dict.fromkeys(
         ["cache_implementation", "use_transformers_paged", "use_transformers_continuous_batching",
-         "transformers_continuous_batching_config", "use_vllm", "vllm_mode", "vllm_model_impl",
-         "vllm_enable_sleep_mode", "vllm_structured_outputs_regex", "vllm_server_base_url", "vllm_server_host",
-         "vllm_server_port", "vllm_server_timeout", "vllm_group_port", "vllm_gpu_memory_utilization",
-         "vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_importance_sampling_correction",
-         "vllm_importance_sampling_mode", "vllm_importance_sampling_clip_max", "vllm_importance_sampling_clip_min",
-         "vllm_importance_sampling_cap"],
+         "transformers_continuous_batching_config"],
         _ENGINE,
+    ),
+    "vllm_structured_outputs_regex": _DISTRIBUTION,
+    **dict.fromkeys(
+        ["vllm_importance_sampling_mode", "vllm_importance_sampling_clip_max", "vllm_importance_sampling_clip_min",
+         "vllm_importance_sampling_cap"],
+        _RATIO,
     ),
     **dict.fromkeys(["reward_weights", "multi_objective_aggregation", "scale_rewards"], _REWARD),
     "max_tool_calling_iterations": "set the environment's max_steps",

@@ -13,6 +13,7 @@ Loss, clipping, KL, optimizer, checkpoints, logging and distribution are TRL's.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from accelerate.utils import gather_object, send_to_device
-from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
@@ -50,18 +50,19 @@ from agentenv.stats import EpisodeStats, episode_stats
 from agentenv.tree import EpisodeTree
 
 from .ahead import SamplingAhead, correct
-from .batches import computed_tokens, micro_batch, micro_batches, model_for, pack
+from .batches import computed_tokens, environment_reward, micro_batch, micro_batches, model_for, pack, task_rows
 from .buffer import BEGIN, Buffer
 from .checkpoint import RestoreParts, Stateful, checkpoint_folder, last_checkpoint, load_parts, save_parts
 from .completions import CompletionTable
 from .config import TreeConfig, check_args
-from .generation import Generation, allocator_of, as_maker, read_tasks
+from .generation import Generation, allocator_of, as_maker, read_tasks, with_candidates
 from .guards import FiniteGradients, LogRatio, log_ratio, reference_logprobs, remove_noise
 from .layout import Rows, lay_out
 from .metrics import credit_metrics, episode_metrics, means, pass_metrics
 from .packable import Layout
 from .packing import plan
 from .run_folder import RunFolder, name_of, write_model_card
+from .trl_vllm import TrlSampling, engine_of_trees
 
 __all__ = ["Estimator", "TokenEstimator", "TreeTrainer"]
 
@@ -156,23 +157,24 @@ class TreeTrainer(GRPOTrainer):
         self._resumed: Path | None = None
         self.last_trees: list[EpisodeTree] = []
         self.first_log_ratio: LogRatio | None = None
-        super().__init__(
-            model=model,
-            reward_funcs=_environment_reward,
-            args=args,
-            train_dataset=_task_numbers(len(self._tasks["train"])),
-            eval_dataset=_task_numbers(len(self._tasks["eval"])) if self._tasks["eval"] else None,
-            processing_class=processing_class,
-            callbacks=callbacks,
-            optimizers=optimizers,
-            peft_config=peft_config,
-        )
+        with engine_of_trees(self, args, agent):
+            super().__init__(
+                model=model,
+                reward_funcs=environment_reward,
+                args=args,
+                train_dataset=task_rows(len(self._tasks["train"])),
+                eval_dataset=task_rows(len(self._tasks["eval"])) if self._tasks["eval"] else None,
+                processing_class=processing_class,
+                callbacks=callbacks,
+                optimizers=optimizers,
+                peft_config=peft_config,
+            )
         self.num_generations = self.num_generations_eval = 1  # of TRL's sampler: a row is a task
         if args.disable_dropout:
             remove_noise(cast("torch.nn.Module", self.model))
         tokenizer = cast("PreTrainedTokenizerBase", self.processing_class)
-        part = partial(Generation, args, make_env, tokenizer, allocate, self._names["allocator"])
-        part = partial(part, make_agent=agent, make_rollout=rollout)
+        part = partial(Generation, args, make_env, tokenizer, allocate, self._names["allocator"], make_rollout=rollout)
+        part = partial(part, **({"make_agent": agent} if not args.use_vllm else self._trls_vllm()))
         self._sampling = part(gather=gather_object)
         self._ahead = SamplingAhead(part()) if args.staleness else None  # in a thread, where processes cannot meet
         named = {"estimator": estimator, "token_estimator": token_estimator, "allocator": allocate}
@@ -194,6 +196,12 @@ class TreeTrainer(GRPOTrainer):
         self.add_callback(FiniteGradients())
         self.add_callback(RunFolder(self, description, lambda: self._resumed and self._resumed.parent))
         self.add_callback(RestoreParts(self._stateful, lambda: self._resumed))
+
+    def _trls_vllm(self) -> dict[str, Any]:
+        """What samples with the vLLM that TRL has made, in place of TRL's own sampling and correction."""
+        self.use_vllm = False
+        vllm = TrlSampling(self.vllm_generation, self.accelerator, self.args)
+        return {"make_agent": vllm.make_agent, "send_weights": vllm.send}
 
     def _make_table(self, tokenizer: PreTrainedTokenizerBase) -> CompletionTable:
         args = self.args
@@ -302,12 +310,17 @@ class TreeTrainer(GRPOTrainer):
     def _grow(self, numbers: Sequence[int], mode: str) -> list[EpisodeTree]:
         """Samples one tree per task with the current weights."""
         tasks, seed = self._draw_tasks(numbers, mode)
-        with unwrap_model_for_generation(
-            self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
-        ) as model:
+        with self._policy() as model:
             if mode == "eval":
                 return self._sampling.evaluate(model, tasks, seed=seed)
             return self._sampling.grow(model, tasks, seed=seed)
+
+    def _policy(self) -> Any:
+        """Gives the model that samples, with all its weights; TRL's vLLM gathers them as it sends them."""
+        if self.args.use_vllm:
+            return nullcontext(self.accelerator.unwrap_model(self.model))
+        gather = self.args.ds3_gather_for_generation
+        return unwrap_model_for_generation(self.model_wrapped, self.accelerator, gather_deepspeed3_params=gather)
 
     def _take_ahead(self, ahead: SamplingAhead, numbers: Sequence[int]) -> list[EpisodeTree]:
         """Takes a generation that was sampled meanwhile, and has others sampled, of the tasks that are known now."""
@@ -324,19 +337,14 @@ class TreeTrainer(GRPOTrainer):
 
     def _sample_ahead(self, ahead: SamplingAhead, numbers: Sequence[int]) -> None:
         tasks, seed = self._draw_tasks(numbers, "train")
-        with unwrap_model_for_generation(
-            self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
-        ) as model:
+        with self._policy() as model:
             ahead.ask(model, tasks, seed=seed, step=self.state.global_step)
 
     def _draw_tasks(self, numbers: Sequence[int], mode: str) -> tuple[list[Any], int]:
         """Returns the tasks of a generation, further candidates after them, and its seed."""
-        seed, tasks, more = self._seed(numbers, mode), self._tasks[mode], list[int]()
-        if mode == "train" and self.args.candidates > 1:
-            others = np.setdiff1d(np.arange(len(tasks)), numbers)
-            most = min(len(others), (self.args.candidates - 1) * len(numbers))
-            more = np.random.default_rng(derive_seed(seed, "candidates")).permutation(others)[:most].tolist()
-        return [tasks[number] for number in [*numbers, *more]], seed
+        seed, tasks = self._seed(numbers, mode), self._tasks[mode]
+        each = self.args.candidates if mode == "train" else 1
+        return [tasks[number] for number in with_candidates(numbers, len(tasks), each, seed)], seed
 
     def _seed(self, numbers: Sequence[int], mode: str) -> int:
         """A seed for each generation of each process.
@@ -373,7 +381,7 @@ class TreeTrainer(GRPOTrainer):
             micro["num_items_in_batch"] = self._gather(weight).sum()
             if self.beta:
                 micro["ref_per_token_logps"] = self._reference_logprobs(micro)
-        if self._ahead is not None:
+        if self._ahead is not None or (self.args.use_vllm and self.args.vllm_importance_sampling_correction):
             self._sampling.report |= means([self._correct(micro) for micro in micro_batches(batch)])
         return batch
 
@@ -486,13 +494,3 @@ class TreeTrainer(GRPOTrainer):
         if self._ahead is not None:
             self._ahead.close()
         self._sampling.close()
-
-
-def _environment_reward(**_: Any) -> list[float | None]:
-    """Stands in for TRL's reward functions: TRL asks for one, and rewards come from the environment."""
-    msg = "rewards come from the environment; this function is never called"
-    raise RuntimeError(msg)
-
-
-def _task_numbers(count: int) -> Dataset:
-    return Dataset.from_dict({"prompt": [""] * count, "task": list(range(count))})

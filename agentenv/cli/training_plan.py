@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from agentenv.arrays import TreeArrays
 from agentenv.credit import StepAdvantages
 from agentenv.trainers import SRPPOConfig, TreeConfig
+from agentenv.trainers.trl_vllm import server_url
 
 from .command_line import blame, refuse
 from .env_choice import EnvChoice, constructor_options
@@ -111,6 +112,8 @@ class Plan:
         if self.sampler is not None and self.sampler.own is None and config.staleness:
             both = f"got {self.sampler.name!r} and staleness={config.staleness}"
             refuse("--agent", f"must be left out with staleness, which samples with two models at once: {both}")
+        if self.sampler is not None and config.use_vllm:
+            refuse("--agent", f"must be left out with use_vllm, TRL's vLLM samples: got {self.sampler.name!r}")
         return config
 
 
@@ -189,7 +192,10 @@ def _sandboxes(plan: Plan) -> str:
 def _places(plan: Plan, config: TreeConfig) -> str:
     device = "the CPU" if config.use_cpu else torch.cuda.get_device_name()
     work = "sampling and updates"
-    if plan.sampler is not None:
+    if config.use_vllm:
+        where = "in this process" if config.vllm_mode == "colocate" else f"at {server_url(config)}"
+        work = f"sampling by TRL's vLLM {where}; updates"
+    elif plan.sampler is not None:
         name = plan.sampler.name
         work = f"sampling by {name if plan.sampler.own else f'vLLM ({name})'}; updates"
     return f"{work} on {device}, in this process; environments in threads of this process"

@@ -83,6 +83,37 @@ def test_settings_of_another_kind_are_named(tmp_path, options, words):
         config(tmp_path, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"vllm_mode": "server"}, "vllm_mode must be 'colocate', got 'server': it is for use_vllm=True"),
+        ({"vllm_server_port": 8001}, "vllm_server_port must be 8000, got 8001: it is for .*vllm_mode='server'"),
+        ({"vllm_max_model_length": 64}, "vllm_max_model_length must be None, got 64: it is for use_vllm=True"),
+        ({"use_vllm": True, "vllm_group_port": 9}, "vllm_group_port must be 51216, got 9: .*vllm_mode='server'"),
+        (
+            {"use_vllm": True, "vllm_mode": "server", "vllm_gpu_memory_utilization": 0.5},
+            "vllm_gpu_memory_utilization must be 0.3, got 0.5: .*vllm_mode='colocate'",
+        ),
+        ({"use_vllm": True, "vllm_mode": "remote"}, "vllm_mode must be 'colocate' or 'server', got 'remote'"),
+        ({"use_vllm": True, "staleness": 1}, "staleness must be 0 with use_vllm=True, got 1"),
+        ({"use_vllm": True, "predictor": "hidden"}, "predictor must be 'text' with use_vllm=True, got 'hidden'"),
+        ({"use_vllm": True, "vllm_enable_sleep_mode": True}, "vllm_enable_sleep_mode must be False with use_vllm"),
+        ({"use_vllm": True, "vllm_tensor_parallel_size": 2}, "vllm_tensor_parallel_size must be 1 .*'server'"),
+        ({"use_vllm": "yes"}, "use_vllm must be True or False, got 'yes'"),
+    ],
+)
+def test_settings_of_vllm_that_would_be_ignored_or_cannot_hold_are_refused(tmp_path, options, words):
+    with pytest.raises(ValueError, match=words):
+        config(tmp_path, **options)
+
+
+def test_nothing_else_samples_beside_trls_vllm(tmp_path):
+    config(tmp_path, use_vllm=True, vllm_mode="server", vllm_server_base_url="http://127.0.0.1:9")
+    model, tokenizer = random_model()
+    with pytest.raises(ValueError, match="agent must be left out with use_vllm=True"):
+        trainer(model, tokenizer, tmp_path, use_vllm=True, agent=lambda *_: None)
+
+
 def test_numbers_of_other_libraries_are_numbers(tmp_path):
     made = config(tmp_path, num_rollouts=np.int64(4), temperature=np.float32(1), beta=0, epsilon_high=float("inf"))
     assert made.num_rollouts == 4

@@ -260,15 +260,21 @@ def test_what_we_set_and_read_is_there(tmp_path):
     assert set(run._logs) >= {"prompt", "completion", "rewards", "advantages", "extra", "images"}
 
 
-def test_weights_reach_a_sampler_by_the_names_that_trl_gives_it():
-    """For sampling with vLLM through TRL; its code says so, because it runs on a GPU only."""
+def test_trls_vllm_has_the_names_that_sampling_with_it_uses():
+    """Its code says so; with vLLM, `test_trl_vllm.py` runs it."""
     source = inspect.getsource(GRPOTrainer)
+    assert "self.vllm_generation = VLLMGeneration(" in source
+    assert "self.use_vllm and self.vllm_importance_sampling_correction" in source
     assert "self.vllm_generation.sync_weights()" in source
-    assert "self.state.global_step != self._last_loaded_step" in source
     spec = importlib.util.find_spec("trl.generation.vllm_generation")
     assert spec is not None and spec.origin is not None
     text = Path(spec.origin).read_text()
-    assert "class VLLMGeneration" in text and "def sync_weights(self)" in text
+    assert "from vllm import LLM" in text and "self.llm = LLM(" in text and "dtype=" not in text
+    for name in ("model", "max_num_seqs", "max_num_batched_tokens"):
+        assert f"                {name}=" in text, "an argument that we read or replace"
+    assert "def sync_weights(self):" in text and "def _iter_named_params(self):" in text
+    assert "driver_worker.model_runner.model.load_weights(" in text
+    assert 'f"http://{self.server_host}:{self.server_port}"' in text
 
 
 # ---------------------------------------------------------------------- resuming, and ours on top
