@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from trl import GRPOConfig
 
@@ -195,4 +195,4 @@ def server_url(args: _Args) -> str:
 
 def _is_packed(llm: Any) -> bool:
     model = llm.llm_engine.model_executor.driver_worker.model_runner.model
-    return any(parameter.numel() == 0 for parameter in cast("Any", model).parameters())
+    return any(parameter.numel() == 0 for parameter in model.parameters())
