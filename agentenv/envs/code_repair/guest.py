@@ -1,8 +1,8 @@
 """What runs inside grading sandboxes: one hidden case on a submission, or a trusted test program. Stdlib only.
 
-With `wire.py` and `entering.py` it is one program, see `interpreter.guest_argv`. It gets one request on standard input
-and answers with one line of JSON that carries the request's nonce. The outside trusts neither the line nor the values
-in it: it only compares them with what it knows, which is not in here.
+With `functions.py`, `wire.py` and `entering.py` it is one program, see `interpreter.guest_argv`. It gets one request on
+standard input and answers with one line of JSON that carries the request's nonce. The outside trusts neither the line
+nor the values in it: it only compares them with what it knows, which is not in here.
 
 `case` evaluates one call on the submission in the current folder, or the last of several calls.
 `test` runs a test program in which the function under test is a stand-in: its answers are given, or it is the reference
@@ -181,9 +181,9 @@ class StandIn:
         try:
             value = graph.decode(outcome["returned"]) if "returned" in outcome else self._exception(outcome)
             for number, content in outcome["changed"].items():
-                graph.fill(graph.objects[int(number)], content)
+                graph.change(int(number), content)
         except Exception as error:  # noqa: BLE001
-            self.problem = str(error)
+            self.problem = str(error) or type(error).__name__
             raise _Stopped from None
         if "returned" not in outcome:
             raise value
@@ -202,7 +202,7 @@ class StandIn:
             outcome = self._answers[position][1]
         self.calls.append([call, outcome])
         if "died" in outcome:
-            self.problem = outcome["died"]
+            self.problem = outcome["died"] or "it gave no answer"
             raise _Stopped
         return outcome
 

@@ -18,7 +18,7 @@ from .tasks import TestProgram
 
 __all__ = ["answer_program", "record_program", "run_guest"]
 
-_GUEST = guest_source("entering", "wire", "guest")
+_GUEST = guest_source("entering", "functions", "wire", "guest")
 _TEST_TIMEOUT_S = 60.0
 
 

@@ -11,7 +11,10 @@ place can be sent back.
 | `k` | an instance of one of `_KINDS`: its name, and how it is made |
 | `p` | another instance, from a test program to the function under test: what makes it, with what, and its state |
 | `m` | one of `_MAPPINGS` or a deque: its name, its content, and what it was made with |
-| `n` | a built-in function, a class or a module, by name |
+| `n` | a built-in function or constant, a class or a module, by name |
+| `e` | an instance of a built-in exception: its class, and its arguments |
+| `N` | a named tuple: its name, its fields, and its items |
+| `v` | a view of a dictionary: which, and what it shows |
 | `r` | the object of that number in the same graph |
 | `u` | the function under test |
 | `F` | a function, as its code: only from a test program to the function under test, never back |
@@ -21,6 +24,8 @@ place can be sent back.
 
 import builtins
 import collections
+import copyreg
+import functools
 import importlib
 import itertools
 import json
@@ -29,6 +34,8 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, cast
+
+from .functions import is_full, names_in, only_reads, stored_globals
 
 __all__ = ["Graph", "UncarriedError", "decode", "encode"]
 
@@ -45,6 +52,10 @@ _MAPPINGS: dict[str, Any] = {
     "defaultdict": collections.defaultdict,
     "deque": collections.deque,
 }
+_LIBRARY: frozenset[str] = getattr(sys, "stdlib_module_names", frozenset())  # of Python 3.10 and later
+_REMEMBERS: Any = type(functools.lru_cache(repr))
+_EMPTY: dict[Any, Any] = {}
+_VIEWS: dict[Any, str] = {type(getattr(_EMPTY, name)()): name for name in ("keys", "values", "items")}
 _NAMES_OF_MAPPINGS = {kind: name for name, kind in _MAPPINGS.items()}
 _WRITERS: dict[Any, Callable[[Any], Any]] = {
     int: lambda value: value if -_PLAIN_INT < value < _PLAIN_INT else {"i": hex(value)},
@@ -101,6 +112,8 @@ class Graph:
     ) -> None:
         self.objects: list[Any] = []
         self._numbers: dict[int, int] = {}
+        self._only_read: set[int] = set()
+        self._readers = 0  # functions, around what is being written, that only read what they name
         self._as_tree = as_tree
         self._stay, self._fetch = stay, fetch
         self._under_test = under_test
@@ -126,11 +139,31 @@ class Graph:
         if kind is tuple or kind is frozenset:
             return {"t" if kind is tuple else "z": [self.encode(item, depth + 1) for item in value]}
         if (name := _known(kind)) is not None:
-            _, made_with, *_ = value.__reduce__()
+            # 4 and later keep the fold of a time
+            made_with = (str(value),) if name == "uuid.UUID" else value.__reduce_ex__(4)[1]
             return {"k": [name, [self.encode(item, depth + 1) for item in made_with]]}
-        if not self._as_tree and id(value) in self._numbers:
-            return {"r": self._numbers[id(value)]}
-        return self._mutable(value, depth)
+        if self._as_tree:
+            return self._mutable(value, depth)
+        if id(value) in self._numbers:
+            number = self._numbers[id(value)]
+            if not self._readers:
+                self._only_read.discard(number)
+            return {"r": number}
+        return self._compound(value, depth) or self._mutable(value, depth)
+
+    def _compound(self, value: Any, depth: int) -> Any:
+        """Returns what has no class of its own in the other process, or need not have; None for anything else."""
+        kind = cast("type[Any]", type(value))
+        if value is Ellipsis or value is NotImplemented:
+            return {"n": f"builtins:{value!r}"}
+        if issubclass(kind, BaseException) and getattr(builtins, kind.__name__, None) is kind:
+            return {"e": [kind.__name__, [self.encode(item, depth + 1) for item in value.args]]}
+        if kind.__bases__ == (tuple,) and hasattr(kind, "_fields"):
+            fields = list(cast("Any", kind)._fields)
+            return {"N": [kind.__name__, fields, [self.encode(item, depth + 1) for item in value]]}
+        if kind in _VIEWS:
+            return {"v": [_VIEWS[kind], [self.encode(item, depth + 1) for item in value]]}
+        return None
 
     def _mutable(self, value: Any, depth: int) -> Any:
         kind = cast("type[Any]", type(value))
@@ -142,8 +175,12 @@ class Graph:
         if (name := _name_of(value)) is not None and (self._sends or name.startswith("builtins:")):
             return {"n": name}
         if self._sends and kind is types.FunctionType:
+            reads = only_reads(value)
+            self._readers += reads
             self._number(value)
-            return {"F": self._code(value, depth)}
+            code = self._code(value, depth)
+            self._readers -= reads
+            return {"F": code}
         what = "generator" if kind is types.GeneratorType else "iterator" if hasattr(kind, "__next__") else "function"
         if self._stay is not None and (what != "function" or callable(value)) and not isinstance(value, type):
             return {"h": [what, self._stay(value)]}
@@ -156,11 +193,15 @@ class Graph:
 
     def _parts(self, value: Any, depth: int) -> Any:
         """Returns what an instance of a class of the standard library is made of, as `pickle` would take it apart."""
+        if type(value) is _REMEMBERS:  # what it remembers is of no consequence
+            return self.encode(value.__wrapped__, depth + 1)
         try:
-            function, args, state, *more = cast("tuple[Any, ...]", (*value.__reduce_ex__(2), None, None)[:5])
+            take = copyreg.dispatch_table.get(cast("type[Any]", type(value)))
+            made: Any = value.__reduce_ex__(2) if take is None else take(value)
+            function, args, state, *more = cast("tuple[Any, ...]", (*made, None, None)[:5])
         except (TypeError, AttributeError, ValueError):
             return self._other(value)
-        if any(part is not None for part in more):
+        if isinstance(made, str) or any(part is not None for part in more):
             return self._other(value)
         return {"p": [self.encode(part, depth + 1) for part in (function, tuple(args), state)]}
 
@@ -178,8 +219,8 @@ class Graph:
             with_ = value.maxlen if kind is collections.deque else getattr(value, "default_factory", None)
             content = self._pairs(value, depth) if items is None else items
             return {"m": [_NAMES_OF_MAPPINGS[kind], content, self.encode(with_, depth + 1)]}
-        cells = [self.encode(cell.cell_contents, depth + 1) for cell in value.__closure__ or () if _is_full(cell)]
-        return {"F": [cells, {name: self.encode(value.__globals__[name], depth + 1) for name in _stored(value)}]}
+        cells = [self.encode(cell.cell_contents, depth + 1) for cell in value.__closure__ or () if is_full(cell)]
+        return {"F": [cells, {name: self.encode(value.__globals__[name], depth + 1) for name in stored_globals(value)}]}
 
     def _pairs(self, value: Any, depth: int) -> list[Any]:
         return [[self.encode(key, depth + 1), self.encode(item, depth + 1)] for key, item in list(value.items())]
@@ -187,7 +228,7 @@ class Graph:
     def _code(self, function: Any, depth: int) -> list[Any]:
         """Returns a function as its code, what it closes over, and the globals that it names, as far as they go."""
         found: dict[str, Any] = {}
-        for name in sorted(_names(function.__code__)):
+        for name in sorted(names_in(function.__code__)):
             if name in function.__globals__:
                 known = len(self.objects)
                 try:
@@ -197,15 +238,27 @@ class Graph:
                         del self._numbers[id(value)]
                     del self.objects[known:]
         cells = [
-            [self.encode(cell.cell_contents, depth + 1)] if _is_full(cell) else []
-            for cell in function.__closure__ or ()
+            [self.encode(cell.cell_contents, depth + 1)] if is_full(cell) else [] for cell in function.__closure__ or ()
         ]
         defaults = [self.encode(function.__defaults__, depth + 1), self.encode(function.__kwdefaults__, depth + 1)]
         return [marshal.dumps(function.__code__).hex(), function.__qualname__, cells, defaults, found]
 
     def _number(self, value: Any) -> None:
+        if self._readers and cast("type[Any]", type(value)) is not collections.defaultdict:  # which reading fills
+            self._only_read.add(len(self.objects))
         self._numbers[id(value)] = len(self.objects)
         self.objects.append(value)
+
+    def change(self, number: int, data: Any) -> None:
+        """Makes an object hold what a call made of it.
+
+        Raises:
+            ValueError: it is of another type, or lies behind a function that only reads it, so that no call changed it.
+        """
+        if number in self._only_read:
+            msg = "it changed what a function that it was given only reads"
+            raise ValueError(msg)
+        self.fill(self.objects[number], data)
 
     def _other(self, value: Any, why: str = "") -> Any:
         name = f"{type(value).__module__}.{type(value).__qualname__}"
@@ -291,6 +344,25 @@ class Graph:
             found = getattr(found, part)
         return found
 
+    def _read_e(self, content: Any) -> BaseException:
+        name, args = content
+        kind: Any = getattr(builtins, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            msg = f"{name!r} is no built-in exception"
+            raise ValueError(msg)
+        return cast("Any", kind)(*self._all(args))
+
+    def _read_N(self, content: Any) -> Any:  # noqa: N802  a tag
+        name, fields, items = content
+        return cast("Any", collections.namedtuple)(name, fields)(*self._all(items))  # of identifiers alone
+
+    def _read_v(self, content: Any) -> Any:
+        what, items = content
+        found = list(self._all(items))
+        if what == "values":
+            return dict(enumerate(found)).values()
+        return dict.fromkeys(found).keys() if what == "keys" else dict(found).items()
+
     def _read_p(self, content: Any) -> Any:
         if not self._trusts:
             msg = "an instance cannot be carried"
@@ -350,10 +422,10 @@ class Graph:
         ((tag, content),) = data.items()
         kind = cast("type[Any]", type(value))
         if kind is types.FunctionType and tag == "F":
-            full = [cell for cell in value.__closure__ or () if _is_full(cell)]
+            full = [cell for cell in value.__closure__ or () if is_full(cell)]
             for cell, item in zip(full, content[0], strict=True):
                 cell.cell_contents = self.decode(item)
-            value.__globals__.update({name: self.decode(content[1][name]) for name in _stored(value)})
+            value.__globals__.update({name: self.decode(content[1][name]) for name in stored_globals(value)})
             return
         name, items, with_ = content if tag == "m" else ("", content, None)
         if kind is not {"y": bytearray, "l": list, "s": set, "d": dict, "m": _MAPPINGS.get(name)}.get(tag):
@@ -385,45 +457,14 @@ def _known(kind: type[Any]) -> str | None:
     return name if name in _KINDS and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind else None
 
 
-def _is_full(cell: Any) -> bool:
-    try:
-        _ = cell.cell_contents
-    except ValueError:
-        return False
-    return True
-
-
-def _codes(code: types.CodeType) -> list[types.CodeType]:
-    """Returns a code object and those inside of it."""
-    found = [code]
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            found += _codes(constant)
-    return found
-
-
-def _names(code: types.CodeType) -> set[str]:
-    return {name for inner in _codes(code) for name in inner.co_names}
-
-
-def _stored(function: Any) -> list[str]:
-    """Returns the globals that a function sets, of those that there are."""
-    import dis
-
-    stored = {
-        str(step.argval)
-        for inner in _codes(function.__code__)
-        for step in dis.get_instructions(inner)
-        if step.opname == "STORE_GLOBAL"
-    }
-    return sorted(stored & function.__globals__.keys())
-
-
 def _name_of(value: Any) -> str | None:
     """Returns the name under which a built-in function, a class or a module is found; None where it is not."""
     if isinstance(value, types.ModuleType):
         return f"{value.__name__}:"
-    if not isinstance(value, type | types.BuiltinFunctionType | types.MethodDescriptorType):
+    named = isinstance(value, type | types.BuiltinFunctionType | types.MethodDescriptorType)
+    if not named and str(getattr(value, "__module__", "")).partition(".")[0] not in _LIBRARY:
+        return None
+    if not named and not isinstance(value, types.FunctionType):
         return None
     module = getattr(value, "__module__", None) or getattr(getattr(value, "__objclass__", None), "__module__", None)
     name = f"{module}:{value.__qualname__}"

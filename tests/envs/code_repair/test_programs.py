@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentenv.envs.code_repair import Grader, RepairTask, Submission, TestProgram
+from agentenv.envs.code_repair.guest import run_test
 from agentenv.envs.code_repair.submissions import solution_of
 from agentenv.envs.code_repair.wire import Graph, UncarriedError
 from agentenv.errors import TaskError
@@ -114,6 +115,49 @@ PROGRAMS = {
         "try:\n    f(1)\n    assert False\nexcept E as e:\n    assert e.args == (1,)\n",
         "class E(Exception):\n    pass\ndef f(n):\n    raise E(n + 1)\n",
     ),
+    "exceptions as values": (
+        "def f(*errors):\n    for e in errors:\n        e.args = (*e.args, 1)\n    try:\n"
+        "        raise ValueError('x', 2)\n"
+        "    except ValueError as e:\n        return [*errors, e]\n",
+        "a, b = f(KeyError('k'))\nassert (type(a), a.args) == (KeyError, ('k', 1))\n"
+        "assert isinstance(b, ValueError) and b.args == ('x', 2)\n",
+        "def f(*errors):\n    return [*errors, ValueError('x', 2)]\n",
+    ),
+    "groups of exceptions, and those made of several things": (
+        "def f(b):\n    if b:\n        return b.decode()\n    raise ExceptionGroup('g', [KeyError(1)])\n",
+        "try:\n    f(b'\\xff')\n    assert False\nexcept UnicodeDecodeError as e:\n    assert e.start == 0\n"
+        "try:\n    f(b'')\n    assert False\nexcept Exception as e:\n"
+        "    assert [type(x) for x in e.exceptions] == [KeyError]\n",
+        "def f(b):\n    raise ValueError('g')\n",
+    ),
+    "named tuples": (
+        "import collections\nP = collections.namedtuple('P', 'x y')\ndef f(p):\n    return P(p.y, p.x)\n",
+        "import collections\nQ = collections.namedtuple('Q', 'x y')\n"
+        "p = f(Q(1, [2]))\nassert p == ([2], 1)\nassert (p.x, p.y) == ([2], 1) and repr(p) == 'P(x=[2], y=1)'\n",
+        "def f(p):\n    return p[1], p[0]\n",
+    ),
+    "views of dictionaries": (
+        "def f(d):\n    return d.keys(), d.values(), d.items()\n",
+        "a, b, c = f({'b': 1, 'a': 2})\n"
+        "assert (list(a), list(b), list(c)) == (['b', 'a'], [1, 2], [('b', 1), ('a', 2)])\n"
+        "assert 'b' in a and a & {'b', 'z'} == {'b'} and len(b) == 2\n",
+        "def f(d):\n    return list(d), list(d.values()), list(d.items())\n",
+    ),
+    "identifiers, times that are twice, and what has one instance": (
+        "def f(x):\n    return x\n",
+        "import datetime, uuid\n"
+        "for x in (datetime.datetime(2020, 1, 2, fold=1), datetime.time(1, fold=1), uuid.UUID(int=5)):\n"
+        "    assert f(x) == x and repr(f(x)) == repr(x), x\n"
+        "assert f(...) is ... and f(NotImplemented) is NotImplemented\n",
+        "def f(x):\n    return x.replace(fold=0) if hasattr(x, 'fold') else x\n",
+    ),
+    "functions of modules, patterns, functions that remember": (
+        "def f(g, *args):\n    return g(*args) if callable(g) else g.sub('x', *args)\n",
+        "import functools, os.path, re\n@functools.lru_cache\ndef square(x):\n    return x * x\n"
+        "assert f(os.path.join, 'a', 'b') == 'a/b'\nassert f(square, 3) == 9\n"
+        "assert f(re.compile('A+', re.I), 'baa') == 'bx'\n",
+        "def f(g, *args):\n    return 9\n",
+    ),
     "recursion over the function itself": (
         "def f(g, n):\n    return 1 if n == 0 else n * g(g, n - 1)\n",
         "assert f(f, 5) == 120\n",
@@ -154,6 +198,31 @@ def test_a_program_that_catches_everything_is_not_passed_by_what_gives_no_answer
     assert not Grader(case_timeout_s=2.0).grade(task, Submission()).solved
 
 
+@pytest.mark.parametrize("in_function", [False, True])
+@pytest.mark.parametrize("test", ["x in expected", "expected.count(x)"])
+def test_what_a_function_only_reads_is_not_changed_by_who_was_given_it(in_function, test):
+    """It would make of the expectation what it answers: a list or a cell behind a function that it never calls."""
+    where = "g.__closure__[0].cell_contents" if in_function else "g.__globals__['expected']"
+    lines = ["expected = [2, 4]", f"assert f(lambda x: {test}, [1, 2, 3, 4]) == expected"]
+    program = "\n    ".join(["def check(f):", *lines]) + "\ncheck(f)\n" if in_function else "\n".join(lines) + "\n"
+    task = make("def f(g, xs):\n    return [x for x in xs if g(x)]\n", program, "def f(g, xs):\n    return [1]\n")
+    assert Grader().grade(task, solution_of(task)).solved
+    for change in (f"{where}[:] = [1]", f"{where} = [1]"):
+        cheat = f"def f(g, xs):\n    {change}\n    return [1]\n"
+        assert not Grader().grade(task, Submission({"m.py": cheat.encode()})).solved
+
+
+def test_no_answer_without_a_word_is_none_either():
+    request = {
+        "reference": "def f(n):\n    return n\n",
+        "function": "f",
+        "program": "try:\n    f(1)\nexcept BaseException:\n    pass\n",
+    }
+    call = {"on": None, "args": {"t": [1]}, "kwargs": {"d": []}, "draw": 0}
+    for answer in ({"died": ""}, {"raised": ["own.Error"], "with": {"t": []}, "changed": {}}):
+        assert run_test({**request, "answers": [[call, answer]]})["status"] == "failed"
+
+
 @pytest.mark.parametrize(
     ("reference", "program", "why"),
     [
@@ -179,6 +248,10 @@ def test_nothing_that_a_submission_sends_becomes_code_in_the_program():
         {"k": ["subprocess.Popen", [["true"]]]},
         {"k": ["os.system", ["true"]]},
         {"h": ["module", 1]},
+        {"e": ["print", ["x"]]},
+        {"e": ["type", ["x", [], {}]]},
+        {"N": ["P", ["x=__import__('os')"], [1]]},
+        {"N": ["P(1); import os", ["x"], [1]]},
     ):
         with pytest.raises((ValueError, TypeError)):
             reader.decode(json.loads(json.dumps(data)))
