@@ -7,9 +7,9 @@ import { CARD } from "viewer/layout";
 const [WIDTH, HEIGHT, EDGE] = [168, 112, 6];
 const LARGEST = 0.2; // times the size of the drawing
 const box = $("#map");
-const context = $("canvas", box).getContext("2d");
-let picture = null; // of the tree, without the frame
-let shown = null;
+const canvas = $("canvas", box);
+const frame = $("i", box);
+let picture = null; // of the tree: drawn once, while the frame moves
 
 export const forget = () => (picture = null);
 
@@ -23,14 +23,10 @@ export function show(tree, view, size) {
   const ratio = devicePixelRatio || 1;
   if (!picture || picture.places !== tree.places || picture.ratio !== ratio) picture = draw(tree, ratio);
   const { x, y } = picture.place;
-  [context.canvas.width, context.canvas.height] = [WIDTH * ratio, HEIGHT * ratio];
-  context.drawImage(picture.canvas, 0, 0);
-  context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  context.strokeStyle = colors().accent;
-  context.lineWidth = 1.5;
-  const [left, top, right, bottom] = [x(-view.x / view.k), y(-view.y / view.k), x((size.width - view.x) / view.k), y((size.height - view.y) / view.k)].map((value, i) => Math.max(1, Math.min(value, (i % 2 ? HEIGHT : WIDTH) - 1)));
-  context.strokeRect(left, top, Math.max(3, right - left), Math.max(3, bottom - top));
-  shown = picture;
+  const clamp = (value, most) => Math.max(0, Math.min(value, most));
+  const [left, right] = [clamp(x(-view.x / view.k), WIDTH - 4), clamp(x((size.width - view.x) / view.k), WIDTH)];
+  const [top, bottom] = [clamp(y(-view.y / view.k), HEIGHT - 4), clamp(y((size.height - view.y) / view.k), HEIGHT)];
+  Object.assign(frame.style, { left: `${left}px`, top: `${top}px`, width: `${Math.max(4, right - left)}px`, height: `${Math.max(4, bottom - top)}px` });
 }
 
 /** Paints the tree; each direction is shrunk on its own, since a tree may be a thousand times as high as it is wide. */
@@ -40,7 +36,6 @@ function draw(tree, ratio) {
   const [kx, ky] = [shrink(WIDTH, whole.right - whole.left), shrink(HEIGHT, whole.bottom - whole.top)];
   const [middleX, middleY] = [(whole.left + whole.right) / 2, (whole.top + whole.bottom) / 2];
   const place = { kx, ky, middleX, middleY, x: (value) => WIDTH / 2 + (value - middleX) * kx, y: (value) => HEIGHT / 2 + (value - middleY) * ky };
-  const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [WIDTH * ratio, HEIGHT * ratio];
   const to = canvas.getContext("2d");
   to.scale(ratio, ratio);
@@ -60,16 +55,16 @@ function draw(tree, ratio) {
     to.fillStyle = tree.success[node] === null ? muted : tree.success[node] ? good : bad;
     to.fillRect(place.x(xs[node]), place.y(ys[node]) - high / 2, wide, high);
   }
-  return { canvas, place, ratio, places: tree.places };
+  return { place, ratio, places: tree.places };
 }
 
 /** Calls `goTo(x, y)` with the place of the drawing that was pressed. */
 export function listen(goTo) {
   const go = (event) => {
-    if (!shown || !event.buttons) return;
-    const { kx, ky, middleX, middleY } = shown.place;
+    if (!picture || !event.buttons) return;
+    const { kx, ky, middleX, middleY } = picture.place;
     goTo(middleX + (event.offsetX - WIDTH / 2) / kx, middleY + (event.offsetY - HEIGHT / 2) / ky);
   };
-  context.canvas.addEventListener("pointerdown", (event) => (context.canvas.setPointerCapture(event.pointerId), go(event)));
-  context.canvas.addEventListener("pointermove", go);
+  canvas.addEventListener("pointerdown", (event) => (canvas.setPointerCapture(event.pointerId), go(event)));
+  canvas.addEventListener("pointermove", go);
 }
