@@ -135,9 +135,12 @@ def attach_mount(fd: int, target: str) -> None:
     _check(result, f"attach a mount at {target}")
 
 
-def clone_tree(path: str) -> int:
-    """Returns a detached mount that shows the folder `path`."""
-    return _check(_call(_OPEN_TREE, _AT_FDCWD, path.encode(), 1 | _CLOEXEC), f"clone {path}")
+def clone_tree(path: str, below: int = _AT_FDCWD) -> int:
+    """Returns a detached mount that shows the folder `path`, of the folder `below`.
+
+    That may be a detached mount itself from Linux 6.15 on.
+    """
+    return _check(_call(_OPEN_TREE, below, path.encode(), 1 | _CLOEXEC), f"clone {path}")
 
 
 def pivot_into(root: str) -> None:

@@ -173,11 +173,7 @@ class NamespaceHelper:
             lowers = [_path(number) + "/layer" for number in reversed(layers)]
             overlay = linux.detached_overlay(lowers, _path(upper) + "/up", _path(upper) + "/work")
             self._overlays[upper] = overlay
-            linux.attach_mount(overlay, _VIEW)
-            try:
-                mounts += [linux.clone_tree(f"{_VIEW}/{name}") for name in ("workspace", "tmp")]
-            finally:
-                linux.unmount(_VIEW, lazy=True)
+            _clone_both(overlay, mounts)
             shown = self._shown if first else ()
             for source, _ in shown:
                 mounts.append(mount_apart(source))
@@ -245,6 +241,19 @@ class NamespaceHelper:
         """Returns the entries of a layer, with digests."""
         with _Opened(layer) as up, _Roots(up) as roots:
             return {}, json.dumps(trees.scan(roots, layer=True, digests=True)).encode(), []
+
+
+def _clone_both(overlay: int, mounts: list[int]) -> None:
+    """Adds mounts of workspace and tmp of an overlay that is attached nowhere; before Linux 6.15 it has to be."""
+    names = ("workspace", "tmp")
+    try:
+        mounts += [linux.clone_tree(name, overlay) for name in names]
+    except OSError:
+        linux.attach_mount(overlay, _VIEW)
+        try:
+            mounts += [linux.clone_tree(f"{_VIEW}/{name}") for name in names]
+        finally:
+            linux.unmount(_VIEW, lazy=True)
 
 
 class _Opened:

@@ -2,7 +2,8 @@
 
 Refused: everything that mounts, makes namespaces, looks into other processes, loads code into the kernel, reaches
 devices of the machine or persistent kernel objects, tells whether others have read a file lately, is counted for the
-machine as a whole (contexts of asynchronous I/O), and every call newer than the ones reviewed here. Sockets may be
+machine as a whole (contexts of asynchronous I/O) or seen in all of it (locks of open files), and every call newer than
+the ones reviewed here. Advice on what to keep in memory is not taken. Sockets may be
 Unix, IPv4, IPv6 (the network namespace is empty) or routing netlink: others, such as `AF_VSOCK` and `AF_ALG`, are not
 held back by a network namespace.
 """
@@ -136,6 +137,8 @@ _DEVICE = 0o020000  # the bit that S_IFCHR and S_IFBLK have, and pipes, sockets 
 _SYSTEM_V = (29, 64, 68) if _X86 else (194, 190, 186)  # shmget, semget, msgget
 _INOTIFY = (253, 294) if _X86 else (26,)  # inotify_init, inotify_init1
 _FCNTL, _SETLEASE, _NOTIFY = 72 if _X86 else 25, 1024, 1026
+_OPEN_FILE_LOCKS = (36, 37, 38)  # F_OFD_*: those of others are in everybody's /proc/locks, numbers of their choice and all
+_FILL_CACHE = (187, 221) if _X86 else (213, 223)  # readahead, fadvise64: for the page cache that all share
 _READ_NOW = (327, 5, 8) if _X86 else (286, 5, 8)  # preadv2, where its flags are, RWF_NOWAIT
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
 
@@ -210,6 +213,10 @@ def program(*, system_v: bool = True, sockets: bool = True, alone: bool = True) 
         out.deny(number, errno.EMFILE)
     for command in (_SETLEASE, _NOTIFY):  # both hold up, or tell of, whoever else opens the file
         out.deny_value(_FCNTL, 1, command)
+    for command in _OPEN_FILE_LOCKS:
+        out.deny_value(_FCNTL, 1, command, errno.EINVAL)
+    for number in _FILL_CACHE:
+        out.deny(number, 0)  # advice that is not taken
     out.deny_flags(*_READ_NOW, errno.EOPNOTSUPP)
     out.deny(_CLONE3, errno.ENOSYS)  # its flags are in memory, where a filter cannot see them; libc falls back to clone
     out.deny_flags(_CLONE, 0, _NAMESPACES)

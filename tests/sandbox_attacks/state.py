@@ -50,6 +50,18 @@ STATE = [
     Attack("lease on a file of the system", "py", _OPEN + "attempt(fcntl.fcntl, fd, 1024, 0)"),
     Attack("lease on an own file", "py", _OWN + "attempt(fcntl.fcntl, fd, 1024, 1)"),
     Attack(
+        "lock that everybody's /proc/locks has",
+        "py",
+        _OWN + "attempt(fcntl.fcntl, fd, 37, struct.pack('hhqqi4x', 1, 0, 31415926535, 0, 0))",
+        bites=True,
+    ),
+    Attack(
+        "have the machine read ahead, or forget",
+        "py",
+        "if libc.syscall(187, -1, 0, 1) or libc.syscall(221, -1, 0, 1, 4): breach('the advice is taken')",
+        bites=True,
+    ),
+    Attack(
         "be told of a folder", "py", "import fcntl\nattempt(fcntl.fcntl, os.open('/usr/bin', os.O_RDONLY), 1026, 2)"
     ),
     Attack("fanotify", "py", "call(300, 0, 0)"),
