@@ -35,6 +35,7 @@ _VIEW = _LAYERS + "/view"
 _REST_S = 0.02
 _SUBORDINATE, _SLOTS = 2_200_000_000, 30_000  # above what distributions, subuid and systemd hand out
 _SUBORDINATE_COUNT = 65536
+_MOST_KEPT = 4  # of what a sandbox is shown
 _MOST_SHOWN = 48  # of as many descriptors as a message may have, and a sandbox gets some more
 
 
@@ -60,7 +61,7 @@ class NamespaceHelper:
         self._closer = closer
         self._owner = owner
         self._next = 0
-        self._overlays: dict[int, int] = {}
+        self._overlays: dict[int, list[int]] = {}  # by upper layer; kept, so that no sandbox's end waits for theirs
 
     def serve(self, parent: int) -> None:
         """Answers requests until the parent, a process known by descriptor, is gone."""
@@ -112,14 +113,13 @@ class NamespaceHelper:
         content = os.open(_path(number), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         linux.unmount(_path(number), lazy=True)
         os.rmdir(_path(number))
-        self._bury(self._overlays.pop(number, None), content)
+        self._bury(*self._overlays.pop(number, ()), content)
 
-    def _bury(self, *fds: int | None) -> None:
+    def _bury(self, *fds: int) -> None:
         """Has the last references to file systems given up elsewhere: that takes time in the number of their files."""
-        held = [fd for fd in fds if fd is not None]
-        if held:
-            self._closer.send({}, b"", held)
-        for fd in held:
+        if fds:
+            self._closer.send({}, b"", fds)
+        for fd in fds:
             os.close(fd)
 
     def do_drop(self, fds: list[int]) -> tuple[dict[str, Any], bytes, list[int]]:
@@ -172,11 +172,12 @@ class NamespaceHelper:
                 os.mkdir(f"{_path(upper)}/{name}")
             lowers = [_path(number) + "/layer" for number in reversed(layers)]
             overlay = linux.detached_overlay(lowers, _path(upper) + "/up", _path(upper) + "/work")
-            self._overlays[upper] = overlay
+            self._overlays[upper] = [overlay]
             _clone_both(overlay, mounts)
             shown = self._shown if first else ()
             for source, _ in shown:
                 mounts.append(mount_apart(source))
+            self._overlays[upper] += [os.dup(fd) for fd in mounts[2 : 2 + _MOST_KEPT]]
         except BaseException:
             for fd in mounts:
                 os.close(fd)
@@ -206,7 +207,7 @@ class NamespaceHelper:
         path = _path(upper)
         for name in os.listdir(path + "/up"):
             os.rename(f"{path}/up/{name}", f"{path}/layer/{name}")
-        self._bury(self._overlays.pop(upper, None))
+        self._bury(*self._overlays.pop(upper, ()))
         return self._frozen(upper)
 
     def do_copy(self, fds: list[int], upper: int) -> tuple[dict[str, Any], bytes, list[int]]:

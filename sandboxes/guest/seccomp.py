@@ -137,7 +137,11 @@ _DEVICE = 0o020000  # the bit that S_IFCHR and S_IFBLK have, and pipes, sockets 
 _SYSTEM_V = (29, 64, 68) if _X86 else (194, 190, 186)  # shmget, semget, msgget
 _INOTIFY = (253, 294) if _X86 else (26,)  # inotify_init, inotify_init1
 _FCNTL, _SETLEASE, _NOTIFY = 72 if _X86 else 25, 1024, 1026
-_OPEN_FILE_LOCKS = (36, 37, 38)  # F_OFD_*: those of others are in everybody's /proc/locks, numbers of their choice and all
+_OPEN_FILE_LOCKS = (
+    36,
+    37,
+    38,
+)  # F_OFD_*: everybody's /proc/locks has them, with numbers of choice
 _FILL_CACHE = (187, 221) if _X86 else (213, 223)  # readahead, fadvise64: for the page cache that all share
 _READ_NOW = (327, 5, 8) if _X86 else (286, 5, 8)  # preadv2, where its flags are, RWF_NOWAIT
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
