@@ -12,7 +12,8 @@ server     256 episodes at once of 8 steps through `Rollout` and `OpenAIAgent`, 
            of its own that answers after 50 ms of latency and the time that a model takes to write 40 tokens at 25 a
            second. The ideal: every episode waits for its own answers and for nothing else. Then the same with answers
            that take the 50 ms alone, which no client in one Python process keeps up with: against the ideal, and
-           against the same requests sent by `AsyncOpenAI` alone, without episodes, environments and agent.
+           against the same requests sent by `AsyncOpenAI` alone, and by httpx alone, which only decodes the JSON: both
+           without episodes, environments and agent.
 engine     64 and 256 prompts, 64 sampled tokens each, with a seed each and log-probabilities: tokens per second through
            `VLLMAgent.act`, messages rendered and parsed, over those of vLLM's `LLM.generate` on the same ids.
 tools      128 episodes of 5 steps, 64 at once, whose tool takes 0 to 200 ms, and 0 to 2 s, evenly spread; and 256
@@ -43,6 +44,8 @@ import agentenv as ae
 from agentenv.rollout import Concurrent, Rollout
 
 Row = tuple[str, str, float]
+Spent = tuple[float, float]
+"""Seconds on the clock, and of CPU."""
 
 SERVER = r"""
 import asyncio, json, sys
@@ -144,24 +147,45 @@ def _call_in(executor: Any, function: Callable[[], None]) -> None:
     asyncio.run_coroutine_threadsafe(call(), executor._started()).result()
 
 
-def bare(url: str, episodes: int, steps: int) -> float:
-    """Seconds that the same requests take through the client library alone."""
+Ask = Callable[[], Any]
+
+
+def by_openai(url: str, body: dict[str, Any]) -> tuple[Any, Ask]:
+    """A client of the library that people use, and how it asks."""
     import openai
 
-    tools: Any = list(Walk().tools)
-    asked: Any = [{"role": "user", "content": "Take steps."}]
+    client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+    return client, lambda: client.chat.completions.create(**body)
 
-    async def run() -> float:
-        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+
+def by_httpx(url: str, body: dict[str, Any]) -> tuple[Any, Ask]:
+    """A client that sends and decodes JSON, and does nothing else."""
+    import httpx
+
+    client = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=600)
+
+    async def ask() -> Any:
+        return (await client.post(f"{url}/chat/completions", json=body)).json()
+
+    return client, ask
+
+
+def bare(url: str, episodes: int, steps: int, made: Callable[[str, dict[str, Any]], tuple[Any, Ask]]) -> Spent:
+    """Seconds that the same requests take through a client alone, on the clock and of CPU."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "Take steps."}], "tools": list(Walk().tools)}
+
+    async def run() -> Spent:
+        opened, ask = made(url, body)
+        async with opened:
 
             async def episode(count: int) -> None:
                 for _ in range(count):
-                    await client.chat.completions.create(model="m", messages=asked, tools=tools)
+                    await ask()
 
             await asyncio.gather(*(episode(1) for _ in range(episodes)))
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             await asyncio.gather(*(episode(steps) for _ in range(episodes)))
-            return time.perf_counter() - began
+            return time.perf_counter() - began, time.process_time() - used
 
     return asyncio.run(run())
 
@@ -177,14 +201,29 @@ def server(repeats: int, *, small: bool, profile: bool = False) -> list[Row]:
         ideal = steps * (latency + writing)
         rows.append((f"{name}, 50 ms latency and {1000 * writing:.0f} ms of writing", "ideal / ours", ideal / spent))
     with Serving(latency) as url:
-        used = time.process_time()
+        count, used = episodes * steps, time.process_time()
         spent = min(played(url, episodes, steps) for _ in range(repeats))
         used = (time.process_time() - used) / (repeats * episodes * (2 * steps))  # each is played twice
-        alone = min(bare(url, episodes, steps) for _ in range(repeats))
+        alone = {
+            name: min(bare(url, episodes, steps, made) for _ in range(repeats))
+            for name, made in (("AsyncOpenAI", by_openai), ("httpx", by_httpx))
+        }
         few = min(played(url, 16 if not small else 4, steps) for _ in range(repeats))
         rows += [
             (f"{name}, 50 ms latency alone", "ideal / ours", steps * latency / spent),
-            (f"{name}, 50 ms latency alone", "AsyncOpenAI alone / ours", alone / spent),
+            *(
+                (f"{name}, 50 ms latency alone", f"{client} alone / ours", s / spent)
+                for client, (s, _) in alone.items()
+            ),
+            *(
+                (f"{name}, 50 ms latency alone", f"CPU milliseconds per request, {client} alone", 1000 * used / count)
+                for client, (_, used) in alone.items()
+            ),
+            (
+                f"{name}, 50 ms latency alone",
+                "CPU milliseconds per request that the ideal leaves",
+                1000 * latency / episodes,
+            ),
             (f"{name}, 50 ms latency alone", "requests per second, ours", episodes * steps / spent),
             (f"{name}, 50 ms latency alone", "CPU milliseconds per step, ours, all in all", 1000 * used),
             (f"16 episodes at once, {steps} steps, 50 ms latency alone", "ideal / ours", steps * latency / few),

@@ -102,6 +102,7 @@ VLLM = completion(
 @pytest.mark.parametrize(
     ("options", "kept"),
     [({}, True), ({"temperature": 0.7}, False), ({"top_p": 0.9}, False), ({"options": {"min_p": 0.1}}, False),
+     ({"options": {"top_k": 5}}, False), ({"options": {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1}}, True),
      ({"temperature": 0.7, "processed_logprobs": True}, True)],
 )  # fmt: skip
 def test_log_probabilities_are_kept_where_they_are_those_of_what_was_sampled_from(options, kept):

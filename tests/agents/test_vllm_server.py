@@ -107,10 +107,8 @@ def test_both_ways_in_give_the_same_exact_tokens(server, temperature):
 
 
 def test_chat_completions_give_the_same_exact_tokens(server):
-    with ae.make("agentenv/MathVerifier-v0") as env:
-        tools = env.tools
-    with server.agent() as exact:
-        for offered in ((), tools):
+    with server.agent() as exact, ae.make("agentenv/MathVerifier-v0") as env:
+        for offered in ((), tuple(env.tools)):
             contexts = [replace(context, tools=offered) for context in roots(16, per_task=1)]
             wanted = exact.act(contexts)
             actions = server.chat().act(contexts)
