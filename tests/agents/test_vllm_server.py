@@ -24,6 +24,7 @@ from vllm_models import (
 
 import agentenv as ae
 from agentenv.agents import OpenAIAgent, VLLMAgent
+from agentenv.agents.vllm_weights import staged
 from agentenv.cli import main
 from agentenv.errors import AgentError, ModelError
 from agentenv.rollout import Concurrent, Rollout
@@ -139,6 +140,38 @@ def test_new_weights_and_what_is_in_flight(server, tmp_path):
             other.weights_changed()  # empties the cache, and takes the weights that are there
             assert other.weight_version == 1
             assert largest_difference(server.model, other.act(roots(4))) < 1e-4
+
+
+def test_somebody_else_sends_the_weights_and_everybody_notices(server):
+    """As TRL's trainers do over NCCL, here by the server's own command: nothing is sampled meanwhile."""
+    new, _ = make_model(seed=5, context=LONG)
+    weights = {name: parameter.detach() for name, parameter in new.named_parameters()}
+    with server.agent() as agent, server.agent() as other, staged(weights, tied=True, place=None) as folder:
+        agent.act(roots(4))
+
+        def push() -> None:
+            call = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
+            httpx.post(f"{server.process.url}/collective_rpc", json=call, timeout=300).raise_for_status()
+
+        agent.update_by(push)
+        assert agent.weight_version == 1
+        assert largest_difference(new, agent.act(roots(4))) < 1e-4
+        with pytest.raises(AgentError, match="other weights than this agent knows"):
+            other.act(roots(1))
+        other.weights_changed()
+        assert largest_difference(new, other.act(roots(4))) < 1e-4
+        agent.weights_changed()
+
+        def fail() -> None:
+            msg = "the line went dead"
+            raise OSError(msg)
+
+        with pytest.raises(AgentError, match=r"has no whole weights.*line went dead"):
+            agent.update_by(fail)
+        with pytest.raises(AgentError, match="has no whole weights"):
+            agent.act(roots(1))
+        agent.update_weights(server.folder)
+        assert largest_difference(server.model, agent.act(roots(4))) < 1e-4
 
 
 def switched_in_flight(agent, server, before, after, in_flight):
