@@ -18,6 +18,10 @@ def serve(
         str, typer.Argument(metavar="ENV_ID", help="A registered id, or module:Class.", show_default=False)
     ],
     openenv: Annotated[bool, typer.Option("--openenv", help="Serve it to OpenEnv's clients, until Ctrl-C.")] = False,
+    verifiers: Annotated[
+        int | None,
+        typer.Option(metavar="VERSION", min=0, max=1, help="Write a package of verifiers, version 0 or 1, to --out."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write the folder of an OpenEnv environment instead.")
     ] = None,
@@ -36,19 +40,25 @@ def serve(
 
     With --openenv it speaks OpenEnv's protocol: their clients, trainers and `openenv validate` take it for one of
     theirs. Every connection is an episode of its own. Ours can also branch: docs/interop.md has the messages.
+    Environments of verifiers run in the process that uses them, so with --verifiers there is nothing to serve: it
+    writes the package that `vf-eval` takes by name.
 
     Examples:
         agentenv serve agentenv/MathVerifier-v0 --openenv
         agentenv serve agentenv/CodeRepair-v0 --openenv --port 8001 --max-sessions 16
         agentenv serve agentenv/SearchQA-v0 --openenv --out search_env
+        agentenv serve agentenv/MathVerifier-v0 --verifiers 0 --out math_episodes
     """
     from .env_choice import choose_env
 
     choice = choose_env(env_id, option or ())
-    if not openenv:
-        refuse("--openenv", "says how to serve it, and is missing; agentenv mcp and agentenv proxy serve it otherwise")
+    if openenv == (verifiers is not None):
+        said = "and --verifiers exclude one another" if openenv else "says how to serve it, and is missing"
+        refuse("--openenv", f"{said}; agentenv mcp and agentenv proxy serve it otherwise")
+    if verifiers is not None and out is None:
+        refuse("--out", "says where to write the package of verifiers, and is missing")
     if out is not None:
-        _write(choice, out)
+        _write(choice, out, verifiers)
         return
     from agentenv.interop import OpenEnvServer
 
@@ -65,11 +75,16 @@ def serve(
         server.close()
 
 
-def _write(choice: "EnvChoice", out: Path) -> None:
-    from agentenv.interop.openenv_package import write_openenv_folder
+def _write(choice: "EnvChoice", out: Path, verifiers: int | None) -> None:
+    from agentenv.interop import write_openenv_folder, write_verifiers_folder
 
     from .console import open_console, say_line
 
     with blame("--out", ValueError, OSError):
-        folder = write_openenv_folder(choice.name, out, options=choice.options)
-    say_line(open_console(), f"wrote {folder}; check it: openenv validate {folder} --level static")
+        if verifiers is None:
+            folder = write_openenv_folder(choice.name, out, options=choice.options)
+            check = f"openenv validate {folder} --level static"
+        else:
+            folder = write_verifiers_folder(choice.name, out, version=verifiers, options=choice.options)
+            check = f"in {folder}: vf-eval {folder.resolve().name}"
+    say_line(open_console(), f"wrote {folder}; check it: {check}")

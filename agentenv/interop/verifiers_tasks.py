@@ -215,3 +215,7 @@ def _solves(data: EpisodeData) -> bool | None:
         return total > env.success_threshold
     finally:
         env.close()
+
+
+if __name__ == "__main__":  # how verifiers starts a server of tools
+    EpisodeTools.run()

@@ -40,3 +40,24 @@ def test_gold_solves_and_no_operation_fails(tmp_path):
         (summary,) = tmp_path.glob(f"{name}/out/**/summary.json")
         checks = json.loads(summary.read_text())["checks"]
         assert checks["gold"]["valid"] == checks["noop"]["valid"] == 2, (name, checks, said[name])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_their_taskset_is_one_of_ours():
+    from envs_for_tests import call
+
+    from agentenv.interop import VerifiersEnv
+
+    env = VerifiersEnv("their_taskset")
+    assert [tool["function"]["name"] for tool in env.tools] == ["double"]
+    observation, _ = env.reset(seed=1, options={"task": 2})
+    assert [message["content"] for message in observation] == ["Use it.", "Double 2."]
+    assert env.step(call("double", number=2))[0][0]["content"] == "4"
+    kept = env.snapshot()
+    assert "there is no tool 'halve'" in env.step(call("halve"))[0][0]["content"]
+    ended = env.step("5")
+    assert ended[1:4] == (0.0, True, False) and ended[4]["stop_condition"] == "agent_completed"
+    env.restore(kept)
+    observation, reward, terminated, _, info = env.step("4")
+    assert (observation, reward, terminated) == ((), 1.0, True) and info["metrics"] == {"right": 1.0, "used": 1.0}
+    env.close()
