@@ -74,13 +74,13 @@ def test_every_honest_repair_is_accepted(place, name):
     assert result.solved, result.reasons
 
 
-@pytest.mark.parametrize("share", shares(24))
+@pytest.mark.parametrize("share", shares(34))
 def test_verdicts_for_an_ordinary_user(ordinary_user, share):
     wrong = {name: (files, "") for name, files in cheats.FILES.items()}
     wrong |= {name: ({}, command) for name, command in given.COMMANDS.items()}
     right = {name: (files, "") for name, files in given.HONEST.items()}
-    tried = {name: wrong[name] for name in [*wrong][share::24]}
-    honest = {name: right[name] for name in [*right][share::24]}
+    tried = {name: wrong[name] for name in [*wrong][share::34]}
+    honest = {name: right[name] for name in [*right][share::34]}
     verdicts = verdicts_of_anybody(ordinary_user, given.TASK, tried | honest, rounds=4)
     assert verdicts == {name: name in honest for name in tried | honest}
 
