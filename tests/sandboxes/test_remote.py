@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from add_task import TASK
 from remote_server import Server
 
-from agentenv.envs.code_repair import CodeRepair, RepairTask, read_case
+from agentenv.envs.code_repair import CodeRepair
 from agentenv.errors import SandboxError, SandboxLost
 from agentenv.sandboxes import Limits, Ran, open_sandbox, remote, remote_lease
 from agentenv.sandboxes.guest.wire import Closed, Failed, Late, Wire
@@ -244,15 +245,6 @@ def test_nonsense_from_a_machine_is_no_answer(told, monkeypatch):
 
 
 # ---------------------------------------------------------------------- a repair
-
-TASK = RepairTask(
-    id="add",
-    instruction="add() subtracts. Repair it.",
-    files={"m.py": "def add(a, b):\n    return a - b\n"},
-    setup="from m import add",
-    visible=(read_case("add(1, 2) == 3"),),
-    hidden=(read_case("add(2, 5) == 7"),),
-)
 
 
 def call(name, **arguments):

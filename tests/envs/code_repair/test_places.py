@@ -3,19 +3,12 @@
 from contextlib import closing
 
 import pytest
+from add_task import TASK
 from sandbox_backends import open_at, skip_without
 
-from agentenv.envs.code_repair import CodeRepair, RepairTask, read_case
+from agentenv.envs.code_repair import CodeRepair
 from agentenv.testing import check_env
 
-TASK = RepairTask(
-    id="add",
-    instruction="add() subtracts. Repair it.",
-    files={"m.py": "def add(a, b):\n    return a - b\n"},
-    setup="from m import add",
-    visible=(read_case("add(1, 2) == 3"),),
-    hidden=(read_case("add(2, 5) == 7"),),
-)
 CALLS = (
     ("run", {"command": "echo noise > scratch; python3 -c 'import m; print(m.add(1, 2))'"}),
     ("edit_file", {"path": "m.py", "old": "a - b", "new": "a + b"}),
