@@ -403,6 +403,26 @@ def test_both_disks_full_at_the_default_limits(place):
         assert box.exec("ls -s /tmp | wc -l").stdout == "3\n"
 
 
+MANY = "for i in range(12000): os.close(os.open(f'/tmp/f{i}', os.O_CREAT | os.O_WRONLY))"
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("place", ["docker", "podman", "gvisor"])
+def test_more_empty_files_than_the_memory_limit_has_room_for(place):
+    """Whoever makes them may be killed, or not be counted; the guest, which packs them, is neither."""
+    skip_without(place)
+    with opener(place)(limits=Limits(time_s=60, memory=16 << 20, disk=4 << 20, files=20_000)) as box:
+        before = box.snapshot()
+        result = python(box, MANY)
+        assert result.oom or result.exit_code == 0, result
+        state = box.snapshot()
+        (child,) = box.fork(1)
+        with child:
+            assert child.snapshot().content_id == state.content_id
+        box.restore(before)
+        assert box.exec("echo alive").stdout == "alive\n"
+
+
 def image_of(place, name, files=(), changes=()):
     """Imports an image with an evil interpreter or with volumes; returns the engine and the image's name."""
     skip_without(place)
