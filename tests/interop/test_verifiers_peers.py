@@ -43,7 +43,10 @@ def test_gold_solves_and_no_operation_fails(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_their_taskset_is_one_of_ours():
+def test_their_taskset_is_one_of_ours(monkeypatch):
+    here = str(Path(__file__).parent)  # their servers of tools import the module, in processes of their own
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ["PYTHONPATH"]]))
     from envs_for_tests import call
 
     from agentenv.interop import VerifiersEnv

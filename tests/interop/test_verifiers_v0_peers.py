@@ -3,6 +3,8 @@
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import asyncio
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from agentenv.testing import check_env
 from agentenv.types import Action
 
 pytestmark = [pytest.mark.peers("verifiers-v0"), pytest.mark.filterwarnings("ignore")]
+sys.path.append(str(Path(__file__).parent))  # where their_verifiers is
 BUNDLED = ("CodeRepair", "MathVerifier", "SearchQA")
 
 
