@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,20 +51,20 @@ CHAINS: dict[str, Estimator] = {
     "Dr.GRPO": dr_grpo_advantages,
     "RLOO": rloo_advantages,
     "REINFORCE": reinforce_advantages,
-    "step reward": lambda t: step_reward_advantages(t, scale=False),
+    "step reward": partial(step_reward_advantages, scale=False),
     "GiGPO": gigpo_advantages,
-    "GiGPO, std": lambda t: gigpo_advantages(t, scale=True),
+    "GiGPO, std": partial(gigpo_advantages, scale=True),
     "SALT": salt_advantages,
-    "PKPO, k=4": lambda t: pkpo_advantages(t, k=4),
-    "Pass@k training, k=4": lambda t: passk_training_advantages(t, k=4),
+    "PKPO, k=4": partial(pkpo_advantages, k=4),
+    "Pass@k training, k=4": partial(passk_training_advantages, k=4),
     "RTMC (paper)": rtmc_advantages,
-    "RTMC, discounted prior": lambda t: rtmc_advantages(t, prior_mean="discounted"),
-    "RTMC, discount 1": lambda t: rtmc_advantages(t, discount=1.0),
-    "RTMC, discount 1, prior 0.5": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.5),
-    "RTMC, discount 1, no prior": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.0),
-    "RTMC, graph values": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.5, values="graph"),
+    "RTMC, discounted prior": partial(rtmc_advantages, prior_mean="discounted"),
+    "RTMC, discount 1": partial(rtmc_advantages, discount=1.0),
+    "RTMC, discount 1, prior 0.5": partial(rtmc_advantages, discount=1.0, prior_count=0.5),
+    "RTMC, discount 1, no prior": partial(rtmc_advantages, discount=1.0, prior_count=0.0),
+    "RTMC, graph values": partial(rtmc_advantages, discount=1.0, prior_count=0.5, values="graph"),
     "CRBC": crbc_advantages,
-    "CRBC, step part alone": lambda t: crbc_advantages(t, episode_weight=0.0),
+    "CRBC, step part alone": partial(crbc_advantages, episode_weight=0.0),
     "reachability": reachability_advantages,
 }
 FORKS: dict[str, Estimator] = {
@@ -71,10 +72,10 @@ FORKS: dict[str, Estimator] = {
     "Tree-GRPO": tree_grpo_advantages,
     "TreeRL": tree_rl_advantages,
     "VinePPO": vine_ppo_advantages,
-    "VinePPO, against V(parent)": lambda t: vine_ppo_advantages(t, baseline="parent"),
-    "tree Pass@k, k=4": lambda t: passk_advantages(t, k=4),
-    "RTMC, discount 1, prior 0.5": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.5),
-    "RTMC, graph values": lambda t: rtmc_advantages(t, discount=1.0, prior_count=0.5, values="graph"),
+    "VinePPO, against V(parent)": partial(vine_ppo_advantages, baseline="parent"),
+    "tree Pass@k, k=4": partial(passk_advantages, k=4),
+    "RTMC, discount 1, prior 0.5": partial(rtmc_advantages, discount=1.0, prior_count=0.5),
+    "RTMC, graph values": partial(rtmc_advantages, discount=1.0, prior_count=0.5, values="graph"),
     "CRBC": crbc_advantages,
 }
 

@@ -1,0 +1,77 @@
+"""The command: runs questions, and makes the page of their results."""
+
+import argparse
+import warnings
+from pathlib import Path
+
+from .cells import ROOT, Cell, Results
+from .questions import QUESTIONS
+from .questions.question import Scale
+from .report import write_report
+from .runner import run_plan
+
+
+def main(words: list[str] | None = None) -> None:
+    """Runs what is asked for."""
+    arguments = _parser().parse_args(words)
+    warnings.filterwarnings("ignore")
+    report = "report" in arguments.questions
+    asked = [word for word in arguments.questions if word != "report"]
+    numbers = list(QUESTIONS) if "all" in asked else list(dict.fromkeys(int(word) for word in asked))
+    seeds = arguments.seeds or (2 if arguments.quick else 3 if arguments.core else 10)
+    scale = Scale(seeds=seeds, quick=arguments.quick, core=arguments.core)
+    results = Results(arguments.folder / ("quick.jsonl" if arguments.quick else "results.jsonl"))
+
+    def plan() -> list[Cell]:  # the core of every question comes before the rest of any
+        scales = [scale] if scale.core or scale.quick else [Scale(min(3, seeds), core=True), scale]
+        return [cell for one in scales for number in numbers for cell in QUESTIONS[number].plan(results, one)]
+
+    if arguments.plan:
+        _show(numbers, results, scale)
+        return
+    if numbers:
+        run_plan(
+            plan,
+            results,
+            arguments.folder / "starts",
+            jobs=arguments.jobs,
+            minutes=arguments.budget_minutes,
+            retry=arguments.retry,
+        )
+    if report or arguments.docs:
+        print(write_report(results, scale, arguments.docs or ROOT / "docs"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__)
+    names = [*map(str, sorted(QUESTIONS)), "all", "report"]
+    parser.add_argument("questions", nargs="+", choices=names, help="numbers of questions, all, or report")
+    parser.add_argument("--quick", action="store_true", help="tiny settings: a check that everything runs")
+    parser.add_argument("--core", action="store_true", help="the most informative part of each question alone")
+    parser.add_argument("--seeds", type=_positive, help="runs of every method; 10, of the core 3")
+    parser.add_argument("--jobs", type=_positive, default=1, help="processes, one core each")
+    parser.add_argument("--budget-minutes", type=float, help="begin no run later than that")
+    parser.add_argument("--retry", action="store_true", help="run those again that broke")
+    parser.add_argument("--plan", action="store_true", help="say what there is to run, and run nothing")
+    parser.add_argument("--folder", type=Path, default=Path("runs/study"), help="of results and starting models")
+    parser.add_argument("--docs", type=Path, help="write study.md and its figures here")
+    return parser
+
+
+def _positive(word: str) -> int:
+    if not word.isdigit() or int(word) < 1:
+        msg = f"must be a whole number of at least 1, got {word!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(word)
+
+
+def _show(numbers: list[int], results: Results, scale: Scale) -> None:
+    for number in numbers:
+        cells = QUESTIONS[number].plan(results, scale)
+        left = [cell for cell in cells if cell not in results]
+        hours = sum(cell.cost for cell in left) / 3600
+        print(f"question {number}: {len(cells)} runs known, {len(left)} to do, about {hours:.1f} core-hours")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Cells: one run each, as plain data; and the file of results, one JSON line per cell."""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from agentenv.signatures import digest
+
+__all__ = ["ROOT", "TUNING_SEED", "Cell", "Results", "code_version"]
+
+ROOT = Path(__file__).resolve().parents[2]
+_CODE = ("agentenv", "agents", "credit", "sandboxes", "trainers", "benchmarks/study")
+TUNING_SEED = 9_000
+"""Seeds from here on tune learning rates, and are used for nothing else."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Attributes:
+        kind: `train` or `credit`.
+        setting: where.
+        method: name of what is trained, or of what is measured.
+        config: everything else that the run depends on, as JSON.
+        seed: of the run.
+        tokens: budget of sampled tokens.
+        rate: learning rate; 0 where nothing is learned.
+        start: hash of what the starting model is made from.
+        quick: little work, which means nothing.
+        cost: expected seconds, for the time left.
+    """
+
+    kind: str
+    setting: str
+    method: str
+    seed: int
+    tokens: int
+    rate: float = 0.0
+    config: dict[str, Any] = field(default_factory=dict[str, Any])
+    start: str = ""
+    quick: bool = False
+    cost: float = 60.0
+
+    @property
+    def key(self) -> str:
+        """The hash of all that the run depends on; what it is expected to cost is not among it, nor is the code."""
+        return digest({name: value for name, value in asdict(self).items() if name != "cost"})[:20]
+
+
+class Results:
+    """The results so far: a file that is only ever appended to, a line per cell.
+
+    A line that a crash cut off is passed over, and the next is written below it. Two studies may write to one file.
+
+    Args:
+        path: of the file; made with the first result.
+
+    Raises:
+        ValueError: a line that is not the last cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lines: dict[str, dict[str, Any]] = {}
+        for number, line in enumerate(lines := path.read_bytes().split(b"\n") if path.exists() else [], start=1):
+            try:
+                if line.strip():
+                    entry = json.loads(line)
+                    self._lines[entry["key"]] = entry
+            except (ValueError, TypeError, KeyError) as error:
+                if number < len(lines) and not _cut_off(line):
+                    msg = f"{path}, line {number}: no result of the study ({error}): remove the line"
+                    raise ValueError(msg) from error
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __contains__(self, cell: Cell) -> bool:
+        return cell.key in self._lines
+
+    def get(self, cell: Cell) -> dict[str, Any] | None:
+        """Returns the result of a cell; `None` where it was not run yet."""
+        return self._lines.get(cell.key)
+
+    def add(self, cell: Cell, result: dict[str, Any]) -> None:
+        """Appends the result of a cell, in one piece, and waits until it is on the disk."""
+        entry = {"key": cell.key, **asdict(cell), "panel": result.pop("panel", ""), "code": code_version(), **result}
+        data = json.dumps(entry, sort_keys=True, allow_nan=True).encode() + b"\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0, os.SEEK_END)
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                data = data if file.read(1) == b"\n" else b"\n" + data
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        self._lines[entry["key"]] = json.loads(data)
+
+    def of(self, cells: Iterable[Cell]) -> list[tuple[Cell, dict[str, Any]]]:
+        """Returns the cells that were run and went through, with their results."""
+        found = [(cell, self._lines[cell.key]) for cell in cells if cell.key in self._lines]
+        return [(cell, entry) for cell, entry in found if "error" not in entry]
+
+    @property
+    def broken(self) -> int:
+        """How many cells broke."""
+        return sum("error" in entry for entry in self._lines.values())
+
+    @property
+    def codes(self) -> set[str]:
+        """The versions of the code that made the results."""
+        return {entry["code"] for entry in self._lines.values()}
+
+
+def _cut_off(line: bytes) -> bool:
+    """Whether a line begins like a result and has no end: a crash, after which another line was written."""
+    return line.startswith(b"{") and not line.endswith(b"}")
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """Computes the hash of all code that a result depends on."""
+    total = hashlib.sha256()
+    for folder in _CODE:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            total.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()[:16]

@@ -1,0 +1,115 @@
+"""Figures, each as PNG and SVG: learning curves, performance profiles, credit by group size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .cells import Cell
+from .statistics import interval_of, median, profile
+
+__all__ = ["draw_accuracy", "draw_curves", "draw_profiles"]
+
+Found = Sequence[tuple[Cell, dict[str, Any]]]
+SHARES = np.linspace(0.0, 1.0, 5)
+COLORS = ("#1f5f8b", "#d1495b", "#2e8b57", "#8e6bbf", "#e08e0b", "#4a4a4a", "#17a2b8", "#a0522d", "#7f9c3b", "#c71585")
+ROW = 4
+
+
+def draw_curves(found: Found, path: Path) -> None:
+    """Draws median success by the share of the tokens spent, with bootstrap bands; a panel per setting.
+
+    Args:
+        found: runs that went through.
+        path: of the files, without an ending.
+    """
+    settings = list(dict.fromkeys(cell.setting for cell, _ in found))
+    methods = list(dict.fromkeys(cell.method for cell, _ in found))
+    figure, panels = _panels(len(settings))
+    for panel, setting in zip(panels, settings, strict=True):
+        for number, method in enumerate(methods):
+            runs = [_at_shares(c.tokens, e["curve"]) for c, e in found if (c.setting, c.method) == (setting, method)]
+            if runs:
+                points = [interval_of([[column]], median, samples=400) for column in np.stack(runs, axis=1)]
+                color, line = COLORS[number % len(COLORS)], ("-", "--", ":")[number // len(COLORS) % 3]
+                panel.plot(SHARES, [p.value for p in points], line, color=color, label=method, linewidth=1.4)
+                low, high = ([max(0.0, min(1.0, getattr(p, end))) for p in points] for end in ("low", "high"))
+                if len(runs) > 1:
+                    panel.fill_between(SHARES, low, high, color=color, alpha=0.12, linewidth=0)
+        panel.set(title=setting, ylim=(0, 1.02), xlabel="share of the sampled tokens", ylabel="success")
+    _save(figure, panels, path)
+
+
+def _at_shares(tokens: int, curve: Sequence[dict[str, float]]) -> Any:
+    return np.interp(SHARES * tokens, [p["tokens"] for p in curve], [p["success"] for p in curve])
+
+
+def draw_profiles(scores: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """Draws the share of runs above each success, over the settings that all methods were run in.
+
+    Args:
+        scores: by method and setting.
+        path: of the files, without an ending.
+    """
+    shared = set.intersection(*(set(by) for by in scores.values()))
+    figure, panels = _panels(1)
+    at = np.linspace(0.0, 1.0, 41)
+    for number, (method, by) in enumerate(scores.items()):
+        if shared:
+            value, low, high = profile([by[s] for s in sorted(shared)], at, samples=400)
+            color, line = COLORS[number % len(COLORS)], ("-", "--", ":")[number // len(COLORS) % 3]
+            panels[0].plot(at, value, line, color=color, label=method, linewidth=1.4)
+            panels[0].fill_between(at, low, high, color=color, alpha=0.1, linewidth=0)
+    title = f"{len(shared)} settings" if len(shared) != 1 else next(iter(shared))
+    panels[0].set(title=title, xlabel="success at the end", ylabel="share of runs above it", ylim=(0, 1.02))
+    _save(figure, panels, path)
+
+
+def draw_accuracy(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
+    """Draws correlation, error, sign and cosine by group size, on exact states.
+
+    Args:
+        rows: of `credit_cell`, of all seeds.
+        title: of the setting.
+        path: of the files, without an ending.
+    """
+    rows = [row for row in rows if row["signature"] == "exact" and "prior" not in row["estimator"]]
+    figure, panels = _panels(4)
+    for panel, measure in zip(panels, ("r", "mse", "sign", "cosine"), strict=True):
+        for number, name in enumerate(dict.fromkeys(row["estimator"] for row in rows)):
+            here = [row for row in rows if row["estimator"] == name and np.isfinite(row[measure])]
+            if sizes := sorted({row["size"] for row in here}):
+                points = [float(np.median([row[measure] for row in here if row["size"] == size])) for size in sizes]
+                color = "black" if name == "(true)" else COLORS[number % len(COLORS)]
+                panel.plot(sizes, points, "o-", color=color, label=name, linewidth=1.2, markersize=3)
+        panel.set(title=f"{title}: {measure}", xlabel="size of groups", xscale="log")
+        if measure == "mse":
+            panel.set_yscale("symlog", linthresh=1e-3)
+    _save(figure, panels, path)
+
+
+def _panels(count: int) -> tuple[Figure, list[Any]]:
+    lines, columns = -(-count // ROW), min(count, ROW)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * lines + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for left in axes[count:]:
+        left.axis("off")
+    return figure, axes[:count]
+
+
+def _save(figure: Figure, panels: Sequence[Any], path: Path) -> None:
+    for panel in panels:
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": "study"}):  # equal results give equal files
+        figure.savefig(path.with_name(f"{path.name}.png"), dpi=110, metadata={"Software": None})
+        figure.savefig(path.with_name(f"{path.name}.svg"), metadata={"Date": None})

@@ -1,0 +1,78 @@
+"""Question 1: how near is credit to the truth, and is better credit a better gradient?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.study.cells import Cell, Results
+from benchmarks.study.figures import draw_accuracy
+from benchmarks.study.settings import SETTINGS, Setting, setting_of
+from benchmarks.study.starts import recipe_of
+from benchmarks.study.statistics import interval_of, median
+
+from .question import TABLES, TINY, Scale, markdown
+
+MEASURES = ("r", "mse", "sign", "cosine")
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Credit of every estimator against Q and V: by brute force from snapshots, or exact where a table is."""
+
+    number: int = 1
+    title: str = "How near is credit to the truth?"
+    asks: str = (
+        "Correlation (r), squared error, sign of large advantages and cosine of an update to the true policy gradient, "
+        "for every estimator, groups of 4 to 64, smoothing of 0 to 8, and states by exact signatures, by the newest "
+        "observation (coarse), by clusters of embeddings (learned), and none."
+    )
+
+    def plan(self, results: Results, scale: Scale) -> list[Cell]:
+        """Returns the measurements, seed by seed: every seed has other tasks and other chains."""
+        del results
+        if scale.quick:
+            return [self._cell(setting_of(name, quick=True), 0, scale) for name in ("sokoban", "decisive")]
+        names = (*TINY, *TABLES)
+        seeds = min(scale.seeds, 3) if scale.core else scale.seeds
+        return [self._cell(SETTINGS[name], seed, scale) for seed in range(seeds) for name in names]
+
+    def _cell(self, setting: Setting, seed: int, scale: Scale) -> Cell:
+        if scale.quick:
+            config: dict[str, Any] = {"sizes": [4], "tasks": 2, "rollouts": 8, "continuations": 4}
+            config |= {"rollouts": 512} if setting.problem else {}
+        elif setting.problem:
+            config = {"sizes": [4, 8, 16, 32, 64], "rollouts": 4096}
+        else:
+            config = {"sizes": [4, 8, 16, 32, 64], "tasks": 4, "rollouts": 64, "continuations": 48}
+        cost = 15.0 if setting.problem else 60.0
+        return Cell("credit", setting.name, "all", seed, 0, 0.0, config, recipe_of(setting), scale.quick, cost)
+
+    def report(self, results: Results, scale: Scale, images: Path) -> str:
+        """Draws the measures by group size, and returns a table per setting at groups of 8."""
+        found = results.of(self.plan(results, scale))
+        if not found:
+            return ""
+        parts: list[str] = []
+        for name in dict.fromkeys(cell.setting for cell, _ in found):
+            rows = [row for cell, entry in found if cell.setting == name for row in entry["rows"]]
+            draw_accuracy(rows, name, images / f"question_1_{name}")
+            parts.append(f"![{name}](images/study/question_1_{name}.png)\n\n{self._table(name, rows, found)}")
+        return "\n\n".join(parts)
+
+    def _table(self, name: str, rows: Sequence[dict[str, Any]], found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+        about = [entry for cell, entry in found if cell.setting == name]
+        size = 8 if any(row["size"] == 8 for row in rows) else min(row["size"] for row in rows)
+        lines: list[Sequence[str]] = [["estimator", "states", *MEASURES]]
+        for key in dict.fromkeys((row["estimator"], row["signature"]) for row in rows):
+            here = [r for r in rows if (r["estimator"], r["signature"]) == key and r["size"] == size]
+            cells = [[r[m] for r in here if r[m] is not None and np.isfinite(r[m])] for m in MEASURES]
+            lines.append([*key, *(str(interval_of([[v]], median)) if v else "" for v in cells)])
+        noise = [entry["metrics"]["noise"] for entry in about if "metrics" in entry]
+        truth = f"brute force, whose own variance is {np.mean(noise):.4f}" if noise else "exact"
+        return f"**{name}**, groups of {size}, {len(about)} seeds, truth {truth}\n\n{markdown(lines)}"
+
+
+QUESTION = Accuracy()

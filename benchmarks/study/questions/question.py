@@ -1,0 +1,220 @@
+"""What a question is: cells to run, and a section of the report to make of their results."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from benchmarks.study.cells import TUNING_SEED, Cell, Results
+from benchmarks.study.figures import draw_curves, draw_profiles
+from benchmarks.study.methods import METHODS
+from benchmarks.study.settings import QUICK, SETTINGS, Setting, setting_of
+from benchmarks.study.starts import recipe_of
+from benchmarks.study.statistics import difference, interval_of, median, probability_of_improvement, verdict
+
+__all__ = ["Question", "Scale", "TrainingQuestion", "scores_of"]
+
+SECONDS_PER_TOKEN = {"table": 0.0006, "tiny": 0.0004}
+"""Of one core, measured: what the time left is first guessed from."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of a question is run.
+
+    Attributes:
+        seeds: runs of every method in every setting.
+        quick: tiny settings, to see that everything works.
+        core: the most informative part alone, about 25 minutes of one core.
+    """
+
+    seeds: int = 10
+    quick: bool = False
+    core: bool = False
+
+
+class Question(Protocol):
+    """A question of the study."""
+
+    number: int
+    title: str
+    asks: str
+
+    def plan(self, results: Results, scale: Scale) -> list[Cell]:
+        """Returns the cells that can be run now, in the order of their worth; more may follow from their results."""
+        ...
+
+    def report(self, results: Results, scale: Scale, images: Path) -> str:
+        """Draws figures into a folder, and returns the section; empty where nothing was run yet."""
+        ...
+
+
+def scores_of(found: Sequence[tuple[Cell, dict[str, Any]]], metric: str) -> dict[str, dict[str, list[float]]]:
+    """Collects a metric by method and setting, in the order of the seeds."""
+    table: dict[str, dict[str, list[float]]] = {}
+    for cell, entry in sorted(found, key=lambda pair: pair[0].seed):
+        if (value := entry["metrics"].get(metric)) is not None:
+            table.setdefault(cell.method, {}).setdefault(cell.setting, []).append(value)
+    return table
+
+
+@dataclass(frozen=True)
+class TrainingQuestion:
+    """Methods trained from the same start until the same budget is spent.
+
+    Attributes:
+        number: of the question.
+        title: of its section.
+        asks: what it asks, in a sentence or two.
+        baseline: the method that the others are compared with.
+        methods: names of `METHODS`.
+        settings: names of `SETTINGS`.
+        core_methods: those of the core.
+        core_settings: those of the core.
+        metrics: further metrics with a column.
+        config: more that the cells need.
+    """
+
+    number: int
+    title: str
+    asks: str
+    baseline: str
+    methods: tuple[str, ...]
+    settings: tuple[str, ...]
+    core_methods: tuple[str, ...]
+    core_settings: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
+    quarters: tuple[str, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def plan(self, results: Results, scale: Scale) -> list[Cell]:
+        """Returns tuning runs first, and the runs of methods whose learning rate is known, seed by seed."""
+        names = self._names(scale)
+        tuning = [cell for setting, method in names for cell in self.tuning(setting, method, scale)]
+        runs = [
+            cell
+            for seed in range(scale.seeds)
+            for setting, method in names
+            if (cell := self.cell(results, setting, method, seed, scale)) is not None
+        ]
+        return tuning + runs
+
+    def _names(self, scale: Scale) -> list[tuple[str, str]]:
+        if scale.quick:
+            chosen = [name for name in self.settings if name in QUICK] or list(QUICK)[:1]
+            methods = dict.fromkeys([self.baseline, self.core_methods[-1]])
+            return [(setting, method) for setting in chosen[:2] for method in methods]
+        settings = self.core_settings if scale.core else self.settings
+        methods = self.core_methods if scale.core else self.methods
+        return [(setting, method) for setting in settings for method in methods]
+
+    def tuning(self, name: str, method: str, scale: Scale) -> list[Cell]:
+        """Returns the runs that the learning rate of a method is chosen by: half the budget, seeds of their own."""
+        setting = setting_of(name, quick=scale.quick)
+        seeds = [TUNING_SEED] if scale.quick else [TUNING_SEED, TUNING_SEED + 1]
+        if len(setting.rates) == 1:
+            return []
+        return [self._make(setting, method, seed, rate, scale, 2) for rate in setting.rates for seed in seeds]
+
+    def cell(self, results: Results, name: str, method: str, seed: int, scale: Scale) -> Cell | None:
+        """Returns a run at the best learning rate; `None` while that is not known."""
+        setting = setting_of(name, quick=scale.quick)
+        rate = setting.rates[0]
+        if cells := self.tuning(name, method, scale):
+            if not all(cell in results for cell in cells):
+                return None
+            found = results.of(cells)
+            means = {
+                r: np.mean([entry["metrics"]["mean"] for cell, entry in found if cell.rate == r])
+                for r in {cell.rate for cell, _ in found}
+            }
+            rate = max(sorted(means), key=lambda r: means[r]) if means else rate
+        return self._make(setting, method, seed, rate, scale, 1)
+
+    def _make(self, setting: Setting, method: str, seed: int, rate: float, scale: Scale, part: int) -> Cell:
+        more = {name: value for name, value in self.config.items() if part == 1}
+        cost = setting.tokens / part * SECONDS_PER_TOKEN["tiny" if setting.plays else "table"]
+        return Cell(
+            "train", setting.name, method, seed, setting.tokens // part, rate, METHODS[method] | more,
+            recipe_of(setting), scale.quick, cost,
+        )  # fmt: skip
+
+    def report(self, results: Results, scale: Scale, images: Path) -> str:
+        """Draws learning curves and profiles, and returns the section."""
+        names = self._names(scale)
+        cells = [self.cell(results, s, m, seed, scale) for s, m in names for seed in range(scale.seeds)]
+        found = results.of([cell for cell in cells if cell is not None])
+        if not found:
+            return ""
+        stem = f"question_{self.number}"
+        draw_curves(found, images / f"{stem}_curves")
+        draw_profiles(scores_of(found, "final"), images / f"{stem}_profiles")
+        parts = [f"![Learning curves](images/study/{stem}_curves.png)\n\n![Profiles](images/study/{stem}_profiles.png)"]
+        parts += [self._across(found), *(self._table(found, name) for name in dict.fromkeys(s for s, _ in names))]
+        return "\n\n".join(filter(None, parts))
+
+    def _table(self, found: Sequence[tuple[Cell, dict[str, Any]]], setting: str) -> str:
+        here = [(cell, entry) for cell, entry in found if cell.setting == setting]
+        if not here:
+            return ""
+        finals, means = scores_of(here, "final"), scores_of(here, "mean")
+        extra = [(name, scores_of(here, name)) for name in self.metrics]
+        base = finals.get(self.baseline, {}).get(setting)
+        start = here[0][1]["metrics"]["start"]
+        head = ["method", "rate", "runs", "success at the end", "mean of the curve", *self.metrics, *self.quarters]
+        lines = [[*head, f"P(better than {self.baseline})", "against it"]]
+        for method, by in finals.items():
+            values = by[setting]
+            chance = probability_of_improvement([values], [base]) if base and method != self.baseline else None
+            rates = {cell.rate for cell, _ in here if cell.method == method}
+            lines.append(
+                [
+                    method,
+                    ", ".join(f"{rate:g}" for rate in sorted(rates)),
+                    str(len(values)),
+                    str(interval_of([[values]], median)),
+                    str(interval_of([[means[method][setting]]], median)),
+                    *(str(interval_of([[t[method][setting]]], median)) if method in t else "" for _, t in extra),
+                    *(_last_quarter(here, method, name) for name in self.quarters),
+                    str(chance or ""),
+                    verdict(chance, nothing=0.5) if chance else "",
+                ]
+            )
+        return f"**{setting}** (start {start:.2f}; {len(here)} runs)\n\n{markdown(lines)}"
+
+    def _across(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+        """Says what holds over all settings that both methods were run in."""
+        finals = scores_of(found, "final")
+        base = finals.get(self.baseline, {})
+        said: list[str] = []
+        for method, by in finals.items():
+            shared = [name for name in by if name in base]
+            if method == self.baseline or not shared:
+                continue
+            gap = difference([by[s] for s in shared], [base[s] for s in shared])
+            where = f"{len(shared)} setting{'s' if len(shared) > 1 else ''}"
+            said.append(f"- {method}: {verdict(gap)} ({gap} in success at the end, {where}, {gap.runs} runs)")
+        return (
+            f"Against {self.baseline}, difference of medians, mean over settings:\n\n" + "\n".join(said) if said else ""
+        )
+
+
+def _last_quarter(here: Sequence[tuple[Cell, dict[str, Any]]], method: str, name: str) -> str:
+    values = [
+        entry["quarters"][name][-1] for cell, entry in here if cell.method == method and name in entry["quarters"]
+    ]
+    return str(interval_of([[values]], median)) if values else ""
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Returns a table; the first line is its head."""
+    head, *rest = lines
+    rows = [head, ["---"] * len(head), *rest]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+ALL = tuple(SETTINGS)
+TINY = tuple(name for name, setting in SETTINGS.items() if setting.plays)
+TABLES = tuple(name for name in SETTINGS if name not in TINY)

@@ -1,0 +1,69 @@
+"""docs/study.md from the results: what was asked, what came out, and the command for it. Nothing is written by hand."""
+
+from pathlib import Path
+
+from .cells import Results
+from .questions import QUESTIONS
+from .questions.question import Scale
+
+__all__ = ["write_report"]
+
+HEAD = """\
+# The study
+
+What the papers behind this project claim, tried at equal cost with models and tasks that fit one core. This page is
+generated from results (`python -m benchmarks.study report`); a question that was not run says so.
+
+Every method starts from the same model in a setting and spends the same number of sampled tokens, by the rollouts' own
+ledger. Its learning rate is the best of a grid of three, by runs of half the budget on two seeds that are used for
+nothing else. A number is the median over runs with its bootstrap 95 % interval; "P(better)" is the probability that a
+run is better than one of the method compared with, ties counting half (rliable's definitions). Where an interval holds what
+no difference would give, the table says "no difference shown".
+
+| setting | what it is |
+|---|---|
+| math, math-hard | `MathVerifier`, one operation a call, 4 and 6 numbers; a model that imitated sloppy play |
+| sokoban, sokoban-hard | Sokoban in text: states recur, some pushes cannot be undone; 4 by 4, and 5 by 5 places |
+| sokoban-aliased | the same with signatures that forget where the player is |
+| decisive | 12 steps of which one decides |
+| irrecoverable | any of 8 steps can lose, and nothing shows until the end |
+| misleading | a short cut that wins now and then hides a long way that wins always |
+| aliased | 5 of 8 steps must be right, and signatures forget how many were |
+
+The last four are tables (`benchmarks/trained_loss.py`), whose success is computed, not sampled. Settings with `-hard`
+start from a success of 0.02 to 0.08, the others from 0.2 to about 0.4.
+"""
+
+LIMITS = """\
+## Limits
+
+- Models of 0.7 million parameters and tables: what holds here need not hold for large ones.
+- All runs of a setting begin with one and the same model; seeds differ in tasks, sampling and updates.
+- Code repair and search QA have no setting yet: a warm start small enough for one core is still to be found.
+- Held-out tasks are few (128 or 256), and every run meets the same.
+"""
+
+
+def write_report(results: Results, scale: Scale, docs: Path) -> Path:
+    """Writes the page and its figures, and returns the page.
+
+    Args:
+        results: what was run.
+        scale: how much of it to read.
+        docs: the folder of the docs.
+    """
+    parts = [HEAD]
+    for number in sorted(QUESTIONS):
+        question = QUESTIONS[number]
+        parts.append(f"## {number}. {question.title}\n\n{question.asks}")
+        section = question.report(results, scale, docs / "images" / "study")
+        parts.append(section or "**Not run yet.**")
+        parts.append(f"    python -m benchmarks.study {number}{' --core' if scale.core else ''}")
+    if len(results):
+        broken = results.broken
+        codes = ", ".join(sorted(results.codes))
+        parts.append(f"## Runs\n\n{len(results)} runs, {broken} of which broke; code {codes}.")
+    page = docs / "study.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("\n\n".join(part.strip("\n") for part in [*parts, LIMITS]) + "\n", encoding="utf-8")
+    return page

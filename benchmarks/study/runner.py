@@ -1,0 +1,131 @@
+"""Runs cells, a process per core, and writes every result as it comes; what was run before is not run again."""
+
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Callable, Generator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .cells import Cell, Results
+
+__all__ = ["run_cell", "run_plan"]
+
+Plan = Callable[[], list[Cell]]
+
+
+def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
+    """Runs a cell; one that breaks has its error as result, which is counted and not run again unless asked for.
+
+    Args:
+        cell: what to run.
+        folder: of the starting models.
+    """
+    began, wall = time.process_time(), time.perf_counter()
+    try:
+        if cell.kind == "train":
+            from .training import train_cell as work
+        else:
+            from .accuracy import credit_cell as work
+        result = work(cell, folder)
+    except Exception as error:  # noqa: BLE001  any is a result: it says what broke
+        result = {"error": f"{type(error).__name__}: {error}"[:500], "traceback": traceback.format_exc()[-4000:]}
+    spent = {"cpu_seconds": time.process_time() - began, "wall_seconds": time.perf_counter() - wall}
+    return result | spent | {"load": os.getloadavg()[0]}
+
+
+def run_plan(
+    plan: Plan,
+    results: Results,
+    folder: Path,
+    *,
+    jobs: int = 1,
+    minutes: float | None = None,
+    retry: bool = False,
+    console: Console | None = None,
+) -> int:
+    """Runs what a plan asks for until it asks for nothing more, or the time is over.
+
+    Args:
+        plan: returns the cells that can be run now; asked again after every result.
+        results: where results go.
+        folder: of the starting models.
+        jobs: processes, one core each; 1 runs in this one.
+        minutes: no cell begins later than that.
+        retry: runs cells again that broke.
+        console: where the progress is shown.
+
+    Returns:
+        How many cells were run.
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"  # of the processes to come
+    deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+    again = {cell.key for cell in plan() if retry and "error" in (results.get(cell) or {})}
+    done = 0
+    bar = _Bar(jobs, console)
+    with bar.progress, _workers(jobs) as submit:
+        running: dict[Future[dict[str, Any]], Cell] = {}
+        while True:
+            busy = {cell.key for cell in running.values()}
+            waiting = {c.key: c for c in plan() if (c not in results or c.key in again) and c.key not in busy}
+            for cell in list(waiting.values())[: max(0, jobs - len(running))]:
+                if time.monotonic() < deadline:
+                    running[submit(run_cell, cell, folder)] = waiting.pop(cell.key)
+            bar.show(done, len(running) + len(waiting), sum(cell.cost for cell in waiting.values()))
+            if not running:
+                return done
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                cell = running.pop(future)
+                result = future.result()
+                results.add(cell, result)
+                again.discard(cell.key)
+                done += 1
+                bar.learn(cell, result)
+
+
+@contextmanager
+def _workers(jobs: int) -> Generator[Callable[..., Future[dict[str, Any]]]]:
+    if jobs == 1:
+        yield _now
+        return
+    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield cast("Any", pool.submit)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _now(work: Callable[..., dict[str, Any]], *args: Any) -> Future[dict[str, Any]]:
+    future: Future[dict[str, Any]] = Future()
+    future.set_result(work(*args))
+    return future
+
+
+class _Bar:
+    """Shows how many cells are done, what was last, and how long the rest will take at the speed so far."""
+
+    def __init__(self, jobs: int, console: Console | None) -> None:
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+        self.progress = Progress(*columns, TextColumn("{task.fields[left]} left"), console=console)
+        self._task = self.progress.add_task("study", total=1, left="?")
+        self._jobs, self._spent, self._expected = jobs, 0.0, 0.0
+
+    def learn(self, cell: Cell, result: dict[str, Any]) -> None:
+        self._spent += result["wall_seconds"]
+        self._expected += cell.cost
+        said = result.get("error") or f"{result.get('metrics', {}).get('final', float('nan')):.2f}"
+        run = f"{cell.setting} | {cell.method} | seed {cell.seed} | rate {cell.rate:g}"
+        self.progress.console.print(f"{run} | {result['cpu_seconds']:.0f} s | {said}", markup=False)
+
+    def show(self, done: int, rest: int, expected: float) -> None:
+        speed = self._spent / self._expected if self._expected else 1.0
+        minutes = expected * speed / self._jobs / 60
+        left = f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.0f} min"
+        self.progress.update(self._task, completed=done, total=done + rest, left=left)

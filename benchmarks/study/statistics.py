@@ -1,0 +1,156 @@
+"""Medians with intervals, performance profiles, probability of improvement: the definitions of rliable.
+
+Source: Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice (2108.13264). Letters: `R`
+runs (seeds), `M` settings, `B` bootstrap samples. Runs are drawn with replacement within each setting (stratified), and
+intervals are percentiles.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Interval", "difference", "interval_of", "probability_of_improvement", "profile", "verdict"]
+
+FloatArray = NDArray[np.float64]
+Scores = Sequence[ArrayLike]
+"""Scores by setting: `M` arrays `[R]`, which need not be as long as each other."""
+
+SAMPLES = 2000
+NO_DIFFERENCE = "no difference shown"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A number and its bootstrap interval.
+
+    Attributes:
+        value: of the runs themselves.
+        low: lower end.
+        high: upper end.
+        runs: how many runs there are.
+    """
+
+    value: float
+    low: float
+    high: float
+    runs: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def holds(self, value: float) -> bool:
+        """Whether a value is in the interval, its ends included; where nothing is known every value is."""
+        return not (value < self.low or value > self.high)
+
+
+def interval_of(
+    groups: Sequence[Scores],
+    statistic: Callable[..., float],
+    *,
+    level: float = 0.95,
+    samples: int = SAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Computes a statistic of runs and its percentile bootstrap interval.
+
+    Args:
+        groups: what the statistic takes, one argument each: scores by setting.
+        statistic: of the groups, each a list of arrays.
+        level: of the interval.
+        samples: how often runs are drawn anew.
+        seed: of the draws.
+
+    Raises:
+        ValueError: a setting has no run, or `level` is not in (0, 1).
+    """
+    if not 0 < level < 1:
+        msg = f"level must be in (0, 1), got {level}"
+        raise ValueError(msg)
+    arrays = [[np.asarray(scores, dtype=np.float64) for scores in group] for group in groups]
+    if not arrays or not all(group and all(len(scores) for scores in group) for group in arrays):
+        msg = "every setting must have at least one run: leave out what was not run yet"
+        raise ValueError(msg)
+    rng = np.random.default_rng(seed)
+    drawn = [
+        statistic(*([scores[rng.integers(len(scores), size=len(scores))] for scores in group] for group in arrays))
+        for _ in range(samples)
+    ]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    runs = min(sum(map(len, group)) for group in arrays)
+    if min(len(scores) for group in arrays for scores in group) < 2:
+        low, high = -np.inf, np.inf  # one run says nothing of the next
+    return Interval(float(statistic(*arrays)), float(low), float(high), runs)
+
+
+def median(scores: Sequence[FloatArray]) -> float:
+    """Computes the mean over settings of the median over runs."""
+    return float(np.mean([np.median(one) for one in scores]))
+
+
+def improvement(left: Sequence[FloatArray], right: Sequence[FloatArray]) -> float:
+    """Computes the mean over settings of `P(X > Y) + P(X = Y) / 2`, `X` a run of the left and `Y` one of the right."""
+    return float(np.mean([_exceeds(x, y) for x, y in zip(left, right, strict=True)]))
+
+
+def probability_of_improvement(left: Scores, right: Scores, **options: float) -> Interval:
+    """Computes how probably a run of one method is better than one of another, with its interval; 0.5 is no difference.
+
+    Args:
+        left: scores by setting.
+        right: of the other method, in the same settings.
+        options: `level`, `samples`, `seed`, as for `interval_of`.
+    """
+    return interval_of([left, right], improvement, **options)  # pyright: ignore[reportArgumentType]
+
+
+def difference(left: Scores, right: Scores, **options: float) -> Interval:
+    """Computes the difference of the mean medians of two methods, with its interval."""
+    return interval_of([left, right], _gap, **options)  # pyright: ignore[reportArgumentType]
+
+
+def _gap(left: Sequence[FloatArray], right: Sequence[FloatArray]) -> float:
+    return median(left) - median(right)
+
+
+def profile(
+    scores: Scores, thresholds: ArrayLike, *, level: float = 0.95, samples: int = SAMPLES, seed: int = 0
+) -> FloatArray:
+    """Computes a performance profile `[3, T]`: the share of runs above each threshold, and its lower and upper end.
+
+    Settings count alike, however many runs they have.
+
+    Args:
+        scores: by setting.
+        thresholds: `[T]`.
+        level: of the interval of every point.
+        samples: how often runs are drawn anew.
+        seed: of the draws.
+    """
+    arrays, at = [np.asarray(one, dtype=np.float64) for one in scores], np.asarray(thresholds, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    drawn = [_shares([one[rng.integers(len(one), size=len(one))] for one in arrays], at) for _ in range(samples)]
+    ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.stack([_shares(arrays, at), *ends])
+
+
+def verdict(interval: Interval, *, nothing: float = 0.0) -> str:
+    """Says what an interval shows: `better`, `worse`, or that no difference is shown.
+
+    Args:
+        interval: of a difference.
+        nothing: its value where there is no difference; 0.5 for a probability of improvement.
+    """
+    if interval.holds(nothing):
+        return NO_DIFFERENCE
+    return "better" if interval.value > nothing else "worse"
+
+
+def _exceeds(left: FloatArray, right: FloatArray) -> float:
+    sign = np.sign(left[:, None] - right[None, :])
+    return float((sign + 1).mean() / 2)
+
+
+def _shares(scores: Sequence[FloatArray], thresholds: FloatArray) -> FloatArray:
+    return np.mean([(one[:, None] > thresholds).mean(axis=0) for one in scores], axis=0)

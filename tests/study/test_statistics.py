@@ -1,0 +1,90 @@
+"""Statistics of the study, against numbers computed by hand."""
+
+import numpy as np
+import pytest
+
+from benchmarks.study.statistics import (
+    NO_DIFFERENCE,
+    Interval,
+    difference,
+    improvement,
+    interval_of,
+    median,
+    probability_of_improvement,
+    profile,
+    verdict,
+)
+
+
+def test_improvement_counts_pairs_and_halves_ties():
+    # 3 > 2; 3 = 3; 1 < 2; 1 < 3: one and a half of four pairs
+    assert improvement([np.array([3.0, 1.0])], [np.array([2.0, 3.0])]) == pytest.approx(1.5 / 4)
+    # settings count alike: the mean of 1.5/4 and 1
+    two = improvement([np.array([3.0, 1.0]), np.array([9.0])], [np.array([2.0, 3.0]), np.array([1.0, 2.0, 3.0])])
+    assert two == pytest.approx((1.5 / 4 + 1) / 2)
+
+
+def test_median_is_the_mean_over_settings_of_medians_over_runs():
+    assert median([np.array([1.0, 2.0, 9.0]), np.array([4.0, 6.0])]) == pytest.approx((2 + 5) / 2)
+
+
+def test_profile_is_the_share_of_runs_strictly_above():
+    shares = profile([[0.2, 0.4, 0.6, 0.8], [0.5, 0.5]], [0.0, 0.4, 0.5, 0.8], samples=50)[0]
+    assert shares.tolist() == [1.0, (0.5 + 1) / 2, (0.5 + 0) / 2, 0.0]
+
+
+def test_profile_bounds_hold_the_profile():
+    runs = np.random.default_rng(0).random((2, 12))
+    value, low, high = profile(list(runs), np.linspace(0, 1, 11), samples=200)
+    assert (low <= value).all()
+    assert (value <= high).all()
+
+
+def test_interval_of_a_mean_is_that_of_the_normal_law():
+    runs = np.random.default_rng(0).normal(5.0, 2.0, 400)
+    found = interval_of([[runs]], lambda one: float(np.mean(one[0])))
+    half = 1.96 * runs.std() / 20
+    assert found.value == pytest.approx(runs.mean())
+    assert found.low == pytest.approx(runs.mean() - half, abs=0.03)
+    assert found.high == pytest.approx(runs.mean() + half, abs=0.03)
+    assert found.runs == 400
+
+
+def test_runs_are_drawn_within_their_setting():
+    # within a setting all runs are equal, so there is nothing to draw, though settings differ
+    found = interval_of([[[1.0, 1.0, 1.0], [7.0, 7.0]]], median, samples=100)
+    assert (found.low, found.value, found.high) == (4.0, 4.0, 4.0)
+
+
+def test_one_run_shows_no_difference():
+    assert verdict(difference([[0.9]], [[0.1]])) == NO_DIFFERENCE
+    assert verdict(probability_of_improvement([[0.9]], [[0.1]]), nothing=0.5) == NO_DIFFERENCE
+
+
+@pytest.mark.parametrize(
+    ("interval", "nothing", "said"),
+    [
+        (Interval(0.1, 0.0, 0.2, 5), 0.0, NO_DIFFERENCE),
+        (Interval(0.1, 0.01, 0.2, 5), 0.0, "better"),
+        (Interval(-0.1, -0.2, -0.01, 5), 0.0, "worse"),
+        (Interval(0.6, 0.45, 0.7, 5), 0.5, NO_DIFFERENCE),
+        (Interval(0.9, 0.8, 1.0, 5), 0.5, "better"),
+        (Interval(float("nan"), float("nan"), float("nan"), 5), 0.0, NO_DIFFERENCE),
+    ],
+)
+def test_no_claim_whose_interval_holds_nothing(interval, nothing, said):
+    assert verdict(interval, nothing=nothing) == said
+
+
+def test_clear_differences_are_shown():
+    assert verdict(difference([[0.8, 0.9, 0.85, 0.8]], [[0.1, 0.2, 0.15, 0.1]])) == "better"
+    found = probability_of_improvement([[0.1, 0.2, 0.15, 0.1]], [[0.8, 0.9, 0.85, 0.8]])
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert verdict(found, nothing=0.5) == "worse"
+
+
+def test_settings_without_runs_are_refused():
+    with pytest.raises(ValueError, match="at least one run"):
+        interval_of([[[], [1.0]]], median)
+    with pytest.raises(ValueError, match="level"):
+        interval_of([[[1.0]]], median, level=95)
