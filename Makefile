@@ -3,6 +3,8 @@
 # make quick   the core's tests: no sandbox, environment, model, property or slow test
 # make fuzz    the property tests with a fresh seed, for FUZZ_SECONDS at most; prints the seed
 # make redteam  tries to be paid without repairing, and to escape sandboxes, at random, for REDTEAM_SECONDS
+# make study   the study, into runs/study and docs/study.md: hours; resumable, JOBS at a time, one core each
+# make study-quick  the same in tiny settings, in a minute: its numbers mean nothing
 # make check   lint, format, types, layers, import budget, docs
 # make docs    the site, into build/site; a warning is an error (read it by python -m http.server -d build/site)
 # make wheel   builds sdist and wheel, and tests the wheel in an empty environment, from another folder
@@ -19,6 +21,7 @@ TESTS ?= tests
 PYTEST ?=
 FUZZ_SECONDS ?= 180
 REDTEAM_SECONDS ?= 300
+JOBS ?= 1
 
 # How many tests run at a time: most wait for sandboxes most of the time. Each worker may hold a model: 1.5 GB.
 WORKERS ?= 2
@@ -29,7 +32,7 @@ export PYTHONSAFEPATH := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test quick fuzz redteam check lint types layers budget docs wheel install clean
+.PHONY: demo test quick fuzz redteam study study-quick check lint types layers budget docs wheel install clean
 
 demo: $(STAMP)
 	$(VENV)/bin/agentenv demo
@@ -46,6 +49,12 @@ fuzz: $(STAMP)
 
 redteam: $(STAMP)
 	PYTHONPATH=$(CURDIR)/tests $(PY) -m redteam --seconds $(REDTEAM_SECONDS)
+
+study: $(STAMP)
+	PYTHONPATH=$(CURDIR) $(PY) -m benchmarks.study all report --jobs $(JOBS)
+
+study-quick: $(STAMP)
+	PYTHONPATH=$(CURDIR) $(PY) -m benchmarks.study all --quick --jobs $(JOBS) --folder build/study --docs build/study
 
 check: lint types layers budget docs
 

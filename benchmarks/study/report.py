@@ -17,8 +17,8 @@ generated from results (`python -m benchmarks.study report`); a question that wa
 Every method starts from the same model in a setting and spends the same number of sampled tokens, by the rollouts' own
 ledger. Its learning rate is the best of a grid of three, by runs of half the budget on two seeds that are used for
 nothing else. A number is the median over runs with its bootstrap 95 % interval; "P(better)" is the probability that a
-run is better than one of the method compared with, ties counting half (rliable's definitions). Where an interval holds what
-no difference would give, the table says "no difference shown".
+run is better than one of the method compared with, ties counting half (rliable's definitions). Where an interval holds
+what no difference would give, the table says "no difference shown".
 
 | setting | what it is |
 |---|---|

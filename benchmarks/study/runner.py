@@ -1,5 +1,6 @@
 """Runs cells, a process per core, and writes every result as it comes; what was run before is not run again."""
 
+import gc
 import multiprocessing
 import os
 import time
@@ -29,15 +30,25 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     """
     began, wall = time.process_time(), time.perf_counter()
     try:
-        if cell.kind == "train":
-            from .training import train_cell as work
-        else:
-            from .accuracy import credit_cell as work
-        result = work(cell, folder)
+        result = _work_of(cell)(cell, folder)
     except Exception as error:  # noqa: BLE001  any is a result: it says what broke
         result = {"error": f"{type(error).__name__}: {error}"[:500], "traceback": traceback.format_exc()[-4000:]}
+    gc.collect()  # a trainer holds itself, and with it the model and what it keeps of rollouts
     spent = {"cpu_seconds": time.process_time() - began, "wall_seconds": time.perf_counter() - wall}
     return result | spent | {"load": os.getloadavg()[0]}
+
+
+def _work_of(cell: Cell) -> Callable[[Cell, Path], dict[str, Any]]:
+    if cell.kind == "train":
+        from .training import train_cell
+
+        return train_cell
+    if cell.kind == "credit":
+        from .accuracy import credit_cell
+
+        return credit_cell
+    msg = f"kind must be 'train' or 'credit', got {cell.kind!r}"
+    raise ValueError(msg)
 
 
 def run_plan(

@@ -154,7 +154,7 @@ QUICK = {
         _SOKOBAN,
         draw=partial(_sokoban, 3, 1, 2, 2, 16),
         plays=_sokoban_plays(16, 0.3),
-        tokens=1_500,
+        tokens=600,
         tasks_per_step=4,
         rates=(6e-4,),
     ),

@@ -41,6 +41,8 @@ class Defaults:
         for setting in settings:
             ranked = sorted(table, key=lambda m: -float(np.median(table[m].get(setting, [-1.0]))))
             best = [m for m in ranked if len(table[m].get(setting, [])) > 1][:3]
+            if not best:
+                continue
             lines.append([setting, *(f"{m} {np.median(table[m][setting]):.2f}" for m in best), *[""] * (3 - len(best))])
         return markdown(lines) + "\n\nRanks alone claim nothing: intervals are above." if len(lines) > 1 else ""
 

@@ -1,0 +1,183 @@
+"""The study from end to end, in little: cells, training, truth by brute force, the page."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agentenv.agents import ScriptedAgent
+from agentenv.types import Action
+from benchmarks.study.__main__ import main
+from benchmarks.study.accuracy import TRUE, groups_of, score_groups, states_by
+from benchmarks.study.cells import TUNING_SEED, Results
+from benchmarks.study.methods import ESTIMATORS, METHODS
+from benchmarks.study.questions import QUESTIONS
+from benchmarks.study.questions.question import Scale
+from benchmarks.study.settings import SETTINGS, setting_of
+from benchmarks.study.sokoban import MOVES, Sokoban, levels, random_values
+from benchmarks.study.starts import start_of
+from benchmarks.study.training import success_of_table
+from benchmarks.study.truth import brute_force, sketches
+
+pytestmark = pytest.mark.model
+QUICK = Scale(seeds=1, quick=True)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """Two questions, end to end."""
+    folder = tmp_path_factory.mktemp("study")
+    main(["5", "1", "--quick", "--seeds", "1", "--folder", str(folder), "--docs", str(folder / "docs")])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def truth() -> Any:
+    """Random play of two levels, whose values are known exactly."""
+
+    def play(context: Any) -> Action:
+        return Action(list(MOVES)[int(np.random.default_rng(context.seed).integers(len(MOVES)))])
+
+    tasks = levels(2, size=3, least=1, most=2, spare=1)
+    return brute_force(Sokoban, ScriptedAgent(play), tasks, rollouts=8, continuations=100, seed=1), tasks
+
+
+def test_brute_force_finds_the_values_that_dynamic_programming_computes(truth):
+    found, tasks = truth
+    exact = [random_values(task) for task in tasks]
+    row, errors = 0, list[float]()
+    for t, size in enumerate(np.bincount(found.arrays.tree_ids)):
+        places = []
+        for node in found.trees[t].nodes[:size]:
+            _, y, x, _, v, u = (node.observation[0]["content"].split() + [""] * 6)[:6]
+            places.append(None if node.ended else ((int(y), int(x)), (int(v), int(u))))
+        for node in range(1, size):
+            parent = found.trees[t].nodes[node].parent
+            made = len(found.trees[t].path(parent)) - 1
+            errors.append(found.values[row + node] - exact[t][(*places[parent], made)])
+        row += size
+    assert len(errors) > 12
+    assert np.abs(errors).max() < 5 * 0.5 / 100**0.5
+    assert abs(np.mean(errors)) < 0.06
+
+
+def test_advantages_are_zero_in_the_mean_and_end_in_outcomes(truth):
+    found, _ = truth
+    last = found.arrays.is_trajectory
+    assert np.allclose((found.values + found.advantages)[last], found.arrays.returns[last])
+    assert (found.advantages[found.arrays.is_root] == 0).all()
+
+
+def test_groups_are_the_chains_split(truth):
+    found, _ = truth
+    arrays, origin, update = groups_of(found, 4, found.arrays.state_ids)
+    assert arrays.num_trees == 4
+    assert sorted(origin[~arrays.is_root]) == sorted(np.flatnonzero(~found.arrays.is_root))
+    assert (arrays.rewards == found.arrays.rewards[origin]).all()
+    assert set(update) == {0, 1}
+    assert (found.arrays.parents[origin[~arrays.is_root]] == origin[arrays.parents[~arrays.is_root]]).all()
+
+
+def test_the_truth_scores_best_and_states_by_observation_are_those_of_the_environment(truth):
+    found, _ = truth
+    gradients = np.random.default_rng(0).standard_normal((len(found.arrays), 64)).astype(np.float32)
+    rows = {row["estimator"]: row for row in score_groups(found, gradients, 4, "exact", found.arrays.state_ids)}
+    assert rows[TRUE]["r"] == pytest.approx(1.0)
+    assert rows[TRUE]["mse"] == 0.0
+    assert rows[TRUE]["sign"] == 1.0
+    assert all(row["r"] <= 1.0 for row in rows.values())
+    states = states_by(found)
+    assert set(states) == {"exact", "coarse", "learned", "none"}
+    assert len(set(states["none"])) == int((~found.arrays.is_root).sum()) + 2
+
+
+def test_sketches_keep_inner_products():
+    setting = setting_of("decisive", quick=True)
+    model, tokenizer = start_of(setting, Path())
+    from agentenv.agents import TransformersAgent
+
+    agent = TransformersAgent(model, tokenizer, max_new_tokens=2)
+    found = brute_force(setting.make_env, agent, [None], rollouts=2, continuations=1, seed=0)
+    made = sketches(found, model)
+    steps = np.flatnonzero(~found.arrays.is_root)
+    first = [i for i in steps if found.arrays.parents[i] == 0]
+    policy = np.full(3, 1 / 3)
+    for i in first:  # the gradient of log pi(a | s) in the logits is 1_a - pi, in a row of the table by itself
+        for j in first:
+            taken = [found.trees[0].nodes[k].action.content for k in (i, j)]
+            a, b = (np.eye(3)[int(name[1:])] - policy for name in taken)
+            assert made[i] @ made[j] == pytest.approx(a @ b, abs=0.08 * 1.0)
+    later = [i for i in steps if found.arrays.parents[i] != 0]
+    assert abs(made[first[0]] @ made[later[-1]]) < 0.2  # of another state: another row
+
+
+def test_the_success_of_a_table_is_that_of_its_problem():
+    for name in ("misleading", "irrecoverable-hard"):
+        setting = SETTINGS[name]
+        model, tokenizer = start_of(setting, Path())
+        exact = setting.problem().values()[0]
+        assert success_of_table(model, tokenizer, setting.problem()) == pytest.approx(exact, abs=1e-5)
+        assert setting.share[0] <= exact <= setting.share[1] + 0.01
+
+
+def test_every_run_spends_its_budget_and_no_more_than_a_step_beyond(run):
+    results = Results(run / "quick.jsonl")
+    cells = QUESTIONS[5].plan(results, QUICK)
+    found = results.of(cells)
+    assert len(found) == len(cells) == 8  # 2 methods by 2 settings, and 4 that tune
+    for cell, entry in found:
+        spent, steps = entry["ledger"]["tokens_sampled"], entry["ledger"]["steps_trained"]
+        assert cell.tokens <= spent <= cell.tokens * steps / (steps - 1) + 1000 if steps > 1 else cell.tokens <= spent
+        assert entry["curve"][-1]["tokens"] == spent
+        assert entry["panel"] == setting_of(cell.setting, quick=True).panel
+        assert entry["code"] in results.codes
+
+
+def test_tuning_has_seeds_of_its_own_and_its_best_rate_is_taken(run):
+    results = Results(run / "quick.jsonl")
+    question: Any = QUESTIONS[5]
+    tuned = question.tuning("decisive", "no forks", QUICK)
+    by_rate = {cell.rate: entry["metrics"]["mean"] for cell, entry in results.of(tuned)}
+    cell = question.cell(results, "decisive", "no forks", 0, QUICK)
+    assert by_rate[cell.rate] == max(by_rate.values())
+    assert all(c.seed >= TUNING_SEED for c in tuned)
+    assert cell.seed < TUNING_SEED
+    assert question.cell(Results(run / "nothing.jsonl"), "decisive", "no forks", 0, QUICK) is None
+
+
+def test_the_page_says_what_was_run_and_what_was_not(run):
+    page = (run / "docs" / "study.md").read_text()
+    sections = {int(part[0]): part for part in page.split("\n## ")[1:] if part[0].isdigit()}
+    assert set(sections) == set(QUESTIONS)
+    missing = {number for number, section in sections.items() if "Not run yet" in section}
+    assert missing == {2, 3, 4, 7}  # 6 shares runs with 5; 7 ranks what has several runs
+    assert "python -m benchmarks.study 5" in page
+    assert "no difference shown" in page
+    for image in {part.split(")")[0] for part in page.split("](")[1:]}:
+        for ending in ("png", "svg"):
+            assert (run / "docs" / image).with_suffix(f".{ending}").stat().st_size > 1000
+
+
+def test_nothing_is_run_twice(run, capsys):
+    before = (run / "quick.jsonl").read_bytes()
+    main(["5", "1", "--quick", "--seeds", "1", "--folder", str(run)])
+    assert (run / "quick.jsonl").read_bytes() == before
+    main(["5", "--quick", "--seeds", "1", "--plan", "--folder", str(run)])
+    assert "8 runs known, 0 to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [n for n in QUESTIONS if n not in {1, 7}])
+def test_questions_name_methods_and_settings_that_there_are(number):
+    question: Any = QUESTIONS[number]
+    assert {*question.methods, *question.core_methods, question.baseline} <= METHODS.keys()
+    assert {*question.settings, *question.core_settings} <= SETTINGS.keys()
+    assert set(question.core_methods) <= set(question.methods)
+    for name in question.methods:
+        assert METHODS[name]["estimator"] in ESTIMATORS or METHODS[name]["trainer"] != "tree"
