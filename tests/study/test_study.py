@@ -99,14 +99,14 @@ def test_the_truth_scores_best_and_states_by_observation_are_those_of_the_enviro
 
 
 def test_sketches_keep_inner_products():
-    setting = setting_of("decisive", quick=True)
+    setting: Any = setting_of("decisive", quick=True)
     model, tokenizer = start_of(setting, Path())
     from agentenv.agents import TransformersAgent
 
     agent = TransformersAgent(model, tokenizer, max_new_tokens=2)
     found = brute_force(setting.make_env, agent, [None], rollouts=2, continuations=1, seed=0)
     made = sketches(found, model)
-    steps = np.flatnonzero(~found.arrays.is_root)
+    steps: list[int] = np.flatnonzero(~found.arrays.is_root).tolist()
     first = [i for i in steps if found.arrays.parents[i] == 0]
     policy = np.full(3, 1 / 3)
     for i in first:  # the gradient of log pi(a | s) in the logits is 1_a - pi, in a row of the table by itself
@@ -120,7 +120,7 @@ def test_sketches_keep_inner_products():
 
 def test_the_success_of_a_table_is_that_of_its_problem():
     for name in ("misleading", "irrecoverable-hard"):
-        setting = SETTINGS[name]
+        setting: Any = SETTINGS[name]
         model, tokenizer = start_of(setting, Path())
         exact = setting.problem().values()[0]
         assert success_of_table(model, tokenizer, setting.problem()) == pytest.approx(exact, abs=1e-5)
