@@ -111,7 +111,8 @@ def test_sketches_keep_inner_products():
     policy = np.full(3, 1 / 3)
     for i in first:  # the gradient of log pi(a | s) in the logits is 1_a - pi, in a row of the table by itself
         for j in first:
-            taken = [found.trees[0].nodes[k].action.content for k in (i, j)]
+            nodes: Any = found.trees[0].nodes
+            taken = [nodes[k].action.content for k in (i, j)]
             a, b = (np.eye(3)[int(name[1:])] - policy for name in taken)
             assert made[i] @ made[j] == pytest.approx(a @ b, abs=0.08 * 1.0)
     later = [i for i in steps if found.arrays.parents[i] != 0]
