@@ -132,6 +132,7 @@ SETTINGS = {
             partial(MathVerifier, operations_per_call=1, max_steps=9),
             partial(_math, 4),
             _math_plays(160, 0.6, 0.2),
+            rates=(1.5e-4, 3e-4, 6e-4),
             tokens=100_000,
             share=_HARD,
         ),
