@@ -155,7 +155,11 @@ def by_openai(url: str, body: dict[str, Any]) -> tuple[Any, Ask]:
     import openai
 
     client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
-    return client, lambda: client.chat.completions.create(**body)
+
+    async def ask() -> Any:
+        return await client.chat.completions.create(**body)
+
+    return client, ask
 
 
 def by_httpx(url: str, body: dict[str, Any]) -> tuple[Any, Ask]:
