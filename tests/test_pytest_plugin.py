@@ -44,13 +44,13 @@ def run(pytester):
 
 def test_every_law_is_a_test_of_its_own_and_nothing_else_runs(run):
     result = run("-v", "--agentenv-check", "my_envs:Counter")
-    result.assert_outcomes(passed=14)
+    result.assert_outcomes(passed=15)
     result.stdout.fnmatch_lines(["*my_envs:Counter[[]gymnasium[]] PASSED*", "*my_envs:Counter[[]leaks[]] PASSED*"])
 
 
 def test_a_broken_law_is_quoted_without_a_traceback_and_a_skipped_one_says_why(run):
     result = run("-rsf", "--agentenv-check", "my_envs:Broken", "--agentenv-check=my_envs:Endless")
-    result.assert_outcomes(passed=26, failed=1, skipped=1)
+    result.assert_outcomes(passed=28, failed=1, skipped=1)
     result.stdout.fnmatch_lines(
         [
             "a snapshot of another env id or version raises SnapshotError naming both",
@@ -65,7 +65,7 @@ def test_a_broken_law_is_quoted_without_a_traceback_and_a_skipped_one_says_why(r
 
 def test_a_registered_id_is_checked(run):
     result = run("--agentenv-check", "agentenv/SearchQA-v0", "-k", "foreign or pure")
-    result.assert_outcomes(passed=2, deselected=12)
+    result.assert_outcomes(passed=2, deselected=13)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_given_actions_are_played_and_what_they_do_not_reach_is_said(run, pytest
     call = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": {"number": 3}}}]}
     pytester.makefile(".jsonl", good=f"{json.dumps(call)}\n" * 3, text='"no call"\n')
     result = run("--agentenv-check", "my_envs:Counter", "--agentenv-actions", "good.jsonl", "-k", "equal")
-    result.assert_outcomes(passed=1, deselected=13)
+    result.assert_outcomes(passed=1, deselected=14)
     result.stdout.fnmatch_lines(["*what the actions reached of my_envs:Counter*", "add: 3 calls, 0 mistakes"])
     result.stdout.no_fnmatch_line("*warning: *")
     result = run("--agentenv-check", "my_envs:Counter", "--agentenv-actions", "text.jsonl", "-k", "equal")

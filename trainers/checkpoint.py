@@ -86,17 +86,20 @@ def load_parts(parts: Mapping[str, Stateful], checkpoint: Path, *, rank: int = 0
     Args:
         parts: by the names that they were saved under.
         checkpoint: the folder.
-        rank: of this process; one that the run did not have takes the state of process 0.
-        fresh: lets a part that the checkpoint does not know begin anew, with a warning.
+        rank: of this process.
+        fresh: lets a process that the run did not have take the state of process 0, and a part that the checkpoint
+            does not know begin anew, with a warning.
 
     Raises:
         ValueError: the checkpoint does not know a part, or the part cannot take its state; the message names it.
     """
     for name, part in parts.items():
-        path = next((p for p in (_path(checkpoint, name, rank), _path(checkpoint, name, 0)) if p.is_file()), None)
-        if path is None:
+        path = _path(checkpoint, name, rank)
+        if fresh and not path.is_file():
+            path = _path(checkpoint, name, 0)
+        if not path.is_file():
             remedy = "it begins anew" if fresh else "set allow_changes (--override) to let it begin anew"
-            msg = f"{str(checkpoint)!r} holds no state of {name} ({type(part).__name__}): {remedy}"
+            msg = f"{str(checkpoint)!r} holds no state of {name} ({type(part).__name__}) for process {rank}: {remedy}"
             if not fresh:
                 raise ValueError(msg)
             warnings.warn(msg, RuntimeWarning, stacklevel=2)

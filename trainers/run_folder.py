@@ -35,6 +35,7 @@ __all__ = [
     "changed_settings",
     "draw_curve",
     "name_of",
+    "names_of",
     "read_metrics",
     "replace_file",
     "write_model_card",
@@ -140,12 +141,21 @@ def name_of(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, partial):
-        arguments = [*map(repr, value.args), *(f"{k}={v!r}" for k, v in value.keywords.items())]
+        arguments = [*map(_said, value.args), *(f"{k}={_said(v)}" for k, v in value.keywords.items())]
         return f"{name_of(value.func)}({', '.join(arguments)})"
     if "object at 0x" not in repr(value) and not hasattr(value, "__qualname__"):
         return f"{type(value).__module__}.{value!r}"
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def names_of(**given: Any) -> dict[str, str]:
+    """Returns `name_of` each that is given, by argument."""
+    return {name: name_of(value) for name, value in given.items() if value is not None}
+
+
+def _said(value: Any) -> str:
+    return name_of(value) if callable(value) or "object at 0x" in repr(value) else repr(value)
 
 
 def _warn_of_schedule(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -162,16 +172,16 @@ def _warn_of_schedule(before: Mapping[str, Any], now: Mapping[str, Any]) -> None
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Returns what differs between the configurations of a run and changes what it learns, as name: (before, now).
 
-    Settings that only one of them knows (another version of a library wrote it) are not compared.
+    What one of them does not describe is `None` there. Settings that only one of them knows (another version of a
+    library wrote it) are not compared.
     """
-    flat = [
-        {name: value for name, value in config.items() if name not in {"versions", "settings"}}
-        | {k: v for k, v in config.get("settings", {}).items() if not k.startswith(_FREE)}
-        for config in (before, now)
-    ]
-    return {
-        name: (flat[0][name], flat[1][name]) for name in flat[0] if flat[0][name] != flat[1].get(name, flat[0][name])
-    }
+    if not before:
+        return {}
+    names = [name for name in {**before, **now} if name not in {"versions", "settings"}]
+    pairs = {name: (before.get(name), now.get(name)) for name in names}
+    old, new = (config.get("settings", {}) for config in (before, now))
+    pairs |= {name: (old[name], new[name]) for name in old if name in new and not name.startswith(_FREE)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -61,7 +61,7 @@ from .layout import Rows, lay_out
 from .metrics import credit_metrics, episode_metrics, means, pass_metrics
 from .packable import Layout
 from .packing import plan
-from .run_folder import RunFolder, name_of, write_model_card
+from .run_folder import RunFolder, name_of, names_of, write_model_card
 from .trl_vllm import TrlSampling, engine_of_trees
 
 __all__ = ["Estimator", "TokenEstimator", "TreeTrainer"]
@@ -149,7 +149,8 @@ class TreeTrainer(GRPOTrainer):
         self._token_estimator = token_estimator
         self._state_ids = state_ids
         self._names = {"estimator": name_of(token_estimator or estimator), "allocator": name_of(allocator)}
-        self._names |= {} if state_ids is None else {"state_ids": name_of(state_ids)}
+        peft, played = peft_config and type(peft_config), None if rollout is Rollout else rollout
+        self._names |= names_of(state_ids=state_ids, agent=agent, rollout=played, peft_config=peft)
         self._stateful: dict[str, Stateful] = {}
         self._generation = (-1, 0)  # optimizer step, and how many generations it has had
         self._broken = 0  # generations in a row without a valid episode
@@ -487,6 +488,7 @@ class TreeTrainer(GRPOTrainer):
         if self._ahead is not None:
             self._ahead.wait()  # so that the parts stand still
         save_parts(self._stateful, folder, rank=self.accelerator.process_index)
+        self.accelerator.wait_for_everyone()  # the file that says it is whole must not come before any part
         super()._save_checkpoint(model, trial)
 
     def close(self) -> None:

@@ -38,6 +38,8 @@ def read_config(ctx: typer.Context, value: str) -> str:
     rest: dict[str, Any] = {}
     for key, part in content.items():
         name = str(key).replace("-", "_")
+        if name in given or name in rest:
+            refuse("CONFIG.yaml", f"{value}: {name} is given twice: leave one out")
         if name in _NEVER - {"env_id"}:
             refuse("CONFIG.yaml", f"{value}: {key} belongs on the command line")
         if name in options:
@@ -100,10 +102,24 @@ def _load(path: Path) -> Mapping[Any, Any]:
     except ImportError:
         refuse("CONFIG.yaml", f"needs a reader of YAML: {install_module('yaml')}")
     with blame("CONFIG.yaml", OSError, UnicodeDecodeError, yaml.YAMLError):
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _strict(yaml))  # noqa: S506  it is a SafeLoader
     if not isinstance(content, Mapping):
         refuse("CONFIG.yaml", f"{path} must hold a mapping of names to values, got {content!r:.80}")
     return cast("Mapping[Any, Any]", content)
+
+
+def _strict(yaml: Any) -> Any:
+    """Returns YAML's safe loader, which refuses a key that is given twice instead of forgetting the first."""
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value]
+            for (key, _), name in zip(node.value, keys, strict=True):
+                if keys.count(name) > 1:
+                    raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", key.start_mark)
+            return yaml.SafeLoader.construct_mapping(self, node, deep)
+
+    return Loader
 
 
 def _words(part: Any) -> list[str]:
@@ -119,6 +135,10 @@ def _plain(part: Any) -> Any:
 
 
 def _number(part: Any) -> Any:
+    if isinstance(part, Mapping):
+        return {key: _number(value) for key, value in cast("Mapping[Any, Any]", part).items()}
+    if isinstance(part, list):
+        return [_number(value) for value in cast("list[Any]", part)]
     return float(part) if isinstance(part, str) and _NUMBER.fullmatch(part) else part
 
 

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from agentenv.envs.code_repair import cases, wire
+from agentenv.envs.code_repair.interpreter import guest_source
 from agentenv.envs.code_repair.suites import as_bytes
 from agentenv.envs.code_repair.tasks import PROTECTED, RepairTask
 from agentenv.errors import TaskError
@@ -184,7 +185,7 @@ def _below_tests(task: RepairTask, path: str) -> str:
 
 def _grader() -> str:
     """The program that grades, with what it needs of this package: standard library alone."""
-    parts = [Path(wire.__file__).read_text(encoding="utf-8")]
+    parts = [guest_source("functions", "wire")]
     parts += [inspect.getsource(function) for function in (cases.matches, vars(cases)["_same_float"], wire.sort_key)]
     own = Path(harbor_grade.__file__).read_text(encoding="utf-8")
     parts.append("\n".join(line for line in own.split("\n") if not line.startswith("from agentenv")))

@@ -16,7 +16,7 @@ from agentenv.testing.probe import Probe, play
 __all__ = ["check_leaks"]
 
 _LEAK_TRIALS = 3
-_ENGINES = re.compile(r"/(?:overlay2?|containers|netns)/")
+_ENGINES = re.compile(r"/(?:overlay2?|containers|netns)[/ ]")
 """Mounts of container engines: others of the machine start containers, too, and which is whose cannot be told."""
 
 

@@ -116,7 +116,7 @@ def test_a_beginning_that_differs_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("replay", "t.jsonl", "--at", 0), "'--env' is needed: t.jsonl names its environment"),
+        (("replay", "t.jsonl", "--at", 0), "'--env' is needed, module:Class: t.jsonl names its environment"),
         (("replay", "t.jsonl", "--at", 0, "--env", MATH), "must be the environment of the tree"),
         (("replay", "t.jsonl", "--at", 999, "--env", "dice_env:Dice"), "'--at'"),
         (("replay", "t.jsonl", "--tree", 9, "--at", 0, "--env", "dice_env:Dice"), "must be in [0, 2)"),

@@ -3,6 +3,8 @@
 import pytest
 from cli_runs import run
 
+from agentenv.cli.train_config import _number
+
 pytestmark = pytest.mark.model
 
 LETTERS = """
@@ -80,6 +82,9 @@ def test_keyword_options_of_file_and_command_line_are_merged(here, config):
         ("max_steps: 3\n", [], "max_steps is given by --steps"),
         ("resume: true\n", [], "resume belongs on the command line"),
         ("- a\n", [], "parsing a block mapping"),
+        ("steps: 2\n", [], "'steps' is given twice"),
+        ("weight-decay: 1.0\n", [], "weight_decay is given twice"),
+        ("model_init_kwargs: {a: 1, a: 2}\n", [], "'a' is given twice"),
         ("", ["--set", "beta"], "must be KEY=VALUE, got 'beta'"),
         ("", ["--set", "learning_rate=1"], "learning_rate is given by --learning-rate"),
         ("", ["--set", "loss_type=grpo", "--continuations", 1], "num_continuations must be 0 with loss_type='grpo'"),
@@ -101,6 +106,11 @@ def test_what_cannot_be_run_is_named(config, more, words, message):
     done = run("train", config, *words, "--dry-run")
     assert done.exit_code == 2, done.stdout
     assert message in " ".join(done.stderr.split()).replace("│ ", "")
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers_at_any_depth():
+    given = {"lr_scheduler_kwargs": {"min_lr": "1e-6", "name": "e-6"}, "rates": ["1e-4", 2, ["-3E5"]]}
+    assert _number(given) == {"lr_scheduler_kwargs": {"min_lr": 1e-6, "name": "e-6"}, "rates": [1e-4, 2, [-3e5]]}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+import re
 import socket
 import sys
 import threading
@@ -316,7 +317,8 @@ def _lock(path: str) -> None:
 
 def held_by_us() -> dict[str, int]:
     """Returns how many descriptors and children this process has, and how many control groups are named after it."""
-    groups = {str(path) for path in Path("/sys/fs/cgroup").rglob(f"agentenv-*-{os.getpid()}-*")}
+    ours = re.compile(rf"agentenv-.*-{os.getpid()}-")
+    groups = [name for _, names, _ in os.walk("/sys/fs/cgroup") for name in names if ours.match(name)]  # others' may go
     children = sum(len((task / "children").read_text().split()) for task in Path("/proc/self/task").iterdir())
     return {
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),

@@ -178,13 +178,15 @@ def test_what_is_no_plain_value_is_refused_when_it_is_saved(tmp_path, value):
         save_parts({"mine": Part({"value": value})}, tmp_path)
 
 
-def test_a_process_that_the_run_did_not_have_takes_the_state_of_the_first(tmp_path):
+def test_a_process_that_the_run_did_not_have_takes_the_state_of_the_first_if_told_to(tmp_path):
     save_parts({"a": Part({"who": 0})}, tmp_path)
     save_parts({"a": Part({"who": 1})}, tmp_path, rank=1)
     parts = [Part(None) for _ in range(3)]
     for rank, part in enumerate(parts):
-        load_parts({"a": part}, tmp_path, rank=rank)
+        load_parts({"a": part}, tmp_path, rank=rank, fresh=rank == 2)
     assert [part.state["who"] for part in parts] == [0, 1, 0]
+    with pytest.raises(ValueError, match=r"holds no state of a \(Part\) for process 2: set allow_changes"):
+        load_parts({"a": Part(None)}, tmp_path, rank=2)
 
 
 def test_a_state_that_does_not_fit_is_named(tmp_path):

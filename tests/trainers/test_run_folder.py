@@ -1,6 +1,7 @@
 """A run folder survives crashes, and a run that goes on is the one that was begun."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from trainer_env import TASKS, Digits, Flaky, trainer
 from agentenv.credit import TraceAllocator, grpo_advantages
 from agentenv.errors import InfrastructureError, TaskError
 from agentenv.trainers.progress import TrainingBar
-from agentenv.trainers.run_folder import changed_settings, draw_curve, read_metrics
+from agentenv.trainers.run_folder import changed_settings, draw_curve, name_of, read_metrics
 from agentenv.tree import Anchor
 
 pytestmark = pytest.mark.model
@@ -78,7 +79,7 @@ def test_steps_are_steps_in_all(tmp_path):
         ({"tasks": [*TASKS[1:], TASKS[0]]}, ["train_tasks_digest is"]),
         ({"allocator": TraceAllocator(maximum=2)}, ["allocator is 'even' in the run", "maximum=2"]),
         ({"allocator": "trace"}, ["allocator is 'even'", "step_weights is 'occupancy' in the run, 'graph' now"]),
-        ({"predictor": "hidden"}, ["predictor is 'text' in the run, 'hidden' now"]),
+        ({"allocator": "trace", "predictor": "hidden"}, ["predictor is 'text' in the run, 'hidden' now"]),
     ],
     ids=lambda value: next(iter(value)),
 )
@@ -132,6 +133,21 @@ def test_only_what_both_know_is_compared():
     assert changed_settings(old, new) == {}
     assert changed_settings(old, new | {"env": "b"}) == {"env": ("a", "b")}
     assert changed_settings({}, new) == {}
+
+
+def test_what_is_given_to_a_trainer_is_compared_also_where_it_was_not_given():
+    run = {"env": "a", "settings": {}}
+    other = run | {"state_ids": name_of(partial(sorted, key=len))}
+    assert changed_settings(run, run) == changed_settings(other, other) == {}
+    assert changed_settings(run, other) == {"state_ids": (None, "builtins.sorted(key=builtins.len)")}
+    assert changed_settings(other, run) == {"state_ids": ("builtins.sorted(key=builtins.len)", None)}
+
+
+def test_names_say_nothing_that_changes_from_process_to_process():
+    def mine() -> None: ...
+
+    for given in (partial(map, mine), partial(max, key=lambda _: 0, default=object()), partial(partial, partial(mine))):
+        assert "0x" not in name_of(given)
 
 
 def test_no_half_written_file_is_left(tmp_path):

@@ -294,7 +294,7 @@ def test_kl_to_the_reference_model(tmp_path):
         ({"num_continuations": -1}, ["num_continuations", "at least 0", "-1"]),
         ({"max_action_tokens": 0}, ["max_action_tokens", "at least 1", "0"]),
         ({"top_p": 0.9}, ["top_p", "0.9"]),
-        ({"use_vllm": True}, ["use_vllm", "False"]),
+        ({"use_vllm": True, "vllm_enable_sleep_mode": True}, ["vllm_enable_sleep_mode must be False", "got True"]),
         ({"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}, ["at least 2", "got 1"]),
         ({"temperature": 0.0}, ["temperature", "above 0", "0.0"]),
         ({"temperature": float("nan")}, ["temperature", "nan"]),
