@@ -7,7 +7,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["run_on_two_processes"]
+__all__ = ["leave", "run_on_two_processes"]
+
+
+def leave(accelerator: Any) -> None:
+    """Ends a process of a script, once the others have got there, too.
+
+    Threads of torch and gloo may outlive the group that they were made for, and abort the process now and then when the
+    interpreter ends (`terminate called without an active exception`): the interpreter is left out.
+    """
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def run_on_two_processes(script: Path, folder: Path) -> list[dict[str, Any]]:

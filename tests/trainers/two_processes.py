@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from tiny_chat import random_model
+from torchrun import leave
 from trainer_env import TASKS, Flaky, trainer
 
 from agentenv.stats import EpisodeStats
@@ -37,9 +38,7 @@ def main(folder: Path) -> None:
     report |= {"predictor": {name: float(abs(value).sum()) for name, value in predictor.items()}}
     (folder / f"rank_{rank}.json").write_text(json.dumps(report))
     run.close()
-    # Without it the threads of gloo may still run when the interpreter ends, which aborts the process now and then.
-    run.accelerator.wait_for_everyone()
-    run.accelerator.end_training()
+    leave(run.accelerator)
 
 
 if __name__ == "__main__":
