@@ -178,6 +178,8 @@ class Server:
             version, restarts = self.weight_version, self._restarts
             try:
                 await self._check_version()
+                if version != self.weight_version or not self._ready.is_set():  # an update of ours has come between
+                    continue
                 answer = await self._post(self._path, self._body(request))
             except _Away as away:
                 await patience.wait(away)
@@ -257,7 +259,9 @@ class Server:
         """Makes sure that the server still has the weights that this agent knows, where it may have been restarted."""
         if self._served is None or time.monotonic() - self._last < _IDLE_S:
             return
-        if (served := await self._version()) != self._served:
+        version = self.weight_version
+        served = await self._version()
+        if served != self._served and version == self.weight_version and self._ready.is_set():
             msg = (
                 f"{self.url} has other weights than this agent knows (version {served!r}, not {self._served!r}): it "
                 "was restarted, or somebody else updated it; call update_weights, or weights_changed to take them"

@@ -1,5 +1,6 @@
 """VLLMAgent with a server: the same tokens as in process, new weights, and a server that is killed in the middle."""
 
+import asyncio
 import json
 import sys
 import threading
@@ -140,6 +141,32 @@ def test_new_weights_and_what_is_in_flight(server, tmp_path):
             other.weights_changed()  # empties the cache, and takes the weights that are there
             assert other.weight_version == 1
             assert largest_difference(server.model, other.act(roots(4))) < 1e-4
+
+
+def test_a_request_that_asks_for_the_weights_while_they_are_replaced_is_no_ones_fault(server):
+    with server.agent(max_tokens=4) as agent:
+        backend = agent._backend
+        ask, asked, renewing, told = backend._version, threading.Event(), asyncio.Event(), asyncio.Event()
+
+        async def version():
+            if not asked.is_set():  # the request's question, answered when the weights have their new name
+                asked.set()
+                await renewing.wait()
+                found = await ask()
+                told.set()
+                return found
+            renewing.set()
+            await told.wait()
+            return await ask()
+
+        backend._version = version
+        done = list[Any]()
+        asking = threading.Thread(target=lambda: done.extend(agent.act(roots(1, per_task=1))))
+        asking.start()
+        assert asked.wait(60)
+        agent.update_weights(server.folder)
+        asking.join()
+        assert [action.weight_version for action in done] == [1]
 
 
 def test_somebody_else_sends_the_weights_and_everybody_notices(server):
