@@ -79,6 +79,7 @@ def test_a_plan_is_asked_again_after_every_result(tmp_path):
     assert run_plan(plan, results, tmp_path, console=Console(quiet=True)) == 2
 
 
+@pytest.mark.model
 def test_errors_say_what_broke(tmp_path):
     assert "math" in run_cell(replace(CELL, setting="maths", quick=True), tmp_path)["error"]
     assert np.isfinite(run_cell(broken(0), tmp_path)["cpu_seconds"])
