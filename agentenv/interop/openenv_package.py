@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from agentenv.distribution import DISTRIBUTION
-from agentenv.env import Env
-from agentenv.registry import env_class
 from agentenv.types import Action
+
+from .packages import check_new_folder, options_as_json, tools_of, write_files
 
 __all__ = ["write_openenv_folder"]
 
@@ -90,20 +90,9 @@ def write_openenv_folder(
         AgentEnvError: the environment cannot be made.
     """
     folder = Path(out)
-    if folder.exists() and any(folder.iterdir()):
-        msg = f"out must be a new folder, {str(folder)!r} holds something"
-        raise ValueError(msg)
-    try:
-        written = json.dumps(dict(options or {}))
-    except TypeError as error:
-        msg = f"options must be JSON, since the server reads them from a file: {error}"
-        raise ValueError(msg) from None
-    cls: type[Env] = env_class(env_id)
-    env = cls(**(options or {}))
-    try:
-        tools = [tool["function"]["name"] for tool in env.tools]
-    finally:
-        env.close()
+    check_new_folder(folder)
+    written = options_as_json(options, "the server reads them from a file")
+    tools = tools_of(env_id, options)
     name = re.sub(r"[^a-z0-9]+", "_", env_id.lower()).strip("_")
     about = {"env_id": env_id, "name": name, "options": written, "distribution": DISTRIBUTION}
     plan = {
@@ -120,10 +109,7 @@ def write_openenv_folder(
         "server/app.py": _APP.format(**about),
         "validation/runtime.json": json.dumps(plan, indent=2) + "\n",
     }
-    for path, text in files.items():
-        place = folder / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text, encoding="utf-8")
+    write_files(folder, files)
     return folder
 
 

@@ -1,20 +1,18 @@
 """An environment as a package of verifiers, version 0 or 1: `agentenv serve --verifiers --out`."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from agentenv.distribution import DISTRIBUTION
-from agentenv.env import Env
-from agentenv.registry import env_class
+
+from .packages import check_new_folder, options_as_json, tools_of, write_files
 
 __all__ = ["write_verifiers_folder"]
 
 _V0 = '''"""{env_id} for verifiers, version 0."""
 
-import json
 from typing import Any
 
 from agentenv.interop.verifiers_v0 import as_v0_environment
@@ -29,7 +27,6 @@ def load_environment(num_episodes: int = 8, seed: int = 0, **options: Any):
 
 _V1 = '''"""{env_id} for verifiers, version 1."""
 
-import json
 
 from agentenv.interop.verifiers_tasks import as_taskset
 
@@ -93,20 +90,9 @@ def write_verifiers_folder(
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", name):
         msg = f"the folder's name is the module's: lower case letters, digits and underscores, got {name!r}"
         raise ValueError(msg)
-    if folder.exists() and any(folder.iterdir()):
-        msg = f"out must be a new folder, {str(folder)!r} holds something"
-        raise ValueError(msg)
-    try:
-        written = json.dumps(dict(options or {}))
-    except TypeError as error:
-        msg = f"options must be JSON, since the module reads them from its text: {error}"
-        raise ValueError(msg) from None
-    cls: type[Env] = env_class(env_id)
-    env = cls(**(options or {}))
-    try:
-        tools = len(env.tools)
-    finally:
-        env.close()
+    check_new_folder(folder)
+    written = options_as_json(options, "the module reads them from its text")
+    tools = tools_of(env_id, options)
     if version == 1 and not tools:
         msg = f"{env_id} has no tools, and agents of version 1 act by tools alone; version 0 takes text, too"
         raise ValueError(msg)
@@ -119,7 +105,5 @@ def write_verifiers_folder(
         "pyproject.toml": _PROJECT.format(**about),
         "README.md": _README.format(**about, check=_CHECKS[version].format(**about)),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, text in files.items():
-        (folder / path).write_text(text, encoding="utf-8")
+    write_files(folder, files)
     return folder
