@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from vllm_models import DEVICE, make_model, save_model
+from vllm_models import DEVICE, make_model, save_model, watch
 
 from agentenv.agents import VLLMAgent
 from agentenv.errors import AgentError, ModelError
@@ -41,27 +41,6 @@ def load(folder: Path) -> tuple[Any, Any]:
     save_model(folder, model, tokenizer)
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
     return loaded, tokenizer
-
-
-def watch(run: Any) -> tuple[list[Any], list[set[Any]]]:
-    """Records the importance ratios of all sampled tokens, by a plain forward pass, and the versions of the weights."""
-    grow, ratios, versions = run._grow, list[Any](), list[set[Any]]()
-
-    def remember(numbers: Any, mode: str) -> Any:
-        trees = grow(numbers, mode)
-        sampled = [(tree, i) for tree in trees for i in range(1, len(tree))]
-        versions.append({tree.nodes[i].action.weight_version for tree, i in sampled})
-        for tree, i in sampled:
-            ids, action = list(tree.token_ids(i)), tree.nodes[i].action
-            with torch.no_grad():
-                logits = run.model(input_ids=torch.tensor([ids], device=run.model.device)).logits[0].float()
-            places = list(range(len(ids) - len(action.token_ids) - 1, len(ids) - 1))
-            trained = torch.log_softmax(logits, -1)[places, list(action.token_ids)]
-            ratios.append((trained - torch.tensor(action.logprobs, device=trained.device)).exp())
-        return trees
-
-    run._grow = remember
-    return ratios, versions
 
 
 def check(run: Any, steps: int) -> None:

@@ -7,7 +7,7 @@ import importlib
 
 import pytest
 import torch
-from vllm_models import DEVICE, OPTIONS, make_model, save_model
+from vllm_models import DEVICE, OPTIONS, make_model, save_model, watch
 
 from agentenv.agents import VLLMAgent
 
@@ -31,23 +31,7 @@ def test_ratios_of_sampler_and_trainer_are_one(tmp_path):
 
     run = trainer(model.to("cpu"), tokenizer, tmp_path / "run", agent=agent, max_steps=3, use_cpu=DEVICE == "cpu")
     before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
-    ratios, versions = [], []
-    grow = run._grow
-
-    def remember(numbers, mode):
-        trees = grow(numbers, mode)
-        sampled = [(tree, i) for tree in trees for i in range(1, len(tree))]
-        versions.append({tree.nodes[i].action.weight_version for tree, i in sampled})
-        for tree, i in sampled:
-            ids, action = list(tree.token_ids(i)), tree.nodes[i].action
-            with torch.no_grad():
-                logits = run.model(input_ids=torch.tensor([ids], device=run.model.device)).logits[0].float()
-            places = list(range(len(ids) - len(action.token_ids) - 1, len(ids) - 1))
-            trained = torch.log_softmax(logits, -1)[places, list(action.token_ids)]
-            ratios.append((trained - torch.tensor(action.logprobs, device=trained.device)).exp())
-        return trees
-
-    run._grow = remember
+    ratios, versions = watch(run)
     run.train()
     run.close()
     made[0].close()
