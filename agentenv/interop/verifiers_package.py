@@ -13,6 +13,7 @@ __all__ = ["write_verifiers_folder"]
 
 _V0 = '''"""{env_id} for verifiers, version 0."""
 
+import json
 from typing import Any
 
 from agentenv.interop.verifiers_v0 import as_v0_environment
@@ -27,6 +28,7 @@ def load_environment(num_episodes: int = 8, seed: int = 0, **options: Any):
 
 _V1 = '''"""{env_id} for verifiers, version 1."""
 
+import json
 
 from agentenv.interop.verifiers_tasks import as_taskset
 
