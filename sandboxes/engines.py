@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import socket
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,11 @@ def engine_at(url: str | None) -> Engine:
     reasons: list[str] = []
     for address in urls:
         try:
+            _knock(address)
             client: Any = docker.DockerClient(base_url=address, timeout=120, num_pools=_POOLS)
             client.api.headers["Connection"] = "close"  # or an idle connection stays for each container there was
             client.ping()
-        except DockerException as error:
+        except (DockerException, OSError) as error:
             reasons.append(f"{address}: {error}")
         else:
             engine = Engine(client)
@@ -120,6 +122,14 @@ def engine_at(url: str | None) -> Engine:
         "`podman system service`, and set DOCKER_HOST where its socket is not at a usual place"
     )
     raise SandboxError(msg)
+
+
+def _knock(address: str) -> None:
+    """Raises `OSError` where nobody listens at a Unix socket: the SDK would leave its own half of it open."""
+    kind, _, path = address.partition("://")
+    if kind in {"unix", "http+unix"}:
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(path)
 
 
 def sweep_containers() -> list[str]:

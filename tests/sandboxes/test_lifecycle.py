@@ -4,6 +4,7 @@
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -271,3 +272,15 @@ def test_subprocess_folders_of_dead_owners_are_removed():
     assert folder.name.startswith("agentenv-folder-")
     with opener("subprocess")():
         assert not folder.exists()
+
+
+@pytest.mark.docker
+def test_no_socket_is_left_of_an_engine_that_does_not_answer(tmp_path):
+    """Neither where nobody listens nor where nothing is: a warning would befall whatever test comes next."""
+    stale = tmp_path / "stale.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(stale))
+    for path, why in ((stale, "Connection refused"), (tmp_path / "none.sock", "No such file")):
+        with pytest.raises(SandboxError, match=rf"no container engine answers \(unix://{path}: .*{why}"):
+            open_sandbox(backend="docker", engine=f"unix://{path}")
+        gc.collect()

@@ -33,6 +33,7 @@ _EXIT_MEMORY = 3
 _EXIT_RETIRED = 4
 _POLL_S = 0.5
 _MAX_RESULT = 2_000
+_NONE_YET = 1 << 63  # the id of no request
 _PR_SET_PDEATHSIG = 1
 
 _Handler = Callable[[dict[str, Any]], dict[str, Any]]
@@ -132,13 +133,14 @@ class _Keeper:
         settings, channel = self._settings, self._channels[index]
         _limit(settings["memory_bytes"], self._process_id)
         retire_at = _address_space() + settings["memory_bytes"] // 4
+        self._current[index] = _NONE_YET
         with channel.makefile("rb") as lines:
             for line in lines:
-                request = json.loads(line)
-                self._current[index] = request["id"]
-                signal.setitimer(signal.ITIMER_PROF, settings["cpu_limit_s"])
-                signal.setitimer(signal.ITIMER_REAL, settings["wall_limit_s"])
                 try:
+                    request = json.loads(line)
+                    self._current[index] = request["id"]
+                    signal.setitimer(signal.ITIMER_PROF, settings["cpu_limit_s"])
+                    signal.setitimer(signal.ITIMER_REAL, settings["wall_limit_s"])
                     reply = self._handlers[request["op"]](request)
                 except MemoryError:
                     os._exit(_EXIT_MEMORY)

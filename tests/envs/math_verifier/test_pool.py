@@ -1,8 +1,10 @@
 """The worker pool: limits, replacement, threads, forks, and no process left behind."""
 
 import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from agentenv.envs.math_verifier import RequestError, WorkerPool
+from agentenv.envs.math_verifier.pool import _Channel
 from agentenv.errors import InfrastructureError, VerifierError
 
 HANG = {"op": "verify", "gold": ["number", "72"], "answer": ["latex", "9^{9^{9^9}}"]}
@@ -164,6 +167,26 @@ def test_a_death_is_blamed_on_the_request_it_befell(pool):
     finally:
         stop.set()
         shooter.join()
+
+
+def test_a_worker_killed_before_it_noted_a_request_that_it_had_read_keeps_nobody_waiting():
+    """What the keeper writes then names an earlier request, and the socket has nothing for the next worker to read."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, theirs.makefile("rb") as lines, ThreadPoolExecutor(1) as executor:
+        answer = executor.submit(_Channel(ours).ask, RIGHT, 60.0)
+        first = json.loads(next(lines))
+        theirs.sendall(b'{"died": "SIGKILL", "id": 0}\n')
+        assert json.loads(next(lines)) == first
+        theirs.sendall(b'{"right": false, "id": 0}\n{"right": true, "id": 1}\n')
+        assert answer.result(60)["right"] is True
+
+
+def test_a_request_that_kills_whoever_reads_it_is_to_blame(pool):
+    """No worker lives to note this one; each death is told at once, none by a timeout."""
+    pool.call(RIGHT)
+    with pytest.raises(RequestError, match=r"breaks the worker \(exit 1\), and another request does not"):
+        pool.call({**RIGHT, "id": -1})
+    assert pool.call(RIGHT)["right"] is True
 
 
 def with_no_error(function, *arguments):
