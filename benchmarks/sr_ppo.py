@@ -46,11 +46,10 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-def train(start: tuple[Any, Any], folder: Path, steps: int, held_out: Any, options: dict[str, Any]) -> dict[str, Any]:
+def train(start: tuple[Any, Any], folder: Path, held_out: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Trains a copy of the start and returns what came of it."""
     model = copy.deepcopy(start[0])
     settings: dict[str, Any] = {
-        "max_steps": steps,
         "per_device_train_batch_size": 16,
         "gradient_accumulation_steps": 4,
         "per_device_eval_batch_size": len(held_out),
@@ -59,13 +58,12 @@ def train(start: tuple[Any, Any], folder: Path, steps: int, held_out: Any, optio
         "lr_scheduler_type": "constant",
         "adam_beta2": 0.95,
         "epsilon_high": 0.28,
-        "entropy_coef": 0.003,
         "bf16": False,
         "use_cpu": True,
         "gradient_checkpointing": False,
         "logging_steps": 1,
         "eval_strategy": "steps",
-        "eval_steps": max(1, steps // 2),
+        "eval_steps": max(1, options["max_steps"] // 3),
         "eval_on_start": True,
         "save_strategy": "no",
         "disable_tqdm": True,
@@ -98,6 +96,8 @@ def main() -> None:
     """Runs what is asked for, prints a table and writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of training; the start is the same")
+    parser.add_argument("--entropy-coef", type=float, default=0.0, help="weight of an entropy bonus")
     parser.add_argument("--only", nargs="*", default=list(RUNS), choices=list(RUNS))
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--json", type=Path)
@@ -106,14 +106,19 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     small = {"demonstrations": 256, "careful_updates": 6, "noisy_updates": 3} if arguments.small else {}
-    steps, held_out = (1 if arguments.small else arguments.steps), demo_tasks(16 if arguments.small else 256, seed=100)
+    held_out = demo_tasks(16 if arguments.small else 256, seed=100)
+    common = {
+        "max_steps": 1 if arguments.small else arguments.steps,
+        "seed": arguments.seed,
+        "entropy_coef": arguments.entropy_coef,
+    }
     start = warm_start(DemoSettings(**small), held_out, progress=False)
-    results: dict[str, Any] = {"load": os.getloadavg()[0], "torch": torch.__version__, "steps": steps, "runs": {}}
+    results: dict[str, Any] = {"load": os.getloadavg()[0], "torch": torch.__version__, **common, "runs": {}}
     print(f"{'run':<24} held-out success                entropy  Brier  AUROC  trust  CPU s")
     for name in arguments.only:
-        options = RUNS[name] | ({"critic_warmup": 64, "max_action_tokens": 6} if arguments.small else {})
+        options = common | RUNS[name] | ({"critic_warmup": 64, "max_action_tokens": 6} if arguments.small else {})
         with tempfile.TemporaryDirectory() as folder:
-            result = train(start, Path(folder), steps, held_out, options)
+            result = train(start, Path(folder), held_out, options)
         results["runs"][name] = result
         said = " ".join(f"{value:.3f}" for value in result["held_out"])
         rest = "  ".join(f"{result[key]:>5}" for key in ("entropy", "brier", "auroc", "trust", "cpu_seconds"))

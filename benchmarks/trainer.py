@@ -5,7 +5,9 @@
     python benchmarks/trainer.py --json trainer.json
     python benchmarks/trainer.py --only packed --device cuda --bf16 --hidden 1024 --layers 8   # another model
 
-1. *packed*: loss and gradient of the same trees in both layouts. Trees are random tokens in the shape of an agent's
+1. *packed*: loss and gradient of the same trees padded, packed, and packed with every tree whole (`whole`, in which
+   every unique token is computed once; `packed`, the default, cuts trees where attention costs more than a trunk that
+   is repeated). Trees are random tokens in the shape of an agent's
    episodes. `47 leaves` has 8 full episodes and 39 continuations of short steps (3 tokens, answered by 3), `longer
    steps` the same with 6 and 8, `long prompts` those below 200 tokens of prompt, `many tasks` 8 trees of 8 leaves,
    `flat` no continuations.
@@ -226,21 +228,21 @@ def measure_packed(name: str, shape: Shape, options: argparse.Namespace) -> dict
     with tempfile.TemporaryDirectory() as folder:
         model, tokenizer = model_and_tokenizer(hidden=options.hidden, layers=options.layers)
         found["parameters"] = sum(p.numel() for p in model.parameters())
-        for layout in ("padded", "packed"):
-            most = {"max_packed_tokens": options.max_packed_tokens} if layout == "packed" else {}
-            run = ours(model, tokenizer, trees, Path(folder), options.device, layout=layout, bf16=options.bf16, **most)
+        layouts: dict[str, dict[str, Any]] = {
+            "padded": {"layout": "padded"},
+            "whole": {"layout": "packed", "max_packed_tokens": unique},
+            "packed": {"layout": "packed", "max_packed_tokens": options.max_packed_tokens},
+        }
+        for layout, chosen in layouts.items():
+            run = ours(model, tokenizer, trees, Path(folder), options.device, bf16=options.bf16, **chosen)
             run.model.train()
             run.current_gradient_accumulation_steps = 1
             run.first_log_ratio = object()
             batch = run._generate_and_score_completions([{"prompt": "", "task": i} for i in range(len(trees))])
             (micro,) = micro_batches(batch)
             found[f"{layout}_tokens"] = computed_tokens(batch)
-            ids = (
-                micro["packed_ids"]
-                if layout == "packed"
-                else torch.cat([micro["prompt_ids"], micro["completion_ids"]], 1)
-            )
-            found[f"{layout}_positions"] = ids.numel()
+            ids = micro.get("packed_ids", torch.cat([micro["prompt_ids"], micro["completion_ids"]], 1))
+            found[f"{layout}_rows"], found[f"{layout}_positions"] = len(ids), ids.numel()
             work[layout] = partial(_backward, run, batch)
         seconds = best(work, repeats=options.repeats, device=options.device)
     if options.device == "cuda":
@@ -248,7 +250,7 @@ def measure_packed(name: str, shape: Shape, options: argparse.Namespace) -> dict
     return (
         found
         | {f"{layout}_seconds": s for layout, s in seconds.items()}
-        | {"ratio": seconds["padded"] / seconds["packed"]}
+        | {"ratio": seconds["padded"] / seconds["packed"], "whole_ratio": seconds["padded"] / seconds["whole"]}
     )
 
 
@@ -412,23 +414,15 @@ def report(results: SimpleNamespace, console: Console) -> None:
     """Prints the tables."""
     if results.packed:
         table = Table(title="loss and gradient of the same trees")
-        columns = (
-            "shape",
-            "leaves",
-            "unique tokens",
-            "packed tokens",
-            "padded positions",
-            "packed s",
-            "padded s",
-            "ratio",
-        )
-        for column in columns:
+        for column in ("shape", "leaves", "unique", "whole", "packed", "padded", "whole s", "packed s", "padded s"):
+            table.add_column(column, justify="right")
+        for column in ("padded / whole", "padded / packed"):
             table.add_column(column, justify="right")
         for r in results.packed:
-            table.add_row(
-                r["shape"], *map(str, (r["leaves"], r["unique"], r["packed_tokens"], r["padded_positions"])),
-                f"{r['packed_seconds']:.3f}", f"{r['padded_seconds']:.3f}", f"{r['ratio']:.2f}",
-            )  # fmt: skip
+            counts = (r["leaves"], r["unique"], r["whole_tokens"], r["packed_tokens"], r["padded_positions"])
+            seconds = (r[f"{layout}_seconds"] for layout in ("whole", "packed", "padded"))
+            ratios = (f"{r[name]:.2f}" for name in ("whole_ratio", "ratio"))
+            table.add_row(r["shape"], *map(str, counts), *(f"{s:.3f}" for s in seconds), *ratios)
         console.print(table)
     if results.flat:
         r = results.flat

@@ -123,7 +123,10 @@ class TreeConfig(GRPOConfig):
     )
     max_packed_tokens: int | None = field(
         default=None,
-        metadata={"help": "Most tokens of a packed row, larger trees are cut; those of the largest tree by default."},
+        metadata={
+            "help": "Most tokens of a packed row; larger trees are cut. By default what costs least: attention grows "
+            "with the square of a packed row's length, and a cut repeats the trunk."
+        },
     )
     rollout_retries: int = field(
         default=2, metadata={"help": "How often a rollout that infrastructure broke starts again."}

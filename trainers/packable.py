@@ -13,7 +13,7 @@ from agentenv.errors import ModelError
 from .layout import Rows
 from .packed_model import MASKED, PackedModel, implementation
 
-__all__ = ["LAYOUTS", "Layout", "longest_path", "obstacle", "probe"]
+__all__ = ["LAYOUTS", "Layout", "longest_path", "obstacle", "probe", "token_cost"]
 
 LAYOUTS = ("auto", "packed", "padded")
 
@@ -26,17 +26,19 @@ class Layout:
 
     Args:
         wanted: one of `LAYOUTS`.
-        balances_experts: whether the loss has a term that balances experts, which counts tokens of padded rows.
+        model: before it is wrapped for distribution.
+        balanced: whether the loss has a term that balances experts, which counts tokens of padded rows.
         half: whether forward passes are in half precision, whatever the weights are.
         gather: joins the lists of all processes.
     """
 
     def __init__(
-        self, wanted: str, *, balances_experts: bool, half: bool, gather: Callable[[list[Any]], list[Any]]
+        self, wanted: str, model: Any, *, balanced: bool, half: bool, gather: Callable[[list[Any]], list[Any]]
     ) -> None:
         self.wanted = wanted
+        self.token_cost = token_cost(model)
         self._half = half
-        self._balances_experts = balances_experts
+        self._balanced = balanced
         self._gather = gather
         self._reasons: dict[str, str | None] = {}
         self._told = False
@@ -72,7 +74,7 @@ class Layout:
 
     def _obstacle(self, model: Any, longest: int) -> str | None:
         if "obstacle" not in self._reasons:
-            experts = "its experts are balanced over padded rows" if self._balances_experts else None
+            experts = "its experts are balanced over padded rows" if self._balanced else None
             self._reasons["obstacle"] = obstacle(model) or experts
         limit = longest_path(model)
         if longest > limit:
@@ -101,6 +103,29 @@ def obstacle(model: Any) -> str | None:
     if any(one.is_prompt_learning for one in getattr(model, "peft_config", {}).values()):
         return "its adapter puts tokens of its own before every row"
     return None
+
+
+def token_cost(model: Any) -> float:
+    """Returns what a layer's matrices cost for a token, in pairs of tokens that attend to each other.
+
+    A matrix of `P` weights takes `2 P` operations for a token, attention of width `d` takes `4 d` for a pair: the cost
+    is `P / (2 d)`. Measured on a CPU at widths of 64 to 1,024 it is 0.7 to 1.3 times that. Infinite where blocks of a
+    mask that nobody sees are left out, so that long packed rows cost no more than short ones.
+
+    Args:
+        model: a causal language model, with adapters or without, before it is wrapped for distribution.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = inner.config.get_text_config()
+    layers, heads, hidden = (
+        getattr(config, name, None) for name in ("num_hidden_layers", "num_attention_heads", "hidden_size")
+    )
+    if not layers or not heads or not hidden or implementation(inner) == "flex_attention":
+        return math.inf
+    tables = {id(module.weight) for module in inner.modules() if isinstance(module, torch.nn.Embedding)}
+    weights = sum(getattr(p, "ds_numel", p.numel()) for p in inner.base_model.parameters() if id(p) not in tables)
+    width = heads * (getattr(config, "head_dim", None) or hidden // heads)
+    return weights / (2 * layers * width)
 
 
 def longest_path(model: Any) -> float:

@@ -9,6 +9,7 @@ some tokens of the path and rewrote the rest.
 Letters: `B` rows, `L` tokens, `T` tokens of a packed row.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -85,49 +86,74 @@ def cut(rows: Rows, which: IntArray, budget: int) -> list[IntArray]:
     in all (dynamic programming). A single row longer than the budget is a part of its own.
     """
     order, shared = _sorted(rows, which)
-    fresh = rows.lengths[order] - shared
-    if fresh.sum() <= budget:
-        return [order]
-    fewest, begins = [0], [0]  # of the first i rows
-    for i in range(1, len(order) + 1):
-        best, size = None, 0
-        for j in range(i - 1, -1, -1):  # the last part is rows j..i-1
-            whole = size + int(rows.lengths[order[j]])
-            size += int(fresh[j])
-            if size > budget and j < i - 1:
-                break
-            if (whole <= budget or j == i - 1) and (best is None or fewest[j] + whole < best[0]):
-                best = fewest[j] + whole, j
-        tokens, begin = best or (0, 0)
-        fewest.append(tokens)
-        begins.append(begin)
-    parts: list[IntArray] = []
-    end = len(order)
+    return [order[begin:end] for begin, end, _ in _cuts(rows.lengths[order], shared, budget)]
+
+
+def _cuts(lengths: IntArray, shared: IntArray, budget: int) -> list[tuple[int, int, int]]:
+    """Cuts sorted rows; returns begin, end and tokens of every part."""
+    done = np.concatenate([[0], np.cumsum(lengths - shared)])  # tokens of the first i rows, folded
+    count = len(lengths)
+    if done[-1] <= budget:
+        return [(0, count, int(done[-1]))]
+    fewest, begins = np.zeros(count + 1, dtype=np.int64), np.zeros(count + 1, dtype=np.int64)
+    low = 0
+    for i in range(1, count + 1):
+        while low < i - 1 and done[i] - done[low] > budget:
+            low += 1
+        sizes = lengths[low:i] + done[i] - done[low + 1 : i + 1]  # if the last part is rows j..i-1, from j = low
+        tokens = np.where(sizes <= budget, fewest[low:i] + sizes, np.iinfo(np.int64).max)
+        tokens[-1] = fewest[i - 1] + sizes[-1]  # one row alone may be larger
+        best = int(tokens.argmin())
+        fewest[i], begins[i] = tokens[best], low + best
+    parts: list[tuple[int, int, int]] = []
+    end = count
     while end:
-        parts.append(order[begins[end] : end])
-        end = begins[end]
+        begin = int(begins[end])
+        parts.append((begin, end, int(fewest[end] - fewest[begin])))
+        end = begin
     return parts[::-1]
 
 
-def plan(rows: Rows, *, parts: int, budget: int | None = None) -> list[list[IntArray]]:
+def plan(rows: Rows, *, parts: int, budget: int | None = None, token_cost: float = math.inf) -> list[list[IntArray]]:
     """Divides trees among micro-batches of about as many tokens, and within each among packed rows.
 
-    A tree stays whole unless it has more than `budget` tokens. Several trees share a packed row where they fit.
+    Several trees share a packed row where they fit. Packed rows of `T` tokens cost attention `T^2`, so cutting a tree
+    may pay though it repeats the trunk: without a budget, the size of packed rows is that which costs least.
 
     Args:
         rows: the rows of the trees.
         parts: number of micro-batches.
-        budget: most tokens of a packed row; those of the largest tree by default.
+        budget: most tokens of a packed row; a tree with more is cut, others stay whole.
+        token_cost: what the rest of the model costs for a token, in pairs of tokens that attend to each other (see
+            `packable.token_cost`). Infinite, no tree is cut, and packed rows are as long as the largest tree.
 
     Returns:
         For each micro-batch the numbers of the rows in each of its packed rows; no packed rows where nothing is left.
     """
     tree_of = rows.arrays.tree_ids[rows.ends]
-    pieces = [np.flatnonzero(tree_of == tree) for tree in np.unique(tree_of)]
-    if budget is not None:
-        pieces = [part for piece in pieces for part in cut(rows, piece, budget)]
-    sizes = [fold_size(rows, piece) for piece in pieces]
-    capacity = budget or max(sizes, default=0)
+    trees = [_sorted(rows, np.flatnonzero(tree_of == tree)) for tree in np.unique(tree_of)]
+    largest = max([int((rows.lengths[order] - shared).sum()) for order, shared in trees], default=1)
+    if budget is not None or token_cost == math.inf:
+        return _divide(rows, trees, parts, budget or largest)
+    sizes = [largest]
+    while sizes[-1] > rows.lengths.max(initial=1):
+        sizes.append(max(int(sizes[-1] * _SMALLER), int(rows.lengths.max())))
+    plans = (_divide(rows, trees, parts, size) for size in sizes)
+    return min(plans, key=lambda planned: sum(_cost(rows, packed, token_cost) for packed in planned))
+
+
+_SMALLER = 2**-0.5
+"""The next size of packed rows that is tried, as a share of the last."""
+
+
+def _divide(rows: Rows, trees: Sequence[tuple[IntArray, IntArray]], parts: int, capacity: int) -> list[list[IntArray]]:
+    """Divides sorted trees, cut where they have more than `capacity` tokens."""
+    pieces: list[IntArray] = []
+    sizes: list[int] = []
+    for order, shared in trees:
+        for begin, end, size in _cuts(rows.lengths[order], shared, capacity):
+            pieces.append(order[begin:end])
+            sizes.append(size)
     batches: list[list[int]] = [[] for _ in range(parts)]
     loads = [0] * parts
     for piece in sorted(range(len(pieces)), key=lambda p: -sizes[p]):
@@ -135,6 +161,12 @@ def plan(rows: Rows, *, parts: int, budget: int | None = None) -> list[list[IntA
         batches[least].append(piece)
         loads[least] += sizes[piece]
     return [_bins([pieces[p] for p in batch], [sizes[p] for p in batch], capacity) for batch in batches]
+
+
+def _cost(rows: Rows, packed: Sequence[IntArray], token_cost: float) -> float:
+    """Returns what a micro-batch of packed rows costs, padding and all, in pairs of tokens."""
+    longest = max((fold_size(rows, row) for row in packed), default=0)
+    return len(packed) * longest * (token_cost + longest)
 
 
 def _bins(pieces: Sequence[IntArray], sizes: Sequence[int], capacity: int) -> list[IntArray]:

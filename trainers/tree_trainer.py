@@ -184,7 +184,7 @@ class TreeTrainer(GRPOTrainer):
         if self._ahead is not None:
             self._stateful["ahead"] = self._ahead
         self._layout = Layout(
-            args.layout, balances_experts=self.aux_loss_enabled, half=args.bf16 or args.fp16, gather=gather_object
+            args.layout, self.model, balanced=self.aux_loss_enabled, half=args.bf16 or args.fp16, gather=gather_object
         )
         self._table = self._make_table(tokenizer) if args.log_completions else None
         description = {
@@ -364,7 +364,8 @@ class TreeTrainer(GRPOTrainer):
         parts = cast("int", self.args.steps_per_generation)
         tokenizer, multiple_of = cast("Any", self.processing_class), cast("int | None", self.pad_to_multiple_of)
         packed = self._layout.packs(self.model_wrapped, rows, vocab_size=len(tokenizer))
-        planned = plan(rows, parts=parts, budget=self.args.max_packed_tokens) if packed else []
+        budget, cost = self.args.max_packed_tokens, self._layout.token_cost
+        planned = plan(rows, parts=parts, budget=budget, token_cost=cost) if packed else []
         own = [sum(map(len, micro)) for micro in planned] or [-(-len(rows) // parts)]
         most = max(*gather_object([max(own)]), 1)
         batch: dict[str, Any] = rows.with_advantages(

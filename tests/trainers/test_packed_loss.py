@@ -30,7 +30,7 @@ from agentenv import EpisodeTree
 from agentenv.credit import StepAdvantages
 from agentenv.errors import ModelError
 from agentenv.trainers.batches import computed_tokens, micro_batches, model_for
-from agentenv.trainers.packable import obstacle, probe
+from agentenv.trainers.packable import obstacle, probe, token_cost
 
 pytestmark = pytest.mark.model
 
@@ -137,6 +137,30 @@ several = st.lists(random_trees(vocabulary=6), min_size=1, max_size=3)
 @given(several, st.sampled_from([None, 6, 25]))
 def test_float64(trees, budget):
     check(injected(dtype=torch.float64), trees, FLOAT64, budget=budget)
+
+
+@few
+@given(several)
+def test_trees_that_are_cut_because_attention_is_dear(trees):
+    """The default, for a model so narrow that any cut pays which repeats less than it saves."""
+    harness = Injected(dtype=torch.float64)
+    harness.run._layout.token_cost = 0.5
+    check(harness, trees, FLOAT64)
+
+
+def test_the_cost_of_a_token_follows_from_the_shape_of_the_model():
+    model, _ = random_model()
+    config = model.config
+    weights = sum(p.numel() for p in model.model.layers.parameters())
+    width = config.num_attention_heads * config.head_dim
+    cost = token_cost(model)
+    assert cost == pytest.approx(weights / (2 * config.num_hidden_layers * width), rel=0.01)
+    assert token_cost(pytest.importorskip("peft").get_peft_model(model, lora())) == pytest.approx(cost, rel=0.5)
+    assert token_cost(AutoModelForCausalLM.from_config(GPT2Config(n_layer=2, n_embd=32, n_head=2))) > 16
+    model.config._attn_implementation = "flex_attention"
+    assert token_cost(model) == np.inf
+    mamba = AutoModelForCausalLM.from_config(MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1))
+    assert token_cost(mamba) == np.inf
 
 
 @few

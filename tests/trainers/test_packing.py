@@ -1,5 +1,6 @@
 """Packed rows: every shared beginning stands once, and every token sees its own row and nothing else."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -115,6 +116,51 @@ def test_a_plan_trains_every_row_once_and_keeps_trees_whole(trees, parts, budget
     for tree, size in enumerate(sizes):
         if size <= capacity:
             assert sum(bool((tree_of[row] == tree).any()) for row in packed) <= 1
+
+
+def bush(leaves, trunk, branch):
+    """A tree of some leaves: a trunk of context, and branches of one action each."""
+    tree = EpisodeTree(({"role": "user", "content": "q"},))
+    for i in range(leaves):
+        ids = (10 + i,) * branch
+        action = Action("x", token_ids=ids, logprobs=(-1.0,) * branch, prompt_token_ids=tuple(range(trunk)))
+        tree.add(0, action, reward=0.0, terminated=True)
+    return tree
+
+
+def cost_of(rows, planned, token_cost):
+    """Operations of one forward pass over padded batches of packed rows."""
+    widths = [[fold_size(rows, row) for row in micro] for micro in planned]
+    return sum(len(w) * max(w, default=0) * (token_cost + max(w, default=0)) for w in widths)
+
+
+@given(random_trees(), st.integers(1, 3), st.sampled_from([0.5, 5.0, 50.0, 5000.0]))
+def test_without_a_budget_no_size_of_packed_rows_that_was_tried_costs_less(tree, parts, token_cost):
+    rows = lay_out([tree])
+    found = cost_of(rows, plan(rows, parts=parts, token_cost=token_cost), token_cost)
+    whole = fold_size(rows, np.arange(len(rows)))
+    for size in {whole, int(whole * 2**-0.5), int(rows.lengths.max(initial=0))}:
+        if size >= rows.lengths.max(initial=0) and size:
+            assert found <= cost_of(rows, plan(rows, parts=parts, budget=size), token_cost)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "trunk", "branch", "token_cost", "cut"),
+    [
+        (40, 4, 20, 100.0, True),  # attention costs most, the trunk is short
+        (40, 4, 20, 10**5, False),  # a wide model: matrices cost most
+        (40, 4, 20, math.inf, False),
+        (40, 500, 2, 100.0, False),  # the trunk is nearly all
+        (1, 500, 2, 1.0, False),  # one row cannot be cut
+        (3, 0, 0, 1.0, False),
+    ],
+)
+def test_a_tree_is_cut_where_attention_costs_more_than_its_trunk(leaves, trunk, branch, token_cost, cut):
+    rows = lay_out([bush(leaves, trunk, branch)])
+    ((*packed,),) = plan(rows, parts=1, token_cost=token_cost)
+    assert (len(packed) > 1) == cut
+    if cut:
+        assert cost_of(rows, [packed], token_cost) < 0.6 * cost_of(rows, [[np.arange(len(rows))]], token_cost)
 
 
 def test_micro_batches_have_about_as_many_tokens():
