@@ -29,7 +29,7 @@ from .guest_process import BOOT, packed_guest
 from .guest_settings import AGENT, new_agent, settings_of
 from .layers import archives
 from .once import finalize_here
-from .probing import NO_PROCESSES, probe_by_doing
+from .probing import probe_by_doing
 from .shown import require_plain
 from .skeleton import host_paths
 from .snapshots import WorkspaceSnapshot
@@ -265,12 +265,7 @@ def probe(runtime: str | None = None, engine: str | None = None) -> Capabilities
     Raises:
         SandboxError: no engine answers, or its containers do not run.
     """
-    given = {
-        "constant_snapshot": "a snapshot copies the workspace out of the container",
-        "process_snapshot": NO_PROCESSES,
-    }
-    if runtime == "runsc":
-        given["guest_spared"] = ""  # gVisor kills nobody for memory; the guest does
+    given = {"guest_spared": ""} if runtime == "runsc" else {}  # gVisor kills nobody for memory; the guest does
 
     def make(spec: SandboxSpec) -> DockerSandbox:
         spec = SandboxSpec(limits=spec.limits, runtime=runtime, engine=engine)

@@ -30,7 +30,7 @@ from .guest_settings import AGENT, settings_of
 from .gvisor_host import Image, Running, gvisor_host_for
 from .layers import archives
 from .once import finalize_here
-from .probing import probe_by_doing
+from .probing import probe_by_doing, try_processes
 from .snapshots import ProcessSnapshot, WorkspaceSnapshot
 from .spec import SandboxSpec
 
@@ -313,25 +313,13 @@ def probe() -> Capabilities:
     Raises:
         SandboxError: gVisor does not work here; the message says why and what helps.
     """
-    given = {
-        "constant_snapshot": "a snapshot copies the workspace out of the guest kernel, with processes its memory too",
-        "process_snapshot": _try_processes(),
-        "guest_spared": "",  # its kernel kills nobody for memory; the guest does
-    }
+    with _open_empty(SandboxSpec()) as sandbox:
+        why = try_processes(sandbox)
+    newer = "It takes runsc of 2024 or later, e.g. from bookworm-backports on Debian 12"
+    given = {"process_snapshot": why and f"{why}. {newer}"}
+    given["guest_spared"] = ""  # its kernel kills nobody for memory; the guest does
     return probe_by_doing("kernel", _BACKEND, _open_empty, given)
 
 
 def _open_empty(spec: SandboxSpec) -> GvisorSandbox:
     return GvisorSandbox(spec, WorkspaceSnapshot((archives.add(empty_archive()),)))
-
-
-def _try_processes() -> str:
-    """Returns why processes cannot be taken into a snapshot; `""` where they can."""
-    with _open_empty(SandboxSpec()) as sandbox:
-        sandbox.shell().run("x=4")
-        try:
-            (child,) = sandbox.fork(1, processes=True)
-        except SandboxError as error:
-            return f"{error}. It takes runsc of 2024 or later, e.g. from bookworm-backports on Debian 12"
-        with child:
-            return "" if child.shell().run("echo $x").stdout == "4\n" else "a shell did not go on as it was"

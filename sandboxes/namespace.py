@@ -27,7 +27,7 @@ from .guest_settings import settings_of
 from .layers import archives
 from .namespace_host import HeldLayer, Host, namespace_host_for, wait_for_end
 from .once import finalize_here
-from .probing import NO_PROCESSES, probe_by_doing
+from .probing import probe_by_doing
 from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
 
@@ -259,9 +259,8 @@ def probe() -> Capabilities:
     Raises:
         SandboxError: namespaces do not work here; the message says why and what helps.
     """
-    given = {"constant_snapshot": "", "process_snapshot": NO_PROCESSES}
     try:
-        return probe_by_doing("namespace", "namespace", open_empty, given)
+        return probe_by_doing("namespace", "namespace", open_empty)
     except SandboxError as error:
         msg = f"{error}. {_REMEDY}"
         raise SandboxError(msg) from error

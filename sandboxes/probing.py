@@ -14,7 +14,7 @@ from agentenv.protocols import Capabilities
 from .guest_sandbox import GuestSandbox
 from .spec import Limits, SandboxSpec
 
-__all__ = ["NO_PROCESSES", "PROMISES", "probe_by_doing"]
+__all__ = ["PROMISES", "probe_by_doing", "try_processes"]
 
 PROMISES: Mapping[str, str] = {
     "files": "commands see no file of the host beyond a read-only allow-list, and write none outside workspace and tmp",
@@ -39,8 +39,8 @@ PROMISES: Mapping[str, str] = {
 }
 """What a sandbox can promise, by name."""
 
-NO_PROCESSES = "only the gvisor back end takes running processes into a snapshot"
 _MIB = 1 << 20
+_MUCH = 1_500_000
 _LIMITS = Limits(time_s=5, memory=64 * _MIB, processes=24, disk=8 * _MIB, files=200, file_size=2 * _MIB, output=1000)
 _HOG = "import sys\nb = []\nwhile len(b) < 256: b.append(b'x' * (1 << 20))\nprint('unlimited')"
 _MANY = (
@@ -83,6 +83,9 @@ _SEND_MANY = (
     "open('sent', 'w').close()\n"
     "time.sleep(float(sys.argv[2]))"
 )
+_NEIGHBOR = (  # what runs commands is outside of the sandbox, but for a PID 1 of its own
+    '[ "$PPID" = 1 ] || { cat "/proc/$PPID/status" > /dev/null && echo seen; }; kill -0 "$PPID" && echo signalled'
+)
 _LOCKED = "/usr/bin/env"
 _LOCK = (
     "import fcntl, sys, time\n"
@@ -104,7 +107,7 @@ _CAPABILITIES = (
 
 
 def probe_by_doing(
-    level: str, backend: str, make: Callable[[SandboxSpec], GuestSandbox], given: Mapping[str, str]
+    level: str, backend: str, make: Callable[[SandboxSpec], GuestSandbox], given: Mapping[str, str] | None = None
 ) -> Capabilities:
     """Returns what holds in a sandbox that `make` opens.
 
@@ -112,12 +115,12 @@ def probe_by_doing(
         level: the isolation level.
         backend: its name.
         make: opens a sandbox.
-        given: promises decided by the back end's construction: `""` where one holds, otherwise the reason it does not.
+        given: promises that are not tried here: `""` where one holds, otherwise the reason it does not.
 
     Raises:
         SandboxError: no sandbox can be opened, or it runs no commands.
     """
-    found: dict[str, str] = dict(given)
+    found: dict[str, str] = dict(given or {})
     with make(SandboxSpec(limits=_LIMITS)) as sandbox:
         if sandbox.exec(["true"]).exit_code != 0:
             msg = f"the {backend} back end opens a sandbox, but no command runs in it"
@@ -155,7 +158,12 @@ def _network(sandbox: GuestSandbox) -> str:
 def _processes(sandbox: GuestSandbox) -> str:
     numbers = sandbox.exec("ls /proc").stdout.split()
     seen = str(os.getpid()) in numbers and len([number for number in numbers if number.isdigit()]) > 8
-    return "processes of the host are visible" if seen else ""
+    reached = sandbox.exec(_NEIGHBOR).stdout.split()
+    if seen or "seen" in reached:
+        return "processes outside of the sandbox are visible"
+    if "signalled" in reached:
+        return "processes of this user outside of it can be signalled: Landlock prevents that from version 6 on (6.12)"
+    return ""
 
 
 def _survivors(sandbox: GuestSandbox) -> str:
@@ -276,6 +284,28 @@ def _restore(sandbox: GuestSandbox) -> str:
     )
 
 
+def _constant_snapshot(sandbox: GuestSandbox) -> str:
+    sandbox.exec(f"head -c {_MUCH} /dev/urandom > much")
+    before = sandbox.snapshot()
+    sandbox.exec("echo > little")
+    after = sandbox.snapshot()
+    sandbox.exec("rm much little")
+    copied = sum(len(layer.archive()) for layer in after.layers if layer not in before.layers)
+    return f"a snapshot copies the workspace: {copied} bytes after a change of one" if copied > _MUCH else ""
+
+
+def try_processes(sandbox: GuestSandbox) -> str:
+    """Returns why processes that run in a sandbox cannot be taken into a snapshot; `""` where they can."""
+    with sandbox.shell() as shell:
+        shell.run("x=4")
+        try:
+            (child,) = sandbox.fork(1, processes=True)
+        except SandboxError as error:
+            return str(error)
+        with child:
+            return "" if child.shell().run("echo $x").stdout == "4\n" else "a shell did not go on as it was"
+
+
 _ATTACKS: Mapping[str, Callable[[GuestSandbox], str]] = {
     "files": _files,
     "network": _network,
@@ -294,4 +324,6 @@ _ATTACKS: Mapping[str, Callable[[GuestSandbox], str]] = {
     "counted_by_user": _counted_by_user,
     "shown_files": _shown_files,
     "restore": _restore,
+    "constant_snapshot": _constant_snapshot,
+    "process_snapshot": try_processes,
 }

@@ -19,14 +19,12 @@ from .folder import FolderSandbox
 from .guest.landlock import landlock_version
 from .guest_settings import new_agent
 from .layers import archives
-from .probing import NO_PROCESSES, probe_by_doing
+from .probing import probe_by_doing
 from .shown import require_plain
 from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
 
-__all__ = ["ProcessSandbox", "missing_here", "probe"]
-
-_SCOPED = 6
+__all__ = ["ProcessSandbox", "probe"]
 
 
 class ProcessSandbox(FolderSandbox):
@@ -71,23 +69,11 @@ def probe(*, apart: bool = True) -> Capabilities:
     Raises:
         SandboxError: there is no Landlock.
     """
-    version = landlock_version()
-    if version == 0:
+    if landlock_version() == 0:
         msg = "this kernel has no Landlock: it needs Linux 5.13 with CONFIG_SECURITY_LANDLOCK, and `landlock` in lsm="
         raise SandboxError(msg)
 
     def make(spec: SandboxSpec) -> ProcessSandbox:
         return ProcessSandbox(spec, WorkspaceSnapshot((archives.add(empty_archive()),)), apart=apart)
 
-    return probe_by_doing("process", "process", make, missing_here(version))
-
-
-def missing_here(landlock: int) -> dict[str, str]:
-    """Returns what cannot be promised, and why, where Landlock of this version is all there is; 0 for none."""
-    given = {
-        "constant_snapshot": "a snapshot copies the workspace",
-        "process_snapshot": NO_PROCESSES,
-    }
-    if landlock < _SCOPED:
-        given["processes"] = f"Landlock {landlock} does not confine signals; version {_SCOPED} (Linux 6.12) does"
-    return given
+    return probe_by_doing("process", "process", make)

@@ -21,7 +21,6 @@ from .guest_settings import new_agent, settings_of
 from .layers import archives
 from .once import finalize_here
 from .probing import probe_by_doing
-from .process import missing_here
 from .remote_lease import LEASE_S, keep, let_go
 from .remote_machines import RemoteMachine, RemoteService, blamed_on, service_of
 from .remote_wire import RemoteWire, reply_of
@@ -122,4 +121,4 @@ def _open_at(service: RemoteService, spec: SandboxSpec) -> RemoteSandbox:
 @cache
 def _probe(service: RemoteService, landlock: int) -> Capabilities:
     level = "process" if landlock else "none"
-    return probe_by_doing(level, "remote", lambda spec: _open_at(service, spec), missing_here(landlock))
+    return probe_by_doing(level, "remote", lambda spec: _open_at(service, spec))

@@ -11,7 +11,7 @@ from typing_extensions import override
 from agentenv.protocols import Capabilities
 
 from .folder import FolderSandbox
-from .probing import NO_PROCESSES, PROMISES
+from .probing import PROMISES
 from .snapshots import WorkspaceSnapshot
 from .spec import SandboxSpec
 
@@ -27,8 +27,7 @@ class NoIsolationWarning(UserWarning):
 def probe() -> Capabilities:
     """Returns what holds: limits on single commands."""
     enforced = frozenset({"time", "output", "file_size"})
-    missing = {name: _NONE for name in PROMISES if name not in enforced}
-    return Capabilities("none", enforced, {**missing, "process_snapshot": NO_PROCESSES}, "subprocess")
+    return Capabilities("none", enforced, {name: _NONE for name in PROMISES if name not in enforced}, "subprocess")
 
 
 class SubprocessSandbox(FolderSandbox):

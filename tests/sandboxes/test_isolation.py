@@ -1,10 +1,12 @@
 """Every attack of the table is refused, and the table bites where there is no isolation."""
 
+import ast
 import json
 import os
 import platform
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from sandbox_attacks import ATTACKS, PRELUDE
 from sandbox_backends import marks, opener, skip_without
 
 from agentenv.sandboxes import Limits
+from agentenv.sandboxes.guest.landlock import landlock_version
 
 SECRET = "secret-3141"
 LIMITS = Limits(time_s=20, memory=256 << 20, processes=64, disk=64 << 20, files=3000, file_size=64 << 20)
@@ -213,6 +216,39 @@ def test_attacks_are_refused_for_an_ordinary_user(place, ordinary_user):
         result = ordinary_user(code)
     assert result.returncode == 0, result.stderr
     assert result.stdout in {"True\n", "False\n"}, result.stdout
+
+
+PROBED = """
+import sys
+from agentenv.sandboxes import guest_process, process
+argv = guest_process.guest_argv
+def older(module):
+    *start, code = argv(module)
+    old = "import guest.landlock; guest.landlock.landlock_version = lambda: 5; "
+    return [*start, code.replace("from guest.", old + "from guest.", 1)]
+print(process.probe().missing)
+guest_process.guest_argv = older
+process.probe.cache_clear()
+print(process.probe().missing)
+"""
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif(landlock_version() < 6, reason="nothing to compare with")
+@pytest.mark.parametrize("user", ["this", "ordinary"])
+def test_what_is_missing_is_found_by_trying(user, ordinary_user):
+    """Signals to others of the same user: refused from Landlock 6 on, and whatever its version to a user apart."""
+    if user == "this":
+        result = subprocess.run([sys.executable, "-c", PROBED], capture_output=True, text=True, check=False)
+    else:
+        result = ordinary_user(PROBED)
+    assert result.returncode == 0, result.stderr
+    now, older = map(ast.literal_eval, result.stdout.splitlines())
+    assert "bytes after a change of one" in now["constant_snapshot"]
+    assert "cannot take running processes" in now["process_snapshot"]
+    if user == "ordinary" or os.getuid() != 0:
+        assert older.pop("processes").startswith("processes of this user outside of it can be signalled")
+    assert older.keys() == now.keys()
 
 
 def test_table_is_long_enough():
