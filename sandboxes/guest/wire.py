@@ -69,8 +69,8 @@ def reason_of(error: BaseException) -> str:
 
 
 def _unix(fd: int) -> socket.socket:
-    """Returns another end of a Unix socket, without asking the kernel what it is."""
-    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, os.dup(fd))
+    """Returns a Unix socket by its descriptor, to be detached from it again: to duplicate it takes two calls more."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
 
 
 class Body:
@@ -205,7 +205,8 @@ class Wire:
         """Sends descriptors; where too many of this user's are in flight for too long, a byte that says so."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         deadline = time.monotonic() + self.patience_s
-        with _unix(self.writer) as link:
+        link = _unix(self.writer)
+        try:
             while True:
                 try:
                     link.sendmsg([b"!"], rights)
@@ -218,6 +219,8 @@ class Wire:
                     link.sendall(b"?")
                     return
                 time.sleep(0.002)
+        finally:
+            link.detach()
 
     def receive(self, timeout_s: float | None = None, limit: int = ANY_SIZE) -> tuple[dict[str, Any], bytes]:
         """Waits for a message; descriptors that came with it are in its head under `fds`.
@@ -288,12 +291,14 @@ class Wire:
             return
         count = head["fds"]
         self.wait(deadline)
-        with _unix(self.reader) as link:
-            room = socket.CMSG_SPACE(count * array.array("i").itemsize)
-            try:
-                _, notes, _, _ = link.recvmsg(1, room, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
-            except OSError as error:
-                raise Closed(str(error)) from error
+        room = socket.CMSG_SPACE(count * array.array("i").itemsize)
+        link = _unix(self.reader)
+        try:
+            _, notes, _, _ = link.recvmsg(1, room, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+        except OSError as error:
+            raise Closed(str(error)) from error
+        finally:
+            link.detach()
         fds = array.array("i")
         for level, kind, data in notes:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
