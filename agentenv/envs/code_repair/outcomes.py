@@ -19,8 +19,8 @@ __all__ = ["Outcome", "read_outcome", "read_record"]
 _MOST_NAMES, _LONGEST_NAME = 40, 300
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,6}", re.ASCII)
 _SHAPES: Mapping[str, frozenset[str]] = {
-    "returned": frozenset({"returned", "changed"}),
-    "raised": frozenset({"raised", "with", "changed"}),
+    "returned": frozenset({"returned", "changed", "called"}),
+    "raised": frozenset({"raised", "with", "changed", "called"}),
 }
 
 
@@ -33,7 +33,8 @@ class Outcome:
         value: what it returned, as `wire.encode` writes it.
         names: what it raised: the class and those that it derives from, the built-in ones last.
         why: why there is neither.
-        record: for a test program: the outcome with what the call changed.
+        record: for a test program: the outcome with what the call changed, and what it called.
+        asks: for a test program: what its functions are asked first; without an answer to that, it died.
     """
 
     kind: Literal["returned", "raised", "timed out", "died"]
@@ -41,6 +42,7 @@ class Outcome:
     names: tuple[str, ...] = ()
     why: str = ""
     record: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    asks: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def reason(self) -> str:
@@ -65,6 +67,8 @@ def read_outcome(result: ExecResult, nonce: str, *, of_program: bool = False) ->
         return Outcome("died", why=record)
     if record.keys() == {"died"} and isinstance(record["died"], str):
         return Outcome("died", why=record["died"][:200])
+    if of_program and record.keys() == {"asks"} and _is_asked(record["asks"]):
+        return Outcome("died", why="its calls of functions of the program did not end", asks=record["asks"])
     if len(kinds := record.keys() & {"returned", "raised"}) != 1:
         return Outcome("died", why="its answer was not exactly one outcome")
     (kind,) = kinds
@@ -119,6 +123,10 @@ def _refused(text: str) -> Any:
 
 def _is_change(changed: Any) -> bool:
     return isinstance(changed, dict) and all(map(_NUMBER.fullmatch, cast("dict[str, Any]", changed)))
+
+
+def _is_asked(asked: Any) -> bool:
+    return isinstance(asked, dict) and cast("dict[str, Any]", asked).keys() == {"called", "read"}
 
 
 def _read_names(raised: Any) -> tuple[str, ...] | None:

@@ -20,6 +20,7 @@ __all__ = ["answer_program", "record_program", "run_guest"]
 
 _GUEST = guest_source("entering", "functions", "wire", "guest")
 _TEST_TIMEOUT_S = 60.0
+_MOST_ASKED = 200
 
 
 def run_guest(
@@ -73,10 +74,11 @@ def answer_program(
     """
     calls, answers = list(noted), list[Any]()
     right, diverged, outcome = 0, False, Outcome("died")
+    talk = _Talk(open_, program, image, ask)
     while len(answers) <= 2 * len(noted) + 20:
         while len(answers) < len(calls):
             call, reference = calls[len(answers)]
-            outcome = ask({"function": program.function, "script": _script(calls, len(answers))})
+            outcome = talk.answer(calls, answers)
             if not outcome.record:
                 return _wrong(right, noted, len(answers) + 1, calls[len(answers)], outcome)
             answers.append([call, outcome.record])
@@ -111,10 +113,42 @@ def _wrong(right: int, noted: tuple[Any, ...], at: int, wanted: Any, outcome: Ou
     return min(right, len(noted) - 1), problem, detail
 
 
-def _script(calls: list[Any], position: int) -> list[Any]:
-    """Returns a call with those that it builds on: a function or an iterator that one of them returned."""
-    root = _root(calls, position)
-    return [calls[number][0] for number in range(root, position + 1) if _root(calls, number) == root]
+class _Talk:
+    """Carries questions of the submission about the program's functions to the program, and the answers back.
+
+    The submission's process ends with a question, and is started again with the answer: each side has a sandbox of its
+    own, and runs from its begin.
+    """
+
+    def __init__(
+        self, open_: OpenSandbox, program: TestProgram, image: str | None, ask: Callable[[dict[str, Any]], Outcome]
+    ) -> None:
+        self._run = functools.partial(_run, open_, program, image)
+        self._function, self._ask = program.function, ask
+        self._given: list[Any] = []
+        self._left = _MOST_ASKED
+
+    def answer(self, calls: list[Any], answers: list[Any]) -> Outcome:
+        """Returns what became of the call that follows `answers`."""
+        position = len(answers)
+        self._given = [*self._given[:position], {"called": [], "read": []}]
+        while True:
+            outcome = self._ask({"function": self._function, "script": self._script(calls, position)})
+            if not outcome.asks or not self._left:
+                return outcome
+            self._left -= 1
+            reply = self._run(answers, asked=outcome.asks)
+            new = None if isinstance(reply, str) else reply["given"]
+            if new is None:
+                return Outcome("died", why="it called a function of the program as that cannot be called")
+            known = self._given[position]
+            self._given[position] = {"called": new["called"], "read": [*known["read"], *new["read"]]}
+
+    def _script(self, calls: list[Any], position: int) -> list[Any]:
+        """Returns a call with those that it builds on: a function or an iterator that one of them returned."""
+        root = _root(calls, position)
+        numbers = [number for number in range(root, position + 1) if _root(calls, number) == root]
+        return [[calls[number][0], self._given[number]] for number in numbers]
 
 
 def _root(calls: list[Any], position: int) -> int:
@@ -124,10 +158,10 @@ def _root(calls: list[Any], position: int) -> int:
 
 
 def _run(
-    open_: OpenSandbox, program: TestProgram, image: str | None, answers: list[Any] | None
+    open_: OpenSandbox, program: TestProgram, image: str | None, answers: list[Any] | None, asked: Any = None
 ) -> dict[str, Any] | str:
     """Runs the program; returns its reply, or why there is none."""
     nonce = secrets.token_hex(16)
     with closing(open_(SandboxSpec(env=ENV, image=image))) as sandbox:
-        request = {"nonce": nonce, "answers": answers, **program.model_dump()}
+        request = {"nonce": nonce, "answers": answers, "asked": asked, **program.model_dump()}
         return read_record(run_guest(sandbox, "test", request, _TEST_TIMEOUT_S), nonce)

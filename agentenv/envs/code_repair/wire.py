@@ -17,25 +17,23 @@ place can be sent back.
 | `v` | a view of a dictionary: which, and what it shows |
 | `r` | the object of that number in the same graph |
 | `u` | the function under test |
-| `F` | a function, as its code: only from a test program to the function under test, never back |
-| `h` | a function or iterator that stays where it is: what it is, and its number |
+| `F` | a function of a test program, which stays there: its name, its parameters, and whether it only reads |
+| `h` | a function or iterator of the function under test, which stays there: what it is, and its number |
 | `o` | something else; equals nothing |
 """
 
 import builtins
 import collections
 import copyreg
-import functools
 import importlib
 import itertools
 import json
-import marshal
 import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from .functions import is_full, names_in, only_reads, stored_globals
+from .functions import make_stub, may_be_named, name_of, only_reads, parameters_of, reached, within
 
 __all__ = ["Graph", "UncarriedError", "decode", "encode"]
 
@@ -52,8 +50,6 @@ _MAPPINGS: dict[str, Any] = {
     "defaultdict": collections.defaultdict,
     "deque": collections.deque,
 }
-_LIBRARY: frozenset[str] = getattr(sys, "stdlib_module_names", frozenset())  # of Python 3.10 and later
-_REMEMBERS: Any = type(functools.lru_cache(repr))
 _EMPTY: dict[Any, Any] = {}
 _VIEWS: dict[Any, str] = {type(getattr(_EMPTY, name)()): name for name in ("keys", "values", "items")}
 _NAMES_OF_MAPPINGS = {kind: name for name, kind in _MAPPINGS.items()}
@@ -95,9 +91,13 @@ class Graph:
         as_tree: nothing is numbered: each value stands for itself.
         stay: keeps a function or an iterator that must not leave this process; returns its number.
         fetch: returns what stands here for one that stayed in the other process, given what it is and its number.
+        call: calls a function of the test program: its number, its parameters, whether it only reads, its arguments.
         under_test: the function under test, which is itself on the other side, too.
-        sends: what is written is trusted there: functions go as code, whatever has a name by its name.
+        sends: what is written is trusted there: whatever has a name goes by its name; other functions can be called.
         trusts: what is read comes from such a sender.
+
+    Attributes:
+        objects: what can change, and functions of the program, by number.
     """
 
     def __init__(
@@ -106,16 +106,17 @@ class Graph:
         as_tree: bool = False,
         stay: Callable[[Any], int] | None = None,
         fetch: Callable[[str, int], Any] | None = None,
+        call: Callable[[int, list[Any], bool, Any, Any], Any] | None = None,
         under_test: Any = _NOTHING,
         sends: bool = False,
         trusts: bool = False,
     ) -> None:
         self.objects: list[Any] = []
         self._numbers: dict[int, int] = {}
-        self._only_read: set[int] = set()
-        self._readers = 0  # functions, around what is being written, that only read what they name
+        self._known: list[Any] = []
+        self._functions: dict[int, list[Any]] = {}
         self._as_tree = as_tree
-        self._stay, self._fetch = stay, fetch
+        self._stay, self._fetch, self._call = stay, fetch, call
         self._under_test = under_test
         self._sends, self._trusts = sends, trusts
 
@@ -145,10 +146,7 @@ class Graph:
         if self._as_tree:
             return self._mutable(value, depth)
         if id(value) in self._numbers:
-            number = self._numbers[id(value)]
-            if not self._readers:
-                self._only_read.discard(number)
-            return {"r": number}
+            return {"r": self._numbers[id(value)]}
         return self._compound(value, depth) or self._mutable(value, depth)
 
     def _compound(self, value: Any, depth: int) -> Any:
@@ -172,15 +170,10 @@ class Graph:
             return self.content(value, depth)
         if self._as_tree:
             return self._other(value)
-        if (name := _name_of(value)) is not None and (self._sends or name.startswith("builtins:")):
+        if (name := name_of(value)) is not None and (self._sends or name.startswith("builtins:")):
             return {"n": name}
-        if self._sends and kind is types.FunctionType:
-            reads = only_reads(value)
-            self._readers += reads
-            self._number(value)
-            code = self._code(value, depth)
-            self._readers -= reads
-            return {"F": code}
+        if self._sends and callable(value) and not isinstance(value, type):
+            return self._function(value)
         what = "generator" if kind is types.GeneratorType else "iterator" if hasattr(kind, "__next__") else "function"
         if self._stay is not None and (what != "function" or callable(value)) and not isinstance(value, type):
             return {"h": [what, self._stay(value)]}
@@ -193,8 +186,6 @@ class Graph:
 
     def _parts(self, value: Any, depth: int) -> Any:
         """Returns what an instance of a class of the standard library is made of, as `pickle` would take it apart."""
-        if type(value) is _REMEMBERS:  # what it remembers is of no consequence
-            return self.encode(value.__wrapped__, depth + 1)
         try:
             take = copyreg.dispatch_table.get(cast("type[Any]", type(value)))
             made: Any = value.__reduce_ex__(2) if take is None else take(value)
@@ -219,46 +210,65 @@ class Graph:
             with_ = value.maxlen if kind is collections.deque else getattr(value, "default_factory", None)
             content = self._pairs(value, depth) if items is None else items
             return {"m": [_NAMES_OF_MAPPINGS[kind], content, self.encode(with_, depth + 1)]}
-        cells = [self.encode(cell.cell_contents, depth + 1) for cell in value.__closure__ or () if is_full(cell)]
-        return {"F": [cells, {name: self.encode(value.__globals__[name], depth + 1) for name in stored_globals(value)}]}
+        return None  # a function
 
     def _pairs(self, value: Any, depth: int) -> list[Any]:
         return [[self.encode(key, depth + 1), self.encode(item, depth + 1)] for key, item in list(value.items())]
 
-    def _code(self, function: Any, depth: int) -> list[Any]:
-        """Returns a function as its code, what it closes over, and the globals that it names, as far as they go."""
-        found: dict[str, Any] = {}
-        for name in sorted(names_in(function.__code__)):
-            if name in function.__globals__:
-                known = len(self.objects)
-                try:
-                    found[name] = self.encode(function.__globals__[name], depth + 1)
-                except UncarriedError:  # it may be an attribute's name only
-                    for value in self.objects[known:]:
-                        del self._numbers[id(value)]
-                    del self.objects[known:]
-        cells = [
-            [self.encode(cell.cell_contents, depth + 1)] if is_full(cell) else [] for cell in function.__closure__ or ()
+    def _function(self, function: Any) -> Any:
+        """Returns what is told of a function of the program, which stays there."""
+        number = len(self.objects)
+        self._number(function)
+        self._functions[number] = [
+            str(getattr(function, "__name__", type(function).__name__)),
+            parameters_of(function),
+            only_reads(function) and _is_plain(reached(function)),
         ]
-        defaults = [self.encode(function.__defaults__, depth + 1), self.encode(function.__kwdefaults__, depth + 1)]
-        return [marshal.dumps(function.__code__).hex(), function.__qualname__, cells, defaults, found]
+        return {"F": self._functions[number]}
+
+    def reads(self, number: int) -> bool:
+        """Returns whether a function of the program only reads, and nothing that both sides have."""
+        pure: bool = self._functions[number][2]
+        return pure and not any(id(value) in self._numbers for value in within(reached(self.objects[number])))
+
+    def function(self, number: Any) -> Any:
+        """Returns a function of the program that the other side was given.
+
+        Raises:
+            ValueError: there is none of that number.
+        """
+        if number not in self._functions:
+            msg = f"it was given no function of the number {number!r:.20}"
+            raise ValueError(msg)
+        return self.objects[number]
 
     def _number(self, value: Any) -> None:
-        if self._readers and cast("type[Any]", type(value)) is not collections.defaultdict:  # which reading fills
-            self._only_read.add(len(self.objects))
         self._numbers[id(value)] = len(self.objects)
         self.objects.append(value)
 
-    def change(self, number: int, data: Any) -> None:
-        """Makes an object hold what a call made of it.
+    # ------------------------------------------------------------------ changes
+
+    def settle(self) -> None:
+        """Takes what all objects hold now as known to both sides."""
+        for number, told in self._functions.items():
+            told[2] = self.reads(number)
+        self._known = [self.content(value) for value in list(self.objects)]
+
+    def changes(self) -> dict[str, Any]:
+        """Returns what objects hold now, by number, of those that hold something else than both sides know."""
+        now = [self.content(value) for value in self.objects[: len(self._known)]]
+        found = {str(number): item for number, item in enumerate(now) if item != self._known[number]}
+        self.settle()
+        return found
+
+    def change(self, changed: dict[str, Any]) -> None:
+        """Makes objects hold what `changes` of the other side returned.
 
         Raises:
-            ValueError: it is of another type, or lies behind a function that only reads it, so that no call changed it.
+            ValueError: one is of another type.
         """
-        if number in self._only_read:
-            msg = "it changed what a function that it was given only reads"
-            raise ValueError(msg)
-        self.fill(self.objects[number], data)
+        for number, content in changed.items():
+            self.fill(self.objects[int(number)], content)
 
     def _other(self, value: Any, why: str = "") -> Any:
         name = f"{type(value).__module__}.{type(value).__qualname__}"
@@ -336,7 +346,7 @@ class Graph:
 
     def _read_n(self, content: Any) -> Any:
         module, _, name = content.partition(":")
-        if not self._trusts and module != "builtins":  # nothing that a submission names is looked up
+        if not self._trusts and (module != "builtins" or not may_be_named(name)):
             msg = f"{content!r} cannot be carried"
             raise ValueError(msg)
         found: Any = importlib.import_module(module)
@@ -390,22 +400,13 @@ class Graph:
         return self._fetch(what, number)
 
     def _read_F(self, content: Any) -> Any:  # noqa: N802  a tag
-        if not self._trusts:
+        if self._call is None:
             msg = "a function cannot be carried"
             raise ValueError(msg)
-        code, name, cells, defaults, found = content
-        scope: dict[str, Any] = {"__builtins__": builtins, "__name__": "__test__"}
-        closure = tuple(types.CellType() for _ in cells)
-        function = types.FunctionType(marshal.loads(bytes.fromhex(code)), scope, name, None, closure)  # noqa: S302
-        function.__qualname__ = name
-        self._number(function)
-        for key, item in found.items():
-            scope[key] = self.decode(item)
-        for cell, held in zip(closure, cells, strict=True):
-            for item in held:
-                cell.cell_contents = self.decode(item)
-        function.__defaults__, function.__kwdefaults__ = self.decode(defaults[0]), self.decode(defaults[1])
-        return function
+        call, number = self._call, len(self.objects)
+        name, parameters, reads = content
+        self._number(make_stub(lambda args, kwargs: call(number, parameters, reads, args, kwargs), name, parameters))
+        return self.objects[number]
 
     def _new(self, value: Any, content: Any) -> Any:
         if not self._as_tree:
@@ -421,12 +422,6 @@ class Graph:
         """
         ((tag, content),) = data.items()
         kind = cast("type[Any]", type(value))
-        if kind is types.FunctionType and tag == "F":
-            full = [cell for cell in value.__closure__ or () if is_full(cell)]
-            for cell, item in zip(full, content[0], strict=True):
-                cell.cell_contents = self.decode(item)
-            value.__globals__.update({name: self.decode(content[1][name]) for name in stored_globals(value)})
-            return
         name, items, with_ = content if tag == "m" else ("", content, None)
         if kind is not {"y": bytearray, "l": list, "s": set, "d": dict, "m": _MAPPINGS.get(name)}.get(tag):
             msg = f"a {kind.__name__} cannot be filled with {data!r:.80}"
@@ -457,24 +452,10 @@ def _known(kind: type[Any]) -> str | None:
     return name if name in _KINDS and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind else None
 
 
-def _name_of(value: Any) -> str | None:
-    """Returns the name under which a built-in function, a class or a module is found; None where it is not."""
-    if isinstance(value, types.ModuleType):
-        return f"{value.__name__}:"
-    named = isinstance(value, type | types.BuiltinFunctionType | types.MethodDescriptorType)
-    if not named and str(getattr(value, "__module__", "")).partition(".")[0] not in _LIBRARY:
-        return None
-    if not named and not isinstance(value, types.FunctionType):
-        return None
-    module = getattr(value, "__module__", None) or getattr(getattr(value, "__objclass__", None), "__module__", None)
-    name = f"{module}:{value.__qualname__}"
-    try:
-        found: Any = importlib.import_module(str(module))
-        for part in value.__qualname__.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError):
-        return None
-    return name if found is value else None
+def _is_plain(values: list[Any]) -> bool:
+    """Returns whether values are plain, and reading them changes nothing."""
+    found = json.dumps(encode(values))
+    return '{"o":' not in found and '"defaultdict"' not in found
 
 
 def sort_key(data: Any) -> str:

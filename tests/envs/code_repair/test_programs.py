@@ -198,18 +198,95 @@ def test_a_program_that_catches_everything_is_not_passed_by_what_gives_no_answer
     assert not Grader(case_timeout_s=2.0).grade(task, Submission()).solved
 
 
-@pytest.mark.parametrize("in_function", [False, True])
-@pytest.mark.parametrize("test", ["x in expected", "expected.count(x)"])
-def test_what_a_function_only_reads_is_not_changed_by_who_was_given_it(in_function, test):
-    """It would make of the expectation what it answers: a list or a cell behind a function that it never calls."""
-    where = "g.__closure__[0].cell_contents" if in_function else "g.__globals__['expected']"
-    lines = ["expected = [2, 4]", f"assert f(lambda x: {test}, [1, 2, 3, 4]) == expected"]
-    program = "\n    ".join(["def check(f):", *lines]) + "\ncheck(f)\n" if in_function else "\n".join(lines) + "\n"
-    task = make("def f(g, xs):\n    return [x for x in xs if g(x)]\n", program, "def f(g, xs):\n    return [1]\n")
-    assert Grader().grade(task, solution_of(task)).solved
-    for change in (f"{where}[:] = [1]", f"{where} = [1]"):
-        cheat = f"def f(g, xs):\n    {change}\n    return [1]\n"
-        assert not Grader().grade(task, Submission({"m.py": cheat.encode()})).solved
+GIVEN_FUNCTIONS = {
+    "notes and reads": (
+        "def f(g, xs):\n    return [x for x in xs if g(x)]\n",
+        "expected, seen = [2, 4], []\ndef g(x):\n    seen.append(x)\n    return x in expected\n"
+        "assert f(g, [1, 2, 3, 4]) == expected\nassert sorted({*seen}) == [1, 2, 3, 4]\n",
+        "def f(g, xs):\n    return [x for x in xs[::-1] if g(x) and g(x)][::-1]\n",
+        (
+            "g.__globals__['expected'][:] = [1]\n    return [1]",
+            "return list(g.__globals__['expected'])",
+            "return g.__globals__['expected']",
+        ),
+    ),
+    "a bound that is the answer": (
+        "def f(n, bad):\n    return next(v for v in range(n + 1) if bad(v))\n",
+        "def check(f):\n    first = 7\n    assert f(12, lambda v: v >= first) == first\n"
+        "    assert f(9, lambda v: v > 5) == 6\ncheck(f)\n",
+        "def f(n, bad):\n    low, high = 0, n\n    while low < high:\n        middle = (low + high) // 2\n"
+        "        low, high = (low, middle) if bad(middle) else (middle + 1, high)\n    return low\n",
+        (
+            "c = bad.__closure__\n    return c[0].cell_contents if c else bad.__code__.co_consts[1] + 1",
+            "bad.__closure__[0].cell_contents = 1\n    return 1",
+        ),
+    ),
+    "what has it bound": (
+        "def f(*has):\n    return [[x for x in range(4) if h(x)] for h in has]\n",
+        "import functools\none, two = [1, 3], {0, 2}\n@functools.lru_cache\ndef g(x):\n    return x in one\n"
+        "answer = f(one.__contains__, two.__contains__, functools.partial(lambda xs, x: x in xs, one), g)\n"
+        "assert answer == [one, sorted(two), one, one]\n",
+        "def f(*has):\n    return [[x for x in [3, 2, 1, 0] if h(x)][::-1] for h in has]\n",
+        (
+            "a, b = has[0].__self__, has[1].__self__\n    return [a, sorted(b), a, a]",
+            "a = has[2].args[0]\n    return [a, sorted(has[1].__self__), a, a]",
+        ),
+    ),
+    "the calls themselves": (
+        "def f(visit, tree):\n    for x in tree:\n        f(visit, x) if isinstance(x, list) else visit(x)\n"
+        "    visit(None)\n",
+        "seen, xs = [], [3, [1], 2]\ndef visit(x):\n    seen.append(x)\n    xs.append(len(seen))\n"
+        "f(visit, [1, [2]])\nassert seen == [1, 2, None, None]\nassert xs[3:] == [1, 2, 3, 4]\n"
+        "f(lambda x: xs.append(x), xs[:1])\nassert xs[-2:] == [3, None]\n",
+        None,
+        ("visit.__globals__['seen'][:] = [1, 2, None, None]", "visit(1); visit(2); visit(None)"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GIVEN_FUNCTIONS)
+def test_a_function_that_is_given_stays_with_the_program(name):
+    """So nobody who is given one reads or changes what it reads, such as what the answer is compared with."""
+    reference, program, other, cheats = GIVEN_FUNCTIONS[name]
+    head = reference.partition("\n")[0]
+    task = make(reference, program, f"{head}\n    return None\n")
+    repairs = [reference] if other is None else [reference, other]
+    for code in repairs:
+        grade = Grader().grade(task, Submission({"m.py": code.encode()}))
+        assert grade.solved, grade.details
+    for cheat in cheats:
+        assert not Grader().grade(task, Submission({"m.py": f"{head}\n    {cheat}\n".encode()})).solved, cheat
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        [0, {}, {"t": []}, {"d": []}],
+        [9, {}, {"t": []}, {"d": []}],
+        [1, {"1": {"l": [7]}}, {"t": [7]}, {"d": []}],
+        [1, {}, {"t": [{"n": "builtins:exec"}]}, {"d": []}],
+        [1, {}, {"t": [{"n": "os:system"}]}, {"d": []}],
+        [1, {}, {"r": 1}, {"d": []}],
+        [[1], {}, {"t": []}, None],
+        [1],
+        None,
+    ],
+)
+def test_what_is_told_of_calls_is_read_as_hostile(event):
+    """It calls what it was given with plain data, and nothing else."""
+    request = {
+        "reference": "def f(x, g):\n    return g(x)\n",
+        "function": "f",
+        "program": "expected = [7]\ndef g(x):\n    return x in expected or x('expected[:] = [1]')\nf([], g)\n",
+    }
+    (call, right, *_), *_ = run_test({**request, "answers": None})["calls"]
+    assert right["called"] == [[1, {}, {"t": [{"r": 0}]}, {"d": []}]]
+    for answered in ({**right, "called": [event]}, {**right, "called": event}):
+        assert run_test({**request, "answers": [[call, answered]]})["status"] == "failed"
+    for asked in ({"called": [event], "read": None}, {"called": [], "read": event}, {"called": event, "read": [1, 2]}):
+        reply = run_test({**request, "answers": [], "asked": asked})
+        assert reply["status"] == "needs"
+        assert not reply["given"] or not reply["given"]["called"]
 
 
 def test_no_answer_without_a_word_is_none_either():
