@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pydantic
 
+from .comparing import compare, sides_of
 from .outcomes import Outcome
 from .wire import decode, encode, sort_key
 
@@ -31,12 +32,13 @@ class Case(pydantic.BaseModel):
     """One call and what it must give.
 
     Attributes:
-        call: Python source. Its last statement is the expression whose value counts; earlier ones prepare it.
+        call: Python source. Its last statement is the expression whose value counts; earlier ones prepare it. Of a
+            comparison the sides count, which are compared outside.
         expected: the value as a Python literal, e.g. `(1, [2.5], {'a': None})`. The type counts: `1` is not `1.0`.
         raises: instead of a value, the name of the exception that it must raise; of a subclass will do. Names of
             exceptions that are not built in carry their module: `shop.errors.OutOfStock`. Of a class with several bases
             the first counts, and the first built-in one.
-        tolerance: how far floats may be off, absolutely and relatively.
+        tolerance: how far floats may be off, absolutely, or relatively to the expected value if that is larger.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -77,8 +79,22 @@ class Case(pydantic.BaseModel):
             msg = f"expected must be a Python literal, got {self.expected!r:.200}: {error}"
             raise ValueError(msg) from None
 
+    @cached_property
+    def _comparison(self) -> ast.expr | None:
+        """The last expression where that is a comparison which must be true, or false."""
+        last = cast("ast.Expr", ast.parse(self.call).body[-1]).value
+        return last if isinstance(self.wire if self.expected else None, bool) and sides_of(last) is not None else None
+
+    @cached_property
+    def asked(self) -> str:
+        """The call, or what returns the sides that it compares."""
+        if self._comparison is None:
+            return self.call
+        before = [ast.unparse(statement) for statement in ast.parse(self.call).body[:-1]]
+        return "\n".join([*before, ast.unparse(cast("ast.expr", sides_of(self._comparison)))])
+
     def accepts(self, outcome: Outcome, reference: Outcome | None = None) -> bool:
-        """Whether what became of the call is what the case wants.
+        """Whether what became of `asked` is what the case wants.
 
         Args:
             outcome: of the submission.
@@ -87,10 +103,28 @@ class Case(pydantic.BaseModel):
         """
         if self.raises:
             return outcome.kind == "raised" and self._is_raised(outcome.names, reference)
+        if self._comparison is not None:
+            return self._compared(outcome) is self.wire
+        return self.accepts_value(outcome)
+
+    def accepts_value(self, outcome: Outcome) -> bool:
+        """Whether what `call` returned is what the case wants, as its own process compared it."""
         try:
             return outcome.kind == "returned" and matches(self.wire, outcome.value, self.tolerance)
         except RecursionError:
             return False
+
+    def compares_objects(self, outcome: Outcome) -> bool:
+        """Whether a side of the comparison is nothing plain, so that only its own process can compare it."""
+        return self._comparison is not None and outcome.kind == "returned" and self._compared(outcome) is None
+
+    def _compared(self, outcome: Outcome) -> Any:
+        if outcome.kind != "returned" or self._comparison is None:
+            return ""
+        try:
+            return compare(self._comparison, outcome.value)
+        except Exception:  # noqa: BLE001  whatever is wrong with what a submission sent
+            return ""
 
     def may_derive(self, outcome: Outcome) -> bool:
         """Whether it depends on what `raises` derives from if an outcome is what the case wants."""
@@ -150,4 +184,7 @@ def _same_float(expected: str, found: Any, tolerance: float) -> bool:
         a, b = float.fromhex(expected), float.fromhex(found)
     except (ValueError, TypeError, OverflowError):
         return False
-    return a == b or (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
+    if a == b or (math.isnan(a) and math.isnan(b)):
+        return True
+    # of the expected value alone: what was answered must not say how far it may be off
+    return math.isfinite(a) and abs(a - b) <= tolerance * max(1.0, abs(a))

@@ -174,10 +174,7 @@ class Grader:
                 return Grade(0, total, (problem,), submission.digest, details=(problem,))
             runner = _Runner(sandbox, sandbox.snapshot(), task, self.case_timeout_s)
             for number, case in enumerate(cases, 1):
-                outcome = runner.ask({"call": case.call})
-                right = case.accepts(outcome)
-                if not right and case.may_derive(outcome):
-                    right = case.accepts(outcome, _reference(self.open, task.model_dump_json(), case.call))
+                outcome, right = self._judge(runner, task, case)
                 passed += right
                 if not right:
                     reasons.append(f"case {number}: {outcome.reason}")
@@ -192,6 +189,22 @@ class Grader:
                 reasons += [problem] if problem else []
                 details += [detail] if detail else []
         return Grade(passed, total, tuple(reasons), submission.digest, details=tuple(details))
+
+    def _judge(self, runner: "_Runner", task: RepairTask, case: Case) -> tuple[Outcome, bool]:
+        """Returns what became of a case, and whether that is right."""
+        outcome = runner.ask({"call": case.asked})
+        if case.accepts(outcome):
+            return outcome, True
+        if case.may_derive(outcome):
+            return outcome, case.accepts(outcome, _reference(self.open, task.model_dump_json(), case.call))
+        if not case.compares_objects(outcome):
+            return outcome, False
+        if task.solution or task.removed:  # what is plain there has to be plain here
+            reference = _reference(self.open, task.model_dump_json(), case.asked)
+            if not case.compares_objects(reference):
+                return outcome, False
+        outcome = runner.ask({"call": case.call})
+        return outcome, case.accepts_value(outcome)
 
 
 def _judged_with_control(

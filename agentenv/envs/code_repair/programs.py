@@ -63,7 +63,8 @@ def answer_program(
     """Has the submission answer the program's calls; returns how many were right, what was wrong, and more on that.
 
     As long as it answers as the reference does, the program goes on as it did with the reference. Only where an answer
-    differs has the program itself to say whether it minds, and which call it makes next.
+    differs has the program itself to say whether it minds, and which call it makes next. It is not asked of an
+    exception where the reference returned: many a loop takes one for its end (`zip(map(f, inputs), outputs)`).
 
     Args:
         open_: opens the program's sandbox.
@@ -79,7 +80,7 @@ def answer_program(
         while len(answers) < len(calls):
             call, reference = calls[len(answers)]
             outcome = talk.answer(calls, answers)
-            if not outcome.record:
+            if not outcome.record or _ends_loops(outcome, reference):
                 return _wrong(right, noted, len(answers) + 1, calls[len(answers)], outcome)
             answers.append([call, outcome.record])
             if outcome.record != reference:
@@ -102,6 +103,13 @@ def answer_program(
             calls = [*calls[:here], wanted]
     at = max(len(answers), 1)
     return _wrong(right, noted, at, calls[at - 1], outcome)
+
+
+def _ends_loops(outcome: Outcome, reference: Any) -> bool:
+    """Whether a call raised and the reference did not; of a call that it never got, only what ends loops is known."""
+    if reference is None:
+        return not {"StopIteration", "StopAsyncIteration", "GeneratorExit"}.isdisjoint(outcome.names)
+    return outcome.kind == "raised" and "raised" not in reference
 
 
 def _wrong(right: int, noted: tuple[Any, ...], at: int, wanted: Any, outcome: Outcome) -> tuple[int, str, str]:

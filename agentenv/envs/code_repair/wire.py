@@ -28,6 +28,7 @@ import copyreg
 import importlib
 import itertools
 import json
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ _KINDS = frozenset(
     {"builtins.range", "builtins.slice", "decimal.Decimal", "fractions.Fraction", "uuid.UUID"}
     | {f"datetime.{name}" for name in ("date", "time", "datetime", "timedelta", "timezone")}
 )
+_FRACTION = re.compile(r"-?[0-9]+(/[0-9]+)?")
 _MAPPINGS: dict[str, Any] = {
     "Counter": collections.Counter,
     "OrderedDict": collections.OrderedDict,
@@ -334,7 +336,11 @@ class Graph:
             msg = f"{name!r} cannot be carried"
             raise ValueError(msg)
         module, _, kind = name.partition(".")
-        return getattr(importlib.import_module(module), kind)(*self._all(made_with))
+        made = list(self._all(made_with))
+        if kind == "Fraction" and not all(type(part) is int or _FRACTION.fullmatch(part) for part in made):
+            msg = f"no fraction: {made_with!r:.80}"  # such as 1e999999999, which takes hours and gigabytes
+            raise ValueError(msg)
+        return getattr(importlib.import_module(module), kind)(*made)
 
     def _read_m(self, content: Any) -> Any:
         name, items, with_ = content

@@ -174,6 +174,10 @@ FILES: dict[str, dict[str, str]] = {
         "shop/prices.py": HEAD + "\nimport __main__\n__main__.encode = lambda v, d=0: True\n"
         "__main__.run_case = lambda r: {'value': True, 'passed': True}\n"
     },
+    "answers with a number that takes hours to read": {
+        "shop/prices.py": HEAD
+        + "\nimport __main__\n__main__.encode = lambda v, d=0: {'k': ['fractions.Fraction', ['1e9999999999']]}\n"
+    },
     "replaces json.dumps": {
         "shop/prices.py": HEAD + '\nimport json\njson.dumps = lambda v, **k: \'{"reward": 1, "solved": true}\'\n'
     },

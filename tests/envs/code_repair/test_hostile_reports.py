@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -92,6 +93,9 @@ def test_a_genuine_line_that_was_bent_is_the_same_or_none(place, junk, how):
 @example({"l": [{"r": 0}]})
 @example({"i": "0x" + "f" * 5000})
 @example({"f": "0x1p99999"})
+@example({"k": ["fractions.Fraction", ["1e9999999999"]]})
+@example({"k": ["fractions.Fraction", [{"k": ["decimal.Decimal", ["1e9999999999"]]}]]})
+@example({"k": ["fractions.Fraction", [{"f": "0x1p1023"}, 1]]})
 def test_values_of_a_submission_are_plain_or_refused(data):
     try:
         value = Graph(fetch=lambda what, number: (what, number)).decode(data)
@@ -111,6 +115,22 @@ def test_values_of_a_submission_are_plain_or_refused(data):
 def test_comparing_what_a_submission_sends_is_no_crash(left, right):
     for value in (left, right):
         assert matches(encode([1, {2: 3.5}, {4}]), value, 0.1) in {True, False}
+
+
+@pytest.mark.parametrize("tolerance", [1e-6, 0.5, 1.0])
+def test_what_was_answered_does_not_say_how_far_it_may_be_off(tolerance):
+    for found in (
+        1e300,
+        -1e300,
+        float("inf"),
+        float("-inf"),
+        float("nan"),
+        10 + 10.1 * tolerance,
+        10 - 10.1 * tolerance,
+    ):
+        assert not matches(encode(10.0), encode(found), tolerance), found
+    assert matches(encode(10.0), encode(10 + 9.9 * tolerance), tolerance)
+    assert matches(encode(0.0), encode(0.9 * tolerance), tolerance)
 
 
 @given(results)

@@ -289,6 +289,13 @@ def test_what_is_told_of_calls_is_read_as_hostile(event):
         assert not reply["given"] or not reply["given"]["called"]
 
 
+def test_an_exception_that_ends_a_loop_of_the_program_passes_nothing():
+    program = "for got, want in zip(map(f, [1, 2]), [2, 4]):\n    assert got == want\n"
+    task = make("def f(n):\n    return n + n\n", program, "def f(n):\n    return n\n")
+    for how in ("raise StopIteration", "next(iter([]))", "class S(StopIteration): pass\n    raise S"):
+        assert not Grader().grade(task, Submission({"m.py": f"def f(n):\n    {how}\n".encode()})).solved, how
+
+
 def test_no_answer_without_a_word_is_none_either():
     request = {
         "reference": "def f(n):\n    return n\n",
