@@ -334,6 +334,7 @@ class ReplayEnv(Env):
             self._close_inside()
             try:
                 self._go_to(self.state)
+                self._try_without()
             except SnapshotError:  # it does not do the same again, but it does something
                 is_there = False
 
@@ -350,6 +351,9 @@ class ReplayEnv(Env):
             msg = f"{self.env_id} broke at this step, and did not when it was tried elsewhere: {shorten(given)}"
             raise InfrastructureError(msg)
         return taken
+
+    def _try_without(self) -> None:
+        """Does, where the way to a step says too little, what an agent without ill will might, and comes back."""
 
     def _reseed_inside(self, seed: int) -> None:
         if (inner := _ours(self.inside)) is not None:

@@ -1,6 +1,7 @@
 """A connection to an OpenEnv server, as a plain `gymnasium.Env` whose observations are what the server sends."""
 
 import json
+import time
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +22,9 @@ __all__ = ["Remote"]
 
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _ASIDE = {"metadata"}
+_FULL = "CAPACITY_REACHED"
+ROOM_WAIT_S = 2.0
+"""How long a server that is full is asked again."""
 _HELLO: dict[str, Any] = {"kind": "branching", "data": {"signatures": True}}
 
 
@@ -101,7 +105,11 @@ class Remote(gymnasium.Env[Any, Any]):
             InfrastructureError: its environment failed.
             ToolServerError: it is gone, does not answer, or answers nonsense.
         """
-        answer = self._exchange(json.dumps({"type": kind, "data": dict(data or {})}))
+        text = json.dumps({"type": kind, "data": dict(data or {})})
+        fresh, until = self._socket is None, time.monotonic() + ROOM_WAIT_S
+        while (answer := self._exchange(text)) and fresh and _is_full(answer) and time.monotonic() < until:
+            self.close()  # a session that was ended a moment ago may still take its place
+            time.sleep(0.1)
         found = answer.get("data")
         if not isinstance(found, dict):
             msg = f"the OpenEnv server {self.url} answered {kind} with {shorten(answer)}, where data was expected"
@@ -122,6 +130,8 @@ class Remote(gymnasium.Env[Any, Any]):
             raise SnapshotError(said)
         if code in {"VALIDATION_ERROR", "UNKNOWN_TYPE"}:
             raise WireError(said, code, kind)
+        if code == _FULL:
+            said += "; start it with room for more sessions, or branch by restore, one environment at a time"
         msg = f"the environment of the OpenEnv server {self.url} failed: {kind or code}: {said}"
         raise InfrastructureError(msg)
 
@@ -185,6 +195,10 @@ class Remote(gymnasium.Env[Any, Any]):
             msg = f"the OpenEnv server {self.url} lists no tools: {shorten(answer)}"
             raise ToolServerError(msg)
         return tuple(_schema(cast("Mapping[str, Any]", tool)) for tool in cast("list[Any]", listed))
+
+
+def _is_full(answer: Mapping[str, Any]) -> bool:
+    return answer.get("type") == "error" and _FULL in str(answer.get("data"))
 
 
 def _schema(tool: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """What solves an environment's task, as calls of its tools: for checks by other people's validators."""
 
 import importlib
+from collections.abc import Mapping
+from typing import Any, cast
 
 from agentenv.env import Env
 from agentenv.types import ToolCall
@@ -12,17 +14,35 @@ def solution_calls(env: Env) -> list[ToolCall] | None:
     """Returns the calls that solve the running episode's task: the environment's demonstration, or the task's files.
 
     The demonstration is `careful_calls(task)` of the module `demonstrations` beside the environment's class. Without
-    one, the files of `task.solution` are written and submitted. `None` where there is neither.
+    one, the files of `task.solution` are written and submitted. `None` where there is neither, or the solution is none
+    that the environment's tools can write: bytes that are no text, or files to be removed.
+
+    Raises:
+        ImportError: the module is there and cannot be imported.
     """
-    package = type(env).__module__.rpartition(".")[0]
+    name = f"{type(env).__module__.rpartition('.')[0]}.demonstrations".lstrip(".")
     try:
-        script = importlib.import_module(f"{package}.demonstrations").careful_calls
-    except (ImportError, AttributeError):
-        files = getattr(env.task, "solution", None)
-        if not files:
-            return None
-        return [*(_write(path, text) for path, text in files.items()), ToolCall("submit", {})]
-    return list(script(env.task))
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        module = None
+    script = getattr(module, "careful_calls", None)
+    if script is not None:
+        return list(script(env.task))
+    files: Any = getattr(env.task, "solution", None)
+    tools = {tool["function"]["name"] for tool in env.tools}
+    if (
+        not isinstance(files, Mapping)
+        or not files
+        or not tools >= {"write_file", "submit"}
+        or getattr(env.task, "removed", ())
+    ):
+        return None
+    try:
+        return [*(_write(*file) for file in cast("Mapping[str, str | bytes]", files).items()), ToolCall("submit", {})]
+    except UnicodeDecodeError:
+        return None
 
 
 def _write(path: str, content: str | bytes) -> ToolCall:

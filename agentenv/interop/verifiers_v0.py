@@ -5,7 +5,10 @@
 # pyright: reportUntypedFunctionDecorator=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 
 import asyncio
+import inspect
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from functools import wraps
 from typing import Any
 
 from typing_extensions import override
@@ -14,7 +17,7 @@ from agentenv.distribution import pip_install
 from agentenv.env import Env
 from agentenv.errors import InfrastructureError, MissingDependencyError
 from agentenv.registry import env_class
-from agentenv.types import Observation, message_text
+from agentenv.types import Message, Observation, message_text
 
 from .turns import Ask
 from .verifiers_messages import from_theirs
@@ -28,7 +31,7 @@ except ImportError as error:
     message = f"load_environment needs version 0 of verifiers: {pip_install('verifiers==0.2.0')}"
     raise MissingDependencyError(message) from error
 
-__all__ = ["EpisodeEnv", "as_v0_environment", "play_v0"]
+__all__ = ["Asking", "EpisodeEnv", "as_v0_environment", "play_v0"]
 
 
 class EpisodeEnv(vf.MultiTurnEnv):
@@ -61,7 +64,7 @@ class EpisodeEnv(vf.MultiTurnEnv):
         finally:
             env.close()
         about = {"dataset": Dataset.from_list(rows), "tool_defs": tools or None, "pass_threshold": threshold}
-        super().__init__(rubric=vf.Rubric(funcs=[episode]), env_id=env_id, **about, **settings)
+        super().__init__(rubric=vf.Rubric(funcs=[episode]), **about, **settings)
 
     @override
     async def setup_state(self, state: Any) -> Any:
@@ -77,7 +80,7 @@ class EpisodeEnv(vf.MultiTurnEnv):
         observation, reward, terminated, truncated, _ = await _guarded(state["episode"].step, action)
         state["total"] += float(reward)
         state["trajectory"][-1]["reward"] = float(reward)
-        shown = [dict(part) for part in observation]
+        shown = [_answered(part) for part in observation]
         if terminated or truncated:
             state["is_truncated"] = state["is_truncated"] or not terminated
             state["final_env_response"] = shown
@@ -131,6 +134,11 @@ async def _guarded(function: Any, *arguments: Any) -> Any:
         raise vf.InfraError(msg) from problem
 
 
+def _answered(message: Message) -> dict[str, Any]:
+    """A message as theirs: their answers to calls have an id, where the model gave the call none, too."""
+    return ({"tool_call_id": ""} if message["role"] == "tool" else {}) | dict(message)
+
+
 def _plain(function: Mapping[str, Any]) -> dict[str, Any]:
     empty = {"type": "object", "properties": {}}
     return {"name": function["name"], "description": function.get("description") or "",
@@ -140,7 +148,7 @@ def _plain(function: Mapping[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------------- theirs
 
 
-class _Asking(Client):
+class Asking(Client):
     """A client whose model is whoever answers."""
 
     def __init__(self, ask: Ask) -> None:
@@ -175,19 +183,49 @@ class _Asking(Client):
         """Has nothing to close."""
 
 
+_broken: ContextVar[list[str]] = ContextVar("broken")
+"""What reward functions raised in the episode that this context plays."""
+
+
+def _watched(function: Any) -> Any:
+    """A reward function that says what it raised: their rubrics make that a 0."""
+
+    @wraps(function)
+    async def watched(*given: Any, **named: Any) -> float:
+        try:
+            found = function(*given, **named)
+            return float(await found if inspect.isawaitable(found) else found)
+        except Exception as problem:
+            _broken.get([]).append(f"{watched.__name__}: {type(problem).__name__}: {problem}")
+            raise
+
+    watched.__dict__["watched"] = True
+    return watched
+
+
+def _watch(rubric: Any) -> None:
+    """Has a rubric, and those in it, say what their reward functions raise; those of weight 0 may."""
+    for inner in getattr(rubric, "rubrics", ()):
+        _watch(inner)
+    for place, (function, weight) in enumerate(zip(rubric.funcs, rubric.weights, strict=False)):
+        if weight and not getattr(function, "watched", False):
+            rubric.funcs[place] = _watched(function)
+
+
 async def play_v0(env: Any, row: Mapping[str, Any], ask: Ask) -> dict[str, Any]:
     """Plays a row of one of their environments, and returns its end: messages, reward, flags, metrics, error."""
-    done = await env.run_rollout(dict(row), _Asking(ask), "agentenv", {}, state_columns=[])
+    _watch(env.rubric)
+    _broken.set([])
+    done = await env.run_rollout(dict(row), Asking(ask), "agentenv", {}, state_columns=[])
     stop, problem = str(done.get("stop_condition") or ""), done.get("error")
     limits = {"max_total_completion_tokens_reached", "timeout_reached", "prompt_too_long"}
     limits |= set() if isinstance(env, vf.SingleTurnEnv) else {"max_turns_reached"}
-    if problem and problem.get("error") in {"ToolError", "ToolParseError", "ToolCallError"}:
-        problem = None  # the agent's call is what failed
+    problems = [f"{problem.get('error')}: {problem.get('message')}"] if problem else _broken.get()
     return {
         "messages": [from_theirs(part) for part in (*(done.get("prompt") or ()), *(done.get("completion") or ()))],
         "reward": float(done.get("reward") or 0.0),
         "truncated": bool(done.get("is_truncated")) or stop in limits,
         "metrics": dict(done.get("metrics") or {}),
         "stop": stop,
-        "error": f"{problem.get('error')}: {problem.get('message')}" if problem else "",
+        "error": "; ".join(problems),
     }

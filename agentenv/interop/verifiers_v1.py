@@ -30,12 +30,12 @@ from verifiers.v1.session import RolloutLimits
 from .turns import Ask
 from .verifiers_messages import from_theirs
 
-__all__ = ["play_v1"]
+__all__ = ["Loop", "play_v1"]
 
 _REFUSED = 400
 
 
-class _Loop(Harness[HarnessConfig]):
+class Loop(Harness[HarnessConfig]):
     """Asks the model, makes the calls that it wants, and again, until it wants none or a turn is refused."""
 
     APPENDS_SYSTEM_PROMPT = True
@@ -124,7 +124,7 @@ async def play_v1(taskset: Any, task: Any, ask: Ask) -> dict[str, Any]:
         run = Rollout(
             task=task,
             agent_config=AgentConfig(),
-            harness=_Loop(HarnessConfig()),
+            harness=Loop(HarnessConfig()),
             ctx=ModelContext(model="agentenv", client=EvalClientConfig(base_url=url, api_key_var="AGENTENV_NO_KEY")),
             runtime_config=SubprocessConfig(),
             timeouts=RolloutTimeouts(),

@@ -7,6 +7,7 @@ framework hands to its agent is compared as text with what `step` says here, and
 # pyright: reportMissingImports=false
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -140,12 +141,31 @@ def by_verifiers(env_id: str, calls: list[ToolCall]) -> Trace:
     return asyncio.run(play())
 
 
+def by_verifiers_v0(env_id: str, calls: list[ToolCall]) -> Trace:
+    """By their own loop over what `load_environment` returns; the rewards of steps are in its trajectory."""
+    from agentenv.interop.verifiers_v0 import Asking, as_v0_environment
+
+    env: Any = as_v0_environment(env_id, num_episodes=1, seed=SEED)
+    left = iter(calls)
+
+    async def ask(_: Any) -> Any:
+        return message(next(left))
+
+    state: Any = asyncio.run(env.rollout(env.get_dataset()[0], Asking(ask), "m", {}))
+    assert state["stop_condition"] == "has_final_env_response" and state.get("error") is None
+    turns: list[Any] = state["trajectory"]
+    after = [turn["prompt"][len(before["prompt"]) + 1 :] for before, turn in itertools.pairwise(turns)]
+    heard = [[part.model_dump() for part in parts] for parts in (*after, state["completion"][-1:])]
+    return [(texts(parts), turn["reward"]) for parts, turn in zip(heard, turns, strict=True)]
+
+
 WAYS: list[Any] = [
     pytest.param(by_our_openenv_client, id="openenv"),
     pytest.param(by_gymnasium_vector, id="gymnasium"),
     pytest.param(by_trl, id="trl", marks=pytest.mark.model),
     pytest.param(by_their_openenv_client, id="openenv-theirs", marks=pytest.mark.peers("openenv")),
     pytest.param(by_verifiers, id="verifiers", marks=pytest.mark.peers("verifiers")),
+    pytest.param(by_verifiers_v0, id="verifiers-v0", marks=pytest.mark.peers("verifiers-v0")),
 ]
 
 

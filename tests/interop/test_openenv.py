@@ -10,7 +10,7 @@ from envs_for_tests import Dice, Guess, call
 from websockets.sync.client import connect
 
 from agentenv.errors import InfrastructureError, SnapshotError, TaskError, ToolServerError
-from agentenv.interop import OpenEnvEnv, OpenEnvServer
+from agentenv.interop import OpenEnvEnv, OpenEnvServer, openenv_client
 from agentenv.testing import check_env
 
 
@@ -151,7 +151,8 @@ def kept_id(kept):
     return {"snapshot_id": kept["snapshot_id"]}
 
 
-def test_a_server_is_full_when_it_is_and_keeps_the_newest_snapshots():
+def test_a_server_is_full_when_it_is_and_keeps_the_newest_snapshots(monkeypatch):
+    monkeypatch.setattr(openenv_client, "ROOM_WAIT_S", 0.2)
     with OpenEnvServer(Guess, port=0, max_sessions=2, max_snapshots=2) as server, Socket(server) as client:
         client.ask("reset", seed=1)
         assert client.ask("fork", n=2)["data"]["code"] == "CAPACITY_REACHED"

@@ -3,15 +3,19 @@
 # pyright: reportMissingImports=false, reportUnknownVariableType=false, reportGeneralTypeIssues=false, reportUntypedBaseClass=false
 
 import json
+import socket
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from envs_for_tests import Dice, call
 
+from agentenv.errors import InfrastructureError
 from agentenv.interop import OpenEnvEnv, OpenEnvServer
 from agentenv.interop.openenv_package import write_openenv_folder
 from agentenv.types import message_text
@@ -68,12 +72,23 @@ def test_their_client_plays_and_their_client_for_tools_calls(served):
         assert client.state().step_count == 1
 
 
+@contextmanager
+def listening(app):
+    """Runs an application of theirs in a thread, and says where it listens."""
+    import uvicorn
+
+    bound = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="websockets-sansio"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
 @pytest.fixture(scope="module")
 def their_server():
     """A server of OpenEnv's own making: a counter, whose action has fields."""
-    import socket
-
-    import uvicorn
     from openenv.core.env_server.http_server import create_app
     from openenv.core.env_server.interfaces import Environment
     from openenv.core.env_server.types import Action, Observation, State
@@ -110,14 +125,8 @@ def their_server():
             return self._state
 
     globals()["Add"], globals()["Total"] = Add, Total
-    app = create_app(Counter, Add, Total, env_name="counter", max_concurrent_envs=16)
-    bound = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="websockets-sansio"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-    thread.start()
-    yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with listening(create_app(Counter, Add, Total, env_name="counter", max_concurrent_envs=16)) as url:
+        yield url
 
 
 def test_their_environment_is_one_of_ours_and_branches_by_replay(their_server):
@@ -143,6 +152,33 @@ def test_their_environment_is_one_of_ours_and_branches_by_replay(their_server):
     assert env.step(call("act", amount=8))[1] == 1.0
     for each in (env, *children):
         each.close()
+
+
+def test_the_environment_that_their_package_brings_is_one_of_ours_in_its_only_session(tmp_path, monkeypatch):
+    """`openenv init` writes it, whole; its server has room for one client at a time."""
+    from openenv.cli.commands.init import init
+
+    with monkeypatch.context() as alone:
+        alone.setenv("PATH", "")  # without uv, which would ask the network for versions
+        init("word_echo", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with listening(import_module("word_echo.server.app").app) as url:
+        env = OpenEnvEnv(url)
+        assert env.env_id == "openenv/WordEchoEnvironment-v0"
+        observation, _ = env.reset(seed=1)
+        assert "ready" in message_text(observation[0])
+        first = env.step(call("act", message="hello"))
+        assert json.loads(message_text(first[0][0]))["echoed_message"] == "hello" and first[1] == 0.5
+        assert "refused" in env.step(call("act", words="hello"))[0][0]["content"]
+        kept = env.snapshot()
+        ends = [env.step(call("act", message="a")) for _ in range(2) if env.restore(kept) is None]
+        assert ends[0] == ends[1] and env.replayed_steps == 1
+        with pytest.raises(InfrastructureError, match="one environment at a time"):
+            env.fork(1)
+        env.close()
+        again = OpenEnvEnv(url)
+        assert again.reset(seed=1)[0] == observation
+        again.close()
 
 
 def test_their_environments_for_mcp_have_their_tools_here(tmp_path):

@@ -8,38 +8,76 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_model import model
+
+from agentenv.interop import write_verifiers_folder
 
 pytestmark = pytest.mark.peers("verifiers")
 
-MODULE = """
-from agentenv.interop.verifiers_tasks import as_taskset
-Episodes = as_taskset({env_id!r})
-__all__ = ["Episodes"]
+BUNDLED = ("CodeRepair", "MathVerifier", "SearchQA")
+
+TASKSET = f"""
+import verifiers.v1 as vf
+from agentenv.interop.verifiers_tasks import EpisodeTask, EpisodeTaskset, as_taskset
+
+class Given(EpisodeTask):
+    async def validate(self, runtime):
+        return False
+
+    @vf.reward(weight=1.0)
+    async def gift(self, trace):
+        return 1.0
+
+class Bundled(EpisodeTaskset):
+    def load(self):
+        for name in {BUNDLED}:
+            yield from as_taskset(f"agentenv/{{name}}-v0")(self.config).load()
+        yield Given(next(as_taskset("agentenv/MathVerifier-v0")(self.config).load()).data, self.config.task)
+
+__all__ = ["Bundled"]
+"""
+
+LOOP = """
+from agentenv.interop.verifiers_v1 import Loop
+__all__ = ["Loop"]
 """
 
 
-BUNDLED = ("CodeRepair", "MathVerifier", "SearchQA")
-
-
-def start(name: str, folder: Path) -> subprocess.Popen[str]:
-    """Starts their validator on two episodes of an environment; it takes most of its time to import."""
-    folder.mkdir()
-    module = f"episodes_{name.lower()}"
-    (folder / f"{module}.py").write_text(MODULE.format(env_id=f"agentenv/{name}-v0"))
-    command = [Path(sys.executable).with_name("vf-validate"), module, "--taskset.num-tasks", "2"]
-    command += ["--runtime.type", "subprocess", "--rich", "False", "-o", folder / "out"]
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])}
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=folder, env=variables, **pipes)
+def theirs(command: str, folder: Path, *words: Any) -> None:
+    """Runs a command of theirs, where the modules of a folder are found."""
+    variables = os.environ | {"NO_KEY": "-", "PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])}
+    line = [Path(sys.executable).with_name(command), *map(str, words), "-o", folder / "out"]
+    done = subprocess.run(line, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_gold_solves_and_no_operation_fails(tmp_path):
-    started = {name: start(name, tmp_path / name) for name in BUNDLED}
-    said = {name: process.communicate(timeout=280)[0] for name, process in started.items()}
-    for name in BUNDLED:
-        (summary,) = tmp_path.glob(f"{name}/out/**/summary.json")
-        checks = json.loads(summary.read_text())["checks"]
-        assert checks["gold"]["valid"] == checks["noop"]["valid"] == 2, (name, checks, said[name])
+    """In all bundled environments; of a task that pays for nothing and is not solved their validator says both."""
+    (tmp_path / "bundled.py").write_text(TASKSET)
+    theirs(
+        "vf-validate", tmp_path, "bundled", "--taskset.num-tasks", 2, "--runtime.type", "subprocess", "--rich", False
+    )
+    (found,) = tmp_path.rglob("results.jsonl")
+    rows = [json.loads(line) for line in found.read_text().splitlines()]
+    said = [(row["gold"]["reason"], row["noop"]["reason"]) for row in sorted(rows, key=lambda row: row["index"])]
+    assert said == [("valid", "valid")] * 2 * len(BUNDLED) + [("invalid", "invalid")]
+
+
+def test_their_runner_plays_a_taskset_with_servers_of_tools_in_processes_of_their_own(tmp_path):
+    (tmp_path / "loop.py").write_text(LOOP)
+    write_verifiers_folder("agentenv/MathVerifier-v0", tmp_path / "math_tasks", version=1)
+    (tmp_path / "math_tasks" / "math_tasks.py").rename(tmp_path / "math_tasks.py")
+    with model("agentenv/MathVerifier-v0", solved=0) as server:
+        theirs(
+            "vf-eval", tmp_path, "math_tasks", "-m", "m", "--client.base-url", server.url,
+            "--client.api-key-var", "NO_KEY", "--env.taskset.num-tasks", 2, "--env.agent.harness.id", "loop",
+            "--env.agent.runtime.type", "subprocess", "--push", False, "--rich", None,
+        )  # fmt: skip
+    (found,) = tmp_path.rglob("traces.jsonl")
+    runs = [json.loads(line) for line in found.read_text().splitlines()]
+    assert all(run["ok"] and not run["errors"] for run in runs), runs
+    paid = {run["task"]["data"]["seed"]: run["traces"][0]["rewards"]["episode"]["score"] for run in runs}
+    assert paid == {0: 1.0, 1: 0.0}
 
 
 @pytest.mark.filterwarnings("ignore")

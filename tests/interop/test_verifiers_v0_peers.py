@@ -3,12 +3,16 @@
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import asyncio
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from envs_for_tests import Guess, call
+from scripted_model import model
 
 import agentenv as ae
 from agentenv.errors import InfrastructureError, TaskError
@@ -76,6 +80,22 @@ def test_their_loader_takes_the_package_that_ours_writes(tmp_path, monkeypatch):
     assert end_of(env, [])["reward"] == 0.0
 
 
+def test_their_runner_plays_the_package_in_processes_of_its_own(tmp_path):
+    """`vf-eval`: a server and a worker load the environment again, by the name that it goes by."""
+    write_verifiers_folder("agentenv/MathVerifier-v0", tmp_path / "math_episodes", version=0)
+    variables = os.environ | {"NO_KEY": "-", "PYTHONPATH": f"{tmp_path / 'math_episodes'}:{os.environ['PYTHONPATH']}"}
+    with model("agentenv/MathVerifier-v0", solved=0) as server:
+        command = [Path(sys.executable).with_name("vf-eval"), "math_episodes", "-b", server.url, "-k", "NO_KEY"]
+        command += ["-m", "m", "-n", "2", "-r", "1", "-s", "-d", "-A", "-o", tmp_path]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False, timeout=280
+        )
+    (found,) = tmp_path.rglob("results.jsonl")
+    rows = [json.loads(line) for line in found.read_text().splitlines()]
+    assert {row["info"]["seed"]: row["reward"] for row in rows} == {0: 1.0, 1: 0.0}, done.stderr
+    assert not any(row.get("error") for row in rows)
+
+
 def test_their_environment_of_turns_branches_by_replay():
     env = VerifiersEnv("their_verifiers")
     assert env.env_id == "verifiers/their_verifiers-v0" and env.tools == ()
@@ -114,3 +134,47 @@ def test_their_environments_of_one_turn_and_of_tools():
         assert each.step(call("fail", number=4))[0][0]["content"] == "no 4 here"
         assert each.step("4")[1:4] == (1.0, True, False)
         each.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "action", "why"),
+    [
+        ("exact", "five", "exact: ValueError: invalid literal"),
+        ("stops", call("fail", number=4), "ToolCallError"),
+        ("turns", "break", "KeyError: 'break'"),
+    ],
+)
+def test_what_an_action_breaks_again_is_the_agents_fault(kind, action, why):
+    """In a reward function, which their rubric would make a 0 of; in a tool that stops the episode; in a turn."""
+    env = VerifiersEnv("their_verifiers", arguments={"kind": kind})
+    env.reset(options={"task": 1})
+    kept = env.snapshot()
+    observation, reward, terminated, _, info = env.step(action)
+    assert (reward, terminated, len(info["breakages"])) == (0.0, True, 1)
+    assert why in str(observation[0]["content"])
+    env.restore(kept)
+    assert env.step("4")[1] == 1.0
+    env.close()
+
+
+def test_what_breaks_whatever_is_said_is_nobodys_fault(monkeypatch):
+    """A judge that is never there, even for the right answer; and a tool that fails once."""
+    env = VerifiersEnv("their_verifiers", arguments={"kind": "judged"})
+    env.reset(options={"task": 1})
+    with pytest.raises(InfrastructureError, match="judged: ConnectionError: no judge for 1 messages"):
+        env.step("4")
+    env.close()
+    env = VerifiersEnv("their_verifiers", arguments={"kind": "stops"})
+    env.reset(options={"task": 1})
+    calls: list[int] = []
+
+    def once(number: int) -> int:
+        calls.append(number)
+        if len(calls) == 1:
+            raise LookupError(number)
+        return number
+
+    monkeypatch.setitem(env._source.inside.tool_map, "fail", once)
+    observation, _, terminated, _, info = env.step(call("fail", number=4))
+    assert (observation[0]["content"], terminated, "breakages" in info, calls) == ("4", False, False, [4, 4])
+    env.close()

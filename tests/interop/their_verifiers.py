@@ -21,6 +21,8 @@ class Guessing(vf.MultiTurnEnv):
 
     async def env_response(self, messages: Any, state: Any, **_: Any) -> Any:
         said = (messages[-1].content or "").strip()
+        if said == "break":
+            raise KeyError(said)
         if said not in {str(number) for number in range(10)}:
             return [{"role": "user", "content": "a number, please"}]
         if int(said) == state["target"]:
@@ -32,6 +34,17 @@ class Guessing(vf.MultiTurnEnv):
 def right(completion: Any, answer: str) -> float:
     """Whether the answer was said."""
     return float(any(m.role == "assistant" and (m.content or "").strip() == answer for m in completion))
+
+
+def exact(completion: Any, answer: str) -> float:
+    """Whether the number that was said is right; breaks where none was."""
+    return float(int(completion[-1].content) == int(answer))
+
+
+def judged(completion: Any) -> float:
+    """What a judge says who is never there."""
+    msg = f"no judge for {len(completion)} messages"
+    raise ConnectionError(msg)
 
 
 def double(number: int) -> int:
@@ -55,6 +68,11 @@ def load_environment(kind: str = "turns", max_turns: int = 4) -> vf.Environment:
     about: dict[str, Any] = {"dataset": Dataset.from_list(rows), "rubric": vf.Rubric(funcs=[right])}
     if kind == "one":
         return vf.SingleTurnEnv(**about, system_prompt="Say a number.")
+    if kind in {"exact", "judged"}:
+        about["rubric"] = vf.RubricGroup([vf.Rubric(funcs=[exact if kind == "exact" else judged])])
+        return vf.SingleTurnEnv(**about)
+    if kind == "stops":
+        return vf.ToolEnv(tools=[double, fail], stop_errors=[LookupError], max_turns=max_turns, **about)
     if kind == "tools":
         return vf.ToolEnv(tools=[double, fail], max_turns=max_turns, **about)
     return Guessing(max_turns=max_turns, **about)
