@@ -3,6 +3,7 @@
     python benchmarks/weights_bias.py                  # all tables (3 minutes on one core)
     python benchmarks/weights_bias.py --groups 1600    # a quick look, with wider bounds
     python benchmarks/weights_bias.py --problem long --json out.json
+    python benchmarks/weights_bias.py --problem rare   # the same problems, made so hard that 2 to 4 % succeed
 
 First table: cosine of the *mean* update with the exact policy gradient, corrected for sampling noise; 1 is no bias in
 direction. Second: the mean cosine of *single* updates of 8 groups; what is below 1 here and not there is variance.
@@ -32,10 +33,18 @@ from agentenv.credit import (
     vine_ppo_advantages,
 )
 from agentenv.credit.certify import Sampler, sample_chains, sample_forks, sample_random_forks
-from agentenv.credit.problems import PROBLEMS
+from agentenv.credit.problems import PROBLEMS, bush, corridor, lattice, traps
 from agentenv.credit.tabular import SampledTrees, TabularMDP
 
 WEIGHTS = ("unique", "counts", "occupancy", "graph")
+USUAL = ("sparse", "long", "irrecoverable", "tree")
+RARE: dict[str, Callable[[], TabularMDP]] = {
+    "rare sparse": partial(lattice, needed=7, skill=0.5),
+    "rare long": partial(corridor, quit_rate=0.08),
+    "rare irrecoverable": partial(traps, slip=0.38),
+    "rare tree": partial(bush, logit=-6.0),
+}
+MAKERS: dict[str, Callable[[], TabularMDP]] = PROBLEMS | RARE
 SAMPLERS: dict[str, Sampler] = {
     "chains": sample_chains,
     "random forks": sample_random_forks,
@@ -108,6 +117,7 @@ def table_of(problem: TabularMDP, groups: int) -> Table:
 
 def show(name: str, table: Table) -> None:
     """Prints both tables of one problem."""
+    print(f"\n{name}: success {MAKERS[name]().values()[0]:.3f}")
     columns = [*ESTIMATORS, "(true)"]
     for field, title in ((0, "direction of the mean update"), (2, "cosine of one update of 8 groups")):
         print(f"\n{name}: {title}")
@@ -123,14 +133,14 @@ def show(name: str, table: Table) -> None:
 def main() -> None:
     """Runs everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problem", choices=[*PROBLEMS, "all"], default="all")
+    parser.add_argument("--problem", choices=[*MAKERS, "all", "rare"], default="all")
     parser.add_argument("--groups", type=int, default=8000, help="of the cost of 8 chains, for each number")
     parser.add_argument("--json", type=Path, help="also write every number here")
     args = parser.parse_args()
-    names = ("sparse", "long", "irrecoverable", "tree") if args.problem == "all" else (args.problem,)
+    names = {"all": USUAL, "rare": tuple(RARE)}.get(args.problem, (args.problem,))
     start, results = time.perf_counter(), dict[str, Table]()
     for name in names:
-        results[name] = table_of(PROBLEMS[name](), args.groups)
+        results[name] = table_of(MAKERS[name](), args.groups)
         show(name, results[name])
     print(f"\n{time.perf_counter() - start:.0f} s, {args.groups} groups for each number")
     if args.json:

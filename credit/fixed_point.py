@@ -23,17 +23,17 @@ def solve_fixed_point(step: csr_array, start: FloatArray, *, tolerance: float = 
     Args:
         step: `[S, S]`
         start: `[S]`
-        tolerance: of the last sweep's change, relative to the largest entry.
+        tolerance: of the last sweep's change, relative to the largest entry of `start` and `x`.
 
     Returns:
         `[S]`
     """
-    values = start
+    values, largest = start, float(np.abs(start).max(initial=0.0))
     for _ in range(_MAX_SWEEPS):
         updated = np.asarray(start + step @ values, dtype=np.float64)
         change = np.abs(updated - values).max(initial=0.0)
         values = updated
-        if change <= 1e-3 * tolerance * max(1.0, float(np.abs(values).max(initial=0.0))):
+        if change <= 1e-3 * tolerance * max(largest, float(np.abs(values).max(initial=0.0))):
             return values
     system = (eye_array(len(start), format="csr") - step).tocsc()
     return np.asarray(spsolve(system, start), dtype=np.float64)

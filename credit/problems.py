@@ -138,21 +138,21 @@ def traps(*, length: int = 8, slip: float = 0.12) -> TabularMDP:
     return builder.build("irrecoverable", aliases)
 
 
-def bush(*, depth: int = 6, branching: int = 3, seed: int = 0) -> TabularMDP:
+def bush(*, depth: int = 6, branching: int = 3, seed: int = 0, logit: float = -0.5) -> TabularMDP:
     """Builds a tree: every history is a state of its own, so rollouts share nothing but prefixes.
 
-    The success rate of a leaf is drawn by a random walk in logits along the path. The coarse signature keeps the
-    depth and the last action.
+    The success rate of a leaf is drawn by a random walk in logits along the path, from `logit` at the root. The coarse
+    signature keeps the depth and the last action.
     """
     rng = np.random.default_rng(seed)
     builder, aliases = _Builder(branching), dict[object, object]()
-    frontier: list[tuple[tuple[int, ...], float]] = [((), -0.5)]
+    frontier: list[tuple[tuple[int, ...], float]] = [((), logit)]
     for level in range(depth):
         ahead: list[tuple[tuple[int, ...], float]] = []
-        for path, logit in frontier:
+        for path, here in frontier:
             aliases[path] = (level, path[-1:])
             for action in range(branching):
-                score = logit + float(rng.normal(0.0, 1.2))
+                score = here + float(rng.normal(0.0, 1.2))
                 if level + 1 == depth:
                     win = float(1.0 / (1.0 + np.exp(-score)))
                     builder.move(path, action, "won", win)

@@ -1,5 +1,6 @@
 """Laws that hold for every tree: Hypothesis looks for a counterexample."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -129,6 +130,33 @@ def test_groups_where_all_fail_give_exactly_zero(name, tree):
     won = np.bincount(tree.tree_ids, tree.rewards, tree.num_trees) > 0
     result = ALL[name](tree)
     assert not result.advantages[~won[tree.tree_ids]].any()
+
+
+LINEAR = sorted(
+    {
+        "dr_grpo",
+        "reinforce",
+        "gigpo",
+        "rtmc",
+        "rtmc_graph",
+        "rtmc_others",
+        "rloo",
+        "vine_ppo",
+        "vine_ppo_parent",
+        "tree_rl",
+    }
+    | {"rtmc_discounted_prior", "pkpo"}
+)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@given(tree=tree_arrays(), factor=st.sampled_from([1e-12, 1e-3, 1e9]))
+@settings(max_examples=15, deadline=None)
+def test_the_unit_of_rewards_is_the_unit_of_credit(name, tree, factor):
+    """Rewards of a millionth are told apart as well as rewards of 1: no tolerance is absolute."""
+    left, right = ALL[name](replace(tree, rewards=factor * tree.rewards)), ALL[name](tree)
+    for field in ("advantages", "values", "action_values"):
+        np.testing.assert_allclose(getattr(left, field) / factor, getattr(right, field), atol=1e-9, err_msg=field)
 
 
 @pytest.mark.parametrize("name", ALL)
