@@ -62,7 +62,7 @@ from .metrics import credit_metrics, episode_metrics, means, pass_metrics
 from .packable import Layout
 from .packing import plan
 from .run_folder import RunFolder, name_of, names_of, write_model_card
-from .trl_vllm import TrlSampling, engine_of_trees
+from .trl_vllm import TrlSampling, check_model, engine_of_trees
 
 __all__ = ["Estimator", "TokenEstimator", "TreeTrainer"]
 
@@ -137,9 +137,9 @@ class TreeTrainer(GRPOTrainer):
         rollout: Callable[..., Any] = Rollout,
     ) -> None:
         check_args(args, self.settings)
-        least = cast("int", args.generation_batch_size)
+        check_model(args, model, agent=agent, adapter=peft_config)
         self._tasks = {
-            "train": read_tasks("train_tasks", train_tasks, least=least),
+            "train": read_tasks("train_tasks", train_tasks, least=cast("int", args.generation_batch_size)),
             "eval": () if eval_tasks is None else read_tasks("eval_tasks", eval_tasks),
         }
         make_env, allocate = as_maker(env), allocator_of(allocator, args.predictor, args.candidates)
@@ -158,7 +158,7 @@ class TreeTrainer(GRPOTrainer):
         self._resumed: Path | None = None
         self.last_trees: list[EpisodeTree] = []
         self.first_log_ratio: LogRatio | None = None
-        with engine_of_trees(self, args, agent):
+        with engine_of_trees(self, args):
             super().__init__(
                 model=model,
                 reward_funcs=environment_reward,

@@ -4,6 +4,7 @@ TRL makes engine or client, and knows how to gather, merge and send the weights;
 request, because trees ask for as many as they need.
 """
 
+import importlib.util
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -11,10 +12,14 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from trl import GRPOConfig
+from trl.trainer.utils import get_config_model_id
 
 from agentenv.agents import VLLMAgent
+from agentenv.distribution import install_module
 
-__all__ = ["TrlSampling", "check_vllm", "engine_of_trees", "server_url"]
+from .sampler_weights import kept_exactly, sampler_weights
+
+__all__ = ["TrlSampling", "check_model", "check_vllm", "engine_of_trees", "server_url"]
 
 
 class _Args(Protocol):
@@ -78,8 +83,40 @@ def _check_defaults(args: Any, names: tuple[str, ...], reason: str) -> None:
             raise ValueError(msg)
 
 
+def check_model(args: Any, model: Any, *, agent: object = None, adapter: object = None) -> None:
+    """Refuses a model in memory whose files TRL wants, and what its vLLM cannot go with, before anything is made.
+
+    Args:
+        args: the trainer's settings.
+        model: what is trained, or its name or folder.
+        agent: what else was to sample.
+        adapter: of the model, if only that is trained.
+
+    Raises:
+        ValueError: the message names setting, rule and remedy.
+        ImportError: vLLM is not installed.
+    """
+    if args.use_vllm and agent is not None:
+        msg = "agent must be left out with use_vllm=True: TRL's vLLM samples; or leave out use_vllm, and agent= does"
+        raise ValueError(msg)
+    wants = []
+    if args.use_vllm and args.vllm_mode == "colocate":
+        wants.append("use_vllm=True, which vLLM makes its engine of")
+    if args.beta and adapter is None and not hasattr(model, "peft_config"):
+        wants.append(f"beta={args.beta:g}, whose reference is read from there")
+    if wants and not isinstance(model, str) and not get_config_model_id(model.config):
+        msg = (
+            f"model must come from a folder or the hub with {' and '.join(wants)}; this one was made in memory: "
+            "save_pretrained it with its tokenizer, and load that"
+        )
+        raise ValueError(msg)
+    if args.use_vllm and importlib.util.find_spec("vllm") is None:
+        msg = f"use_vllm=True needs vllm: {install_module('vllm')}; or leave it out, and the model itself samples"
+        raise ImportError(msg)
+
+
 @contextmanager
-def engine_of_trees(trainer: Any, args: Any, agent: object) -> Generator[None]:
+def engine_of_trees(trainer: Any, args: Any) -> Generator[None]:
     """Has TRL make its engine in the precision of the training and wide enough for trees; it has no options for that.
 
     TRL's engine takes as many sequences at once as a batch has rows, which are tasks here and not episodes, and 16 bits
@@ -88,33 +125,14 @@ def engine_of_trees(trainer: Any, args: Any, agent: object) -> Generator[None]:
     Args:
         trainer: whose model the engine gets.
         args: its settings.
-        agent: what else was to sample.
-
-    Raises:
-        ValueError: something else was to sample, or there are no files that an engine could be made of.
     """
-    if not args.use_vllm:
-        yield
-        return
-    if agent is not None:
-        msg = "agent must be left out with use_vllm=True: TRL's vLLM samples; or leave out use_vllm, and agent= does"
-        raise ValueError(msg)
-    if args.vllm_mode == "server":
+    if not args.use_vllm or args.vllm_mode == "server":
         yield
         return
     module: Any = import_module("trl.generation.vllm_generation")
-    make = getattr(module, "LLM", None)
-    if make is None:  # TRL says that vLLM is not installed
-        yield
-        return
+    make = module.LLM
 
     def make_wide(**given: Any) -> Any:
-        if not given["model"]:
-            msg = (
-                "model must come from a folder or the hub with use_vllm=True, which vLLM makes its engine of; this one "
-                "was made in memory: save_pretrained it with its tokenizer, and load that"
-            )
-            raise ValueError(msg)
         return make(**{**given, **_engine_options(args, trainer.model.dtype)})
 
     module.LLM = make_wide
@@ -168,20 +186,24 @@ class TrlSampling:
         """Sends the weights by TRL's own way, while nothing is sampled anywhere.
 
         An engine on a CPU has packed its weights away, where TRL's way finds no place to write to: it gets the same
-        weights, under the names that TRL gives them, by `VLLMAgent.update_weights`.
+        weights by `VLLMAgent.update_weights`. Adapters are merged either way; TRL takes them out again by arithmetic,
+        which would round the weights below them a little each time.
         """
         generation, accelerator = self._generation, self._accelerator
         accelerator.wait_for_everyone()
+        model = accelerator.unwrap_model(generation.model)
         if self._args.vllm_mode == "colocate":
             if _is_packed(generation.llm):
-                agent.update_weights(generation._iter_named_params())
+                agent.update_weights(sampler_weights(model))
             else:
-                agent.update_by(generation.sync_weights)
+                with kept_exactly(model):
+                    agent.update_by(generation.sync_weights)
             return
-        if accelerator.is_main_process:
-            agent.update_by(generation.sync_weights)
-        else:  # only takes part in gathering
-            generation.sync_weights()
+        with kept_exactly(model):
+            if accelerator.is_main_process:
+                agent.update_by(generation.sync_weights)
+            else:  # only takes part in gathering
+                generation.sync_weights()
         accelerator.wait_for_everyone()
         if not accelerator.is_main_process:
             agent.weights_changed()

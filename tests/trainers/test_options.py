@@ -1,5 +1,6 @@
 """TRL's options: each one is honored or refused by name; nothing is ignored in silence."""
 
+import importlib.util
 from dataclasses import fields
 
 import numpy as np
@@ -112,6 +113,34 @@ def test_nothing_else_samples_beside_trls_vllm(tmp_path):
     model, tokenizer = random_model()
     with pytest.raises(ValueError, match="agent must be left out with use_vllm=True"):
         trainer(model, tokenizer, tmp_path, use_vllm=True, agent=lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"use_vllm": True},
+            "with use_vllm=True, which vLLM makes its engine of; this one was made in memory: save_pre",
+        ),
+        (
+            {"beta": 0.1},
+            "with beta=0.1, whose reference is read from there; this one was made in memory: save_pretrained",
+        ),
+        ({"use_vllm": True, "beta": 0.1}, "with use_vllm=True, .* and beta=0.1"),
+    ],
+)
+def test_what_is_read_from_a_models_files_needs_some(tmp_path, options, words):
+    model, tokenizer = random_model()
+    with pytest.raises(ValueError, match=f"model must come from a folder or the hub {words}"):
+        trainer(model, tokenizer, tmp_path, **options)
+
+
+@pytest.mark.parametrize("mode", [{}, {"vllm_mode": "server"}])
+def test_without_vllm_a_run_that_wants_it_says_how_to_install_it(tmp_path, mode):
+    assert importlib.util.find_spec("vllm") is None
+    _, tokenizer = random_model()
+    with pytest.raises(ImportError, match=r"use_vllm=True needs vllm: .*\[vllm\]"):
+        trainer("some/model", tokenizer, tmp_path, use_vllm=True, **mode)
 
 
 def test_numbers_of_other_libraries_are_numbers(tmp_path):

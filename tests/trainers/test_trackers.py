@@ -62,8 +62,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         patch.setattr(storage, "TRACKIO_DIR", folder)  # of the environment's variable, which it reads once
         wandb: Any = import_module("wandb")
         model, tokenizer = random_model()
-        tasks = {"train_tasks": TASKS, "eval_tasks": TASKS[:4]}
-        SRPPOTrainer(model, args, env=Flaky, processing_class=tokenizer, **tasks).train()
+        SRPPOTrainer(
+            model, args, env=Flaky, train_tasks=TASKS, eval_tasks=TASKS[:4], processing_class=tokenizer
+        ).train()
         wandb.finish()
         wandb.teardown()
     return Told(folder, list(_of_wandb(folder)), list(_of_trackio(folder)))

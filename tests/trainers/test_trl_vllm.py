@@ -114,3 +114,24 @@ def test_packed_weights_get_the_same_ones_and_sr_ppo_samples_so(tmp_path):
     run = SRPPOTrainer(model, args, env=Digits, train_tasks=TASKS, processing_class=tokenizer)
     check(run, 2)
     end(run)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_adapter_is_merged_for_the_engine_and_the_weights_below_it_stay(tmp_path, packed, request):
+    """The ratios are those of the policy with its adapter; merging and taking back moves no bit of the base."""
+    from peft import LoraConfig
+    from trainer_env import trainer
+
+    if not packed:
+        request.getfixturevalue("unpacked")
+    elif DEVICE != "cpu":
+        pytest.skip("only a CPU packs weights")
+    model, tokenizer = load(tmp_path / "model")
+    torch.manual_seed(0)  # of the adapter
+    adapter = LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+    settings = {"max_steps": 2, "learning_rate": 5e-2, "use_cpu": DEVICE == "cpu"}
+    run = trainer(model, tokenizer, tmp_path / "run", use_vllm=True, peft_config=adapter, **settings)
+    base = {name: p.detach().clone() for name, p in run.model.named_parameters() if not p.requires_grad}
+    check(run, 2)
+    assert all(torch.equal(base[name], p) for name, p in run.model.named_parameters() if name in base)
+    end(run)
