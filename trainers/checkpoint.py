@@ -8,10 +8,14 @@ that remembers, or an estimator with random state. Its state is made of plain va
 arrays, tensors, and lists, tuples and dicts of those.
 """
 
+import errno
 import io
 import pickle
+import re
+import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -21,12 +25,22 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from typing_extensions import override
 
-from .run_folder import replace_file
+from agentenv.whole_files import replace_file
 
-__all__ = ["RestoreParts", "Stateful", "checkpoint_folder", "last_checkpoint", "load_parts", "save_parts"]
+__all__ = [
+    "RestoreParts",
+    "Stateful",
+    "checkpoint_folder",
+    "last_checkpoint",
+    "load_parts",
+    "save_parts",
+    "whole_checkpoint",
+]
 
 _FOLDER = "agentenv_state"
 _MARK = "trainer_state.json"
+_WRITING = re.compile(r"failed writing|file write failed|inline_container|os error|I/O error")
+"""What torch and safetensors say, by errors of their own, where a file cannot be written."""
 
 
 @runtime_checkable
@@ -51,10 +65,43 @@ def last_checkpoint(run: str | Path) -> Path | None:
     """Returns the newest checkpoint that was written to its end; a crash may have cut off a newer one."""
     folders = [f for f in Path(run).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if f.name.rpartition("-")[2].isdigit()]
     for folder in sorted(folders, key=lambda f: int(f.name.rpartition("-")[2]), reverse=True):
-        mark = folder / _MARK
-        if mark.is_file() and mark.read_bytes().rstrip().endswith(b"}"):
+        if _is_whole(folder):
             return folder
     return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    mark = checkpoint / _MARK
+    return mark.is_file() and mark.read_bytes().rstrip().endswith(b"}")
+
+
+@contextmanager
+def whole_checkpoint(folder: Path, *, main: bool) -> Generator[None]:
+    """Has a checkpoint be there whole or not at all: one that could not be saved to its end is removed.
+
+    Args:
+        folder: of the checkpoint. One that is there already, of a run that went back, counts as cut off from now on.
+        main: whether this process removes it.
+
+    Raises:
+        OSError: it could not be saved; the message says what to do.
+    """
+    if main:
+        (folder / _MARK).unlink(missing_ok=True)
+    try:
+        yield
+    except BaseException as error:
+        if _is_whole(folder):  # what broke came after it
+            raise
+        if main:
+            shutil.rmtree(folder, ignore_errors=True)
+        said = str(error).partition("\n")[0]
+        if not isinstance(error, OSError) and not _WRITING.search(said):
+            raise
+        before = last_checkpoint(folder.parent)
+        go_on = f"resume from {before.name} (--resume)" if before else "begin anew"
+        msg = f"{folder.name} could not be saved, and nothing of it is left ({said}): make room there, then {go_on}"
+        raise OSError(getattr(error, "errno", None) or errno.EIO, msg, str(folder)) from error
 
 
 def save_parts(parts: Mapping[str, Stateful], checkpoint: Path, *, rank: int = 0) -> None:

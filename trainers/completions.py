@@ -5,7 +5,9 @@ said and the environment answered, as the model read it. Continuations begin wit
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,14 @@ from agentenv.credit import StepAdvantages, TokenAdvantages
 from agentenv.stats import episodes
 from agentenv.tree import EpisodeTree
 from agentenv.types import message_text
+from agentenv.whole_files import say_remedy
 
+from .config import TreeConfig
 from .layout import Rows
 
-__all__ = ["CompletionTable"]
+__all__ = ["CompletionTable", "whole_table"]
 
-Decode = Callable[[Sequence[int]], str]
+Decode = Callable[..., Any]
 
 
 class CompletionTable:
@@ -28,15 +32,16 @@ class CompletionTable:
 
     Args:
         logs: the trainer's `_logs`; the deques are replaced by such as hold a generation of trees.
-        most: episodes of a generation, over all processes.
+        args: the trainer's settings.
         gather: joins lists over all processes.
         decode: turns tokens into text.
     """
 
     def __init__(
-        self, logs: dict[str, Any], *, most: int, gather: Callable[[list[Any]], list[Any]], decode: Decode
+        self, logs: dict[str, Any], args: TreeConfig, gather: Callable[[list[Any]], list[Any]], decode: Decode
     ) -> None:
-        self._logs, self._most, self._gather, self._decode = logs, most, gather, decode
+        self._logs, self._gather, self._decode = logs, gather, decode
+        self._most = (args.generation_batch_size or 0) * (args.num_rollouts + args.num_continuations)
 
     def fill(self, trees: Sequence[EpisodeTree], rows: Rows, credit: StepAdvantages | TokenAdvantages) -> None:
         """Takes the episodes of a generation in place of those before.
@@ -89,3 +94,21 @@ def _step_credit(rows: Rows, credit: StepAdvantages | TokenAdvantages) -> NDArra
     nodes = rows.nodes[rows.trained]
     sums = np.bincount(nodes, weights=credit.advantages[rows.trained], minlength=len(rows.arrays))
     return sums / np.maximum(np.bincount(nodes, minlength=len(rows.arrays)), 1)
+
+
+@contextmanager
+def whole_table(args: TreeConfig, step: int) -> Generator[None]:
+    """Has the table that TRL writes be there whole, or not at all.
+
+    Raises:
+        OSError: it could not be written; the message says what to do.
+    """
+    path = Path(str(args.output_dir)) / "completions" / f"completions_{step:05d}.parquet"
+    try:
+        yield
+    except OSError as error:
+        if not args.log_completions or not path.exists():
+            raise  # it was something else that could not be written
+        path.unlink()
+        with say_remedy(path):
+            raise error from None

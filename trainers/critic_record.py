@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agentenv.credit.calibration import Calibration, calibration_of
+from agentenv.whole_files import whole_file
 
 __all__ = ["TrackRecord", "draw_reliability", "scores_of", "thin_out"]
 
@@ -138,6 +139,5 @@ def draw_reliability(record: TrackRecord, path: Path, *, bins: int = 10) -> None
     below.set(xlabel="predicted probability of success", ylabel="share")
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, dpi=150, format="png")
-    part.replace(path)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=150, format="png")

@@ -11,7 +11,6 @@ What a crash cut off is left out when it is read; whole files are replaced, neve
 """
 
 import json
-import os
 import platform
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +25,7 @@ from typing_extensions import override
 import agentenv
 from agentenv.serialize import write_trees
 from agentenv.tree import EpisodeTree
+from agentenv.whole_files import append_line, replace_file, whole_file
 
 from .config import TreeConfig
 
@@ -37,7 +37,6 @@ __all__ = [
     "name_of",
     "names_of",
     "read_metrics",
-    "replace_file",
     "write_model_card",
 ]
 
@@ -117,8 +116,7 @@ class RunFolder(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         if state.is_world_process_zero and logs:
-            with (Path(str(args.output_dir)) / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+            append_line(Path(str(args.output_dir)) / "metrics.jsonl", json.dumps({"step": state.global_step, **logs}))
 
     @override
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -191,16 +189,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def replace_file(path: Path, content: str | bytes) -> None:
-    """Writes a whole file or, where something breaks, none of it."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
 def read_metrics(folder: str | Path | None) -> list[dict[str, Any]]:
     """Returns the objects of a run's `metrics.jsonl`, in order; none where there is no such file.
 
@@ -264,9 +252,8 @@ def draw_curve(metrics: Iterable[Mapping[str, Any]], path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if train or held_out:
         axes.legend(loc="lower right", frameon=False)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, dpi=150, format="png")
-    part.replace(path)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=150, format="png")
 
 
 def _label_ends(axes: Any, points: Sequence[tuple[int, float]]) -> None:

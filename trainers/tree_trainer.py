@@ -52,8 +52,8 @@ from agentenv.tree import EpisodeTree
 from .ahead import SamplingAhead, correct
 from .batches import computed_tokens, environment_reward, micro_batch, micro_batches, model_for, pack, task_rows
 from .buffer import BEGIN, Buffer
-from .checkpoint import RestoreParts, Stateful, checkpoint_folder, last_checkpoint, load_parts, save_parts
-from .completions import CompletionTable
+from .checkpoint import RestoreParts, Stateful, checkpoint_folder, last_checkpoint, load_parts, save_parts, whole_checkpoint
+from .completions import CompletionTable, whole_table
 from .config import TreeConfig, check_args
 from .generation import Generation, allocator_of, as_maker, read_tasks, with_candidates
 from .guards import FiniteGradients, LogRatio, log_ratio, reference_logprobs, remove_noise
@@ -186,7 +186,7 @@ class TreeTrainer(GRPOTrainer):
         self._layout = Layout(
             args.layout, self.model, balanced=self.aux_loss_enabled, half=args.bf16 or args.fp16, gather=gather_object
         )
-        self._table = self._make_table(tokenizer) if args.log_completions else None
+        self._table = CompletionTable(self._logs, args, gather_object, tokenizer.decode) if args.log_completions else None
         description = {
             "env": name_of(env),
             **self._names,
@@ -203,12 +203,6 @@ class TreeTrainer(GRPOTrainer):
         self.use_vllm = False
         vllm = TrlSampling(self.vllm_generation, self.accelerator, self.args)
         return {"make_agent": vllm.make_agent, "send_weights": vllm.send}
-
-    def _make_table(self, tokenizer: PreTrainedTokenizerBase) -> CompletionTable:
-        args = self.args
-        each = args.num_rollouts + args.num_continuations
-        most = cast("int", args.generation_batch_size) * each
-        return CompletionTable(self._logs, most=most, gather=gather_object, decode=cast("Any", tokenizer.decode))
 
     @override
     def train(
@@ -473,6 +467,11 @@ class TreeTrainer(GRPOTrainer):
             )
             raise InfrastructureError(msg)
 
+    @override
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        with whole_table(self.args, self.state.global_step):
+            super().log(logs, start_time)
+
     def _gather(self, tensor: torch.Tensor) -> torch.Tensor:
         return cast("torch.Tensor", self.accelerator.gather(tensor))
 
@@ -488,9 +487,10 @@ class TreeTrainer(GRPOTrainer):
         folder = checkpoint_folder(str(self.args.output_dir), self.state.global_step)
         if self._ahead is not None:
             self._ahead.wait()  # so that the parts stand still
-        save_parts(self._stateful, folder, rank=self.accelerator.process_index)
-        self.accelerator.wait_for_everyone()  # the file that says it is whole must not come before any part
-        super()._save_checkpoint(model, trial)
+        with whole_checkpoint(folder, main=self.is_world_process_zero()):
+            save_parts(self._stateful, folder, rank=self.accelerator.process_index)
+            self.accelerator.wait_for_everyone()  # the file that says it is whole must not come before any part
+            super()._save_checkpoint(model, trial)
 
     def close(self) -> None:
         """Closes the environments. May be called twice; training opens them again."""

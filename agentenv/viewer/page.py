@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from agentenv.whole_files import replace_file
+
 from .data import encode
 from .view import View
 
@@ -44,9 +46,7 @@ def write_page(view: View, path: str | Path) -> int:
     """
     overview = view.overview()
     path = Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_text(_page(f"{overview['title']} - agentenv", _blobs(view, overview), live=False), encoding="utf-8")
-    part.replace(path)
+    replace_file(path, _page(f"{overview['title']} - agentenv", _blobs(view, overview), live=False))
     return path.stat().st_size
 
 

@@ -57,6 +57,21 @@ def check(run: Any, steps: int) -> None:
     assert len(logged) == steps and all(abs(entry["sampling/importance_ratio"] - 1) < 1e-3 for entry in logged)
 
 
+def adapter() -> Any:
+    from peft import LoraConfig
+
+    torch.manual_seed(0)
+    return LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+
+
+def check_with_adapter(run: Any) -> None:
+    """The ratios are those of the policy with its adapter; merging and taking back moves no bit of the base."""
+    base = {name: p.detach().clone() for name, p in run.model.named_parameters() if not p.requires_grad}
+    check(run, 2)
+    assert base and all(torch.equal(base[name], p) for name, p in run.model.named_parameters() if name in base)
+    end(run)
+
+
 def end(run: Any) -> None:
     """Ends the agent and TRL's engine, so that the next test may have one."""
     agent, llm = run._sampling.agent, run.vllm_generation.llm
@@ -100,7 +115,7 @@ def test_trls_own_way_sends_the_weights(tmp_path, unpacked):
 
 
 @pytest.mark.skipif(DEVICE != "cpu", reason="only a CPU packs weights")
-def test_packed_weights_get_the_same_ones_and_sr_ppo_samples_so(tmp_path):
+def test_packed_weights_get_the_same_ones_with_an_adapter_too_and_sr_ppo_samples_so(tmp_path):
     from trainer_env import TASKS, Digits
 
     from agentenv.trainers import SRPPOConfig, SRPPOTrainer
@@ -108,30 +123,17 @@ def test_packed_weights_get_the_same_ones_and_sr_ppo_samples_so(tmp_path):
     model, tokenizer = load(tmp_path / "model")
     args = SRPPOConfig(
         output_dir=str(tmp_path / "run"), max_steps=2, per_device_train_batch_size=2, gradient_accumulation_steps=2,
-        max_action_tokens=6, learning_rate=1e-2, bf16=False, use_cpu=True, gradient_checkpointing=False, report_to=[],
+        max_action_tokens=6, learning_rate=5e-2, bf16=False, use_cpu=True, gradient_checkpointing=False, report_to=[],
         logging_steps=1, save_strategy="no", disable_tqdm=True, critic_warmup=0, use_vllm=True,
     )  # fmt: skip
-    run = SRPPOTrainer(model, args, env=Digits, train_tasks=TASKS, processing_class=tokenizer)
-    check(run, 2)
-    end(run)
+    given = {"train_tasks": TASKS, "processing_class": tokenizer, "peft_config": adapter()}
+    check_with_adapter(SRPPOTrainer(model, args, env=Digits, **given))
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_an_adapter_is_merged_for_the_engine_and_the_weights_below_it_stay(tmp_path, packed, request):
-    """The ratios are those of the policy with its adapter; merging and taking back moves no bit of the base."""
-    from peft import LoraConfig
+def test_an_adapter_is_merged_by_trl_and_the_weights_below_it_stay(tmp_path, unpacked):
     from trainer_env import trainer
 
-    if not packed:
-        request.getfixturevalue("unpacked")
-    elif DEVICE != "cpu":
-        pytest.skip("only a CPU packs weights")
     model, tokenizer = load(tmp_path / "model")
-    torch.manual_seed(0)  # of the adapter
-    adapter = LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
-    settings = {"max_steps": 2, "learning_rate": 5e-2, "use_cpu": DEVICE == "cpu"}
-    run = trainer(model, tokenizer, tmp_path / "run", use_vllm=True, peft_config=adapter, **settings)
-    base = {name: p.detach().clone() for name, p in run.model.named_parameters() if not p.requires_grad}
-    check(run, 2)
-    assert all(torch.equal(base[name], p) for name, p in run.model.named_parameters() if name in base)
-    end(run)
+    settings = {"max_steps": 2, "learning_rate": 5e-2, "use_cpu": DEVICE == "cpu", "peft_config": adapter()}
+    run = trainer(model, tokenizer, tmp_path / "run", use_vllm=True, **settings)
+    check_with_adapter(run)
