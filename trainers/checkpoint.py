@@ -30,7 +30,6 @@ from agentenv.whole_files import replace_file
 __all__ = [
     "RestoreParts",
     "Stateful",
-    "checkpoint_folder",
     "last_checkpoint",
     "load_parts",
     "save_parts",
@@ -56,11 +55,6 @@ class Stateful(Protocol):
         ...
 
 
-def checkpoint_folder(run: str | Path, step: int) -> Path:
-    """Returns the folder of a step's checkpoint, as transformers names it."""
-    return Path(run) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
-
-
 def last_checkpoint(run: str | Path) -> Path | None:
     """Returns the newest checkpoint that was written to its end; a crash may have cut off a newer one."""
     folders = [f for f in Path(run).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if f.name.rpartition("-")[2].isdigit()]
@@ -76,20 +70,24 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 @contextmanager
-def whole_checkpoint(folder: Path, *, main: bool) -> Generator[None]:
-    """Has a checkpoint be there whole or not at all: one that could not be saved to its end is removed.
+def whole_checkpoint(args: TrainingArguments, state: TrainerState) -> Generator[Path]:
+    """Gives the folder of a checkpoint, which is then there whole or not at all: one that is cut off is removed.
 
     Args:
-        folder: of the checkpoint. One that is there already, of a run that went back, counts as cut off from now on.
-        main: whether this process removes it.
+        args: of the run.
+        state: of the trainer. A checkpoint of the same step, of a run that went back, counts as cut off from now on.
 
     Raises:
         OSError: it could not be saved; the message says what to do.
     """
+    folder, main = (
+        Path(str(args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"),
+        state.is_world_process_zero,
+    )
     if main:
         (folder / _MARK).unlink(missing_ok=True)
     try:
-        yield
+        yield folder
     except BaseException as error:
         if _is_whole(folder):  # what broke came after it
             raise
@@ -100,7 +98,8 @@ def whole_checkpoint(folder: Path, *, main: bool) -> Generator[None]:
             raise
         before = last_checkpoint(folder.parent)
         go_on = f"resume from {before.name} (--resume)" if before else "begin anew"
-        msg = f"{folder.name} could not be saved, and nothing of it is left ({said}): make room there, then {go_on}"
+        msg = f"{folder.name} could not be saved, and nothing of it is left ({said}): make room, or mend the rights, "
+        msg += f"then {go_on}"
         raise OSError(getattr(error, "errno", None) or errno.EIO, msg, str(folder)) from error
 
 

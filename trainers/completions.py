@@ -40,7 +40,7 @@ class CompletionTable:
     def __init__(
         self, logs: dict[str, Any], args: TreeConfig, gather: Callable[[list[Any]], list[Any]], decode: Decode
     ) -> None:
-        self._logs, self._gather, self._decode = logs, gather, decode
+        self._logs, self._args, self._gather, self._decode = logs, args, gather, decode
         self._most = (args.generation_batch_size or 0) * (args.num_rollouts + args.num_continuations)
 
     def fill(self, trees: Sequence[EpisodeTree], rows: Rows, credit: StepAdvantages | TokenAdvantages) -> None:
@@ -51,6 +51,8 @@ class CompletionTable:
             rows: the same trees as token rows.
             credit: of their steps or tokens.
         """
+        if not self._args.log_completions:
+            return
         given, start, own = _step_credit(rows, credit), 0, list[Mapping[str, Any]]()
         for tree in trees:
             own += [self._row(tree, episode, given[start : start + len(tree)]) for episode in episodes(tree)]

@@ -52,7 +52,7 @@ from agentenv.tree import EpisodeTree
 from .ahead import SamplingAhead, correct
 from .batches import computed_tokens, environment_reward, micro_batch, micro_batches, model_for, pack, task_rows
 from .buffer import BEGIN, Buffer
-from .checkpoint import RestoreParts, Stateful, checkpoint_folder, last_checkpoint, load_parts, save_parts, whole_checkpoint
+from .checkpoint import RestoreParts, Stateful, last_checkpoint, load_parts, save_parts, whole_checkpoint
 from .completions import CompletionTable, whole_table
 from .config import TreeConfig, check_args
 from .generation import Generation, allocator_of, as_maker, read_tasks, with_candidates
@@ -186,7 +186,7 @@ class TreeTrainer(GRPOTrainer):
         self._layout = Layout(
             args.layout, self.model, balanced=self.aux_loss_enabled, half=args.bf16 or args.fp16, gather=gather_object
         )
-        self._table = CompletionTable(self._logs, args, gather_object, tokenizer.decode) if args.log_completions else None
+        self._table = CompletionTable(self._logs, args, gather_object, tokenizer.decode)
         description = {
             "env": name_of(env),
             **self._names,
@@ -284,8 +284,7 @@ class TreeTrainer(GRPOTrainer):
         credit = self._credit(rows)
         batch = self._collate(rows, credit)
         self._record(numbers, rows, credit, batch, mode)
-        if self._table is not None:
-            self._table.fill(self.last_trees, rows, credit)
+        self._table.fill(self.last_trees, rows, credit)
         return batch
 
     @override
@@ -484,10 +483,9 @@ class TreeTrainer(GRPOTrainer):
     @override
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Saves the parts first: transformers ends a checkpoint with the file that says it is whole."""
-        folder = checkpoint_folder(str(self.args.output_dir), self.state.global_step)
         if self._ahead is not None:
             self._ahead.wait()  # so that the parts stand still
-        with whole_checkpoint(folder, main=self.is_world_process_zero()):
+        with whole_checkpoint(self.args, self.state) as folder:
             save_parts(self._stateful, folder, rank=self.accelerator.process_index)
             self.accelerator.wait_for_everyone()  # the file that says it is whole must not come before any part
             super()._save_checkpoint(model, trial)
