@@ -25,7 +25,8 @@
 episode with reward 0 and never reaches the caller of `step`.
 
 `ToolError` does so, too: a tool raises it to tell the *agent* that it made a mistake, so it becomes an
-observation and never reaches the caller of `step`.
+observation and never reaches the caller of `step`. `UnusableText` (ValueError) is one: a sandbox was given text that no
+process or file can be given.
 
 To add one: derive it from the base it belongs to AND from the stdlib exception it replaces, and keep it picklable
 (a message, no custom `__init__`).
@@ -52,6 +53,7 @@ __all__ = [
     "TreeError",
     "TreeFileError",
     "UnknownEnvError",
+    "UnusableText",
     "VerifierError",
     "WorkspaceError",
 ]
@@ -142,6 +144,14 @@ class AgentError(InfrastructureError):
 
 class ToolError(Exception):
     """Raised by a tool to tell the agent about its mistake; the message becomes the tool's answer."""
+
+
+class UnusableText(ToolError, ValueError):
+    """Text that no process or file can be given: no word at all, a NUL, a lone surrogate.
+
+    A sandbox raises it before anything is sent. Agents write such text, and programs hardly do: in a tool it is the
+    agent's mistake, and everywhere else a wrong argument.
+    """
 
 
 class AgentFault(AgentEnvError):

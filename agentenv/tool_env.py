@@ -7,7 +7,7 @@ from typing import Any
 from typing_extensions import override
 
 from agentenv.env import Env, Reply
-from agentenv.errors import ToolError
+from agentenv.errors import ToolError, WorkspaceError
 from agentenv.jsonable import json_text
 from agentenv.malformed import call_problem
 from agentenv.tools import Tool, collect_tools, unknown_tool
@@ -67,6 +67,8 @@ class ToolEnv(Env):
             answer = getattr(self, call.name)(**entry.validate(call))
         except ToolError as error:
             return self.note_mistake(str(error))
+        except WorkspaceError as error:  # a file of the sandbox that is not there: which one, the agent said
+            return self.note_mistake(str(error.strerror or error))
         if isinstance(answer, str):
             return answer
         return "" if answer is None else json_text(answer)

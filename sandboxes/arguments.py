@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from agentenv.errors import UnusableText
+
 __all__ = [
     "MAX_TIMEOUT_S",
     "as_bytes",
@@ -30,14 +32,14 @@ def as_bytes(name: str, value: object) -> bytes:
 
     Raises:
         TypeError: neither bytes nor text.
-        ValueError: text that is no Unicode: a lone surrogate.
+        UnusableText: no Unicode: a lone surrogate.
     """
     if isinstance(value, str):
         try:
             return value.encode()
         except UnicodeEncodeError as error:
             msg = f"{name} has a lone surrogate at {error.start}, which UTF-8 cannot express: give bytes"
-            raise ValueError(msg) from error
+            raise UnusableText(msg) from error
     if isinstance(value, _BYTES):
         return bytes(cast("bytes", value))
     msg = f"{name} must be bytes or str, got {type(value).__name__}"
@@ -49,7 +51,7 @@ def checked_words(argv: Any) -> list[str]:
 
     Raises:
         TypeError: no sequence of texts.
-        ValueError: no word at all, or one that no program can be given.
+        UnusableText: no word at all, or one that no program can be given.
     """
     words: list[Any]
     if isinstance(argv, str):
@@ -65,7 +67,7 @@ def checked_words(argv: Any) -> list[str]:
             raise TypeError(msg)
     if not words or not all(_can_be_passed(word) for word in words):
         msg = f"argv needs at least a program, and no NUL or lone surrogate in any word, got {argv!r:.200}"
-        raise ValueError(msg)
+        raise UnusableText(msg)
     return words
 
 
@@ -74,7 +76,7 @@ def checked_env(name: str, env: object) -> dict[str, str]:
 
     Raises:
         TypeError: no mapping from text to text.
-        ValueError: a variable that cannot be: an empty name, one with `=`, a NUL or a lone surrogate anywhere.
+        UnusableText: a variable that cannot be: an empty name, one with `=`, a NUL or a lone surrogate anywhere.
     """
     if not isinstance(env, Mapping):
         msg = f"{name} must be a mapping from str to str, got {type(env).__name__}"
@@ -86,7 +88,7 @@ def checked_env(name: str, env: object) -> dict[str, str]:
             raise TypeError(msg)
         if not key or "=" in key or not _can_be_passed(key + value):
             msg = f"{name} has a variable that cannot be: {key!r}={value!r:.200}"
-            raise ValueError(msg)
+            raise UnusableText(msg)
     return variables
 
 

@@ -39,9 +39,10 @@ def check(
 ) -> None:
     """Check that an environment keeps the contract.
 
-    The contract is a list of laws: on seeding, snapshots, restores, forks and leaks. Each is a clause, tried on
-    episodes of random actions, or of those given: what no action reaches is not checked, and said. Exit code 1 where a
-    law is broken. Tasks that have solutions of their own have them graded first, where the environment can do that.
+    The contract is a list of laws: on seeding, snapshots, restores, forks and leaks. Each is a clause, tried on an
+    episode of random actions and, where the environment has demonstrations, one of these; or on the actions given. What
+    no action reaches is not checked, and said. Exit code 1 where a law is broken. Tasks that have solutions of their
+    own have them graded first, where the environment can do that.
     `pytest --agentenv-check ENV_ID` runs the same clauses as tests.
 
     Examples:
@@ -53,6 +54,7 @@ def check(
     from agentenv.testing import CLAUSES, inspect_env, prepare_scripts
 
     from .console import open_console, print_json
+    from .demonstrators import careful_episode
     from .env_choice import choose_env
 
     names = [entry.name for entry in CLAUSES]
@@ -66,6 +68,8 @@ def check(
                 check_tasks()
         with blame("--trees" if actions is None else "--actions", ValueError, OSError):
             scripts = prepare_scripts(env, seed=seed, num_steps=steps, actions=actions, trees=trees)
+        if actions is None and trees is None and (own := careful_episode(choice, seed=seed)) is not None:
+            scripts.append(own)
         report = inspect_env(
             env,
             actions=scripts,

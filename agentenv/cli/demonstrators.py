@@ -5,12 +5,14 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from agentenv.errors import AgentError
 from agentenv.protocols import Context
+from agentenv.testing.scripts import Script
 from agentenv.types import Action, ToolCall, message_text
 
 from .command_line import blame, refuse
@@ -19,7 +21,7 @@ from .env_choice import EnvChoice
 if TYPE_CHECKING:
     from agentenv.agents import ScriptedAgent
 
-__all__ = ["demonstrating_agent", "find_demonstrator"]
+__all__ = ["careful_episode", "demonstrating_agent", "find_demonstrator"]
 
 Demonstrator = Callable[[Any, np.random.Generator], Sequence[ToolCall]]
 """Returns the calls that play a task, one per step; what it draws, it draws from the generator."""
@@ -36,17 +38,34 @@ def find_demonstrator(choice: EnvChoice, *, sloppy: bool = False, asked: str = "
     Raises:
         typer.BadParameter: there is none.
     """
-    module = choice.cls.__module__
-    package = module.rpartition(".")[0]
-    kind = "noisy_calls" if sloppy else "careful_calls"
-    places = (module, f"{package}.demonstrations") if package else (module,)
-    script = next((found for place in places if (found := _attribute(place, kind)) is not None), None)
+    script = _written(choice, "noisy_calls" if sloppy else "careful_calls")
     if script is None:
         signature = "noisy_calls(task, rng)" if sloppy else "careful_calls(task)"
         other = "another agent, such as random" if asked == "--agent" else "the folder of a model"
         told = f"{choice.name} has no demonstrations to script: write {signature} beside the class (docs/define.md)"
         refuse(asked, f"{told}, or give {other}")
     return script if sloppy else lambda task, _: script(task)
+
+
+def careful_episode(choice: EnvChoice, *, seed: int) -> Script | None:
+    """Returns the careful play of the task that a seed draws; `None` where the environment comes without."""
+    script = _written(choice, "careful_calls")
+    if script is None:
+        return None
+    with closing(choice.make()) as env:
+        try:
+            env.reset(seed=seed)
+        except Exception:  # noqa: BLE001  for the laws to report
+            return None
+        return Script(tuple(Action(tool_calls=(call,)) for call in script(env.task)), seed, env.task)
+
+
+def _written(choice: EnvChoice, kind: str) -> Any:
+    """Returns a function of the class's module, or of `demonstrations` beside it."""
+    module = choice.cls.__module__
+    package = module.rpartition(".")[0]
+    places = (module, f"{package}.demonstrations") if package else (module,)
+    return next((found for place in places if (found := _attribute(place, kind)) is not None), None)
 
 
 def _attribute(module: str, name: str) -> Any:

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from agentenv.env import Env
 from agentenv.errors import AgentEnvError, TaskError, UnknownEnvError
 from agentenv.registry import env_class
 from agentenv.rollout import derive_seed
+from agentenv.tasks import read_task
 
 from .annotations import annotations_of, read_value
 from .command_line import blame, refuse
@@ -45,25 +47,44 @@ class EnvChoice:
         return self.cls(**self.options)
 
 
-def choose_env(name: str, options: Sequence[str] = ()) -> EnvChoice:
+def choose_env(name: str, options: Sequence[str] = (), *, argument: str = "ENV_ID") -> EnvChoice:
     """Finds an environment and tries to make it once.
 
     Args:
         name: as for `agentenv.make`; modules of the current folder count.
         options: `key=value` arguments of the constructor.
+        argument: of the command that names the environment, for messages.
 
     Raises:
         typer.BadParameter: there is no such environment, or it does not take the options.
     """
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
-    with blame("ENV_ID", UnknownEnvError, ImportError, ValueError):
+    try:
         cls = env_class(name)
+    except (UnknownEnvError, ImportError, ValueError) as error:
+        refuse(argument, _explain(name, error))
     parsed = parse_options(options, known=constructor_options(cls), owner=name)
     choice = EnvChoice(name, cls, parsed, (name, *(word for option in options for word in ("--option", option))))
-    with blame("--option" if options else "ENV_ID", TypeError, ValueError, AgentEnvError, OSError):
+    with blame("--option" if options else argument, TypeError, ValueError, AgentEnvError, OSError):
         choice.make().close()
     return choice
+
+
+def _explain(name: str, error: Exception) -> str:
+    """Says what is wrong with a name, and where its class may be."""
+    if isinstance(error, ModuleNotFoundError) and f"{name.partition(':')[0]}.".startswith(f"{error.name}."):
+        return f"{error}: it is looked for in this folder, {Path.cwd()}, and in what is installed"
+    if ":" in name or not isinstance(error, UnknownEnvError):
+        return str(error)
+    from agentenv.viewer.commands import likely_class
+
+    module = name.replace("-", "_")
+    if (near := likely_class(name)) is not None:
+        return f"no environment {name!r}. Did you mean {near!r}?"
+    if likely_class(f"{module}.Class") is not None:
+        return f"no environment {name!r}: {module} is a module, so its class must be named, '{module}:CLASS'"
+    return f"{error}. A class of your own is module:Class"
 
 
 def constructor_options(cls: type[Env]) -> dict[str, inspect.Parameter]:
@@ -140,7 +161,7 @@ def sample_tasks(
         for number, options in enumerate(_resets(env, count, seed)):
             if len(tasks) == count or (number and env.task is None):
                 break
-            env.reset(seed=derive_seed(seed, number, "task"), options=options)
+            _draw_task(env, derive_seed(seed, number, "task"), options)
             drawn.add(env.task_id)
             if env.task_id not in left_out:
                 tasks[env.task_id] = env.task
@@ -153,6 +174,15 @@ def sample_tasks(
         msg = f"{choice.name} has only {len(tasks)} different tasks for this, and {needed} are needed: ask for fewer"
         raise TaskError(msg)
     return tasks
+
+
+def _draw_task(env: Env, seed: int, options: dict[str, Any] | None) -> None:
+    """Sets the task as `reset` does, but opens no sandbox: that would be thousands of them for a warm start."""
+    if type(env).reset is not Env.reset:  # which may draw its task elsewhere
+        env.reset(seed=seed, options=options)
+        return
+    gymnasium.Env[Any, Any].reset(env, seed=seed)
+    env.task = read_task(env.sample_task() if options is None else options["task"], env.Task, env.tasks)
 
 
 def _resets(env: Env, count: int, seed: int) -> Iterator[dict[str, Any] | None]:

@@ -76,6 +76,8 @@ def play(  # noqa: PLR0913, PLR0917  one per option
         _refuse_begin(seed, task)
         _play_tree(Path(env_id), tree, at, env, option or (), trees, named)
         return
+    if Path(env_id).suffix in {".jsonl", ".json"}:
+        refuse("ENV_ID|FILE", f"no such file: {env_id!r}")
     choice = choose_env(env_id, option or ())
     given = parse_task(task)
     _check_file(trees)

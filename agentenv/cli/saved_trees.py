@@ -7,6 +7,7 @@ from agentenv.errors import TreeFileError, UnknownEnvError
 from agentenv.registry import env_class
 from agentenv.serialize import read_trees
 from agentenv.tree import EpisodeTree
+from agentenv.viewer.commands import likely_class
 
 from .command_line import blame, refuse
 from .env_choice import EnvChoice, choose_env
@@ -20,7 +21,7 @@ def open_tree(file: Path, index: int, env_id: str | None, options: Sequence[str]
     Args:
         file: a trees file.
         index: of the tree in it.
-        env_id: the environment; by default the one that the tree names.
+        env_id: the environment; by default the one that the tree names, registered or in a module of the same name.
         options: of the environment: those that the tree was grown with.
 
     Raises:
@@ -34,10 +35,13 @@ def open_tree(file: Path, index: int, env_id: str | None, options: Sequence[str]
     if env_id is None:
         try:
             env_class(tree.env_id)
+            env_id = tree.env_id
         except (UnknownEnvError, ImportError, ValueError):
-            told = f"is needed, module:Class: {file} names its environment {tree.env_id!r}, which is no registered id"
-            refuse("--env", told)
-    choice = choose_env(env_id or tree.env_id, options)
+            env_id = likely_class(tree.env_id)
+    if env_id is None:
+        told = f"is needed, module:Class: {file} names its environment {tree.env_id!r}, which is no registered id"
+        refuse("--env", told)
+    choice = choose_env(env_id, options, argument="--env")
     if (own := f"{choice.cls.name}-v{choice.cls.version}") != tree.env_id:
         refuse("--env", f"must be the environment of the tree, {tree.env_id!r}; got {own!r}")
     return choice, tree

@@ -38,7 +38,7 @@ def load_model(plan: Plan, model: str, *, dry_run: bool = False) -> tuple[PreTra
         skillful = find_demonstrator(plan.choice, asked="--model")
         sloppy = find_demonstrator(plan.choice, sloppy=True, asked="--model")
         seed = plan.settings["seed"]
-        held_out = sample_tasks(plan.choice, plan.eval_tasks, seed=seed + 1)
+        held_out = _held_out(plan)
         found = list(sample_tasks(plan.choice, _IMITATED, seed=seed + 2, exclude=held_out, least=1).values())
         tasks = (found * -(-_IMITATED // len(found)))[:_IMITATED]  # few tasks are played often
         updates = (1, 1) if dry_run else (160, 120)
@@ -48,6 +48,11 @@ def load_model(plan: Plan, model: str, *, dry_run: bool = False) -> tuple[PreTra
     with blame("--model", ModelError):
         loaded = TransformersAgent.from_pretrained(model, dtype="float32")
     return loaded.model, loaded.tokenizer
+
+
+def _held_out(plan: Plan) -> dict[str, Any]:
+    with blame("--eval-tasks", TaskError):
+        return sample_tasks(plan.choice, plan.eval_tasks, seed=plan.settings["seed"] + 1)
 
 
 def run_training(
@@ -69,9 +74,9 @@ def run_training(
     """
     console = open_console()
     config = plan.config(resume=resume)
+    held_out = _held_out(plan)
     with blame("--tasks-per-step", TaskError):
         seed = plan.settings["seed"]
-        held_out = sample_tasks(plan.choice, plan.eval_tasks, seed=seed + 1)
         most = max(plan.tasks, plan.tasks_per_step)
         tasks = sample_tasks(plan.choice, most, seed=seed, exclude=held_out, least=plan.tasks_per_step)
     if dry_run:

@@ -61,6 +61,7 @@ def view(
     from agentenv.viewer import View, write_page
 
     from .console import open_console, say_line
+    from .env_choice import choose_env
     from .estimators import choose_estimator, estimators
 
     names = credit or ["rtmc"]
@@ -68,7 +69,11 @@ def view(
         choose_estimator(name)
     if tokenizer is not None and not tokenizer.exists():
         refuse("--tokenizer", f"must be a folder with tokenizer.json, or that file; got {str(tokenizer)!r}")
-    with blame("FOLDER_OR_FILE", TreeFileError, OSError), blame("--tokenizer", ValueError):
+    if env is not None:
+        choose_env(env, option or (), argument="--env")
+    if out is not None and (out.is_dir() or not out.name):
+        refuse("--out", f"must be a file, got the folder {str(out)!r}")
+    with blame("--tokenizer", ValueError), blame("FOLDER_OR_FILE", TreeFileError, OSError):
         found = View(
             path, choose=choose, estimators=sorted(estimators()), credit=names, tokenizer=tokenizer, env=env,
             options=option or (),
@@ -78,6 +83,7 @@ def view(
         _serve(found, port, browser=browser)
         return
     with blame("--out", OSError):
+        out.parent.mkdir(parents=True, exist_ok=True)
         size = write_page(found, out)
     for problem in found.run.problems.values():
         say_line(console, f"Left out: {problem}")

@@ -11,7 +11,7 @@ from agentenv.registry import env_ids
 
 from .sources import Run, TreeFile
 
-__all__ = ["Commands"]
+__all__ = ["Commands", "likely_class"]
 
 
 class Commands:
@@ -50,13 +50,18 @@ class Commands:
         said = re.match(r"([\w.]+)\.(\w+)\(", str(self._run.config().get("env", "")))
         if said:
             return f"{said[1]}:{said[2]}"
-        module, _, name = env_id.rpartition("-v")[0].rpartition("/")
-        return f"{module}:{name}" if module.isidentifier() and _is_module(module) else None
+        return likely_class(env_id)
+
+
+def likely_class(env_id: str) -> str | None:
+    """Returns `my_env:MyEnv` for the id `my_env/MyEnv-v0` (or `my_env.MyEnv`) where there is a module `my_env` here."""
+    said = re.fullmatch(r"(\w+(?:\.\w+)*)[/.]([^\W\d]\w*?)(?:-v\d+)?", env_id)
+    return f"{said[1]}:{said[2]}" if said and _is_module(said[1]) else None
 
 
 def _is_module(name: str) -> bool:
     """Whether a module can be imported from the current folder or where packages are installed."""
-    here = Path.cwd()
-    if (here / f"{name}.py").is_file() or (here / name / "__init__.py").is_file():
+    here = Path.cwd().joinpath(*name.split("."))
+    if here.with_name(f"{here.name}.py").is_file() or (here / "__init__.py").is_file() or name in sys.modules:
         return True
-    return name in sys.modules or importlib.util.find_spec(name) is not None
+    return "." not in name and name.isidentifier() and importlib.util.find_spec(name) is not None

@@ -64,9 +64,16 @@ class Run:
         self._stamps: tuple[Any, ...] = ()
         self.look()
         if not self.files and not self.metrics():
-            what = "has no trees (trees/*.jsonl) and no metrics.jsonl" if self.path.is_dir() else "holds no trees"
-            msg = f"{self.path} {what}; `agentenv rollout`, `agentenv train` and `agentenv play --trees` write them"
+            below = [path for path in sorted(self.path.glob("*/")) if _is_run(path)]
+            told = "`agentenv rollout`, `agentenv train` and `agentenv play --trees` write them"
+            there = f"there are some in {', '.join(map(str, below[:5]))}" if below else told
+            msg = f"{self.path} has no trees (trees/*.jsonl) and no metrics.jsonl; {there}"
             raise TreeFileError(msg)
+        if not self.path.is_dir():
+            for file in self.files:
+                self.trees(file)
+            for problem in self.problems.values():
+                raise TreeFileError(problem if _has_header(self.path) else f"it is no file of trees: {problem}")
 
     def look(self) -> bool:
         """Looks at the folder again; returns whether anything changed."""
@@ -143,6 +150,11 @@ def _stamp(path: Path) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return (found.st_mtime_ns, found.st_size)
+
+
+def _is_run(folder: Path) -> bool:
+    found = (*folder.glob("trees/*.jsonl"), *folder.glob("*.jsonl"))
+    return (folder / "metrics.jsonl").is_file() or any(map(_has_header, found))
 
 
 def _has_header(path: Path) -> bool:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium
 import pytest
 from cli_runs import one_line_error, run
 
@@ -44,10 +45,15 @@ def test_the_commands_of_its_readme_work(written, monkeypatch):
         result = run(*words[1:], stdin="")
         assert result.exit_code == 0, (words, result.stdout, result.stderr)
         said[words[1]] = result.stdout
+    assert "not reached" not in said["check"]  # its own demonstrations are played
     assert " A+" in said["trees"] and " A-" in said["trees"]
     assert (written / "page.html").stat().st_size > 10_000
     assert list((written / "trajectories").iterdir())
     result = run("envs", "drawer_desk:drawer_desk/DrawerDeskEnv-v0")  # by the id that importing registers
+    assert result.exit_code == 0, result.stderr
+    monkeypatch.setattr("agentenv.registry._registered", [])
+    monkeypatch.delitem(gymnasium.registry, "drawer_desk/DrawerDeskEnv-v0")  # as in a process that has not imported it
+    result = run("replay", "trees.jsonl", "--at", "0")
     assert result.exit_code == 0, result.stderr
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from cli_runs import one_line_error, run, run_json
 
-from agentenv.cli.env_choice import choose_env, sample_tasks
+from agentenv import Task, ToolEnv
+from agentenv.cli.env_choice import EnvChoice, choose_env, sample_tasks
 from agentenv.errors import TaskError
 from agentenv.serialize import read_trees
 
@@ -134,6 +135,37 @@ def test_tasks_of_a_list_come_once_each_and_held_out_ones_never():
     assert len(rest) == 2 and not set(rest) & set(held_out)
     with pytest.raises(TaskError, match="only 3 different tasks"):
         sample_tasks(choice, 4, seed=0)
+
+
+@pytest.mark.parametrize("tasks", [None, [{"goal": goal} for goal in range(40)]])
+def test_drawing_tasks_opens_no_sandbox_and_draws_what_an_episode_would(tasks):
+    class Costly(ToolEnv):
+        class Task(Task):
+            goal: int
+
+        def sample_task(self):
+            return super().sample_task() if tasks else self.Task(goal=int(self.np_random.integers(40)))
+
+        def make_sandbox(self):
+            raise AssertionError
+
+        def start(self, task):
+            raise AssertionError
+
+    class Cheap(Costly):
+        def make_sandbox(self):
+            return None
+
+        def start(self, task):
+            return ""
+
+        def reset(self, **options):  # another reset than that of Env is called
+            return super().reset(**options)
+
+    options = {"tasks": tasks} if tasks else {}
+    costly, cheap = (sample_tasks(EnvChoice("c", kind, options), 12, seed=3) for kind in (Costly, Cheap))
+    assert len(costly) == 12
+    assert list(costly) == list(cheap)
 
 
 def test_an_environment_with_one_task_gives_it_as_often_as_asked(here):

@@ -6,11 +6,13 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from sandbox_backends import PLACES, WITH_ENGINES, marks, opener, skip_without
 
+from agentenv import Action, ToolCall, ToolEnv, tool
 from agentenv.errors import SandboxError, WorkspaceError
 from agentenv.sandboxes import LEVELS, Limits, SandboxSpec, docker, open_sandbox
 from agentenv.sandboxes.guest.wire import Closed, Wire
@@ -368,6 +370,52 @@ def test_binary_and_strange_names(box):
     with child:
         assert child.snapshot().content_id == box.snapshot().content_id
     assert box.exec("printf '\\377'").stdout == "\ufffd"
+
+
+class Desk(ToolEnv):
+    """Hands what the agent says to its sandbox, and checks nothing."""
+
+    def make_sandbox(self):
+        return open_sandbox(base={"a": "text"})
+
+    def start(self, task):
+        return "Go."
+
+    @tool
+    def run(self, command: str) -> str:
+        """Run words."""
+        return self.sandbox.exec(command.split(" ") if command else []).stdout
+
+    @tool
+    def copy(self, source: str, target: str, suffix: str = "") -> str:
+        """Copy a file."""
+        self.sandbox.write(target, self.sandbox.read(source).decode() + suffix)
+        return "copied"
+
+    @tool
+    def list(self, folder: str) -> str:
+        """List a folder."""
+        return self.sandbox.exec("ls", cwd=folder).stdout
+
+
+def test_what_no_sandbox_can_do_is_the_agents_mistake_though_the_tool_does_not_check():
+    with closing(Desk()) as env:
+        env.reset(seed=0)
+        for name, arguments, told in (
+            ("run", {"command": ""}, "at least a program"),
+            ("run", {"command": "echo \0"}, "no NUL"),
+            ("run", {"command": "echo \ud800"}, "lone surrogate"),
+            ("copy", {"source": "none", "target": "b"}, "No such file"),
+            ("copy", {"source": "../../etc/passwd", "target": "b"}, "leads out of the workspace"),
+            ("copy", {"source": "a", "target": "/b"}, "leads out of the workspace"),
+            ("copy", {"source": "a", "target": "b", "suffix": "\ud800"}, "lone surrogate"),
+            ("copy", {"source": "a\0", "target": "b"}, "NUL"),
+            ("list", {"folder": "none"}, "No such file"),
+        ):
+            observation, *_, info = env.step(Action(tool_calls=(ToolCall(name, arguments),)))
+            assert told in observation[0]["content"], arguments
+            assert info["mistakes"], arguments
+        assert env.step(Action(tool_calls=(ToolCall("list", {"folder": "."}),)))[0][0]["content"] == "a\n"
 
 
 def test_an_interrupted_request_leaves_the_sandbox_broken_not_confused(box, monkeypatch):

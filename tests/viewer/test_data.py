@@ -176,8 +176,15 @@ def test_a_file_that_cannot_be_read_is_told_and_the_others_are_shown(tmp_path):
 def test_nothing_to_look_at_is_an_error_that_says_what_would_be(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         Run(tmp_path / "none")
-    with pytest.raises(TreeFileError, match=r"no trees .* and no metrics"):
+    with pytest.raises(TreeFileError, match=r"no trees .* and no metrics.*agentenv rollout"):
         Run(tmp_path)
+    (tmp_path / "notes.md").write_text("# Notes")
+    with pytest.raises(TreeFileError, match=r"no file of trees: .*notes.md, line 1"):
+        Run(tmp_path / "notes.md")
+    (tmp_path / "runs" / "first" / "trees").mkdir(parents=True)
+    write(tmp_path / "runs" / "first" / "trees" / "step_1.jsonl", rich_tree())
+    with pytest.raises(TreeFileError, match=r"there are some in .*runs/first$"):
+        Run(tmp_path / "runs")
 
 
 def test_a_tree_of_a_root_alone_and_one_without_messages_are_shown(tmp_path):

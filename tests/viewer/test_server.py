@@ -147,10 +147,14 @@ def test_the_command_writes_a_page_and_names_what_is_wrong(tmp_path):
     out = tmp_path / "page.html"
     assert str(out) in run("view", path, "--out", out).stdout.replace("\n", "")
     assert out.read_text().startswith("<!doctype html>")
+    assert run("view", path, "--out", tmp_path / "new" / "folder" / "page.html").exit_code == 0
     for arguments, argument in (
         ((tmp_path / "none",), "FOLDER_OR_FILE"),
         ((path, "--credit", "rtm"), "--credit"),
         ((path, "--tokenizer", tmp_path / "none"), "--tokenizer"),
-        ((path, "--out", tmp_path / "none" / "page.html"), "--out"),
+        ((path, "--out", path / "page.html"), "--out"),
+        ((path, "--out", tmp_path), "--out"),
+        ((path, "--env", "no_such_module:Env", "--out", out), "--env"),
+        ((out, "--out", out), "FOLDER_OR_FILE"),
     ):
         assert argument in one_line_error(run("view", *arguments))
