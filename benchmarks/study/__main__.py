@@ -10,6 +10,9 @@ from .questions.question import Scale
 from .report import write_report
 from .runner import run_plan
 
+CHEAP = 10.0
+"""Seconds."""
+
 
 def main(words: list[str] | None = None) -> None:
     """Runs what is asked for."""
@@ -18,13 +21,14 @@ def main(words: list[str] | None = None) -> None:
     report = "report" in arguments.questions
     asked = [word for word in arguments.questions if word != "report"]
     numbers = list(QUESTIONS) if "all" in asked else list(dict.fromkeys(int(word) for word in asked))
-    seeds = arguments.seeds or (2 if arguments.quick else 3 if arguments.core else 10)
+    seeds = arguments.seeds or (2 if arguments.quick else 10)
     scale = Scale(seeds=seeds, quick=arguments.quick, core=arguments.core)
     results = Results(arguments.folder / ("quick.jsonl" if arguments.quick else "results.jsonl"))
 
-    def plan() -> list[Cell]:  # the core of every question comes before the rest of any
-        scales = [scale] if scale.core or scale.quick else [Scale(min(3, seeds), core=True), scale]
-        return [cell for one in scales for number in numbers for cell in QUESTIONS[number].plan(results, one)]
+    def plan() -> list[Cell]:  # the core of every question comes before the rest of any, and cheap runs before dear
+        scales = [scale] if scale.core or scale.quick else [Scale(seeds, core=True), scale]
+        parts = ([cell for n in numbers for cell in QUESTIONS[n].plan(results, one)] for one in scales)
+        return [cell for part in parts for cell in sorted(part, key=lambda cell: cell.cost > CHEAP)]
 
     if arguments.plan:
         _show(numbers, results, scale)
@@ -48,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("questions", nargs="+", choices=names, help="numbers of questions, all, or report")
     parser.add_argument("--quick", action="store_true", help="tiny settings: a check that everything runs")
     parser.add_argument("--core", action="store_true", help="the most informative part of each question alone")
-    parser.add_argument("--seeds", type=_positive, help="runs of every method; 10, of the core 3")
+    parser.add_argument("--seeds", type=_positive, help="runs of every method; 10, but 5 with a tiny model")
     parser.add_argument("--jobs", type=_positive, default=1, help="processes, one core each")
     parser.add_argument("--budget-minutes", type=float, help="begin no run later than that")
     parser.add_argument("--retry", action="store_true", help="run those again that broke")

@@ -14,6 +14,6 @@ QUESTION = TrainingQuestion(
     ),
     settings=ALL,
     core_methods=("uniform/uniform", "active/uniform", "uniform/active", "active/active"),
-    core_settings=("math-hard", "sokoban"),
+    core_settings=("decisive-hard", "irrecoverable-hard", "math-hard"),
     quarters=("effective_ratio", "predictor/brier"),
 )  # fmt: skip

@@ -11,6 +11,6 @@ QUESTION = TrainingQuestion(
     methods=("RTMC", "closed loop", "closed loop, a quarter", "TRACE, half", "graph values", "SR-PPO, k = 1"),
     settings=ALL,
     core_methods=("RTMC", "closed loop", "TRACE, half"),
-    core_settings=("math-hard", "decisive"),
+    core_settings=("irrecoverable-hard", "decisive-hard", "math-hard"),
     quarters=("effective_ratio",),
 )

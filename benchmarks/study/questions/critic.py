@@ -15,7 +15,7 @@ QUESTION = TrainingQuestion(
     ),
     settings=("math", "math-hard", "sokoban", "sokoban-hard", "misleading", "misleading-hard", "decisive"),
     core_methods=("GRPO", "SR-PPO, k = 1", "SR-PPO, k adaptive", "SR-PPO, lambda 0, no guard, no warm-up"),
-    core_settings=("math",),
+    core_settings=("irrecoverable-hard", "misleading", "math"),
     metrics=("pass@1", "pass@64"),
     quarters=("critic/brier", "critic/ece", "critic/trust", "entropy"),
     config={"attempts": 64, "attempt_tasks": 32},

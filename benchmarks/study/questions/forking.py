@@ -14,7 +14,9 @@ QUESTION = TrainingQuestion(
         "TRACE, a quarter, unique", "GRPO", "GRPO, TRACE, a quarter",
     ),
     settings=ALL,
-    core_methods=("no forks", "TRACE, a quarter", "random, a quarter", "TRACE, half"),
-    core_settings=("math-hard", "decisive", "decisive-hard", "irrecoverable-hard"),
+    core_methods=(
+        "no forks", "TRACE, a quarter", "random, a quarter", "TRACE, half", "GRPO", "GRPO, TRACE, a quarter",
+    ),
+    core_settings=("irrecoverable-hard", "decisive-hard", "aliased-hard", "math-hard"),
     quarters=("effective_ratio",),
 )  # fmt: skip

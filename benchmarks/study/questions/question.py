@@ -16,7 +16,7 @@ from benchmarks.study.statistics import difference, interval_of, median, probabi
 
 __all__ = ["Question", "Scale", "TrainingQuestion", "scores_of"]
 
-SECONDS_PER_TOKEN = {"table": 0.0006, "tiny": 0.0004}
+SECONDS_PER_TOKEN = {"table": 0.0004, "tiny": 0.0008}
 """Of one core, measured: what the time left is first guessed from."""
 
 
@@ -27,12 +27,16 @@ class Scale:
     Attributes:
         seeds: runs of every method in every setting.
         quick: tiny settings, to see that everything works.
-        core: the most informative part alone, about 25 minutes of one core.
+        core: the most informative part alone.
     """
 
     seeds: int = 10
     quick: bool = False
     core: bool = False
+
+    def seeds_of(self, setting: Setting) -> int:
+        """Returns the runs of every method in a setting: at most 5 where one takes about a minute or more."""
+        return min(self.seeds, 5) if setting.plays else self.seeds
 
 
 class Question(Protocol):
@@ -90,16 +94,17 @@ class TrainingQuestion:
     config: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def plan(self, results: Results, scale: Scale) -> list[Cell]:
-        """Returns tuning runs first, and the runs of methods whose learning rate is known, seed by seed."""
-        names = self._names(scale)
-        tuning = [cell for setting, method in names for cell in self.tuning(setting, method, scale)]
-        runs = [
-            cell
-            for seed in range(scale.seeds)
-            for setting, method in names
-            if (cell := self.cell(results, setting, method, seed, scale)) is not None
-        ]
-        return tuning + runs
+        """Returns setting by setting the runs that tune, then those whose learning rate is known, seed by seed."""
+        by_setting: dict[str, list[str]] = {}
+        for setting, method in self._names(scale):
+            by_setting.setdefault(setting, []).append(method)
+        return [cell for name, methods in by_setting.items() for cell in self._block(results, name, methods, scale)]
+
+    def _block(self, results: Results, name: str, methods: Sequence[str], scale: Scale) -> list[Cell]:
+        tuning = [cell for method in methods for cell in self.tuning(name, method, scale)]
+        seeds = range(scale.seeds_of(SETTINGS[name]))
+        runs = [self.cell(results, name, method, seed, scale) for seed in seeds for method in methods]
+        return tuning + [cell for cell in runs if cell is not None]
 
     def _names(self, scale: Scale) -> list[tuple[str, str]]:
         if scale.quick:
@@ -144,7 +149,7 @@ class TrainingQuestion:
     def report(self, results: Results, scale: Scale, images: Path) -> str:
         """Draws learning curves and profiles, and returns the section."""
         names = self._names(scale)
-        cells = [self.cell(results, s, m, seed, scale) for s, m in names for seed in range(scale.seeds)]
+        cells = [self.cell(results, s, m, seed, scale) for s, m in names for seed in range(scale.seeds_of(SETTINGS[s]))]
         found = results.of([cell for cell in cells if cell is not None])
         if not found:
             return ""
