@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Cell:
     quick: bool = False
     cost: float = 60.0
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The hash of all that the run depends on; what it is expected to cost is not among it, nor is the code."""
         return digest({name: value for name, value in asdict(self).items() if name != "cost"})[:20]

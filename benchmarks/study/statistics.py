@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Interval", "difference", "interval_of", "probability_of_improvement", "profile", "verdict"]
+__all__ = ["Interval", "difference", "interval_of", "iqm", "median", "probability_of_improvement", "profile", "verdict"]
 
 FloatArray = NDArray[np.float64]
 Scores = Sequence[ArrayLike]
@@ -87,6 +87,13 @@ def interval_of(
 def median(scores: Sequence[FloatArray]) -> float:
     """Computes the mean over settings of the median over runs."""
     return float(np.mean([np.median(one) for one in scores]))
+
+
+def iqm(scores: Sequence[FloatArray]) -> float:
+    """Computes the interquartile mean: of all runs of all settings, the mean without the lowest and highest quarter."""
+    ordered = np.sort(np.concatenate(list(scores)))
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean())
 
 
 def improvement(left: Sequence[FloatArray], right: Sequence[FloatArray]) -> float:
