@@ -25,10 +25,11 @@ def main(words: list[str] | None = None) -> None:
     scale = Scale(seeds=seeds, quick=arguments.quick, core=arguments.core)
     results = Results(arguments.folder / ("quick.jsonl" if arguments.quick else "results.jsonl"))
 
-    def plan() -> list[Cell]:  # the core of every question comes before the rest of any, and cheap runs before dear
+    def plan() -> list[Cell]:  # the core of every question comes before the rest of any
         scales = [scale] if scale.core or scale.quick else [Scale(seeds, core=True), scale]
-        parts = ([cell for n in numbers for cell in QUESTIONS[n].plan(results, one)] for one in scales)
-        return [cell for part in parts for cell in sorted(part, key=lambda cell: cell.cost > CHEAP)]
+        return [
+            cell for one in scales for cell in _in_turn([QUESTIONS[number].plan(results, one) for number in numbers])
+        ]
 
     if arguments.plan:
         _show(numbers, results, scale)
@@ -44,6 +45,15 @@ def main(words: list[str] | None = None) -> None:
         )
     if report or arguments.docs:
         print(write_report(results, scale, arguments.docs or ROOT / "docs"))
+
+
+def _in_turn(plans: list[list[Cell]]) -> list[Cell]:
+    """Orders cells so that cheap ones come before dear ones, and each question's first setting before any's second."""
+    turns: list[tuple[tuple[bool, int], Cell]] = []
+    for cells in plans:
+        turn = {setting: i for i, setting in enumerate(dict.fromkeys(cell.setting for cell in cells))}
+        turns += [((cell.cost > CHEAP, turn[cell.setting]), cell) for cell in cells]
+    return [cell for _, cell in sorted(turns, key=lambda pair: pair[0])]
 
 
 def _parser() -> argparse.ArgumentParser:

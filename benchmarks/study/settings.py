@@ -105,7 +105,7 @@ def _table(name: str) -> Setting:
         _nothing,
         problem=problem,
         max_action_tokens=2,
-        rates=(0.03, 0.1, 0.3),
+        rates=(0.1, 0.3),
         tokens=4_000,
         tasks_per_step=8 if name.startswith("misleading") else 2,  # its episodes are short
         share=(0.02, 0.08) if name.endswith("-hard") else (0.2, 0.4),
