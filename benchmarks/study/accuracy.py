@@ -5,6 +5,7 @@ Where the problem is a table the truth is exact (`agentenv.credit.certify`). Els
 how near to it an update of so many chains can come.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 from agentenv.agents import TransformersAgent
 from agentenv.arrays import TreeArrays
 from agentenv.credit import certify
+from agentenv.credit.certify import sample_chains, sample_forks
 from agentenv.credit.embedding import embedding_signatures, state_text
 from agentenv.tree import EpisodeTree
 from benchmarks.estimators import coarse, exact
 
 from .cells import Cell
-from .methods import CHAIN_NAMES, POOLING, estimator_of
+from .methods import CHAIN_NAMES, FORKED, POOLING, estimator_of
 from .settings import setting_of
 from .starts import start_of
 from .truth import Truth, brute_force, sketches
@@ -189,13 +191,21 @@ def _cosine(left: FloatArray, right: FloatArray) -> float:
 
 
 def _certified(cell: Cell, problem: Any) -> list[Row]:
-    """Scores every estimator against the exact truth of a table."""
+    """Scores every estimator against the exact truth of a table, on chains, and with part of their steps in forks."""
     rows: list[Row] = []
-    tried = [(name, "exact", estimator_of(name)) for name in CHAIN_NAMES]
-    tried += [(name, "coarse", coarse(problem, estimator_of(name))) for name in POOLING]
-    for name, signature, estimator in [*tried, (TRUE, "exact", exact(problem))]:
+    tried = [(name, "exact", estimator_of(name), sample_chains) for name in CHAIN_NAMES]
+    if problem.aliases is not None:
+        tried += [(name, "coarse", coarse(problem, estimator_of(name)), sample_chains) for name in POOLING]
+    tried += [
+        (name, f"exact, {said} in forks", estimator_of(name), partial(sample_forks, share=share))
+        for said, share in (("a quarter", 0.25), ("half", 0.5))
+        for name in FORKED
+    ]
+    for name, signature, estimator, sampler in [*tried, (TRUE, "exact", exact(problem), sample_chains)]:
         for size in cell.config["sizes"]:
-            score = certify(estimator, problem, group_size=size, rollouts=cell.config["rollouts"], seed=cell.seed)
+            score = certify(
+                estimator, problem, group_size=size, rollouts=cell.config["rollouts"], seed=cell.seed, sampler=sampler
+            )
             row: Row = {"estimator": name, "signature": signature, "size": size, "cosine": score.cosine}
             rows.append(row | {"r": score.correlation, "mse": score.mse, "sign": score.sign, "active": score.active})
     return rows

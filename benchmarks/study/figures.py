@@ -65,7 +65,7 @@ def draw_profiles(scores: dict[str, dict[str, list[float]]], path: Path) -> None
             panels[0].plot(at, value, line, color=color, label=method, linewidth=1.4)
             panels[0].fill_between(at, low, high, color=color, alpha=0.1, linewidth=0)
     title = f"{len(shared)} settings" if len(shared) != 1 else next(iter(shared))
-    panels[0].set(title=title, xlabel="success at the end", ylabel="share of runs above it", ylim=(0, 1.02))
+    panels[0].set(title=title, xlabel="mean of the curve", ylabel="share of runs above it", ylim=(0, 1.02))
     _save(figure, panels, path)
 
 

@@ -8,7 +8,17 @@ from agentenv.arrays import TreeArrays
 from agentenv.credit import StepAdvantages, rtmc_advantages
 from benchmarks.estimators import CHAINS, FORKS
 
-__all__ = ["CHAIN_NAMES", "ESTIMATORS", "METHODS", "POOLING", "estimator_of", "forked", "method_of", "smoothed"]
+__all__ = [
+    "CHAIN_NAMES",
+    "ESTIMATORS",
+    "FORKED",
+    "METHODS",
+    "POOLING",
+    "estimator_of",
+    "forked",
+    "method_of",
+    "smoothed",
+]
 
 Estimator = Callable[[TreeArrays], StepAdvantages]
 Method = dict[str, Any]
@@ -39,6 +49,9 @@ CHAIN_NAMES = (
 
 POOLING = ("GiGPO", "RTMC (paper)", smoothed(0.5), GRAPH, "CRBC")
 """Those of them that ask which states are the same: they are also measured with other signatures."""
+
+FORKED = ("Dr.GRPO", "RTMC (paper)", smoothed(0.5), GRAPH, "CRBC")
+"""Those that are also measured where part of the steps are spent on forks."""
 
 
 def method_of(estimator: str, rollouts: int = 8, continuations: int = 0, **more: Any) -> Method:

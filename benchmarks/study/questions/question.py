@@ -155,7 +155,7 @@ class TrainingQuestion:
             return ""
         stem = f"question_{self.number}"
         draw_curves(found, images / f"{stem}_curves")
-        draw_profiles(scores_of(found, "final"), images / f"{stem}_profiles")
+        draw_profiles(scores_of(found, "mean"), images / f"{stem}_profiles")
         parts = [f"![Learning curves](images/study/{stem}_curves.png)\n\n![Profiles](images/study/{stem}_profiles.png)"]
         parts += [self._across(found), *(self._table(found, name) for name in dict.fromkeys(s for s, _ in names))]
         return "\n\n".join(filter(None, parts))
@@ -166,21 +166,21 @@ class TrainingQuestion:
             return ""
         finals, means = scores_of(here, "final"), scores_of(here, "mean")
         extra = [(name, scores_of(here, name)) for name in self.metrics]
-        base = finals.get(self.baseline, {}).get(setting)
+        base = means.get(self.baseline, {}).get(setting)
         start = here[0][1]["metrics"]["start"]
-        head = ["method", "rate", "runs", "success at the end", "mean of the curve", *self.metrics, *self.quarters]
+        head = ["method", "rate", "runs", "mean of the curve", "success at the end", *self.metrics, *self.quarters]
         lines = [[*head, f"P(better than {self.baseline})", "against it"]]
         for method, by in finals.items():
-            values = by[setting]
-            chance = probability_of_improvement([values], [base]) if base and method != self.baseline else None
+            heights = means[method][setting]
+            chance = probability_of_improvement([heights], [base]) if base and method != self.baseline else None
             rates = {cell.rate for cell, _ in here if cell.method == method}
             lines.append(
                 [
                     method,
                     ", ".join(f"{rate:g}" for rate in sorted(rates)),
-                    str(len(values)),
-                    str(interval_of([[values]], median)),
-                    str(interval_of([[means[method][setting]]], median)),
+                    str(len(heights)),
+                    str(interval_of([[heights]], median)),
+                    str(interval_of([[by[setting]]], median)),
                     *(str(interval_of([[t[method][setting]]], median)) if method in t else "" for _, t in extra),
                     *(_last_quarter(here, method, name) for name in self.quarters),
                     str(chance or ""),
@@ -191,19 +191,18 @@ class TrainingQuestion:
 
     def _across(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
         """Says what holds over all settings that both methods were run in."""
-        finals = scores_of(found, "final")
-        base = finals.get(self.baseline, {})
+        means, ends = scores_of(found, "mean"), scores_of(found, "final")
+        base = means.get(self.baseline, {})
         said: list[str] = []
-        for method, by in finals.items():
+        for method, by in means.items():
             shared = [name for name in by if name in base]
             if method == self.baseline or not shared:
                 continue
             gap = difference([by[s] for s in shared], [base[s] for s in shared])
-            where = f"{len(shared)} setting{'s' if len(shared) > 1 else ''}"
-            said.append(f"- {method}: {verdict(gap)} ({gap} in success at the end, {where}, {gap.runs} runs)")
-        return (
-            f"Against {self.baseline}, difference of medians, mean over settings:\n\n" + "\n".join(said) if said else ""
-        )
+            end = difference([ends[method][s] for s in shared], [ends[self.baseline][s] for s in shared])
+            said.append(f"- {method}: {verdict(gap)}, {gap}; at the end {end} ({', '.join(shared)}; {gap.runs} runs)")
+        head = f"Against {self.baseline}, difference of the medians of the mean of the curve, mean over settings:"
+        return f"{head}\n\n" + "\n".join(said) if said else ""
 
 
 def _last_quarter(here: Sequence[tuple[Cell, dict[str, Any]]], method: str, name: str) -> str:
