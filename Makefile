@@ -3,7 +3,7 @@
 # make quick   the core's tests: no sandbox, environment, model, property or slow test
 # make fuzz    the property tests with a fresh seed, for FUZZ_SECONDS at most; prints the seed
 # make redteam  tries to be paid without repairing, and to escape sandboxes, at random, for REDTEAM_SECONDS
-# make study   the study, into runs/study and docs/study.md: hours; resumable, JOBS at a time, one core each
+# make study   the study, into benchmarks/study/results and docs/study.md: hours; resumable, JOBS at a time, one core each
 # make study-quick  the same in tiny settings, in a minute: its numbers mean nothing
 # make check   lint, format, types, layers, import budget, docs
 # make docs    the site, into build/site; a warning is an error (read it by python -m http.server -d build/site)

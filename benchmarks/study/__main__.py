@@ -10,6 +10,7 @@ from .questions.question import Scale
 from .report import write_report
 from .runner import run_plan
 
+RESULTS = ROOT / "benchmarks" / "study" / "results"
 CHEAP = 10.0
 """Seconds."""
 
@@ -38,7 +39,7 @@ def main(words: list[str] | None = None) -> None:
         run_plan(
             plan,
             results,
-            arguments.folder / "starts",
+            arguments.starts,
             jobs=arguments.jobs,
             minutes=arguments.budget_minutes,
             retry=arguments.retry,
@@ -67,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--budget-minutes", type=float, help="begin no run later than that")
     parser.add_argument("--retry", action="store_true", help="run those again that broke")
     parser.add_argument("--plan", action="store_true", help="say what there is to run, and run nothing")
-    parser.add_argument("--folder", type=Path, default=Path("runs/study"), help="of results and starting models")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="of results")
+    parser.add_argument("--starts", type=Path, default=ROOT / "runs" / "study", help="folder of the starting models")
     parser.add_argument("--docs", type=Path, help="write study.md and its figures here")
     return parser
 

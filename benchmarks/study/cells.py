@@ -92,7 +92,7 @@ class Results:
     def add(self, cell: Cell, result: dict[str, Any]) -> None:
         """Appends the result of a cell, in one piece, and waits until it is on the disk."""
         entry = {"key": cell.key, **asdict(cell), "panel": result.pop("panel", ""), "code": code_version(), **result}
-        data = json.dumps(entry, sort_keys=True, allow_nan=True).encode() + b"\n"
+        data = json.dumps(_rounded(entry), sort_keys=True, allow_nan=True).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -119,6 +119,15 @@ class Results:
     def codes(self) -> set[str]:
         """The versions of the code that made the results."""
         return {entry["code"] for entry in self._lines.values()}
+
+
+def _rounded(value: Any) -> Any:
+    """Leaves five digits of what was measured: the file is kept with the code."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {name: one if name in {"config", "rate"} else _rounded(one) for name, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list) else value
 
 
 def _cut_off(line: bytes) -> bool:

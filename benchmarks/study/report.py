@@ -12,13 +12,16 @@ HEAD = """\
 # The study
 
 What the papers behind this project claim, tried at equal cost with models and tasks that fit one core. This page is
-generated from results (`python -m benchmarks.study report`); a question that was not run says so.
+generated from results (`python -m benchmarks.study report`), which are kept in `benchmarks/study/results`; what was not
+run yet says so. `make study` runs the rest.
 
 Every method starts from the same model in a setting and spends the same number of sampled tokens, by the rollouts' own
-ledger. Its learning rate is the best of a grid of three, by runs of half the budget on two seeds that are used for
-nothing else. A number is the median over runs with its bootstrap 95 % interval; "P(better)" is the probability that a
-run is better than one of the method compared with, ties counting half (rliable's definitions). Where an interval holds
-what no difference would give, the table says "no difference shown".
+ledger. Its learning rate is the best of a small grid, by runs of half the budget on two seeds that are used for nothing
+else. Compared is the mean of the learning curve (success, averaged over the tokens spent): many runs end at the same
+success, and not as soon. A number is the median over runs with its bootstrap 95 % interval; "P(better)" is the
+probability that a run is better than one of the method compared with, ties counting half. Both, and the profiles, are
+rliable's, with whose package they agree (`.ci/peers rliable`). Where an interval holds what no difference would give,
+the table says "no difference shown".
 
 | setting | what it is |
 |---|---|
@@ -38,8 +41,15 @@ LIMITS = """\
 ## Limits
 
 - Models of 0.7 million parameters and tables: what holds here need not hold for large ones.
+- In tables every state has weights of its own, so that noise in one state harms no other; every method took the largest
+  rate of its grid (0.1, 0.3), so they are compared at one step size. All trees of a table are of one task: choosing
+  tasks has nothing to choose there.
 - All runs of a setting begin with one and the same model; seeds differ in tasks, sampling and updates.
-- Code repair and search QA have no setting yet: a warm start small enough for one core is still to be found.
+- Code repair and search QA have no setting yet: code repair has no scripted player to imitate, and grading takes longer
+  than the model; search QA's prompts are longer than the tiny model's.
+- Credit against the truth with forks is measured in tables alone, where the truth is exact.
+- Not run: a model of 20 to 100 million parameters on a GPU (questions 2, 4 and 5). There was none, and the study has no
+  option for it yet: sizes of the model and the device are those of `starts.py` and `training.py`.
 - Held-out tasks are few (128 or 256), and every run meets the same.
 """
 
@@ -57,8 +67,7 @@ def write_report(results: Results, scale: Scale, docs: Path) -> Path:
         question = QUESTIONS[number]
         parts.append(f"## {number}. {question.title}\n\n{question.asks}")
         section = question.report(results, scale, docs / "images" / "study")
-        parts.append(section or "**Not run yet.**")
-        parts.append(f"    python -m benchmarks.study {number}{' --core' if scale.core else ''}")
+        parts.append(section or f"**Not run yet.**\n\n    python -m benchmarks.study {number} report")
     if len(results):
         broken = results.broken
         codes = ", ".join(sorted(results.codes))

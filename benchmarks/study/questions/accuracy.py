@@ -11,10 +11,11 @@ from benchmarks.study.cells import Cell, Results
 from benchmarks.study.figures import draw_accuracy
 from benchmarks.study.settings import SETTINGS, Setting, setting_of
 from benchmarks.study.starts import recipe_of
-from benchmarks.study.statistics import interval_of, median
+from benchmarks.study.statistics import difference, interval_of, median, verdict
 
 from .question import TABLES, TINY, Scale, markdown
 
+TRUE = "(true)"
 MEASURES = ("r", "mse", "sign", "cosine")
 
 
@@ -60,7 +61,8 @@ class Accuracy:
         for name in dict.fromkeys(cell.setting for cell, _ in found):
             rows = [row for cell, entry in found if cell.setting == name for row in entry["rows"]]
             draw_accuracy(rows, name, images / f"question_1_{name}")
-            parts.append(f"![{name}](images/study/question_1_{name}.png)\n\n{self._table(name, rows, found)}")
+            parts.append(f"![{name}](images/study/question_1_{name}.png)\n\n    python -m benchmarks.study 1 report")
+            parts += [_reading(name, rows), self._table(name, rows, found)]
         return "\n\n".join(parts)
 
     def _table(self, name: str, rows: Sequence[dict[str, Any]], found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
@@ -74,6 +76,36 @@ class Accuracy:
         noise = [entry["metrics"]["noise"] for entry in about if "metrics" in entry]
         truth = f"brute force, whose own variance is {np.mean(noise):.4f}" if noise else "exact"
         return f"**{name}**, groups of {size}, {len(about)} seeds, truth {truth}\n\n{markdown(lines)}"
+
+
+def _reading(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Says whose updates are nearer to the true gradient than GRPO's, and whose credit is nearest to the truth."""
+    size = 8 if any(row["size"] == 8 for row in rows) else min(row["size"] for row in rows)
+    scores: dict[str, dict[str, list[float]]] = {"cosine": {}, "r": {}}
+    for row in rows:
+        if row["size"] == size:
+            label = row["estimator"] if row["signature"] == "exact" else f"{row['estimator']} ({row['signature']})"
+            for measure, by in scores.items():
+                if np.isfinite(row[measure]):
+                    by.setdefault(label, []).append(row[measure])
+    cosine, r = scores["cosine"], scores["r"]
+    if not cosine.get("GRPO"):
+        return ""
+    shown = {
+        label: verdict(difference([values], [cosine["GRPO"]])) for label, values in cosine.items() if label != TRUE
+    }
+    words = [
+        f"{word} than GRPO's: {', '.join(names)}"
+        for word in ("better", "worse")
+        if (names := [label for label, one in shown.items() if one == word])
+    ]
+    nearest = max((label for label in r if label != TRUE), key=lambda label: float(np.median(r[label])))
+    return (
+        f"In {name}, the cosine of an update is {'; '.join(words) or 'not shown to differ from that of GRPO'}. "
+        f"The credit of highest correlation is that of {nearest} (r {np.median(r[nearest]):.2f}, cosine "
+        f"{np.median(cosine[nearest]):.2f}); GRPO has r {np.median(r['GRPO']):.2f}, cosine "
+        f"{np.median(cosine['GRPO']):.2f}; the true advantages have cosine {np.median(cosine[TRUE]):.2f}."
+    )
 
 
 QUESTION = Accuracy()

@@ -17,7 +17,7 @@ _OTHERS = (forking, estimators, allocation, closed_loop, critic)
 
 @dataclass(frozen=True)
 class Defaults:
-    """Ranks all methods that were trained in a setting, by the median of their success at the end."""
+    """Ranks all methods that were trained in a setting, by the median of the mean of their curves."""
 
     number: int = 7
     title: str = "What should the defaults be?"
@@ -35,7 +35,7 @@ class Defaults:
         for module in _OTHERS:
             cells = [c for c in module.QUESTION.plan(results, scale) if c.seed < 9_000]
             found += [pair for pair in results.of(cells) if pair not in found]
-        table = scores_of(found, "final")
+        table = scores_of(found, "mean")
         settings = dict.fromkeys(setting for by in table.values() for setting in by)
         lines: list[Sequence[str]] = [["setting", "first", "second", "third"]]
         for setting in settings:

@@ -156,8 +156,14 @@ class TrainingQuestion:
         stem = f"question_{self.number}"
         draw_curves(found, images / f"{stem}_curves")
         draw_profiles(scores_of(found, "mean"), images / f"{stem}_profiles")
-        parts = [f"![Learning curves](images/study/{stem}_curves.png)\n\n![Profiles](images/study/{stem}_profiles.png)"]
-        parts += [self._across(found), *(self._table(found, name) for name in dict.fromkeys(s for s, _ in names))]
+        parts = [
+            f"![Learning curves](images/study/{stem}_curves.png)",
+            f"![Performance profiles](images/study/{stem}_profiles.png)",
+            f"    python -m benchmarks.study {self.number} report",
+            self._reading(found),
+            self._across(found),
+            *(self._table(found, name) for name in dict.fromkeys(s for s, _ in names)),
+        ]
         return "\n\n".join(filter(None, parts))
 
     def _table(self, found: Sequence[tuple[Cell, dict[str, Any]]], setting: str) -> str:
@@ -188,6 +194,25 @@ class TrainingQuestion:
                 ]
             )
         return f"**{setting}** (start {start:.2f}; {len(here)} runs)\n\n{markdown(lines)}"
+
+    def _reading(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+        """Says in words what the intervals of the probabilities of improvement show, setting by setting."""
+        means, said = scores_of(found, "mean"), list[str]()
+        for setting in dict.fromkeys(cell.setting for cell, _ in found):
+            base = means.get(self.baseline, {}).get(setting)
+            others = [m for m, by in means.items() if m != self.baseline and setting in by]
+            if not base or not others:
+                continue
+            shown = {m: verdict(probability_of_improvement([means[m][setting]], [base]), nothing=0.5) for m in others}
+            words = [
+                f"{word} {', '.join(names)}"
+                for word in ("better", "worse")
+                if (names := [m for m, one in shown.items() if one == word])
+            ]
+            rest = sum(one not in {"better", "worse"} for one in shown.values())
+            words += [f"no difference shown for {'the other ' if words else 'all '}{rest}"] if rest else []
+            said.append(f"in {setting} {'; '.join(words)}")
+        return f"Learning faster or slower than {self.baseline}: " + ". ".join(said) + "." if said else ""
 
     def _across(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
         """Says what holds over all settings that both methods were run in."""
