@@ -16,11 +16,23 @@ from websockets.sync.client import ClientConnection, connect
 from agentenv.errors import InfrastructureError, SnapshotError, TaskError, ToolServerError
 from agentenv.rows import shorten
 
-from .openenv_wire import BRANCHING, WireError, is_chat_schema, is_tool_schema
+from .openenv_wire import (
+    BRANCHING,
+    About,
+    ActionSchema,
+    Kept,
+    Observed,
+    Tool,
+    Tools,
+    WireError,
+    is_chat_schema,
+    is_tool_schema,
+    read_answer,
+)
 
 __all__ = ["Remote"]
 
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _ASIDE = {"metadata"}
 _FULL = "CAPACITY_REACHED"
 ROOM_WAIT_S = 2.0
@@ -64,7 +76,8 @@ class Remote(gymnasium.Env[Any, Any]):
         self._socket: ClientConnection | None = None
         self.branching: dict[str, Any] = {}
         self.about = self._get("/metadata")
-        self.schema: dict[str, Any] = self._get("/schema").get("action") or {}
+        action: Any = self._get("/schema").get("action") or {}
+        self.schema = read_answer(ActionSchema, action, f"{self.url}/schema").model_dump(exclude_unset=True)
         self.kind = "chat" if is_chat_schema(self.schema) else "tools" if is_tool_schema(self.schema) else "fields"
         self.branching = self._hello()
         self.tools = () if self.kind == "fields" else self._list_tools()
@@ -72,29 +85,40 @@ class Remote(gymnasium.Env[Any, Any]):
     @override
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts an episode; `options` are further arguments of the server's reset."""
-        answer = self.ask("reset", ({} if seed is None else {"seed": seed}) | (options or {}))
-        return _seen(answer), dict(answer.get("metadata") or {})
+        answer = self._observe("reset", ({} if seed is None else {"seed": seed}) | (options or {}))
+        return _seen(answer), _beside(answer)
 
     @override
     def step(self, action: dict[str, Any]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Takes one action, a JSON object as the server's schema has it."""
-        answer = self.ask("step", action)
-        metadata = dict(answer.get("metadata") or {})
-        truncated = bool(metadata.get("truncated", False))
-        done = bool(answer.get("done", False))
-        return _seen(answer), float(answer.get("reward") or 0.0), done and not truncated, truncated, metadata
+        answer = self._observe("step", action)
+        metadata = _beside(answer)
+        truncated, done = bool(metadata.get("truncated")), bool(answer.done)
+        return _seen(answer), answer.reward or 0.0, done and not truncated, truncated, metadata
+
+    def _observe(self, kind: str, data: Mapping[str, Any]) -> Observed:
+        return read_answer(Observed, self.ask(kind, data), f"{self.url}: {kind}")
 
     def snapshot(self) -> str:
         """Has the server keep the state; returns its name for it."""
-        return str(self.ask("snapshot")["snapshot_id"])
+        return read_answer(Kept, self._demand("snapshot"), f"{self.url}: snapshot").snapshot_id
 
     def restore(self, snapshot_id: str) -> dict[str, Any]:
         """Has the server go back; returns its answer's metadata."""
-        return dict(self.ask("restore", {"snapshot_id": snapshot_id}).get("metadata") or {})
+        answer = self._demand("restore", {"snapshot_id": snapshot_id})
+        return _beside(read_answer(Observed, answer, f"{self.url}: restore"))
 
     def reseed(self, seed: int) -> None:
         """Gives the rest of the episode other random numbers."""
-        self.ask("reseed", {"seed": seed})
+        self._demand("reseed", {"seed": seed})
+
+    def _demand(self, kind: str, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Asks what a server that said what it can must not refuse."""
+        try:
+            return self.ask(kind, data)
+        except WireError as problem:
+            msg = f"the OpenEnv server {self.url} refused {kind}: {problem}"
+            raise ToolServerError(msg) from problem
 
     def ask(self, kind: str, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Sends a message and returns the data of the answer.
@@ -151,7 +175,7 @@ class Remote(gymnasium.Env[Any, Any]):
             with suppress(WebSocketException):  # a server that is full says so and hangs up: that is read below
                 self._socket.send(text)
             answer: object = json.loads(self._socket.recv(self._timeout_s))
-        except (OSError, WebSocketException, ValueError) as problem:
+        except (OSError, WebSocketException, ValueError, RecursionError) as problem:
             self.close()
             msg = f"the OpenEnv server {self.url} does not answer: {type(problem).__name__}: {problem}"
             raise ToolServerError(msg) from problem
@@ -160,7 +184,7 @@ class Remote(gymnasium.Env[Any, Any]):
     def _connect(self) -> ClientConnection:
         socket = connect(
             self._socket_url, additional_headers=self._headers, open_timeout=self._timeout_s,
-            max_size=_MAX_MESSAGE_BYTES, proxy=None,
+            max_size=MAX_MESSAGE_BYTES, proxy=None,
         )  # fmt: skip
         if self.branching:  # a session that follows a lost one: what was agreed is said again
             socket.send(json.dumps({"type": _HELLO["kind"], "data": _HELLO["data"]}))
@@ -172,7 +196,7 @@ class Remote(gymnasium.Env[Any, Any]):
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:  # noqa: S310
                 value: object = json.loads(answer.read())
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, RecursionError) as problem:
             msg = f"the OpenEnv server {self.url} does not answer {path}: {type(problem).__name__}: {problem}"
             raise ToolServerError(msg) from problem
         if not isinstance(value, dict):
@@ -182,38 +206,35 @@ class Remote(gymnasium.Env[Any, Any]):
 
     def _hello(self) -> dict[str, Any]:
         try:
-            about = self.ask(**_HELLO)
+            answer = self.ask(**_HELLO)
         except WireError:  # it knows no such message
             return {}
-        return about if about.get("version") == BRANCHING else {}
+        if answer.get("version") != BRANCHING:
+            return {}
+        return read_answer(About, answer, f"{self.url}: branching").model_dump(exclude_unset=True)
 
     def _list_tools(self) -> tuple[dict[str, Any], ...]:
         asked: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
-        answer = self.ask("mcp", asked)
-        listed = cast("Mapping[str, Any]", answer.get("result") or {}).get("tools")
-        if not isinstance(listed, list):
-            msg = f"the OpenEnv server {self.url} lists no tools: {shorten(answer)}"
-            raise ToolServerError(msg)
-        return tuple(_schema(cast("Mapping[str, Any]", tool)) for tool in cast("list[Any]", listed))
+        answer = self._demand("mcp", asked)
+        listed = read_answer(Tools, answer.get("result", answer), f"{self.url}: tools/list").tools
+        return tuple(_schema(tool) for tool in listed)
 
 
 def _is_full(answer: Mapping[str, Any]) -> bool:
     return answer.get("type") == "error" and _FULL in str(answer.get("data"))
 
 
-def _schema(tool: Mapping[str, Any]) -> dict[str, Any]:
-    given: dict[str, Any] = tool.get("inputSchema") or tool.get("input_schema") or {}
-    empty: dict[str, Any] = {"type": "object", "properties": {}}
-    parameters = empty | given
-    function: dict[str, Any] = {
-        "name": tool["name"],
-        "description": tool.get("description") or "",
-        "parameters": parameters,
-    }
+def _schema(tool: Tool) -> dict[str, Any]:
+    given = tool.parameters.model_dump(exclude_unset=True) if tool.parameters else {}
+    parameters: dict[str, Any] = {"type": "object", "properties": {}, **given}
+    function = {"name": tool.name, "description": tool.description or "", "parameters": parameters}
     return {"type": "function", "function": function}
 
 
-def _seen(answer: Mapping[str, Any]) -> dict[str, Any]:
+def _seen(answer: Observed) -> dict[str, Any]:
     """Returns what the agent may see of an answer."""
-    observation = cast("Mapping[str, Any]", answer.get("observation") or {})
-    return {name: value for name, value in observation.items() if name not in _ASIDE}
+    return {name: value for name, value in (answer.observation or {}).items() if name not in _ASIDE}
+
+
+def _beside(answer: Observed) -> dict[str, Any]:
+    return answer.metadata.model_dump(exclude_unset=True) if answer.metadata else {}

@@ -110,7 +110,7 @@ class OpenEnvEnv(ReplayEnv):
         self._chat = self.remote.kind == "chat"
         self._id = str(about.get("env_id") or self._name())
         self._action_signature = ""
-        if "success_threshold" in about and options.get("success_threshold") is None:
+        if about.get("success_threshold") is not None and options.get("success_threshold") is None:
             self.success_threshold = float(about["success_threshold"])
 
     def _name(self) -> str:
@@ -225,7 +225,10 @@ _NOT_SHOWN = {"state_signature", "action_signature", "terminated", "truncated"}
 def _are_messages(value: Any) -> bool:
     if not isinstance(value, list):
         return False
-    return all(is_mapping(one) and "role" in one and "content" in one for one in cast("list[Any]", value))
+    return all(
+        is_mapping(one) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str | list)
+        for one in cast("list[Any]", value)
+    )
 
 
 def _result_text(result: Any) -> str:

@@ -19,7 +19,7 @@ from agentenv.env import Env
 from agentenv.registry import env_class
 from agentenv.web_server import WebServer
 
-from .openenv_session import Book, Session
+from .openenv_session import Book, Session, rpc_params
 from .openenv_wire import ACTION_SCHEMA, BRANCHING, OBSERVATION_SCHEMA, STATE_SCHEMA, WireError, error_message
 
 __all__ = ["OpenEnvServer", "make_app"]
@@ -27,7 +27,7 @@ __all__ = ["OpenEnvServer", "make_app"]
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _API_VERSION = "1.0.0"
-_STATUS = {"VALIDATION_ERROR": 422, "CAPACITY_REACHED": 503, "FACTORY_ERROR": 503}
+_STATUS = {"VALIDATION_ERROR": 422, "INVALID_JSON": 422, "CAPACITY_REACHED": 503, "FACTORY_ERROR": 503}
 
 
 class OpenEnvServer:
@@ -170,7 +170,7 @@ class _Routes:
         try:
             session: Session = self._book.attach(asked) if asked else await self._call(self._book.open)
             opened, session.attached = session, True
-            while (answer := await self._exchange(session, await socket.receive_text())) is not None:
+            while (answer := await self._exchange(session, await _received(socket))) is not None:
                 await socket.send_text(json.dumps(answer))
             await socket.close()
         except WireError as problem:
@@ -213,9 +213,9 @@ class _Routes:
 
     def _rpc(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         """Answers a request of JSON-RPC; the sessions that it opens are the same as those of the WebSocket."""
-        params = cast("Mapping[str, Any]", asked.get("params") or {})
-        name = params.get("session_id")
         try:
+            params = rpc_params(asked)
+            name = params.get("session_id")
             if asked.get("method") == "openenv/session/create":
                 session = self._book.open()
                 session.stays = True
@@ -226,7 +226,7 @@ class _Routes:
                     return session.call_rpc(asked)
                 finally:
                     self._book.end(session)
-            session = self._book.find(str(name))
+            session = self._book.find(name)
             if asked.get("method") == "openenv/session/close":
                 self._book.end(session)
                 return {"result": {"session_id": name, "closed": True}}
@@ -271,6 +271,14 @@ def _constant(value: Mapping[str, Any]) -> Callable[[Request], Any]:
         return JSONResponse(value)
 
     return answer
+
+
+async def _received(socket: WebSocket) -> str:
+    """Returns the next message; one in bytes is read as text."""
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1005))
+    return message.get("text") or bytes(message.get("bytes") or b"").decode("utf-8", "replace")
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from agentenv.types import Action, Message, Observation, ToolCall, message_text
 
 from .openenv_wire import BRANCHING, WireError
 
-__all__ = ["Book", "Session"]
+__all__ = ["Book", "Session", "rpc_params"]
 
 _RESET = {"seed", "episode_id", "task"}
 
@@ -134,7 +134,7 @@ class Session:
     def call_rpc(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Answers a request of JSON-RPC: `tools/list`, or `tools/call`, which is a step."""
         name: str = str(request.get("method"))
-        params: Mapping[str, Any] = request.get("params") or {}
+        params = rpc_params(request)
         if name == "tools/list":
             return _rpc(request, result={"tools": [_listed(tool, "inputSchema") for tool in self.env.tools]})
         if name != "tools/call":
@@ -287,10 +287,10 @@ class Book:
             msg = f"there are {there} sessions, of at most {self.max_sessions}, and {count} more were asked for"
             raise WireError(msg, "CAPACITY_REACHED")
 
-    def find(self, session_id: str) -> Session:
+    def find(self, session_id: Any) -> Session:
         """Returns a session that is there."""
         with self._lock:
-            if session_id not in self.sessions:
+            if not isinstance(session_id, str) or session_id not in self.sessions:
                 msg = f"the session {session_id!r} is not there: it was closed, or never opened"
                 raise WireError(msg, "SESSION_ERROR")
             return self.sessions[session_id]
@@ -407,6 +407,15 @@ def _listed(tool: Mapping[str, Any], schema: str) -> dict[str, Any]:
 
 def _rpc(request: Mapping[str, Any], **answer: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": request.get("id"), **answer}
+
+
+def rpc_params(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the parameters of a request of JSON-RPC; raises `WireError` where they are no object."""
+    params: Any = request.get("params") or {}
+    if not isinstance(params, Mapping):
+        msg = f"params must be an object, got {shorten(params)}"
+        raise WireError(msg, "VALIDATION_ERROR")
+    return cast("Mapping[str, Any]", params)
 
 
 def _integer(value: object, name: str) -> int:

@@ -7,17 +7,29 @@ that it does not know.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+
+from agentenv.errors import ToolServerError
+from agentenv.rows import shorten
 
 __all__ = [
     "ACTION_SCHEMA",
     "BRANCHING",
     "OBSERVATION_SCHEMA",
     "STATE_SCHEMA",
+    "About",
+    "ActionSchema",
+    "Kept",
+    "Observed",
+    "Tool",
+    "Tools",
     "WireError",
     "error_message",
     "is_chat_schema",
     "is_tool_schema",
+    "read_answer",
 ]
 
 BRANCHING = 1
@@ -91,6 +103,91 @@ def error_message(problem: WireError) -> dict[str, Any]:
     """Returns an error as a message."""
     kind = {"kind": problem.kind} if problem.kind else {}
     return {"type": "error", "data": {"message": problem.message, "code": problem.code, **kind}}
+
+
+# ---------------------------------------------------------------------- what a server may answer
+
+
+class _Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Metadata(_Open):
+    """What is said beside an observation; a server of ours says more than others."""
+
+    rewards: dict[str, _Number] = {}
+    mistakes: list[str] = []
+    truncated: bool = False
+
+
+class Observed(_Open):
+    """The data of an `observation` message."""
+
+    observation: dict[str, Any] | None = None
+    reward: _Number | None = None
+    done: bool | None = None
+    metadata: Metadata | None = None
+
+
+class About(_Open):
+    """The data of a `branching` message."""
+
+    version: Any = None
+    env_id: str = ""
+    success_threshold: _Number | None = None
+
+
+class Kept(_Open):
+    """The data of a `snapshot` message."""
+
+    snapshot_id: str
+
+
+class ActionSchema(_Open):
+    """The JSON schema of an action."""
+
+    description: str | None = None
+    properties: dict[str, dict[str, Any]] = {}
+
+
+class Tool(_Open):
+    """A tool as MCP lists it."""
+
+    name: str
+    description: str | None = None
+    parameters: ActionSchema | None = Field(None, validation_alias=AliasChoices("inputSchema", "input_schema"))
+
+
+class Tools(_Open):
+    """The result of `tools/list`."""
+
+    tools: list[Tool]
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def read_answer(model: type[_Model], value: Any, who: str) -> _Model:
+    """Returns what a server answered, read.
+
+    Args:
+        model: what it must be.
+        value: what it is.
+        who: server and request, for the message.
+
+    Raises:
+        ToolServerError: it is something else.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        msg = f"{who} answers what OpenEnv's servers do not: {where}: {first['msg']}, got {shorten(first['input'])}"
+        raise ToolServerError(msg) from problem
 
 
 def is_chat_schema(schema: Mapping[str, Any]) -> bool:
