@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sandbox_backends import open_at, opener
 
-from agentenv.envs.code_repair import Grader, collect_submission
+from agentenv.envs.code_repair import Grader, TestProgram, collect_submission
 from agentenv.envs.code_repair.submissions import spec_of
 from agentenv.errors import AgentEnvError, SandboxLost
 from agentenv.sandboxes import Limits
@@ -47,6 +47,18 @@ _ORACLE = (
     "print([float(total(p, c)) for p, c in (([17], 'de'), ([3, 4.5], 'at'), ([8, 9, 1], 'xx'), ([250.5], 'de'))])"
 )
 _RIGHT = "[20.23, 9.0, 18.0, 298.1]\n"
+_RATES = '{"de": 0.19, "at": 0.2, "xx": 0.0}'
+_PROGRAM = """
+prices, seen = [11, 20.5], []
+assert list(map(lambda c: total(prices, c), ["at", "xx"])) == [37.8, 31.5]
+assert total([seen.append(1) or 17], "de") == 20.23 and seen
+try:
+    total([1], "yy")
+except KeyError:
+    pass
+else:
+    raise AssertionError
+"""
 _PROBE = """
 import ctypes, fcntl, mmap, os, socket
 libc = ctypes.CDLL(None, use_errno=True)
@@ -109,6 +121,8 @@ class Gradings:
         self._task = task
         self._open = open_at(place)
         self._grader = Grader(self._open, case_timeout_s=2.0)
+        # a submission that passes every test in time pays for all runs
+        self._slow_s = _SLOW_S + (self._grader.rounds * task.suite.timeout_s if task.suite else 0.0)
 
     def run(self, rng: random.Random) -> Try:
         """Grades one submission."""
@@ -122,7 +136,7 @@ class Gradings:
         except Exception as error:  # noqa: BLE001  whatever it is, it is no verdict
             return Try(files, [Finding("no verdict", f"{type(error).__name__}: {error}")], "no verdict")
         findings = list[Finding]()
-        if (took := time.monotonic() - began) > _SLOW_S:
+        if (took := time.monotonic() - began) > self._slow_s:
             findings.append(Finding("slow", f"its verdict took {took:.0f} s"))
         if grade.solved and not self._is_repair(files):
             findings.append(Finding("paid", f"{grade}"))
@@ -338,5 +352,15 @@ def answers(place: str) -> bool:
 
 
 def tasks() -> dict[str, RepairTask]:
-    """Returns the tasks that submissions are graded with."""
-    return {"cases": data("cheats").TASK, "suite": data("suite_task").TASK, "one test": data("suite_task").ONE}
+    """Returns the tasks that submissions are graded with.
+
+    A single test, or a program, asks for values that stand in no cheat: one of those would be right by chance.
+    """
+    cases, given = data("cheats").TASK, data("suite_task")
+    tests = given.HIDDEN.replace("[10, 20]", "[11, 20.5]").replace("[30]", "[31.5]").replace("36.0", "37.8")
+    files = {**given.ONE.suite.files, "tests/test_prices.py": tests.encode()}
+    one = given.ONE.model_copy(update={"suite": given.ONE.suite.model_copy(update={"files": files})})
+    reference = data("cheats").RIGHT.replace("from shop.rates import RATES", f"RATES = {_RATES}")
+    program = TestProgram(program=_PROGRAM, function="total", reference=reference)
+    programs = cases.model_copy(update={"id": "program", "hidden": (), "program": program})
+    return {"cases": cases, "suite": given.TASK, "one test": one, "program": programs}

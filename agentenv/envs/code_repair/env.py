@@ -24,7 +24,7 @@ from .grading import Grade, Grader
 from .library import bundled_tasks
 from .pytest_files import install_pytest, pytest_archive
 from .reading import read_tasks
-from .references import check_task
+from .references import check_task, check_untouched
 from .searching import search_lines
 from .submissions import OpenSandbox, Submission, collect_submission, spec_of
 from .tasks import RepairTask
@@ -146,13 +146,14 @@ class CodeRepair(ToolEnv):
                     check_task(task, sandbox, case_timeout_s=case_timeout_s)
 
     def check_tasks(self) -> None:
-        """Grades the own solutions of all tasks, unless that was done before.
+        """Grades the own solutions of all tasks, and their untouched code, unless that was done before.
 
         Raises:
-            TaskError: one does not score 1; the message names task, case and reason.
+            TaskError: a solution does not score 1, or untouched code does; the message names task, case and reason.
         """
         for task in self.tasks:
             check_task(task, self._open, case_timeout_s=self._grader.case_timeout_s)
+            check_untouched(task, self._open, case_timeout_s=self._grader.case_timeout_s)
 
     @override
     def make_sandbox(self) -> Sandbox:

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from .grading import Grader
 from .programs import record_program
 from .script_grading import solve_by_script
 from .scripts import TestScript
-from .submissions import OpenSandbox, is_allowed, solution_of
+from .submissions import OpenSandbox, Submission, is_allowed, solution_of
 from .suite_grading import plan_of
 from .tasks import RepairTask
 
-__all__ = ["check_task"]
+__all__ = ["check_task", "check_untouched"]
 
 _MOST_DETAILS = 3
 
@@ -40,12 +41,32 @@ def check_task(task: RepairTask, open_: OpenSandbox = open_sandbox, *, case_time
         TaskError: the solution does not score 1; the message names task, case and reason.
         SandboxError: a sandbox broke: nothing is known of the task.
     """
-    key = _key(task, open_, case_timeout_s)
+    _once(_check, task, open_, case_timeout_s)
+
+
+def check_untouched(task: RepairTask, open_: OpenSandbox = open_sandbox, *, case_timeout_s: float = 10.0) -> None:
+    """Grades the untouched code, unless that was done before: where it scores 1, submitting it as it is is paid.
+
+    Args:
+        task: the task.
+        open_: opens sandboxes.
+        case_timeout_s: seconds on the clock for one hidden case.
+
+    Raises:
+        TaskError: it scores 1.
+        SandboxError: a sandbox broke: nothing is known of the task.
+    """
+    _once(_check_untouched, task, open_, case_timeout_s)
+
+
+def _once(check: Callable[[RepairTask, OpenSandbox, float], None], task: RepairTask, *how: Any) -> None:
+    """Does a check, unless this process or an earlier one has done it."""
+    key = _key(check.__name__, task, *how)
     if key in _checked():
         return
-    place = _place(key, open_)
+    place = _place(key, how[0])
     if place is None or not place.exists():
-        _check(task, open_, case_timeout_s)
+        check(task, *how)
         if place is not None:
             with contextlib.suppress(OSError):  # a home that cannot be written to
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -53,8 +74,18 @@ def check_task(task: RepairTask, open_: OpenSandbox = open_sandbox, *, case_time
     _checked().add(key)
 
 
+def _named(task: RepairTask) -> str:
+    return f"task {task.id!r}" if task.id else f"the task {task.instruction.strip()[:60]!r}"
+
+
+def _check_untouched(task: RepairTask, open_: OpenSandbox, case_timeout_s: float) -> None:
+    if Grader(open_, case_timeout_s).grade(task, Submission()).solved:
+        msg = f"{_named(task)}: its untouched code scores 1 already: what is hidden has to find the bug"
+        raise TaskError(msg)
+
+
 def _check(task: RepairTask, open_: OpenSandbox, case_timeout_s: float) -> None:
-    name = f"task {task.id!r}" if task.id else f"the task {task.instruction.strip()[:60]!r}"
+    name = _named(task)
     try:
         if task.script is not None:
             _require_solved_by_script(task, task.script, Grader(open_, case_timeout_s))
@@ -101,8 +132,8 @@ def _checked() -> set[str]:
     return set()
 
 
-def _key(task: RepairTask, open_: OpenSandbox, case_timeout_s: float) -> str:
-    content = [task.model_dump_json(), _graders(), _name_of(open_) or f"{id(open_)}", case_timeout_s]
+def _key(check: str, task: RepairTask, open_: OpenSandbox, case_timeout_s: float) -> str:
+    content = [check, task.model_dump_json(), _graders(), _name_of(open_) or f"{id(open_)}", case_timeout_s]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

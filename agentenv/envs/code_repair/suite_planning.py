@@ -48,9 +48,15 @@ class Plan:
     def guess_rate(self, rounds: int) -> float:
         """Returns how likely guessing is right, in every run, on whether one test of `fail_to_pass` is a twin.
 
-        `1 / (2^rounds - 2)`, for there are as many patterns; 1 where a test has no twin.
+        `1 / (2^rounds - 2)`, for there are as many patterns; 1 where a test has no twin. Of `told_by_form`, knowing how
+        tests are written is more than guessing.
         """
         return 1 / ((1 << rounds) - 2) if all(name in self.sites for name in self.deciding) else 1.0
+
+    @property
+    def told_by_form(self) -> tuple[str, ...]:
+        """The functions of `deciding` whose twins all have a form that few tests have: `(x, 7)`, `not in`."""
+        return tuple(name for name in self.deciding if name in self.sites and not _natural(self.sites[name]))
 
     @property
     def sampled(self) -> tuple[str, ...]:
@@ -87,10 +93,14 @@ def _draw_pattern(rounds: int, generator: np.random.Generator) -> list[bool]:
 
 
 def _draw_site(sites: tuple[Site, ...], generator: np.random.Generator) -> Site:
-    """Returns one of the places, more often one where the twin does not look like one."""
-    natural = [site for site in sites if site.kind not in {"turned", "added"}]
-    chosen = natural if natural and generator.integers(4) else sites
+    """Returns one of the places: where there are such, one where the twin does not look like one."""
+    chosen = _natural(sites) or sites
     return chosen[int(generator.integers(len(chosen)))]
+
+
+def _natural(sites: tuple[Site, ...]) -> tuple[Site, ...]:
+    """Returns the places whose twins cannot be told from a test by their form, as `(x, 7)` and `not in` can."""
+    return tuple(site for site in sites if site.kind in {"value", "raises"})
 
 
 def make_plan(open_: OpenSandbox, task: RepairTask, suite: TestSuite, *, seed: bytes = b"") -> Plan:

@@ -65,6 +65,19 @@ def test_a_task_that_its_solution_does_not_solve_is_an_error(name):
         env.reset(seed=0)
 
 
+def test_a_task_that_pays_for_its_untouched_code_is_said_when_tasks_are_checked():
+    """By `agentenv check`: an agent is not stopped from submitting at once, but whoever wrote the task is told."""
+    seen = RIGHT.model_copy(update={"id": "two"})
+    blind = RIGHT.model_copy(update={"hidden": (read_case("f('a') raises TypeError"),), "files": dict(RIGHT.solution)})
+    with (
+        closing(CodeRepair(tasks=[seen, blind])) as env,
+        pytest.raises(TaskError, match="task 'one': its untouched code"),
+    ):
+        env.check_tasks()
+    with closing(CodeRepair(tasks=[seen])) as env:
+        env.check_tasks()
+
+
 def test_rows_are_checked_when_they_are_loaded_and_once(cache):
     opened = []
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -311,6 +312,19 @@ def plan(together=False):
     site = Site("value", True, lambda generator: ())
     names = tuple(f"t.py::test_{letter}" for letter in "abcdefgh")
     return Plan(names[:3], names[3:], dict.fromkeys(names[:5], (site,)), (), together)
+
+
+def test_a_twin_that_looks_like_a_test_is_taken_where_there_is_one():
+    sites = {kind: Site(kind, True, lambda generator: ()) for kind in ("turned", "pair", "value", "raises", "added")}
+    mixed, told = plan(), (sites["turned"], sites["pair"])
+    first, second, third = mixed.deciding
+    mixed = replace(
+        mixed, sites={first: (*told, sites["value"]), second: told, third: (sites["added"], sites["raises"])}
+    )
+    assert mixed.told_by_form == (second,)
+    drawn = [run.twins for seed in range(40) for run in draw_runs(mixed, 4, np.random.default_rng(seed))]
+    kinds = {name: {twins[name].kind for twins in drawn if name in twins} for name in mixed.deciding}
+    assert kinds == {first: {"value"}, second: {"turned", "pair"}, third: {"raises"}}
 
 
 @pytest.mark.parametrize("together", [False, True])
