@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, cast
+
+import gymnasium
 
 from agentenv.env import Env
-from agentenv.errors import InfrastructureError
+from agentenv.errors import TaskError
+from agentenv.rows import shorten
 from agentenv.types import message_text
 
 __all__ = ["Session", "Sessions", "last_text", "server_class"]
@@ -27,7 +30,7 @@ class Session:
         self._lock = Lock()
         self._over = False
         self._reward = 0.0
-        self._broken: InfrastructureError | None = None
+        self._broken: Exception | None = None
         env.reset(seed=seed, options=None if task is None else {"task": task})
 
     def call(self, name: str, arguments: Any) -> str:
@@ -39,7 +42,7 @@ class Session:
         """Takes a last step where the agent ended with a message, closes the episode, and returns its reward.
 
         Raises:
-            InfrastructureError: it broke the episode, now or before: there is no reward.
+            Exception: what broke the episode, now or before, infrastructure or a bug: there is no reward.
         """
         try:
             if text:
@@ -63,7 +66,7 @@ class Session:
                 raise self._broken
             try:
                 observation, reward, terminated, truncated, _ = self._env.step(message)
-            except InfrastructureError as error:
+            except Exception as error:
                 self._broken = error
                 raise
             self._reward += float(reward)
@@ -90,12 +93,31 @@ class Sessions:
         self._make = make
         self._sessions: dict[str, Session] = {}
 
-    async def start(self, key: str, episode: dict[str, Any]) -> None:
-        """Begins an episode; one that the session plays already is given up."""
+    async def start(self, key: str, episode: Any) -> None:
+        """Begins an episode, as `episode` of a row says; one that the session plays already is given up."""
+        from fastapi import HTTPException
+
         if (before := self._sessions.pop(key, None)) is not None:
             before.close()
-        start = {name: episode[name] for name in ("seed", "task") if name in episode}
-        self._sessions[key] = await self._run(lambda: Session(self._make(), **start))
+        start: Any = {} if episode is None else episode
+        if not isinstance(start, dict) or set(cast("dict[Any, Any]", start)) - {"seed", "task"}:
+            raise HTTPException(422, f"episode must have seed and task, or less, got {shorten(cast('Any', start))}")
+        begun = await self._run(self._begin, start)
+        if isinstance(begun, str):
+            raise HTTPException(422, f"there is no such episode: {begun}")
+        self._sessions[key] = begun
+
+    def _begin(self, start: dict[str, Any]) -> Session | str:
+        """Returns an episode, or why there is none of that name."""
+        env = self._make()
+        try:
+            return Session(env, **start)
+        except (TaskError, TypeError, ValueError, gymnasium.error.Error) as error:
+            env.close()
+            return str(error)
+        except BaseException:
+            env.close()
+            raise
 
     async def call(self, key: str, name: str, arguments: Any) -> str:
         """Calls a tool."""
@@ -120,8 +142,9 @@ class Sessions:
 
         try:
             return await run_in_threadpool(work, *words)
-        except InfrastructureError as error:
-            raise HTTPException(503, f"infrastructure broke the episode, which has no reward: {error}") from error
+        except Exception as error:
+            msg = f"the episode broke, and has no reward: {type(error).__name__}: {error}"
+            raise HTTPException(503, msg) from error
 
 
 def server_class(gym: Any, session_key: str, make: Callable[[], Env], tools: Sequence[str]) -> type[Any]:
@@ -144,7 +167,7 @@ def server_class(gym: Any, session_key: str, make: Callable[[], Env], tools: Seq
     answer: Any = type("Verified", (gym.BaseVerifyResponse,), {"model_config": loose, "__module__": __name__})
 
     async def seed_session(self: Any, request: Any, body: Any) -> Any:  # noqa: ARG001
-        await sessions.start(request.session[session_key], getattr(body, "episode", None) or {})
+        await sessions.start(request.session[session_key], getattr(body, "episode", None))
         return gym.BaseSeedSessionResponse()
 
     async def verify(self: Any, request: Any, body: Any) -> Any:  # noqa: ARG001
@@ -153,7 +176,8 @@ def server_class(gym: Any, session_key: str, make: Callable[[], Env], tools: Seq
 
     def route(name: str) -> Any:
         async def call(request: Any) -> str:
-            return await sessions.call(request.session[session_key], name, await request.json())
+            given = (await request.body()).decode("utf-8", "replace")  # what is no JSON is a mistake of the agent's
+            return await sessions.call(request.session[session_key], name, given)
 
         call.__annotations__["request"] = Request
         return call

@@ -21,6 +21,15 @@ class Fragile(Guess):
         raise VerifierError(message)
 
 
+class Buggy(Guess):
+    """Has a bug for 13."""
+
+    def respond(self, action):
+        if action.tool_calls and action.tool_calls[0].arguments == {"number": 13}:
+            raise KeyError(13)
+        return super().respond(action)
+
+
 def client(cls):
     base, parts = import_module("nemo_gym.base_resources_server"), import_module("nemo_gym.server_utils")
     config = base.BaseResourcesServerConfig(host="127.0.0.1", port=8080, entrypoint="", name="")
@@ -72,4 +81,41 @@ def test_what_is_wrong_has_a_status_and_no_reward():
     broken = session.post("/guess", json={"number": target(row)})
     assert broken.status_code == 503
     assert "the verifier is gone" in broken.text
+    assert "reward" not in session.post("/verify", json=row | {"response": response()}).json()
+
+
+def test_one_session_plays_one_episode_after_the_other():
+    rows = nemo_gym_rows(Guess, 3)
+    session = client(Guess)
+    for row, right in zip(rows, (True, False, True), strict=True):
+        session.post("/seed_session", json=rows[0])  # given up for the next
+        session.post("/guess", json={"number": target(rows[0])})
+        session.post("/seed_session", json=row)
+        session.post("/guess", json={"number": target(row) if right else target(row) - 1})
+        assert session.post("/verify", json=row | {"response": response()}).json()["reward"] == float(right)
+    assert session.post("/verify", json=rows[0] | {"response": response()}).status_code == 409
+
+
+def test_odd_requests_are_named_and_odd_calls_are_mistakes():
+    (row,) = nemo_gym_rows(Guess, 1)
+    session = client(Guess)
+    for episode in ([1], "one", 5, {"seed": "x"}, {"seed": -1}, {"seeds": 1}):
+        answer = session.post("/seed_session", json=row | {"episode": episode})
+        assert (answer.status_code, "episode" in answer.text) == (422, True), answer.text
+        assert session.post("/guess", json={"number": 1}).status_code == 409
+    session.post("/seed_session", json=row)
+    for body in (b"{", b"[1]", b"\xff", b"[" * 50_000, b'{"number": NaN}', b'{"number": "\\ud83d"}'):
+        answer = session.post("/guess", content=body)
+        assert (answer.status_code, "guess(number: integer)" in answer.text) == (200, True), answer.text
+    session.post("/guess", json={"number": target(row)})
+    assert session.post("/verify", json=row | {"response": response()}).json()["reward"] == 1.0
+
+
+def test_a_bug_has_a_status_and_no_reward():
+    (row,) = nemo_gym_rows(Buggy, 1)
+    session = client(Buggy)
+    session.post("/seed_session", json=row)
+    broken = session.post("/guess", json={"number": 13})
+    assert (broken.status_code, "KeyError: 13" in broken.text) == (503, True)
+    assert session.post("/guess", json={"number": target(row)}).status_code == 503
     assert "reward" not in session.post("/verify", json=row | {"response": response()}).json()
