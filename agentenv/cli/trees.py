@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -94,7 +94,7 @@ def _credit(found: "Sequence[EpisodeTree]", name: str, options: Sequence[str]) -
 
     import numpy as np
 
-    from agentenv.arrays import TreeArrays
+    from agentenv.exports.credited import estimate
 
     from .estimators import choose_estimator
 
@@ -102,7 +102,7 @@ def _credit(found: "Sequence[EpisodeTree]", name: str, options: Sequence[str]) -
     if not found:
         return []
     with blame("--credit", ValueError, TypeError):
-        steps = estimator(TreeArrays.from_trees(found))
+        steps = cast("StepAdvantages", estimate(estimator, found))
     ends = np.cumsum([len(entry) for entry in found])[:-1]
     names = [field.name for field in fields(steps)]
     parts = zip(*(np.split(getattr(steps, field), ends) for field in names), strict=True)

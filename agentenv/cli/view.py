@@ -109,8 +109,10 @@ def _serve(found: object, port: int, *, browser: bool) -> None:
     from .console import open_console, say_line
 
     assert isinstance(found, View)
-    with blame("--port", OSError):
+    try:
         server = ViewServer(found, port)
+    except OSError as error:
+        refuse("--port", str(error.strerror))
     with server:
         say_line(open_console(), f"{server.url}  (Ctrl-C ends it)")
         if browser:

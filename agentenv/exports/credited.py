@@ -17,7 +17,7 @@ from agentenv.credit import StepAdvantages
 from agentenv.serialize import read_trees
 from agentenv.tree import EpisodeTree
 
-__all__ = ["Credit", "CreditedTree", "Trees", "columns_of", "read_credited", "trees_of"]
+__all__ = ["Credit", "CreditedTree", "Trees", "columns_of", "estimate", "read_credited", "trees_of"]
 
 Trees = str | os.PathLike[str] | EpisodeTree | Sequence[EpisodeTree]
 """A trees file, a tree, or trees."""
@@ -82,7 +82,7 @@ def read_credited(trees: Trees, credits: Mapping[str, Credit]) -> list[CreditedT
     found = trees_of(trees)
     columns: dict[str, NDArray[Any]] = {}
     for name, credit in credits.items():
-        columns |= _columns(name, _estimate(credit, found) if callable(credit) else credit, sum(map(len, found)))
+        columns |= _columns(name, estimate(credit, found) if callable(credit) else credit, sum(map(len, found)))
     ends = np.cumsum([len(tree) for tree in found])[:-1]
     parts = {name: np.split(values, ends) for name, values in columns.items()}
     return [CreditedTree(i, tree, {name: part[i] for name, part in parts.items()}) for i, tree in enumerate(found)]
@@ -93,7 +93,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]], names: Iterable[str] = ()) -> 
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else names)}
 
 
-def _estimate(
+def estimate(
     estimator: Callable[[TreeArrays], StepAdvantages | ArrayLike], trees: Sequence[EpisodeTree]
 ) -> StepAdvantages | ArrayLike:
     """Asks an estimator; trees without a step, which estimators refuse, are left out and get 0."""

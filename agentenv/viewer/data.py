@@ -103,15 +103,19 @@ def columns_of(tree: EpisodeTree, predicted: NDArray[np.float64] | None = None) 
 def credit_of(trees: Sequence[EpisodeTree], estimator: Estimator) -> list[dict[str, Any]]:
     """Returns the credit of each tree, `A`, `Q`, `V` and `N` per node, computed from all of them together.
 
+    Trees without a step, which estimators refuse, have none, and take it from no other.
+
     Raises:
         ValueError: the estimator refuses the trees.
     """
-    if not trees:
-        return []
-    steps = estimator(TreeArrays.from_trees(trees))
+    grown = [tree for tree in trees if len(tree) > 1]
+    if not grown:
+        return [{name: [None] for name in "AQVN"} for _ in trees]
+    steps = estimator(TreeArrays.from_trees(grown))
     fields = {"A": steps.advantages, "Q": steps.action_values, "V": steps.values, "N": steps.counts}
-    bounds = [0, *accumulate(len(tree) for tree in trees)]
-    return [{name: _numbers(values[a:b]) for name, values in fields.items()} for a, b in pairwise(bounds)]
+    bounds = pairwise([0, *accumulate(len(tree) for tree in grown)])
+    parts = iter([{name: _numbers(values[a:b]) for name, values in fields.items()} for a, b in bounds])
+    return [next(parts) if len(tree) > 1 else {name: [None] for name in fields} for tree in trees]
 
 
 def chunks_of(tree: EpisodeTree) -> list[range]:

@@ -39,6 +39,9 @@ class ViewServer(ThreadingHTTPServer):
         view: what is served.
         port: on 127.0.0.1; 0 for any that is free.
 
+    Raises:
+        OSError: the port is taken, or may not be used.
+
     Attributes:
         token: what every question must bring, in the header `X-Agentenv-Token`; chosen anew for each server.
     """
@@ -46,10 +49,14 @@ class ViewServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, view: View, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+        self._terminals = Terminals()  # before the port is asked for: where it is taken, `server_close` is called
+        try:
+            super().__init__(("127.0.0.1", port), _Handler)
+        except OSError as error:
+            msg = f"must be free on 127.0.0.1, got {port}: {error.strerror}; 0 takes any that is"
+            raise OSError(error.errno, msg) from error
         self.token = secrets.token_urlsafe(24)
         self._view = view
-        self._terminals = Terminals()
         self._lock = threading.Lock()
         self._looked = 0.0
         self._version = 1

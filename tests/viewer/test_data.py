@@ -6,6 +6,7 @@ import shlex
 
 import numpy as np
 import pytest
+from cli_runs import run
 from viewer_trees import HOSTILE, long_tree, message, rich_tree, view_of, wide_tree, write
 
 from agentenv import Action, EpisodeTree
@@ -49,6 +50,18 @@ def test_credit_is_that_of_the_estimator_on_all_trees_of_the_file(view, file):
         np.testing.assert_allclose(shown, steps.advantages, rtol=1e-4)
     other = view.credit_by("it's.jsonl#0", "rtmc", ["discount=0.5"])
     assert other["Q"][1] != view.tree("it's.jsonl#0")["credit"]["rtmc"]["Q"][1]
+
+
+def test_a_tree_without_a_step_takes_credit_from_no_other(tmp_path):
+    bare, paid = EpisodeTree(message("q", "user")), rich_tree()
+    mixed = view_of(write(tmp_path / "mixed.jsonl", bare, paid, bare))
+    alone = view_of(write(tmp_path / "alone.jsonl", paid)).tree("alone.jsonl#0")["credit"]["rtmc"]
+    assert mixed.tree("mixed.jsonl#1")["credit"]["rtmc"] == alone
+    assert mixed.tree("mixed.jsonl#2")["credit"]["rtmc"]["A"] == [None]
+    nothing = view_of(write(tmp_path / "nothing.jsonl", bare)).tree("nothing.jsonl#0")["credit"]["rtmc"]
+    assert nothing == {"A": [None], "Q": [None], "V": [None], "N": [None]}
+    for name in ("mixed", "nothing"):
+        assert run("trees", tmp_path / f"{name}.jsonl", "--credit", "rtmc").exit_code == 0
 
 
 def test_a_wrong_estimator_option_tree_or_part_is_told(view):

@@ -158,3 +158,10 @@ def test_the_command_writes_a_page_and_names_what_is_wrong(tmp_path):
         ((out, "--out", out), "FOLDER_OR_FILE"),
     ):
         assert argument in one_line_error(run("view", *arguments))
+
+
+def test_a_port_that_is_taken_is_told(server, tmp_path):
+    path = write(tmp_path / "t.jsonl", rich_tree())
+    line = one_line_error(run("view", path, "--no-browser", "--port", server.server_port))
+    assert f"'--port': must be free on 127.0.0.1, got {server.server_port}: " in line
+    assert "0 takes any that is" in line
