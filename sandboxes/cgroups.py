@@ -23,6 +23,7 @@ _END_S = 2.0
 _STEP = 64 << 20
 _USAGE = ("memory.current", "memory.usage_in_bytes")
 _RECLAIM = ("memory.reclaim", "memory.force_empty")
+_TCP_LIMIT = "memory.kmem.tcp.limit_in_bytes"
 _numbers = itertools.count()
 
 
@@ -92,9 +93,10 @@ class Cgroup:
     Args:
         memory: bytes of all its processes, and of the files they write.
         processes: at once.
+        messages: bytes on their way in TCP connections, which version 1 counts apart, and only where they are limited.
     """
 
-    def __init__(self, *, memory: int, processes: int) -> None:
+    def __init__(self, *, memory: int, processes: int, messages: int | None = None) -> None:
         self._name = f"{_PREFIX}{owner_tag()}-{next(_numbers)}"
         self._folders: list[Path] = []
         self._memory: Path | None = None
@@ -110,6 +112,8 @@ class Cgroup:
                     self._memory = folder
                     _limit(folder, "memory.max", "memory.limit_in_bytes", memory)
                     _try_limit(folder, "memory.swap.max", "memory.memsw.limit_in_bytes", memory)
+                    if messages is not None:
+                        _write_if_there(folder / _TCP_LIMIT, messages)
                 else:
                     _limit(folder, "pids.max", "pids.max", processes)
         except OSError:
@@ -181,6 +185,12 @@ def _removed(folder: Path) -> bool:
 def _limit(folder: Path, new: str, old: str, value: int) -> None:
     file = folder / new
     (file if file.exists() else folder / old).write_text(str(value))
+
+
+def _write_if_there(file: Path, value: int) -> None:
+    with contextlib.suppress(OSError):
+        if file.exists():
+            file.write_text(str(value))
 
 
 def _try_limit(folder: Path, new: str, old: str, value: int) -> None:

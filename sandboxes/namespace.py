@@ -129,7 +129,7 @@ class NamespaceSandbox(GuestSandbox):
                 if controllers:
                     # files in memory are charged to whoever writes them: they must not eat up the processes' share
                     memory = limits.memory + limits.disk + _HEADROOM
-                    self._held.cgroup = Cgroup(memory=memory, processes=limits.processes + 1)
+                    self._held.cgroup = Cgroup(memory=memory, messages=limits.memory, processes=limits.processes + 1)
                     groups = self._held.cgroup.open_members()
                     watched = self._held.cgroup.open_memory()
                 settings["watched"] = len(watched)

@@ -31,7 +31,7 @@ PROMISES: Mapping[str, str] = {
     "disk": "files stay below the disk limit",
     "inodes": "there are no more files than the limit",
     "file_size": "no file grows beyond the limit",
-    "counted_by_user": "what the kernel counts by user (descriptors on their way) is counted for this sandbox alone",
+    "counted_by_user": "what the kernel counts by user (descriptors on their way, pipes) is this sandbox's alone",
     "shown_files": "what is locked or listened at among the files shown is not what the host has",
     "restore": "restore undoes all that a later command could read back",
     "constant_snapshot": "snapshot and fork do not depend on how much is in the workspace",
@@ -71,6 +71,19 @@ _LOOSE = (
     "    os.close(fd)\n"
     "print('loose')"
 )
+_IN_CONNECTIONS = (
+    "import socket, time\n"
+    "held, keep = 0, []\n"
+    "listener = socket.create_server(('127.0.0.1', 0))\n"
+    "while held < 256 << 20 and len(keep) < 160:\n"
+    "    keep += [socket.create_connection(listener.getsockname()), listener.accept()[0]]\n"
+    "    keep[-2].setblocking(False)\n"
+    "    try:\n"
+    "        while True: held += keep[-2].send(bytes(1 << 20))\n"
+    "    except BlockingIOError: pass\n"
+    "time.sleep(0.5)\n"
+    "print('connections' if held >= 256 << 20 else held)"
+)
 _SEND_MANY = (
     "import os, socket, sys, time\n"
     "null, keep = os.open('/dev/null', os.O_RDONLY), []\n"
@@ -83,8 +96,19 @@ _SEND_MANY = (
     "open('sent', 'w').close()\n"
     "time.sleep(float(sys.argv[2]))"
 )
+_GREAT_PIPES = (
+    "import fcntl, os, sys, time\n"
+    "pipes = [os.pipe() for _ in range(int(sys.argv[1]))]\n"
+    "for _, end in pipes[1:]:\n"
+    "    try: fcntl.fcntl(end, 1031, 1 << 20)\n"
+    "    except OSError: pass\n"
+    "more = os.pipe()\n"
+    "open('sent', 'w').close()\n"
+    "print(fcntl.fcntl(os.pipe()[1], 1032))\n"
+    "time.sleep(float(sys.argv[2]))"
+)
 _NEIGHBOR = (  # what runs commands is outside of the sandbox, but for a PID 1 of its own
-    '[ "$PPID" = 1 ] || { cat "/proc/$PPID/status" > /dev/null && echo seen; }; kill -0 "$PPID" && echo signalled'
+    '[ "$PPID" = 1 ] && exit; cat "/proc/$PPID/status" > /dev/null && echo seen; kill -0 "$PPID" && echo signalled'
 )
 _LOCKED = "/usr/bin/env"
 _LOCK = (
@@ -205,6 +229,8 @@ def _memory(sandbox: GuestSandbox) -> str:
         return "each process is limited, but eight of them held 192 MiB with a limit of 64 MiB"
     if "loose" in sandbox.exec([python, "-c", _LOOSE]).stdout:
         return "what no process has (files in memory, messages of sockets) is not counted: no control group can be made"
+    if "connections" in sandbox.exec([python, "-c", _IN_CONNECTIONS]).stdout:
+        return "messages in TCP connections are not counted: 256 MiB of them with a limit of 64 MiB"
     return ""
 
 
@@ -243,14 +269,19 @@ def _counted_by_user(sandbox: GuestSandbox) -> str:
     python = sandbox.exec("command -v python3").stdout.strip()
     if not python:
         return "cannot be tried: there is no python3 in the sandbox"
+    found = _beside(sandbox, [python, "-c", _SEND_MANY], "30", "1")
+    if found != "sent":
+        return f"while another sandbox has many descriptors on their way, none can be sent: {found}"
+    found, usual = _beside(sandbox, [python, "-c", _GREAT_PIPES], "80", "1"), os.sysconf("SC_PAGE_SIZE") * 16
+    return f"while another sandbox has great pipes, new ones have {found} bytes" if int(found or 0) < usual else ""
+
+
+def _beside(sandbox: GuestSandbox, program: list[str], much: str, little: str) -> str:
+    """Returns what a program prints, asked for `little`, while it runs in another sandbox and has `much`."""
     (other,) = sandbox.fork(1)
     with other, sandbox.shell() as shell:
-        program = shlex.join([python, "-c", _SEND_MANY, "30", "30"])
-        shell.run(f"{program} & while [ ! -e sent ]; do sleep 0.01; done; rm sent")
-        result = other.exec([python, "-c", _SEND_MANY, "1", "0"])
-    if result.stdout != "sent\n":
-        return f"while another sandbox has many descriptors on their way, none can be sent: {result.stdout.strip()}"
-    return ""
+        shell.run(f"{shlex.join([*program, much, '30'])} & while [ ! -e sent ]; do sleep 0.01; done; rm sent")
+        return other.exec([*program, little, "0"]).stdout.strip()
 
 
 def _shown_files(sandbox: GuestSandbox) -> str:

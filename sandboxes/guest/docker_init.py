@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import linux, place, seccomp
 from .landlock import ALL_OF, DEVICE_BITS, TRUNCATE, WRITE, WRITE_FILE, Rules, landlock_version
-from .memory import GroupMemory, given_back
+from .memory import GroupMemory, given_back, in_connections
 from .policy import NetworkCounters, Plain, kill_namespace, limit_counted_by_user, set_limit
 from .serve import Guest, close_on_exec
 from .wire import Wire
@@ -159,7 +159,8 @@ def _watch_of(limits: Mapping[str, Any], given_back: Callable[[], int]) -> Group
     for usage, stat in _GROUPS:
         if os.path.exists(usage) and os.path.exists(stat):
             counted, kinds = (os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in (usage, stat))
-            return GroupMemory(counted, kinds, None, FOLDERS, limits["memory"], limits["files"], given_back)
+            elsewhere = in_connections if usage == _GROUPS[0][0] else None
+            return GroupMemory(counted, kinds, None, FOLDERS, limits["memory"], limits["files"], given_back, elsewhere)
     return None
 
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["GroupMemory", "given_back", "processes_memory", "used_in"]
+__all__ = ["GroupMemory", "given_back", "in_connections", "processes_memory", "used_in"]
 
 _KERNEL = 32 << 20
 _KERNEL_PER_FILE = 2 << 10
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class GroupMemory:
@@ -31,6 +32,7 @@ class GroupMemory:
         limit: bytes for all but those files.
         files: how many there may be: each takes some of the kernel's own memory.
         given_back: returns the bytes that processes gave back and that still count; asked where there is no `reclaim`.
+        elsewhere: returns the bytes that the group does not count, where these may be beyond a limit.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class GroupMemory:
         limit: int,
         files: int,
         given_back: Callable[[], int] = lambda: 0,
+        elsewhere: Callable[[int], int] | None = None,
     ) -> None:
         self._usage = usage
         self._stat = stat
@@ -50,6 +53,7 @@ class GroupMemory:
         self._limit = limit
         self._kernel_limit = _KERNEL + files * _KERNEL_PER_FILE
         self._given_back = given_back
+        self._elsewhere = elsewhere
         self._before = (0, 0)
 
     def begin(self) -> None:
@@ -59,6 +63,8 @@ class GroupMemory:
 
     def is_over(self) -> bool:
         """Whether too much is held."""
+        if self._elsewhere is not None and self._elsewhere(self._limit) > self._limit:
+            return True
         if _number(self._usage) <= self._limit or self._counted() <= self._limit:
             return False
         if self._reclaim is None:
@@ -94,6 +100,26 @@ def _reclaimable(kinds: Mapping[str, int]) -> int:
         return kinds["slab_reclaimable"]
     with open("/proc/meminfo") as file:
         return _fields(file.read())["SReclaimable:"] << 10
+
+
+def in_connections(limit: int) -> int:
+    """Returns the bytes on their way in TCP connections of this network namespace, where that may be beyond a limit.
+
+    Version 1 of control groups counts them apart, and only where they have a limit. To list them the kernel walks
+    a table of all of the machine; what the whole machine has is told at once.
+    """
+    with open("/proc/self/net/sockstat") as file:
+        pages = next((int(line.split()[-1]) for line in file if line.startswith("TCP:")), 0)
+    return sum(map(_queued, ("tcp", "tcp6"))) if pages * _PAGE > limit else 0
+
+
+def _queued(kind: str) -> int:
+    try:
+        with open(f"/proc/self/net/{kind}") as file:
+            queues = [line.split(None, 5)[4].split(":") for line in file][1:]
+    except FileNotFoundError:  # a kernel without this protocol
+        return 0
+    return sum(int(sent, 16) + int(received, 16) for sent, received in queues)
 
 
 def processes_memory() -> int:

@@ -2,10 +2,10 @@
 
 Refused: everything that mounts, makes namespaces, looks into other processes, loads code into the kernel, reaches
 devices of the machine or persistent kernel objects, tells whether others have read a file lately, is counted for the
-machine as a whole (contexts of asynchronous I/O) or seen in all of it (locks of open files), and every call newer than
-the ones reviewed here. Advice on what to keep in memory is not taken. Sockets may be
-Unix, IPv4, IPv6 (the network namespace is empty) or routing netlink: others, such as `AF_VSOCK` and `AF_ALG`, are not
-held back by a network namespace.
+machine as a whole (contexts of asynchronous I/O, huge pages) or seen in all of it (locks of open files), and every call
+newer than the ones reviewed here. Advice on what to keep in memory, or to write out, is not taken. Sockets may be Unix,
+IPv4, IPv6 (the network namespace is empty) or routing netlink: others, such as `AF_VSOCK` and `AF_ALG`, are not held
+back by a network namespace.
 """
 
 from __future__ import annotations
@@ -143,6 +143,11 @@ _OPEN_FILE_LOCKS = (
     38,
 )  # F_OFD_*: everybody's /proc/locks has them, with numbers of choice
 _FILL_CACHE = (187, 221) if _X86 else (213, 223)  # readahead, fadvise64: for the page cache that all share
+_SYNC = 162 if _X86 else 81  # writes out all that the machine has not written yet
+_OPENAT2 = 437  # can tell which names others have looked up: RESOLVE_CACHED, which is where no filter sees it
+_HUGE = (  # pages of the machine's pool, which no limit counts: mmap, memfd_create, shmget
+    ((9, 3, 0x40000), (319, 1, 4), (29, 2, 0o4000)) if _X86 else ((222, 3, 0x40000), (279, 1, 4), (194, 2, 0o4000))
+)
 _READ_NOW = (327, 5, 8) if _X86 else (286, 5, 8)  # preadv2, where its flags are, RWF_NOWAIT
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
 
@@ -219,9 +224,7 @@ def program(*, system_v: bool = True, sockets: bool = True, alone: bool = True) 
         out.deny_value(_FCNTL, 1, command)
     for command in _OPEN_FILE_LOCKS:
         out.deny_value(_FCNTL, 1, command, errno.EINVAL)
-    for number in _FILL_CACHE:
-        out.deny(number, 0)  # advice that is not taken
-    out.deny_flags(*_READ_NOW, errno.EOPNOTSUPP)
+    _leave_the_machine_alone(out)
     out.deny(_CLONE3, errno.ENOSYS)  # its flags are in memory, where a filter cannot see them; libc falls back to clone
     out.deny_flags(_CLONE, 0, _NAMESPACES)
     for number, argument in _MAKE_NODE:
@@ -242,6 +245,15 @@ def program(*, system_v: bool = True, sockets: bool = True, alone: bool = True) 
 def _numbers(calls: Mapping[str, tuple[int | None, int | None]]) -> list[int]:
     """Returns the numbers of calls on this machine's architecture."""
     return [number for pair in calls.values() if (number := pair[0 if _X86 else 1]) is not None]
+
+
+def _leave_the_machine_alone(out: _Assembler) -> None:
+    for number in (*_FILL_CACHE, _SYNC):
+        out.deny(number, 0)  # advice that is not taken
+    for number, argument, flag in _HUGE:
+        out.deny_flags(number, argument, flag, errno.ENOMEM)  # as where there are none
+    out.deny(_OPENAT2, errno.ENOSYS)  # libraries fall back to openat
+    out.deny_flags(*_READ_NOW, errno.EOPNOTSUPP)
 
 
 def _only_own_processes(out: _Assembler, *, alone: bool) -> None:

@@ -205,6 +205,30 @@ many(4000, queued)
         """,
     ),
     Attack(
+        "connections full of data",
+        "py",
+        """
+        held, keep = 0, []
+        try:
+            listener = socket.create_server(('127.0.0.1', 0))
+            while held < 700 << 20 and len(keep) < 900:
+                keep += [socket.create_connection(listener.getsockname()), listener.accept()[0]]
+                for s in keep[-2:]:
+                    s.setblocking(False)
+                    try:
+                        while True: held += s.send(bytes(1 << 20))
+                    except BlockingIOError: pass
+            if held >= 700 << 20: time.sleep(3); breach(held >> 20, 'MB in connections')
+        except OSError: pass
+        """,
+    ),
+    Attack("huge pages of the machine", "py", "call(319, b'x', 4)\ncall(29, 0, 2 << 20, 0o5600)"),
+    Attack(
+        "huge pages of the machine, without a file",
+        "py",
+        "import mmap\nattempt(mmap.mmap, -1, 2 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)",
+    ),
+    Attack(
         "great pipes",
         "py",
         """

@@ -84,6 +84,17 @@ call(27, 0x7f0000000000, 0, v)
     ),
     Attack("read only what is in memory", "py", _OPEN + "attempt(os.preadv, fd, [bytearray(16)], 0, 8)"),
     Attack(
+        "ask whether others have looked up a name",
+        "py",
+        """
+        how = struct.pack('QQQ', 0, 0, 0x20)  # RESOLVE_CACHED
+        for path in (b'/usr/bin/env', b'/usr/no-such-file'):
+            known = libc.syscall(437, -100, path, how, 24) >= 0
+            if known or ctypes.get_errno() in (errno.EAGAIN, errno.ENOENT): breach(path, known)
+        """,
+        bites=True,
+    ),
+    Attack(
         "read an own file only where it is in memory",
         "py",
         _OWN + "os.write(fd, b'x')\nattempt(os.preadv, fd, [bytearray(1)], 0, 8)",
