@@ -49,7 +49,7 @@ class NamespacePolicy(Plain):
         self.owner = (self._inner_id, self._inner_id)
         self._group = group
         self.over_memory = self._is_over_memory if group is None else group.is_over
-        self._shm_born = 0
+        self._shm_born: tuple[int, ...] = ()
         self._mount_shm()
         self._last_pid = os.open("sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
 
@@ -98,13 +98,13 @@ class NamespacePolicy(Plain):
 
     def after_command(self) -> None:
         """Replaces `/dev/shm` where anything was done in it."""
-        if os.stat("/dev/shm").st_mtime_ns != self._shm_born:
+        if _look_of("/dev/shm") != self._shm_born:
             linux.unmount("/dev/shm", lazy=True)  # something may hold on to a file in it until the kernel notices
             self._mount_shm()
 
     def _mount_shm(self) -> None:
         linux.mount("tmpfs", "/dev/shm", "tmpfs", linux.NOSUID | linux.NODEV | linux.NOEXEC | linux.NOATIME, _SHM)
-        self._shm_born = os.stat("/dev/shm").st_mtime_ns
+        self._shm_born = _look_of("/dev/shm")
 
     def _is_over_memory(self) -> bool:
         """Whether all processes together hold more than they may; shared pages count once where it matters."""
@@ -115,6 +115,12 @@ class NamespacePolicy(Plain):
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SHM_SHARE = 4  # of the memory limit may be in segments of System V, which may belong to no process
+
+
+def _look_of(folder: str) -> tuple[int, ...]:
+    """Returns what differs when anything was done in a folder, or to it: its times may be set back, but for one."""
+    info = os.stat(folder)
+    return info.st_ctime_ns, info.st_mtime_ns, info.st_mode, info.st_size
 
 
 def _memory_of(statm: str) -> int:

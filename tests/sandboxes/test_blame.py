@@ -110,6 +110,13 @@ LEFT = {
     "a datagram": "s = socket.socket(type=2); s.bind(('127.0.0.1', 0)); s.sendto(b'x', s.getsockname())",
     "a connection that fails": "attempt = socket.socket().connect_ex(('10.1.2.3', 9))",
     "a file of /dev/shm": "open('/dev/shm/x', 'w').write('x')",
+    "the mode of /dev/shm": "try: os.chmod('/dev/shm', 0o700)\nexcept OSError: pass",
+    "a file of /dev/shm whose time is set back": """
+before = os.stat('/dev/shm')
+open('/dev/shm/x', 'w').write('x')
+try: os.utime('/dev/shm', ns=(before.st_atime_ns, before.st_mtime_ns))
+except OSError: pass
+""",
     "a file of /dev/shm that is gone": "open('/dev/shm/x', 'w').close(); os.unlink('/dev/shm/x')",
     "a message queue": "try: open('/dev/mqueue/x', 'w')\nexcept OSError: pass",
     "the highest number of a process": "try: open('/proc/sys/kernel/pid_max', 'w').write('400')\nexcept OSError: pass",
@@ -119,7 +126,7 @@ LEFT = {
 LOOK = (
     "cat /proc/self/net/dev /proc/self/net/snmp /proc/self/net/netstat 2>/dev/null; "
     "grep -so 'inuse [0-9]*' /proc/self/net/sockstat; "  # the rest of it is the whole machine's
-    "ls -a /dev/shm /dev/mqueue . /tmp 2>/dev/null; stat -c %a . /tmp; "
+    "ls -a /dev/shm /dev/mqueue . /tmp 2>/dev/null; stat -c %a . /tmp /dev/shm; "
     "cat /proc/sys/kernel/pid_max /proc/sys/net/ipv4/ip_default_ttl /proc/sysvipc/* 2>/dev/null; true"
 )
 
