@@ -8,6 +8,7 @@ import select
 import shlex
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tarfile
@@ -310,8 +311,27 @@ def test_sockets_and_pipes_in_a_shown_folder_lead_nowhere(place, shown):
     assert not select.select([reader], (), (), 0)[0] or os.read(reader, 1) == b""
 
 
+@pytest.mark.kernel
+@pytest.mark.skipif(os.getuid() != 0, reason="makes a device")
+@pytest.mark.parametrize("place", [*PLACES, "process"])
+def test_a_device_in_a_shown_folder_leads_nowhere(place, shown):
+    skip_without(place)
+    plain, _, _ = shown
+    device = plain / "zero"
+    device.mkdir()
+    os.mknod(device / "zero", 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+    (device / "zero").chmod(0o666)
+    if place not in {"namespace", "gvisor"}:
+        with pytest.raises(SandboxError, match=r"readonly cannot show .*zero/zero' is a device by which"):
+            opener(place)(readonly=(str(device),))
+        return
+    with opener(place)(readonly=(str(device),)) as box:
+        assert "Permission denied" in box.exec(f"head -c 1 {device}/zero").stderr
+
+
 TALK_AS_ANYBODY = """
 import socket
+import stat
 import subprocess
 import sys
 from agentenv.sandboxes import open_sandbox
