@@ -220,6 +220,9 @@ class Env(Branching):
         self._begin_step()
         self.sandbox = self.make_sandbox()
         self._last = _readable(to_observation(self.start(self.task)))
+        if self._terminated or self._rewards:
+            msg = f"{type(self).__name__}.start must only begin the episode: finish and add_reward belong in respond"
+            raise EpisodeError(msg)
         self._phase = "running"
         return _copy(self._last), {"task_id": self.task_id, "step_count": 0}
 

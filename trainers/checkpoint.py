@@ -2,6 +2,7 @@
 
     checkpoint-N/agentenv_state/NAME.pt          process 0
     checkpoint-N/agentenv_state/NAME_rank_1.pt   process 1, ...
+    checkpoint-N/agentenv_state/files.json       how long every file of the checkpoint is
 
 A part is anything with `state_dict()` and `load_state_dict(state)`, such as a success predictor, a critic, an allocator
 that remembers, or an estimator with random state. Its state is made of plain values: numbers, strings, `None`, numpy
@@ -10,6 +11,7 @@ arrays, tensors, and lists, tuples and dicts of those.
 
 import errno
 import io
+import json
 import pickle
 import re
 import shutil
@@ -32,12 +34,14 @@ __all__ = [
     "Stateful",
     "last_checkpoint",
     "load_parts",
+    "read_checkpoint",
     "save_parts",
     "whole_checkpoint",
 ]
 
 _FOLDER = "agentenv_state"
 _MARK = "trainer_state.json"
+_FILES = "files.json"
 _WRITING = re.compile(r"failed writing|file write failed|inline_container|os error|I/O error")
 """What torch and safetensors say, by errors of their own, where a file cannot be written."""
 
@@ -64,6 +68,31 @@ def last_checkpoint(run: str | Path) -> Path | None:
     return None
 
 
+def read_checkpoint(given: str | bool | None, run: str) -> Path | None:
+    """Returns the checkpoint that a run goes on from, after a look at whether all of its files are there to their ends.
+
+    transformers would go on without an optimizer, a schedule or random numbers that are missing, and be another run.
+
+    Args:
+        given: a checkpoint, or `True` for the last one.
+        run: the folder of the run.
+
+    Raises:
+        ValueError: a file is missing or has another length than it was written with; the message names it.
+    """
+    checkpoint = last_checkpoint(run) if given is True else Path(str(given)) if given else None
+    path = checkpoint / _FOLDER / _FILES if checkpoint else None
+    if checkpoint is None or path is None or not path.is_file():  # of an older version, or of another trainer
+        return checkpoint
+    for name, size in json.loads(path.read_text(encoding="utf-8")).items():
+        file = checkpoint / name
+        if not file.is_file() or file.stat().st_size != size:
+            now = f"has {file.stat().st_size:,} bytes of {size:,}" if file.is_file() else "is missing"
+            msg = f"{str(file)!r} {now}: go on from another checkpoint, or bring it back from where it was copied from"
+            raise ValueError(msg)
+    return checkpoint
+
+
 def _is_whole(checkpoint: Path) -> bool:
     mark = checkpoint / _MARK
     return mark.is_file() and mark.read_bytes().rstrip().endswith(b"}")
@@ -85,9 +114,14 @@ def whole_checkpoint(args: TrainingArguments, state: TrainerState) -> Generator[
         state.is_world_process_zero,
     )
     if main:
-        (folder / _MARK).unlink(missing_ok=True)
+        for name in (_MARK, f"{_FOLDER}/{_FILES}"):
+            (folder / name).unlink(missing_ok=True)
     try:
         yield folder
+        if main:
+            files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.parent.name != _FOLDER]
+            sizes = {str(file.relative_to(folder)): file.stat().st_size for file in files}  # parts speak for themselves
+            replace_file(folder / _FOLDER / _FILES, json.dumps(sizes, indent=1))
     except BaseException as error:
         if _is_whole(folder):  # what broke came after it
             raise

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
+
+from agentenv.errors import ModelError
 
 from .packed_model import PackedModel
 
@@ -16,6 +18,7 @@ __all__ = [
     "FiniteGradients",
     "LogRatio",
     "active_noise",
+    "check_tokens",
     "log_ratio",
     "reference_logprobs",
     "remove_noise",
@@ -37,6 +40,25 @@ def active_noise(model: torch.nn.Module) -> dict[str, float]:
     Found by name: the probability of dropout modules, and numbers above 0 called dropout, layerdrop or the like.
     """
     return {f"{name}.{key}".lstrip("."): value for name, _, key, value in _noise(model)}
+
+
+def check_tokens(model: Any, tokenizer: Any) -> PreTrainedTokenizerBase:
+    """Returns the tokenizer, unless the model cannot read or end what it makes.
+
+    Raises:
+        ModelError: it has no end token, or tokens that the model does not know.
+    """
+    if tokenizer.eos_token_id is None:
+        msg = "tokenizer must have an end token, which ends an action: set tokenizer.eos_token to that of the template"
+        raise ModelError(msg)
+    known = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > known:
+        msg = (
+            f"model must know all {len(tokenizer)} tokens of its tokenizer, got one that knows {known}: take its own "
+            "tokenizer, or model.resize_token_embeddings(len(tokenizer))"
+        )
+        raise ModelError(msg)
+    return tokenizer
 
 
 def remove_noise(model: torch.nn.Module) -> None:

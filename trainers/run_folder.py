@@ -10,7 +10,9 @@ checkpoint-N/      model, tokenizer, optimizer: TRL's own
 What a crash cut off is left out when it is read; whole files are replaced, never written over.
 """
 
+import fcntl
 import json
+import os
 import platform
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -76,6 +78,7 @@ class RunFolder(TrainerCallback):
         self._trainer = trainer
         self._description = dict(description)
         self._origin = origin
+        self._held: int | None = None
 
     @override
     def on_train_begin(
@@ -87,24 +90,62 @@ class RunFolder(TrainerCallback):
             ValueError: a run goes on with other settings, without `allow_changes`.
         """
         folder = Path(str(args.output_dir))
-        config = {**self._description, "versions": _versions(), "settings": args.to_dict()}
-        config = json.loads(json.dumps(config, default=str))
-        before = (_read_config(folder) or _read_config(self._origin() or folder)) if state.global_step else {}
-        changes = changed_settings(before, config)
-        if changes and not cast("TreeConfig", args).allow_changes:
-            told = "; ".join(f"{name} is {old!r} in the run, {new!r} now" for name, (old, new) in changes.items())
-            msg = f"{str(folder)!r} would go on with other settings: {told}. Set allow_changes (--override) to let it"
-            raise ValueError(msg)
-        _warn_of_schedule(before.get("settings", {}), config["settings"])
+        config, changes = self.compare(args, folder) if state.global_step else (self._describe(args), {})
         if not state.is_world_process_zero:
             return
         folder.mkdir(parents=True, exist_ok=True)
+        self._hold(folder)
         if not state.global_step or not (folder / "config.json").exists():
             replace_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
         elif changes:
             replace_file(folder / f"config_step_{state.global_step}.json", json.dumps(config, indent=2) + "\n")
         kept = [m for m in read_metrics(folder) if m["step"] <= state.global_step] if state.global_step else []
         replace_file(folder / "metrics.jsonl", "".join(json.dumps(metrics) + "\n" for metrics in kept))
+
+    def _hold(self, folder: Path) -> None:
+        """Keeps other runs out of the folder until `release`, or until this process ends."""
+        self.release()
+        held = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(held)
+            msg = f"output_dir must be no other run's, and one trains in {str(folder)!r} now: name another, or wait"
+            raise ValueError(msg) from None
+        except OSError:  # a file system without locks
+            os.close(held)
+            return
+        self._held = held
+
+    def release(self) -> None:
+        """Lets other runs into the folder. May be called twice."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    def compare(self, args: TrainingArguments, folder: Path) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+        """Returns the configuration, and what of it differs from that of the run which goes on.
+
+        Args:
+            args: the settings.
+            folder: of the run.
+
+        Raises:
+            ValueError: something differs, without `allow_changes`.
+        """
+        config = self._describe(args)
+        before = _read_config(folder) or _read_config(self._origin() or folder)
+        changes = changed_settings(before, config)
+        if changes and not cast("TreeConfig", args).allow_changes:
+            told = "; ".join(f"{name} is {old!r} in the run, {new!r} now" for name, (old, new) in changes.items())
+            msg = f"{str(folder)!r} would go on with other settings: {told}. Set allow_changes (--override) to let it"
+            raise ValueError(msg)
+        _warn_of_schedule(before.get("settings", {}), config["settings"])
+        return config, changes
+
+    def _describe(self, args: TrainingArguments) -> dict[str, Any]:
+        config = {**self._description, "versions": _versions(), "settings": args.to_dict()}
+        return json.loads(json.dumps(config, default=str))
 
     @override
     def on_log(

@@ -52,11 +52,11 @@ from agentenv.tree import EpisodeTree
 from .ahead import SamplingAhead, correct
 from .batches import computed_tokens, environment_reward, micro_batch, micro_batches, model_for, pack, task_rows
 from .buffer import BEGIN, Buffer
-from .checkpoint import RestoreParts, Stateful, last_checkpoint, load_parts, save_parts, whole_checkpoint
+from .checkpoint import RestoreParts, Stateful, load_parts, read_checkpoint, save_parts, whole_checkpoint
 from .completions import CompletionTable, whole_table
 from .config import TreeConfig, check_args
 from .generation import Generation, allocator_of, as_maker, read_tasks, with_candidates
-from .guards import FiniteGradients, LogRatio, log_ratio, reference_logprobs, remove_noise
+from .guards import FiniteGradients, LogRatio, check_tokens, log_ratio, reference_logprobs, remove_noise
 from .layout import Rows, lay_out
 from .metrics import credit_metrics, episode_metrics, means, pass_metrics
 from .packable import Layout
@@ -104,12 +104,13 @@ class TreeTrainer(GRPOTrainer):
     Attributes:
         last_trees: the trees of the last generation, on this process.
         first_log_ratio: how far the first loss was from the policy that sampled; 0 but for rounding.
+        run_folder: writes `args.output_dir`, and compares the settings of a run that goes on.
 
     Raises:
         ValueError: there are fewer tasks than one generation needs.
         TypeError: `env` makes no environments, or `args` are another trainer's.
         TaskError: the tasks are no sequence, file or table that can be read.
-        ModelError: the tokenizer has no chat template.
+        ModelError: the tokenizer has no chat template or no end token, or more tokens than the model.
         InfrastructureError: no episode went through in `max_broken_generations` generations in a row.
         FloatingPointError: a loss or a gradient is not finite; weights are left as they were.
     """
@@ -173,7 +174,7 @@ class TreeTrainer(GRPOTrainer):
         self.num_generations = self.num_generations_eval = 1  # of TRL's sampler: a row is a task
         if args.disable_dropout:
             remove_noise(cast("torch.nn.Module", self.model))
-        tokenizer = cast("PreTrainedTokenizerBase", self.processing_class)
+        tokenizer = check_tokens(self.model, self.processing_class)
         part = partial(Generation, args, make_env, tokenizer, allocate, self._names["allocator"], make_rollout=rollout)
         part = partial(part, **({"make_agent": agent} if not args.use_vllm else self._trls_vllm()))
         self._sampling = part(gather=gather_object)
@@ -194,9 +195,9 @@ class TreeTrainer(GRPOTrainer):
             "train_tasks_digest": digest(list(self._tasks["train"])),
             "processes": self.accelerator.num_processes,
         }
-        self.add_callback(FiniteGradients())
-        self.add_callback(RunFolder(self, description, lambda: self._resumed and self._resumed.parent))
-        self.add_callback(RestoreParts(self._stateful, lambda: self._resumed))
+        self.run_folder = RunFolder(self, description, lambda: self._resumed and self._resumed.parent)
+        for callback in (FiniteGradients(), self.run_folder, RestoreParts(self._stateful, lambda: self._resumed)):
+            self.add_callback(callback)
 
     def _trls_vllm(self) -> dict[str, Any]:
         """What samples with the vLLM that TRL has made, in place of TRL's own sampling and correction."""
@@ -218,16 +219,16 @@ class TreeTrainer(GRPOTrainer):
             trial: as for `transformers.Trainer.train`.
             ignore_keys_for_eval: as for `transformers.Trainer.train`.
         """
-        given: Any = resume_from_checkpoint
-        if given is True:
-            given = last_checkpoint(str(self.args.output_dir)) or True  # where there is none, transformers says so
-        self._resumed = Path(given) if given and given is not True else None
+        self._resumed = read_checkpoint(resume_from_checkpoint, str(self.args.output_dir))
+        given = (
+            str(self._resumed) if self._resumed else resume_from_checkpoint
+        )  # where there is none, transformers says so
         self.first_log_ratio = None
         self._stateful["generation"].load_state_dict(BEGIN)
         try:
             if self._resumed and (done := self._finished(self._resumed)):
                 return done
-            return super().train(given if given is True or not given else str(given), trial, ignore_keys_for_eval)
+            return super().train(given, trial, ignore_keys_for_eval)
         finally:
             self.close()
 
@@ -489,9 +490,11 @@ class TreeTrainer(GRPOTrainer):
             save_parts(self._stateful, folder, rank=self.accelerator.process_index)
             self.accelerator.wait_for_everyone()  # the file that says it is whole must not come before any part
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # and what says how long all files are, not before the last
 
     def close(self) -> None:
         """Closes the environments. May be called twice; training opens them again."""
+        self.run_folder.release()
         if self._ahead is not None:
             self._ahead.close()
         self._sampling.close()

@@ -88,7 +88,7 @@ def check_model(args: Any, model: Any, *, agent: object = None, adapter: object 
 
     Args:
         args: the trainer's settings.
-        model: what is trained, or its name or folder.
+        model: what is trained, or its name or folder; `None` where it is yet to be made.
         agent: what else was to sample.
         adapter: of the model, if only that is trained.
 
@@ -104,7 +104,7 @@ def check_model(args: Any, model: Any, *, agent: object = None, adapter: object 
         wants.append("use_vllm=True, which vLLM makes its engine of")
     if args.beta and adapter is None and not hasattr(model, "peft_config"):
         wants.append(f"beta={args.beta:g}, whose reference is read from there")
-    if wants and not isinstance(model, str) and not get_config_model_id(model.config):
+    if wants and not isinstance(model, str) and (model is None or not get_config_model_id(model.config)):
         msg = (
             f"model must come from a folder or the hub with {' and '.join(wants)}; this one was made in memory: "
             "save_pretrained it with its tokenizer, and load that"

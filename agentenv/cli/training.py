@@ -2,8 +2,10 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from rich.console import Console
@@ -15,6 +17,7 @@ from agentenv.errors import ModelError, TaskError
 from agentenv.trainers import Play, SRPPOConfig, SRPPOTrainer, TreeConfig, TreeTrainer, warm_start
 from agentenv.trainers.progress import TrainingBar
 from agentenv.trainers.run_folder import read_metrics
+from agentenv.trainers.trl_vllm import check_model
 
 from .command_line import blame
 from .console import open_console, print_fields, say_line
@@ -35,6 +38,8 @@ def load_model(plan: Plan, model: str, *, dry_run: bool = False) -> tuple[PreTra
         typer.BadParameter: there is no such model, or nothing to imitate.
     """
     if model == "tiny":
+        with blame("--model tiny", ValueError):
+            check_model(plan.config(resume=False), None)
         skillful = find_demonstrator(plan.choice, asked="--model")
         sloppy = find_demonstrator(plan.choice, sloppy=True, asked="--model")
         seed = plan.settings["seed"]
@@ -79,12 +84,14 @@ def run_training(
         seed = plan.settings["seed"]
         most = max(plan.tasks, plan.tasks_per_step)
         tasks = sample_tasks(plan.choice, most, seed=seed, exclude=held_out, least=plan.tasks_per_step)
+    parts = model, tokenizer, list(tasks.values()), list(held_out.values())
     if dry_run:
+        _rehearse(plan, config, *parts, resume=resume)
         print_fields(console, describe(plan, config, model, num_tasks=len(tasks), num_held_out=len(held_out)))
         return
     if plan.sampler is not None:
         reach_server(plan.sampler.name)
-    trainer = _make(plan, config, model, tokenizer, list(tasks.values()), list(held_out.values()))
+    trainer = _make(plan, config, *parts)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingBar(console, plan.settings["max_steps"]))
     say_line(console, f"run folder {plan.folder}")
@@ -104,6 +111,34 @@ def run_training(
         say_line(console, f"\nthe run had made {trainer.state.global_step} steps already")
 
 
+def _rehearse(
+    plan: Plan,
+    config: TreeConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: list[Any],
+    held_out: list[Any],
+    *,
+    resume: bool,
+) -> None:
+    """Refuses what the run would refuse before its first step, by making its trainer.
+
+    On the CPU, whatever the run has, in a folder that is thrown away, and without the engine of TRL's vLLM; servers are
+    not asked, for they may come up later.
+    """
+    with blame("--set", ValueError, ImportError):
+        check_model(config, model)
+    instead: dict[str, Any] = {"use_cpu": True, "bf16": False, "fp16": False, "tf32": None}
+    engine = {field.name: field.default for field in fields(config) if field.name.startswith(("use_vllm", "vllm_"))}
+    with TemporaryDirectory() as folder:
+        rehearsed = plan.config(resume=resume, **instead, **engine, output_dir=folder)
+        trainer = _make(plan, rehearsed, model, tokenizer, tasks, held_out)
+        trainer.close()
+        if resume:
+            with blame("--resume", ValueError):
+                trainer.run_folder.compare(config, plan.folder)
+
+
 def _make(
     plan: Plan,
     config: TreeConfig,
@@ -120,9 +155,10 @@ def _make(
     }
     if plan.sampler is not None:
         given["agent"] = plan.sampler.maker(config)
-    if isinstance(config, SRPPOConfig):
-        return SRPPOTrainer(model, config, **given)
-    return TreeTrainer(model, config, estimator=cast("Any", plan.estimator), allocator=plan.allocator, **given)
+    with blame("--set", ValueError, TypeError, ImportError, RuntimeError):
+        if isinstance(config, SRPPOConfig):
+            return SRPPOTrainer(model, config, **given)
+        return TreeTrainer(model, config, estimator=cast("Any", plan.estimator), allocator=plan.allocator, **given)
 
 
 def _report(console: Console, plan: Plan) -> None:

@@ -79,8 +79,12 @@ class Plan:
         """Of the trainer's settings."""
         return TreeConfig if self.method == "tree" else SRPPOConfig
 
-    def config(self, *, resume: bool) -> TreeConfig:
+    def config(self, *, resume: bool, **instead: Any) -> TreeConfig:
         """The trainer's settings, with this command's defaults.
+
+        Args:
+            resume: whether the run goes on.
+            instead: settings that are others than those of the plan.
 
         Raises:
             typer.BadParameter: settings that do not go together.
@@ -108,7 +112,7 @@ class Plan:
         if self.method == "closed_loop":
             defaults["closed_loop"] = True
         with blame("--set", ValueError, TypeError):
-            config = self.config_class(**(defaults | dict(self.settings)))
+            config = self.config_class(**(defaults | dict(self.settings) | instead))
         if self.sampler is not None and self.sampler.own is None and config.staleness:
             both = f"got {self.sampler.name!r} and staleness={config.staleness}"
             refuse("--agent", f"must be left out with staleness, which samples with two models at once: {both}")

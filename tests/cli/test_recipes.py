@@ -30,6 +30,8 @@ def test_a_recipe_runs(recipe, here, model):
     else:
         little += ["--set", "critic_warmup=0"]
     words = ["train", recipe, "--model", model, *little, "--run-folder", here / "run"]
+    planned = run(*words, "--dry-run")
+    assert planned.exit_code == 0 and not (here / "run").exists(), planned.stderr
     done = run(*words)
     assert done.exit_code == 0, done.stderr
     assert (here / "run" / "checkpoint-1").is_dir()

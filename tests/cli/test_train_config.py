@@ -1,7 +1,9 @@
 """Runs described by a file: what goes before what, what is refused, and what a dry run says."""
 
+import re
+
 import pytest
-from cli_runs import run
+from cli_runs import one_line_error, run
 
 from agentenv.cli.train_config import _number
 
@@ -130,3 +132,34 @@ def test_a_tiny_model_is_made_on_the_spot(here, monkeypatch):
     done = run("train", "agentenv/MathVerifier-v0", "--model", "tiny", "--dry-run", "--tasks", 4, "--tasks-per-step", 2)
     assert done.exit_code == 0, done.stderr
     assert "parameters in float32" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--model", "tiny", "--set", "use_vllm=true"],
+            "with use_vllm=True, .* made in memory: save_pretrained it",
+        ),
+        (["--model", "tiny", "--set", "beta=0.1"], "with beta=0.1, whose reference is read from there"),
+        (["--set", "use_vllm=true"], r"use_vllm=True needs vllm: .*\[vllm\]"),
+        (["--set", "use_vllm=true", "--agent", "vllm:http://127.0.0.1:9"], "'--agent': must be left out with use_vllm"),
+        (["--set", "candidates=4"], "candidates must be 1 with allocator='even', got 4"),
+        (["--set", 'report_to=["wandb"]'], "requires wandb to be installed"),
+    ],
+    ids=lambda value: str(value[-1]).partition(":")[0] if isinstance(value, list) else "",
+)
+def test_a_dry_run_refuses_what_the_run_refuses_by_the_same_words(here, config, words, message):
+    told = [" ".join(one_line_error(run("train", config, *words, *more)).split()) for more in (["--dry-run"], [])]
+    assert told[0] == told[1] and re.search(message, told[0]), told
+    assert not (here / "runs").exists() or not any((here / "runs").rglob("*.json"))
+
+
+def test_a_dry_run_of_a_resumption_compares_its_settings(here, config):
+    words = ["train", config, "--run-folder", here / "run"]
+    assert run(*words).exit_code == 0
+    before = sorted((here / "run").rglob("*"))
+    again = [*words, "--resume", "--dry-run", "--steps", 2]
+    assert run(*again).exit_code == 0
+    assert "num_rollouts is 3 in the run, 2 now" in one_line_error(run(*again, "--rollouts", 2))
+    assert sorted((here / "run").rglob("*")) == before, "a dry run leaves nothing"

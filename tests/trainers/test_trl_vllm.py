@@ -126,7 +126,7 @@ def test_packed_weights_get_the_same_ones_with_an_adapter_too_and_sr_ppo_samples
         max_action_tokens=6, learning_rate=5e-2, bf16=False, use_cpu=True, gradient_checkpointing=False, report_to=[],
         logging_steps=1, save_strategy="no", disable_tqdm=True, critic_warmup=0, use_vllm=True,
     )  # fmt: skip
-    given = {"train_tasks": TASKS, "processing_class": tokenizer, "peft_config": adapter()}
+    given: Any = {"train_tasks": TASKS, "processing_class": tokenizer, "peft_config": adapter()}
     check_with_adapter(SRPPOTrainer(model, args, env=Digits, **given))
 
 
