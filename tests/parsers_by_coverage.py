@@ -35,6 +35,7 @@ with atheris.instrument_imports(include=["agentenv"]):
 
 NONCE, KEY = "0123456789abcdef", bytes(range(32))
 CASES = (Case(call="f()", expected="1"), Case(call="f()", raises="ValueError"))
+COMPARING = Case(call="f() == 1 and f() == 2", expected="True")
 REFUSED = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, ImportError, RecursionError)
 
 
@@ -64,6 +65,9 @@ def answer(data: bytes) -> None:
     for line in (text, f'{{"nonce": "{NONCE}", {text}}}\n', f'{{"nonce": "{NONCE}", "returned": {text}}}\n'):
         outcome = read_outcome(ExecResult(0, line), NONCE)
         assert sum(case.accepts(outcome) for case in CASES) <= 1, line
+        assert not COMPARING.accepts(outcome), line
+        told = read_outcome(ExecResult(0, line), NONCE, of_program=True)
+        assert told.kind == "died" or not told.asks, line
         if outcome.kind == "returned":
             with contextlib.suppress(*REFUSED):
                 Graph(fetch=lambda what, number: (what, number)).decode(outcome.value)

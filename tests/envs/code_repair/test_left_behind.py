@@ -37,3 +37,21 @@ def test_the_reward_is_honest(mess):
         _, reward, terminated, _, info = call("submit")
     assert terminated
     assert reward == (0.0 if mess in NOT_SOLVED else 1.0), info
+
+
+@pytest.mark.parametrize(("kind", "reward"), [("py", 0.0), ("txt", 1.0)])
+def test_very_many_files_are_graded_as_they_deserve(kind, reward):
+    """Those of which a submission may hold too many, and those that it leaves behind; 600,000 were tried by hand."""
+    make = f"import os; [os.close(os.open(f'x{{n}}.{kind}', os.O_CREAT)) for n in range(5000)]"
+    calls = (
+        ("write_file", {"path": "calc.py", "content": "def add(a, b):\n    return a + b\n"}),
+        ("run", {"command": f'python3 -c "{make}"'}),
+        ("submit", {}),
+    )
+    with closing(CodeRepair(tasks=[TASK])) as env:
+        env.reset(seed=0)
+        *_, last = [
+            env.step({"role": "assistant", "tool_calls": [{"function": {"name": name, "arguments": arguments}}]})
+            for name, arguments in calls
+        ]
+    assert (last[1], last[2], last[4]["metrics"]) == (reward, True, {"sandboxes_lost": 0.0, "gradings_broken": 0.0})
