@@ -118,7 +118,7 @@ class _Played:
         return None if prompt else "\n\n".join(message_text(message) for message in observation)
 
     def get_reward(self) -> float | None:
-        """Returns the sum of the rewards so far; `None` where infrastructure broke the episode."""
+        """Returns the sum of the rewards so far; `None` where infrastructure, or a bug, broke the episode."""
         return self._total
 
     def _call(self, name: str, arguments: Mapping[str, Any]) -> str:
@@ -127,8 +127,10 @@ class _Played:
         action = Action(tool_calls=(ToolCall(name, dict(arguments), "call_0"),))
         try:
             observation, reward, terminated, truncated, _ = self._env.step(action)
-        except InfrastructureError as error:
+        except Exception as error:  # a bug, too: TRL would show it to the model and count a 0
             self._total, self._ended = None, True
+            if not isinstance(error, InfrastructureError):
+                raise
             return str(error)
         self._total = (self._total or 0.0) + float(reward)
         self._ended = terminated or truncated

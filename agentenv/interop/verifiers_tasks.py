@@ -42,7 +42,7 @@ class EpisodeData(vf.TaskData):
 
 
 class EpisodeState(vf.State):
-    """What an episode has come to; `total` is `None` where infrastructure broke it."""
+    """What an episode has come to; `total` is `None` where infrastructure, or a bug, broke it."""
 
     total: float | None = 0.0
     steps: int = 0
@@ -81,9 +81,9 @@ class EpisodeTools(vf.Toolset[vf.ToolsetConfig, EpisodeState]):
         action = Action(tool_calls=(ToolCall(name, arguments, f"call_{self.state.steps}"),))
         try:
             observation, reward, terminated, truncated, _ = await asyncio.to_thread(self._env.step, action)
-        except InfrastructureError as error:
+        except Exception as error:  # noqa: BLE001  a bug, too: a tool that raises would leave the reward as it was
             self.state.total, self.state.ended = None, True
-            return str(error)
+            return f"{type(error).__name__}: {error}"
         self.state.total = (self.state.total or 0.0) + float(reward)
         self.state.steps += 1
         self.state.ended = terminated or truncated
@@ -113,7 +113,7 @@ class EpisodeTask(vf.Task[EpisodeData, EpisodeState, EpisodeTaskConfig]):
     async def episode(self, trace: Any) -> float:
         """Returns the sum of the rewards of the episode's steps."""
         if trace.state.total is None:
-            msg = "infrastructure broke the episode: it has no reward"
+            msg = "the episode broke: it has no reward"
             raise InfrastructureError(msg)
         return float(trace.state.total)
 

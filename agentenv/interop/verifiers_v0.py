@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from agentenv.distribution import pip_install
 from agentenv.env import Env
-from agentenv.errors import InfrastructureError, MissingDependencyError
+from agentenv.errors import MissingDependencyError
 from agentenv.registry import env_class
 from agentenv.types import Message, Observation, message_text
 
@@ -129,7 +129,7 @@ async def _guarded(function: Any, *arguments: Any) -> Any:
     """Calls a function in a thread; what breaks an episode is an error of theirs, which ends it."""
     try:
         return await asyncio.to_thread(function, *arguments)
-    except InfrastructureError as problem:
+    except Exception as problem:  # a bug, too: what is no error of theirs would end the whole evaluation
         msg = f"{type(problem).__name__}: {problem}"
         raise vf.InfraError(msg) from problem
 

@@ -1,15 +1,19 @@
 """verifiers' own validator over our environments as its tasksets: solutions solve, and doing nothing does not."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from envs_for_tests import Guess
 from scripted_model import model
 
+from agentenv.errors import InfrastructureError
 from agentenv.interop import write_verifiers_folder
 
 pytestmark = pytest.mark.peers("verifiers")
@@ -78,6 +82,31 @@ def test_their_runner_plays_a_taskset_with_servers_of_tools_in_processes_of_thei
     assert all(run["ok"] and not run["errors"] for run in runs), runs
     paid = {run["task"]["data"]["seed"]: run["traces"][0]["rewards"]["episode"]["score"] for run in runs}
     assert paid == {0: 1.0, 1: 0.0}
+
+
+class Fragile(Guess):
+    """Has a bug for 13."""
+
+    def respond(self, action):
+        if action.tool_calls[0].arguments == {"number": 13}:
+            raise KeyError(13)
+        return super().respond(action)
+
+
+def test_a_bug_leaves_no_reward():
+    from agentenv.interop.verifiers_tasks import EpisodeState, EpisodeTask, EpisodeTools
+
+    class Tools(EpisodeTools):
+        state: Any = EpisodeState()
+
+    tools = object.__new__(Tools)
+    tools._env = Fragile()
+    tools._env.reset(seed=1)
+    assert asyncio.run(tools._call("guess", {"number": 13})) == "KeyError: 13"
+    assert "has ended" in asyncio.run(tools._call("guess", {"number": 1}))
+    trace: Any = SimpleNamespace(state=tools.state)
+    with pytest.raises(InfrastructureError, match="it has no reward"):
+        asyncio.run(EpisodeTask.episode(cast("Any", None), trace))
 
 
 @pytest.mark.filterwarnings("ignore")

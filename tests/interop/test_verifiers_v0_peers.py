@@ -27,9 +27,11 @@ BUNDLED = ("CodeRepair", "MathVerifier", "SearchQA")
 
 
 class Fragile(Guess):
-    """Breaks when it is asked for anything."""
+    """Breaks when it is asked for anything, and has a bug for 13."""
 
     def respond(self, action):
+        if action.tool_calls[0].arguments == {"number": 13}:
+            raise KeyError(13)
         msg = "the table is gone"
         raise InfrastructureError(msg)
 
@@ -66,7 +68,9 @@ def test_a_broken_episode_is_an_error_and_no_reward():
     from agentenv.interop.verifiers_v0 import EpisodeEnv
 
     env = EpisodeEnv(f"{__name__}:Fragile", [(0, None)], {})
-    assert end_of(env, [Action.parse(call("guess", number=1)).to_message()])["error"].startswith("InfraError")
+    for number, why in ((1, "the table is gone"), (13, "KeyError: 13")):
+        error = end_of(env, [Action.parse(call("guess", number=number)).to_message()])["error"]
+        assert error.startswith("InfraError") and why in error
 
 
 def test_their_loader_takes_the_package_that_ours_writes(tmp_path, monkeypatch):

@@ -145,6 +145,11 @@ class Broken(Kinds):
         msg = "the disk is gone"
         raise InfrastructureError(msg)
 
+    @ae.tool
+    def trip(self) -> str:
+        """Has a bug."""
+        raise KeyError(self.step_count)
+
 
 class Silent(ae.Env):
     def start(self, task):
@@ -166,6 +171,10 @@ def test_infrastructure_gives_no_reward_and_what_cannot_be_played_is_refused():
     theirs.reset()
     assert "the disk is gone" in theirs.fall()
     assert theirs.get_reward() is None
+    theirs.reset()
+    with pytest.raises(KeyError):
+        theirs.trip()
+    assert theirs.get_reward() is None and "has ended" in theirs.trip()
     theirs.reset()
     assert theirs.get_reward() == 0.0
     with pytest.raises(ValueError, match="Silent has no tools"):
