@@ -1,6 +1,5 @@
 """What the back ends without namespaces share: a temporary folder, and a guest that is an ordinary process."""
 
-import contextlib
 import os
 import socket
 import subprocess
@@ -13,10 +12,9 @@ from typing_extensions import override
 from agentenv.errors import SandboxError
 
 from .cgroups import owner_lives, owner_tag
-from .guest.content import TreeFault
-from .guest.place import remove
+from .guest.place import remove_path
 from .guest.wire import Closed, Late, Wire
-from .guest_process import start_guest
+from .guest_process import end_guest, start_guest
 from .guest_sandbox import GuestSandbox
 from .guest_settings import settings_of
 from .once import finalize_here
@@ -54,7 +52,7 @@ class FolderSandbox(GuestSandbox):
             self._put(origin)
         except BaseException:
             self._release()
-            _remove(self._folder)
+            remove_path(str(self._folder))
             raise
 
     def _start(self) -> None:
@@ -100,27 +98,13 @@ def sweep_folders() -> list[str]:
     removed: list[str] = []
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if not owner_lives(folder.name[len(_PREFIX) :].rpartition("-")[0]):
-            _remove(folder)
+            remove_path(str(folder))
             removed.append(f"folder {folder}")
     return removed
-
-
-def _remove(folder: Path) -> None:
-    """Removes a folder as far as that is possible; unlike `shutil.rmtree`, whatever its depth and modes."""
-    with contextlib.suppress(OSError, TreeFault):
-        above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            remove(above, folder.name)
-        finally:
-            os.close(above)
 
 
 def _end(guest: "subprocess.Popen[bytes]", fd: int | None, folder: Path) -> None:
     if fd is not None:
         os.close(fd)
-    try:
-        guest.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        guest.kill()
-        guest.wait()
-    _remove(folder)
+    end_guest(guest)
+    remove_path(str(folder))

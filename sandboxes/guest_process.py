@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-__all__ = ["BOOT", "guest_argv", "packed_guest", "start_guest"]
+__all__ = ["BOOT", "end_guest", "guest_argv", "packed_guest", "start_guest"]
 
+_END_S = 5.0
 _HERE = Path(__file__).resolve().parent
 _PACKED = (
     "wire",
@@ -76,6 +77,15 @@ def start_guest(module: str, fds: Sequence[int], settings: Mapping[str, object])
     finally:
         for fd in given:
             os.close(fd)
+
+
+def end_guest(guest: "subprocess.Popen[bytes]") -> None:
+    """Waits for a guest or a helper whose connection was closed, and kills one that does not end."""
+    try:
+        guest.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        guest.kill()
+        guest.wait()
 
 
 @cache

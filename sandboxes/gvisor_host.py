@@ -8,7 +8,6 @@ import select
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 import weakref
@@ -21,7 +20,7 @@ from .cgroups import Cgroup, sweep_cgroups
 from .folder import new_folder, sweep_folders
 from .guest.gvisor_helper import IMAGES
 from .guest.wire import Closed, Late, Wire
-from .guest_process import start_guest
+from .guest_process import end_guest, start_guest
 from .namespace_host import wait_for_end
 from .once import Helpers, finalize_here
 
@@ -236,11 +235,7 @@ class GvisorHost:
         """Ends the helper, and with it every sandbox, and every image in memory."""
         if self._process.returncode is None:
             self._close_fds()
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            end_guest(self._process)
 
     def abandon(self) -> None:
         """Forgets it in a forked child: closes what was inherited and leaves the processes alone."""

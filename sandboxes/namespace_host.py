@@ -6,7 +6,6 @@ import json
 import os
 import select
 import socket
-import subprocess
 import threading
 import weakref
 from collections import deque
@@ -19,7 +18,7 @@ from agentenv.errors import SandboxError
 from .cgroups import sweep_cgroups
 from .guest.trees import Entry
 from .guest.wire import Closed, Failed, Late, Lost, Wire
-from .guest_process import start_guest
+from .guest_process import end_guest, start_guest
 from .layers import Layer, StoredLayer, archives
 from .once import Helpers
 
@@ -232,11 +231,7 @@ class Host:
             for fd in (self._control, self._spawns):
                 with contextlib.suppress(OSError):
                     os.close(fd)
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            end_guest(self._process)
 
     def abandon(self) -> None:
         """Forgets it in a forked child: closes what was inherited and leaves the processes alone."""

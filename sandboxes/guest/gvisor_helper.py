@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import linux
+from .helping import answer_parent
 from .launch import forbid_imports
 from .root import STAGE, build_root, seal_root
 from .serve import close_on_exec
-from .wire import Closed, Lost, Wire, reason_of
+from .wire import Wire, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,37 +47,19 @@ class GvisorHelper:
 
     def serve(self, parent: int) -> None:
         """Answers requests until the parent, a process known by descriptor, is gone."""
-        poller = select.poll()
-        poller.register(self._wire.reader, select.POLLIN)
-        poller.register(parent, select.POLLIN)
-        while True:
-            ready = dict(poller.poll())
-            if parent in ready:
-                return
-            fds: list[int] = []
-            given: list[int] = []
-            try:
-                head, body = self._wire.receive()
-                fds = head.pop("fds")
-                reply, given = self._answer(head, body, fds)
-            except Closed:
-                return
-            except Lost as error:
-                reply = {"fault": "lost", "message": str(error)}
-            try:
-                self._wire.send(reply, b"", given)
-            except Closed:
-                return
-            for fd in (*fds, *given):
-                os.close(fd)
+        answer_parent(self._wire, parent, self._answer)
 
-    def _answer(self, head: dict[str, Any], body: bytes, fds: list[int]) -> tuple[dict[str, Any], list[int]]:
+    def _answer(self, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes, list[int]]:
+        fds: list[int] = head.pop("fds")
         try:
             return getattr(self, "do_" + head.pop("op"))(body, fds, **head)
         except Exception as error:  # noqa: BLE001  whatever it is: other sandboxes need this process
-            return {"fault": "helper", "message": reason_of(error)}, []
+            return {"fault": "helper", "message": reason_of(error)}, b"", []
+        finally:
+            for fd in fds:
+                os.close(fd)
 
-    def do_start(self, body: bytes, fds: list[int], image: str) -> tuple[dict[str, Any], list[int]]:
+    def do_start(self, body: bytes, fds: list[int], image: str) -> tuple[dict[str, Any], bytes, list[int]]:
         """Starts a sandbox; returns a descriptor of its first process.
 
         Args:
@@ -103,9 +85,9 @@ class GvisorHelper:
             pid = _fork(become, fds[2])
         finally:
             linux.setns(self._own, linux.NEWPID)
-        return {}, [os.pidfd_open(pid)]
+        return {}, b"", [os.pidfd_open(pid)]
 
-    def do_checkpoint(self, body: bytes, fds: list[int], image: str) -> tuple[dict[str, Any], list[int]]:
+    def do_checkpoint(self, body: bytes, fds: list[int], image: str) -> tuple[dict[str, Any], bytes, list[int]]:
         """Begins to take an image of a sandbox, which goes on after it.
 
         Args:
@@ -125,7 +107,7 @@ class GvisorHelper:
             os._exit(0)
 
         _fork(become, report)
-        return {}, []
+        return {}, b"", []
 
 
 def _fork(become: Callable[[], NoReturn], complaints: int) -> int:

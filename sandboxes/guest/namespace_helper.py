@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import layering, linux, trees
+from .helping import answer_parent
 from .launch import forbid_imports
 from .policy import raise_open_files, set_limit
 from .root import ROOT, STAGE, add_kernel_files, build_root, mount_apart, seal_root
@@ -65,28 +66,9 @@ class NamespaceHelper:
 
     def serve(self, parent: int) -> None:
         """Answers requests until the parent, a process known by descriptor, is gone."""
-        poller = select.poll()
-        poller.register(self._wire.reader, select.POLLIN)
-        poller.register(parent, select.POLLIN)
-        while True:
-            ready = dict(poller.poll())
-            if parent in ready:
-                return
-            try:
-                head, _ = self._wire.receive()
-                reply, body, fds = self._answer(head)
-            except Closed:
-                return
-            except Lost as error:
-                reply, body, fds = {"fault": "lost", "message": str(error)}, b"", []
-            try:
-                self._wire.send(reply, body, fds)
-            except Closed:
-                return
-            for fd in fds:
-                os.close(fd)
+        answer_parent(self._wire, parent, self._answer)
 
-    def _answer(self, head: dict[str, Any]) -> tuple[dict[str, Any], bytes, list[int]]:
+    def _answer(self, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes, list[int]]:
         received: list[int] = head.pop("fds", [])
         try:
             for number in head.pop("drop", []):

@@ -16,7 +16,7 @@ from .content import TreeFault
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Place", "clear", "open_file", "remove"]
+__all__ = ["Place", "clear", "open_file", "remove", "remove_path"]
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -145,6 +145,18 @@ def remove(folder: int, name: str) -> None:
                 _enter(place, below, trail)
     finally:
         place.close()
+
+
+def remove_path(path: str) -> None:
+    """Removes a file or folder as far as that is possible; unlike `shutil.rmtree`, whatever its depth and modes."""
+    try:
+        above = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove(above, os.path.basename(path))
+        finally:
+            os.close(above)
+    except (OSError, TreeFault):
+        pass
 
 
 def _enter(place: Place, name: str, trail: list[tuple[str, list[str]]]) -> None:

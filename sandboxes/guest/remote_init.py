@@ -24,8 +24,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from .content import TreeFault
-from .place import remove
+from .place import remove_path
 from .policy import Plain
 from .process_init import serve
 from .run import ReapedChildren
@@ -205,7 +204,7 @@ def _run(told: int, settings: dict[str, Any]) -> None:
     listener.close()
     ours.shutdown(socket.SHUT_RDWR)
     _end(guest, keeper)
-    _remove(home)
+    remove_path(home)  # or else it goes with the machine
     if asked is not None:
         _tell(asked, {"state": "ended"})
 
@@ -216,13 +215,3 @@ def _end(guest: int, keeper: Plain) -> None:
     while time.monotonic() < deadline and os.waitpid(guest, os.WNOHANG)[0] == 0:
         time.sleep(0.005)
     keeper.kill_all(ReapedChildren(0))
-
-
-def _remove(home: str) -> None:
-    above = os.open(os.path.dirname(home), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        remove(above, os.path.basename(home))
-    except (OSError, TreeFault):
-        pass  # it goes with the machine
-    finally:
-        os.close(above)

@@ -1,4 +1,4 @@
-# pyright: reportArgumentType=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalMemberAccess=false
 """Bad input and greedy commands: a clear error or an honest result each, and the sandbox goes on."""
 
 import errno
