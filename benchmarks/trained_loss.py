@@ -313,7 +313,7 @@ def main() -> None:
     parser.add_argument("--problem", nargs="+", default=["sparse", "long", "irrecoverable", "tree"], choices=PROBLEMS)
     parser.add_argument("--groups", type=int, default=400)
     parser.add_argument("--forks", nargs="+", default=["chains", "random", "TRACE", "TRACE unseen"])
-    parser.add_argument("--weights", nargs="+", default=["unique", "counts", "occupancy"])
+    parser.add_argument("--weights", nargs="+", default=["unique", "counts", "occupancy", "graph"])
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
     torch.set_num_threads(1)

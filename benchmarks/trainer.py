@@ -5,12 +5,11 @@
     python benchmarks/trainer.py --json trainer.json
     python benchmarks/trainer.py --only packed --device cuda --bf16 --hidden 1024 --layers 8   # another model
 
-1. *packed*: loss and gradient of the same trees padded, packed, and packed with every tree whole (`whole`, in which
-   every unique token is computed once; `packed`, the default, cuts trees where attention costs more than a trunk that
-   is repeated). Trees are random tokens in the shape of an agent's
-   episodes. `47 leaves` has 8 full episodes and 39 continuations of short steps (3 tokens, answered by 3), `longer
-   steps` the same with 6 and 8, `long prompts` those below 200 tokens of prompt, `many tasks` 8 trees of 8 leaves,
-   `flat` no continuations.
+1. *packed*: loss and gradient of the same trees padded, packed with every tree whole (`whole`: every unique token is
+   computed once), and packed by default (`packed`: trees are cut where attention costs more than a trunk that is
+   repeated). Trees are random tokens in the shape of an agent's episodes. `47 leaves` has 8 full episodes and 39
+   continuations of short steps (3 tokens, answered by 3), `longer steps` the same with 6 and 8, `long prompts` those
+   below 200 tokens of prompt, `many tasks` 8 trees of 8 leaves, `flat` no continuations.
 2. *flat*: a whole optimizer step on the same rollouts, everything but sampling, against stock `GRPOTrainer` with a
    `rollout_func`: no continuations, so that both can train them.
 3. *phases*: seconds of each part of a step of the demo's own shape, sampling included, in both layouts.
@@ -39,6 +38,7 @@ from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -222,7 +222,8 @@ def measure_packed(name: str, shape: Shape, options: argparse.Namespace) -> dict
     """Seconds of loss and gradient in both layouts, and how many tokens each computes."""
     rng = np.random.default_rng(0)
     trees = [random_tree(shape, rng) for _ in range(shape.trees)]
-    unique = sum(len(_beginnings(tree)) for tree in trees)
+    sizes = [len(_beginnings(tree)) for tree in trees]
+    unique = sum(sizes)
     found: dict[str, Any] = {"shape": name, "leaves": sum(len(tree.leaves()) for tree in trees), "unique": unique}
     work: dict[str, Callable[[], None]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -230,7 +231,7 @@ def measure_packed(name: str, shape: Shape, options: argparse.Namespace) -> dict
         found["parameters"] = sum(p.numel() for p in model.parameters())
         layouts: dict[str, dict[str, Any]] = {
             "padded": {"layout": "padded"},
-            "whole": {"layout": "packed", "max_packed_tokens": unique},
+            "whole": {"layout": "packed", "max_packed_tokens": max(sizes)},
             "packed": {"layout": "packed", "max_packed_tokens": options.max_packed_tokens},
         }
         for layout, chosen in layouts.items():
@@ -311,6 +312,7 @@ def measure_flat(shape: Shape, options: argparse.Namespace) -> dict[str, Any]:
                 build: Any = stock if name == "stock" else partial(ours, layout=name)
                 run = build(model, tokenizer, trees, Path(folder), options.device, max_steps=options.repeats + 1)
                 timer = StepSeconds(options.device)
+                run.remove_callback(PrinterCallback)
                 run.add_callback(timer)
                 run.train()
                 seconds[name] += timer.seconds
@@ -400,6 +402,7 @@ def measure_phases(options: argparse.Namespace) -> list[dict[str, Any]]:
                 estimator=rtmc_advantages,
                 processing_class=made[1],
             )
+            run.remove_callback(PrinterCallback)
             phases = Phases(run, options.device)
             start = now(options.device)
             with phases.laying_out():

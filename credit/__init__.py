@@ -17,6 +17,7 @@ from agentenv.credit.arpo import allocate_arpo
 from agentenv.credit.certify import certify
 from agentenv.credit.crbc import crbc_advantages
 from agentenv.credit.dynamic_sampling import allocate_dynamic
+from agentenv.credit.estimators import ESTIMATORS, make_estimator
 from agentenv.credit.gigpo import gigpo_advantages
 from agentenv.credit.grpo import dr_grpo_advantages, grpo_advantages
 from agentenv.credit.passk import max_at_k, pass_at_k
@@ -43,6 +44,7 @@ from agentenv.credit.weights import Weights, step_weights
 
 __all__ = [
     "ALLOCATORS",
+    "ESTIMATORS",
     "Allocator",
     "HashedPredictor",
     "HiddenPredictor",
@@ -70,6 +72,7 @@ __all__ = [
     "gigpo_advantages",
     "grpo_advantages",
     "make_allocator",
+    "make_estimator",
     "max_at_k",
     "pass_at_k",
     "passk_advantages",

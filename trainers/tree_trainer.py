@@ -36,6 +36,7 @@ from agentenv.credit import (
     TokenAdvantages,
     check_advantages,
     effective_ratio,
+    make_estimator,
     rtmc_advantages,
     step_weights,
 )
@@ -86,8 +87,8 @@ class TreeTrainer(GRPOTrainer):
         train_tasks: the tasks to train on: a sequence of whatever `reset(options={"task": ...})` accepts, or a file or
             table (see `agentenv.rows`).
         eval_tasks: held-out tasks for `evaluate`; `args.eval_rollouts` episodes each, always with the same seeds.
-        estimator: turns trees into step advantages. One that pools does so with the weights of the loss,
-            `args.step_weights`, unless it was given others.
+        estimator: turns trees into step advantages: a name of `agentenv.credit.ESTIMATORS`, or a function. One that
+            pools does so with the weights of the loss, `args.step_weights`, unless it was given others.
         token_estimator: turns token rows into token advantages; takes the place of `estimator`.
         allocator: chooses the nodes that receive the `num_continuations` per tree: a name of
             `agentenv.credit.ALLOCATORS`, or a function.
@@ -126,7 +127,7 @@ class TreeTrainer(GRPOTrainer):
         env: str | Callable[[], Env],
         train_tasks: Source,
         eval_tasks: Source | None = None,
-        estimator: Estimator = rtmc_advantages,
+        estimator: str | Estimator = rtmc_advantages,
         token_estimator: TokenEstimator | None = None,
         allocator: str | Allocator = "even",
         state_ids: StateIds | None = None,
@@ -143,12 +144,12 @@ class TreeTrainer(GRPOTrainer):
             "train": read_tasks("train_tasks", train_tasks, least=cast("int", args.generation_batch_size)),
             "eval": () if eval_tasks is None else read_tasks("eval_tasks", eval_tasks),
         }
-        make_env, allocate = as_maker(env), allocator_of(allocator, args.predictor, args.candidates)
+        make_env, estimator = as_maker(env), make_estimator(estimator)
+        allocate = allocator_of(allocator, args.predictor, args.candidates)
         if args.step_weights == "auto":
             args.step_weights = getattr(allocate, "weights", "occupancy")
         self._estimator = pool_with(estimator, args.step_weights)
-        self._token_estimator = token_estimator
-        self._state_ids = state_ids
+        self._token_estimator, self._state_ids = token_estimator, state_ids
         self._names = {"estimator": name_of(token_estimator or estimator), "allocator": name_of(allocator)}
         peft, played = peft_config and type(peft_config), None if rollout is Rollout else rollout
         self._names |= names_of(state_ids=state_ids, agent=agent, rollout=played, peft_config=peft)

@@ -1,10 +1,8 @@
-"""Estimators by name: every `*_advantages` function of `agentenv.credit` that needs nothing but the trees."""
+"""Estimators by name, `agentenv.credit.ESTIMATORS`, with options from the command line."""
 
 import difflib
 import functools
-import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from agentenv.arrays import TreeArrays
 from agentenv.credit import Allocator, StepAdvantages
@@ -20,16 +18,9 @@ _ENDING = "_advantages"
 
 def estimators() -> dict[str, Callable[..., StepAdvantages]]:
     """Returns the estimators by name, without the ending: `rtmc`, `grpo`, `rloo`, ..."""
-    from agentenv import credit
+    from agentenv.credit import ESTIMATORS
 
-    found = {name: getattr(credit, name) for name in credit.__all__ if name.endswith(_ENDING)}
-    return {name.removesuffix(_ENDING): function for name, function in found.items() if _needs_only_trees(function)}
-
-
-def _needs_only_trees(function: Callable[..., Any]) -> bool:
-    tree, *others = inspect.signature(function).parameters.values()
-    optional = all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in others)
-    return tree.annotation is TreeArrays and optional
+    return dict(ESTIMATORS)
 
 
 def choose_estimator(name: str, options: Sequence[str] = ()) -> Callable[[TreeArrays], StepAdvantages]:

@@ -52,3 +52,26 @@ def test_the_remedies_are_right():
 
 def test_there_are_many():
     assert len(TAKE_TREES) >= 20
+
+
+def test_estimators_have_the_names_of_their_functions():
+    tree = TreeArrays.build([-1, 0, 0], [0.0, 1.0, 0.0])
+    every = {name for name in credit.__all__ if name.endswith("_advantages")} - {
+        "check_advantages",
+        "sr_ppo_advantages",
+    }
+    assert {f"{name}_advantages" for name in credit.ESTIMATORS} == every
+    for name, function in credit.ESTIMATORS.items():
+        assert function.__name__ == f"{name}_advantages"
+        assert credit.make_estimator(name) is credit.make_estimator(f"{name}_advantages") is function
+    assert credit.make_estimator("Dr-GRPO")(tree).advantages.tolist() == [0.0, 0.5, -0.5]
+    own = credit.make_estimator(credit.rloo_advantages)
+    assert own(tree).advantages.tolist() == [0.0, 1.0, -1.0]
+
+
+@pytest.mark.parametrize("wrong", [None, 3, credit.StepAdvantages])
+def test_what_is_no_estimator_is_refused(wrong):
+    with pytest.raises(TypeError, match="estimator must be a name or a function of trees"):
+        credit.make_estimator(wrong)
+    with pytest.raises(ValueError, match=r"one of 'crbc'.*'vine_ppo', got 'sr_ppo'"):
+        credit.make_estimator("sr_ppo")

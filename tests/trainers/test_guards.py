@@ -243,6 +243,16 @@ def test_every_allocator_trains_by_its_name(tmp_path, name):
     assert sum(len(tree.leaves()) for tree in run.last_trees) > 12  # 4 trees with 3 full episodes each, and more
 
 
+def test_an_estimator_trains_by_its_name(tmp_path):
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, tmp_path, estimator="dr_grpo", max_steps=1)
+    run.train()
+    assert run.state.global_step == 1
+    assert json.loads((tmp_path / "config.json").read_text())["estimator"] == "agentenv.credit.grpo.dr_grpo_advantages"
+    with pytest.raises(ValueError, match=r"estimator must be .*'rtmc'.*got 'rtcm'; did you mean 'rtmc'"):
+        trainer(model, tokenizer, tmp_path / "other", estimator="rtcm")
+
+
 def test_an_allocator_that_there_is_not_is_named(tmp_path):
     model, tokenizer = random_model()
     with pytest.raises(ValueError, match=r"allocator must be .*'even'.*got 'evenly'"):
