@@ -90,8 +90,7 @@ class TreeTrainer(GRPOTrainer):
         estimator: turns trees into step advantages: a name of `agentenv.credit.ESTIMATORS`, or a function. One that
             pools does so with the weights of the loss, `args.step_weights`, unless it was given others.
         token_estimator: turns token rows into token advantages; takes the place of `estimator`.
-        allocator: chooses the nodes that receive the `num_continuations` per tree: a name of
-            `agentenv.credit.ALLOCATORS`, or a function.
+        allocator: chooses where continuations start: a name of `agentenv.credit.ALLOCATORS`, or a function.
         state_ids: says which states are the same, where the environment's own signatures should not.
         agent: makes what acts, of the model and its tokenizer, e.g. an agent that asks a server; see `Generation`. By
             default the model itself.
