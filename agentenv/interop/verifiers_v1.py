@@ -149,9 +149,9 @@ def _ending(trace: vf.Trace) -> dict[str, Any]:
     branch = trace.branches[-1].messages if trace.branches else []
     return {
         "messages": [from_theirs(part) for part in branch],
-        "reward": float(trace.reward),
+        "reward": 0.0 if problem else float(trace.reward),
         "truncated": bool(trace.is_truncated),
-        "metrics": {name: float(getattr(part, "score", part)) for name, part in named.items()},
+        "metrics": {name: float(getattr(part, "score", part)) for name, part in named.items() if part is not None},
         "stop": str(trace.stop_condition or ""),
         "error": f"{problem.type}: {problem.message}" if problem else "",
     }

@@ -131,3 +131,26 @@ def test_their_taskset_is_one_of_ours(monkeypatch):
     observation, reward, terminated, _, info = env.step("4")
     assert (observation, reward, terminated) == ((), 1.0, True) and info["metrics"] == {"right": 1.0, "used": 1.0}
     env.close()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_an_answer_breaks_in_a_reward_is_its_fault_and_what_all_break_is_nobodys(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import verifiers.v1 as vf
+    from their_taskset import Countings
+
+    from agentenv.interop import VerifiersEnv
+
+    env = VerifiersEnv(Countings(vf.TasksetConfig(id="countings")))
+    assert env.tools == ()
+    env.reset(options={"task": 0})
+    kept = env.snapshot()
+    observation, reward, terminated, _, info = env.step("three")
+    assert (reward, terminated, len(info["breakages"])) == (0.0, True, 1)
+    assert "invalid literal" in observation[0]["content"]
+    env.restore(kept)
+    assert env.step("3")[1:3] == (1.0, True)
+    env.reset(options={"task": 1})
+    with pytest.raises(InfrastructureError, match="-3"):
+        env.step("-3")
+    env.close()

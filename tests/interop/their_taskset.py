@@ -53,5 +53,20 @@ class Doublings(vf.Taskset[Doubling, vf.TasksetConfig]):
             yield Doubling(Data(prompt=f"Double {number}.", system_prompt="Use it.", answer=2 * number), Config())
 
 
+class Counting(vf.Task[Data, vf.State, vf.TaskConfig]):
+    @vf.reward(weight=1.0)
+    async def exact(self, trace: Any) -> float:
+        """Breaks where no number was said; a judge of negative numbers is never there."""
+        if self.data.answer < 0:
+            raise ConnectionError(self.data.answer)
+        return float(int(trace.branches[-1].messages[-1].content) == self.data.answer)
+
+
+class Countings(vf.Taskset[Counting, vf.TasksetConfig]):
+    def load(self) -> Iterator[Counting]:
+        for number in (3, -3):
+            yield Counting(Data(prompt=f"Say {number}.", answer=number), vf.TaskConfig())
+
+
 if __name__ == "__main__":
     Tools.run()
