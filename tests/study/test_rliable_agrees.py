@@ -24,7 +24,8 @@ def ends(name: str, data: Any, function: Callable[..., Any], reps: int = 1000) -
     library = import_module("rliable.library")
     np.random.seed(0)  # noqa: NPY002, TID251  it draws from the global state
     values, intervals = library.get_interval_estimates({name: data}, function, reps=reps)
-    return float(np.ravel(values[name])[0]), *map(float, np.ravel(intervals[name]))
+    low, high = np.ravel(intervals[name])
+    return float(np.ravel(values[name])[0]), float(low), float(high)
 
 
 def same(ours: Interval, theirs: tuple[float, float, float]) -> None:

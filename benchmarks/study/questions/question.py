@@ -150,7 +150,7 @@ class TrainingQuestion:
         """Draws learning curves and profiles, and returns the section."""
         names = self._names(scale)
         cells = [self.cell(results, s, m, seed, scale) for s, m in names for seed in range(scale.seeds_of(SETTINGS[s]))]
-        found = results.of([cell for cell in cells if cell is not None])
+        found = self._comparable(results.of([cell for cell in cells if cell is not None]))
         if not found:
             return ""
         stem = f"question_{self.number}"
@@ -165,6 +165,12 @@ class TrainingQuestion:
             *(self._table(found, name) for name in dict.fromkeys(s for s, _ in names)),
         ]
         return "\n\n".join(filter(None, parts))
+
+    def _comparable(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> list[tuple[Cell, dict[str, Any]]]:
+        """Leaves settings in which the baseline and another method were run."""
+        pairs = {(cell.setting, cell.method) for cell, _ in found}
+        others = {setting for setting, method in pairs if method != self.baseline}
+        return [pair for pair in found if pair[0].setting in others and (pair[0].setting, self.baseline) in pairs]
 
     def _table(self, found: Sequence[tuple[Cell, dict[str, Any]]], setting: str) -> str:
         here = [(cell, entry) for cell, entry in found if cell.setting == setting]
