@@ -5,6 +5,10 @@ Everything is registered with Gymnasium, so `gymnasium.make` finds the same envi
 
 import difflib
 import importlib
+import importlib.util
+import re
+import sys
+from pathlib import Path
 from typing import Any, cast
 
 import gymnasium
@@ -13,7 +17,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 from agentenv.env import Env
 from agentenv.errors import UnknownEnvError
 
-__all__ = ["BUNDLED", "env_class", "env_ids", "make", "register"]
+__all__ = ["BUNDLED", "env_class", "env_ids", "likely_class", "make", "register"]
 
 BUNDLED: dict[str, str] = {
     "agentenv/CodeRepair-v0": "agentenv.envs.code_repair:CodeRepair",
@@ -130,6 +134,20 @@ def _find_registered(env_id: str) -> EnvSpec:
     hint = f" Did you mean {names[close[0]]!r}?" if close else ""
     msg = f"no environment {env_id!r}.{hint} Known: {', '.join(env_ids())}"
     raise UnknownEnvError(msg)
+
+
+def likely_class(env_id: str) -> str | None:
+    """Returns `my_env:MyEnv` for the id `my_env/MyEnv-v0` (or `my_env.MyEnv`) where there is a module `my_env` here."""
+    said = re.fullmatch(r"(\w+(?:\.\w+)*)[/.]([^\W\d]\w*?)(?:-v\d+)?", env_id)
+    return f"{said[1]}:{said[2]}" if said and _is_module(said[1]) else None
+
+
+def _is_module(name: str) -> bool:
+    """Whether a module can be imported from the current folder or where packages are installed."""
+    here = Path.cwd().joinpath(*name.split("."))
+    if here.with_name(f"{here.name}.py").is_file() or (here / "__init__.py").is_file() or name in sys.modules:
+        return True
+    return "." not in name and name.isidentifier() and importlib.util.find_spec(name) is not None
 
 
 def _register_bundled() -> None:

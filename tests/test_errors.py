@@ -9,7 +9,7 @@ import agentenv as ae
 from agentenv import errors
 
 CLASSES = [getattr(errors, name) for name in errors.__all__]
-OURS = [cls for cls in CLASSES if cls != errors.ToolError]
+OURS = [cls for cls in CLASSES if not issubclass(cls, errors.ToolError)]
 STDLIB: dict[type[Exception], type[Exception]] = {
     errors.AgentEnvError: Exception,
     errors.TaskError: ValueError,
@@ -58,4 +58,6 @@ def test_nothing_is_missing_from_the_list():
 
 def test_a_tools_message_to_the_agent_is_never_taken_for_a_failure():
     assert not issubclass(ae.ToolError, ae.AgentEnvError)
+    assert not issubclass(errors.UnusableText, ae.AgentEnvError)
+    assert issubclass(errors.UnusableText, ValueError)  # for who gives it to a sandbox himself
     assert not issubclass(ae.InfrastructureError, ae.TaskError)

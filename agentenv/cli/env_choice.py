@@ -15,7 +15,7 @@ import numpy as np
 
 from agentenv.env import Env
 from agentenv.errors import AgentEnvError, TaskError, UnknownEnvError
-from agentenv.registry import env_class
+from agentenv.registry import env_class, likely_class
 from agentenv.rollout import derive_seed
 from agentenv.tasks import read_task
 
@@ -77,8 +77,6 @@ def _explain(name: str, error: Exception) -> str:
         return f"{error}: it is looked for in this folder, {Path.cwd()}, and in what is installed"
     if ":" in name or not isinstance(error, UnknownEnvError):
         return str(error)
-    from agentenv.viewer.commands import likely_class
-
     module = name.replace("-", "_")
     if (near := likely_class(name)) is not None:
         return f"no environment {name!r}. Did you mean {near!r}?"

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agentenv.errors import TreeFileError, UnknownEnvError
-from agentenv.registry import env_class
+from agentenv.registry import env_class, likely_class
 from agentenv.serialize import read_trees
 from agentenv.tree import EpisodeTree
-from agentenv.viewer.commands import likely_class
 
 from .command_line import blame, refuse
 from .env_choice import EnvChoice, choose_env

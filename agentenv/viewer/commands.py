@@ -1,17 +1,14 @@
 """The commands that restore a node of a tree: what a person copies, and what the terminal of the page runs."""
 
-import importlib.util
 import re
 import shlex
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from agentenv.registry import env_ids
+from agentenv.registry import env_ids, likely_class
 
 from .sources import Run, TreeFile
 
-__all__ = ["Commands", "likely_class"]
+__all__ = ["Commands"]
 
 
 class Commands:
@@ -51,17 +48,3 @@ class Commands:
         if said:
             return f"{said[1]}:{said[2]}"
         return likely_class(env_id)
-
-
-def likely_class(env_id: str) -> str | None:
-    """Returns `my_env:MyEnv` for the id `my_env/MyEnv-v0` (or `my_env.MyEnv`) where there is a module `my_env` here."""
-    said = re.fullmatch(r"(\w+(?:\.\w+)*)[/.]([^\W\d]\w*?)(?:-v\d+)?", env_id)
-    return f"{said[1]}:{said[2]}" if said and _is_module(said[1]) else None
-
-
-def _is_module(name: str) -> bool:
-    """Whether a module can be imported from the current folder or where packages are installed."""
-    here = Path.cwd().joinpath(*name.split("."))
-    if here.with_name(f"{here.name}.py").is_file() or (here / "__init__.py").is_file() or name in sys.modules:
-        return True
-    return "." not in name and name.isidentifier() and importlib.util.find_spec(name) is not None
