@@ -86,9 +86,12 @@ def draw_accuracy(rows: Sequence[dict[str, Any]], title: str, path: Path) -> Non
                 points = [float(np.median([row[measure] for row in here if row["size"] == size])) for size in sizes]
                 color = "black" if name == "(true)" else COLORS[number % len(COLORS)]
                 panel.plot(sizes, points, "o-", color=color, label=name, linewidth=1.2, markersize=3)
-        panel.set(title=f"{title}: {measure}", xlabel="size of groups", xscale="log")
+        panel.set(title=f"{title}: {measure}", xlabel="size of groups")
+        panel.set_xscale("log", base=2)
+        panel.xaxis.set_major_formatter("{x:.0f}")
         if measure == "mse":
             panel.set_yscale("symlog", linthresh=1e-3)
+            panel.set_ylim(bottom=0)
     _save(figure, panels, path)
 
 
@@ -108,7 +111,9 @@ def _save(figure: Figure, panels: Sequence[Any], path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=min(4, 2 * len(panels)), fontsize=7, frameon=False
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context({"svg.hashsalt": "study"}):  # equal results give equal files
         figure.savefig(path.with_name(f"{path.name}.png"), dpi=110, metadata={"Software": None})

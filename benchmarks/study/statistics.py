@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Interval", "difference", "interval_of", "iqm", "median", "probability_of_improvement", "profile", "verdict"]
+__all__ = [
+    "NO_DIFFERENCE", "TOO_FEW", "Interval", "difference", "interval_of", "iqm", "median",
+    "probability_of_improvement", "profile", "verdict",
+]  # fmt: skip
 
 FloatArray = NDArray[np.float64]
 Scores = Sequence[ArrayLike]
@@ -19,6 +22,9 @@ Scores = Sequence[ArrayLike]
 
 SAMPLES = 2000
 NO_DIFFERENCE = "no difference shown"
+TOO_FEW = "too few runs"
+ENOUGH = 3
+"""So few runs claim nothing, whatever their interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class Interval:
     runs: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f}" + (f" [{self.low:.3f}, {self.high:.3f}]" if self.runs > 1 else ", one run")
 
     def holds(self, value: float) -> bool:
         """Whether a value is in the interval, its ends included; where nothing is known every value is."""
@@ -143,12 +149,14 @@ def profile(
 
 
 def verdict(interval: Interval, *, nothing: float = 0.0) -> str:
-    """Says what an interval shows: `better`, `worse`, or that no difference is shown.
+    """Says what an interval shows: `better`, `worse`, no difference shown, or that there are too few runs to say.
 
     Args:
         interval: of a difference.
         nothing: its value where there is no difference; 0.5 for a probability of improvement.
     """
+    if interval.runs < ENOUGH:
+        return TOO_FEW
     if interval.holds(nothing):
         return NO_DIFFERENCE
     return "better" if interval.value > nothing else "worse"

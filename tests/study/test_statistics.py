@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks.study.statistics import (
     NO_DIFFERENCE,
+    TOO_FEW,
     Interval,
     difference,
     improvement,
@@ -57,8 +58,9 @@ def test_runs_are_drawn_within_their_setting():
 
 
 def test_one_run_shows_no_difference():
-    assert verdict(difference([[0.9]], [[0.1]])) == NO_DIFFERENCE
-    assert verdict(probability_of_improvement([[0.9]], [[0.1]]), nothing=0.5) == NO_DIFFERENCE
+    assert verdict(difference([[0.9]], [[0.1]])) == TOO_FEW
+    assert verdict(probability_of_improvement([[0.9]], [[0.1]]), nothing=0.5) == TOO_FEW
+    assert verdict(difference([[0.8, 0.9]], [[0.1, 0.2]])) == TOO_FEW
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from .question import TABLES, TINY, Scale, markdown
 
 TRUE = "(true)"
 MEASURES = ("r", "mse", "sign", "cosine")
+Key = tuple[str, str]
+GRPO: Key = ("GRPO", "exact")
 
 
 @dataclass(frozen=True)
@@ -67,44 +69,57 @@ class Accuracy:
 
     def _table(self, name: str, rows: Sequence[dict[str, Any]], found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
         about = [entry for cell, entry in found if cell.setting == name]
-        size = 8 if any(row["size"] == 8 for row in rows) else min(row["size"] for row in rows)
-        lines: list[Sequence[str]] = [["estimator", "states", *MEASURES]]
+        scores = {measure: _scores(rows, measure) for measure in MEASURES}
+        against = _against(scores["cosine"])
+        lines: list[Sequence[str]] = [["estimator", "states", *MEASURES, "cosine against GRPO's"]]
         for key in dict.fromkeys((row["estimator"], row["signature"]) for row in rows):
-            here = [r for r in rows if (r["estimator"], r["signature"]) == key and r["size"] == size]
-            cells = [[r[m] for r in here if r[m] is not None and np.isfinite(r[m])] for m in MEASURES]
-            lines.append([*key, *(str(interval_of([[v]], median)) if v else "" for v in cells)])
+            values = [scores[measure].get(key) for measure in MEASURES]
+            lines.append([*key, *(str(interval_of([[v]], median)) if v else "" for v in values), against.get(key, "")])
         noise = [entry["metrics"]["noise"] for entry in about if "metrics" in entry]
         truth = f"brute force, whose own variance is {np.mean(noise):.4f}" if noise else "exact"
-        return f"**{name}**, groups of {size}, {len(about)} seeds, truth {truth}\n\n{markdown(lines)}"
+        return f"**{name}**, groups of {_size(rows)}, {len(about)} seeds, truth {truth}\n\n{markdown(lines)}"
+
+
+def _size(rows: Sequence[dict[str, Any]]) -> int:
+    """Returns the size of groups that is told of."""
+    return 8 if any(row["size"] == 8 for row in rows) else min(row["size"] for row in rows)
+
+
+def _scores(rows: Sequence[dict[str, Any]], measure: str) -> dict[Key, list[float]]:
+    """Returns what was measured at the size that is told of, a value a seed, by estimator and signature."""
+    size, by = _size(rows), dict[Key, list[float]]()
+    for row in rows:
+        if row["size"] == size and row[measure] is not None and np.isfinite(row[measure]):
+            by.setdefault((row["estimator"], row["signature"]), []).append(row[measure])
+    return by
+
+
+def _against(cosine: dict[Key, list[float]]) -> dict[Key, str]:
+    """Returns the verdict on each estimator's cosine beside GRPO's."""
+    theirs = cosine.get(GRPO)
+    rivals = {key: values for key, values in cosine.items() if theirs and key != GRPO and key[0] != TRUE}
+    return {key: verdict(difference([values], [theirs or []])) for key, values in rivals.items()}
 
 
 def _reading(name: str, rows: Sequence[dict[str, Any]]) -> str:
-    """Says whose updates are nearer to the true gradient than GRPO's, and whose credit is nearest to the truth."""
-    size = 8 if any(row["size"] == 8 for row in rows) else min(row["size"] for row in rows)
-    scores: dict[str, dict[str, list[float]]] = {"cosine": {}, "r": {}}
-    for row in rows:
-        if row["size"] == size:
-            label = row["estimator"] if row["signature"] == "exact" else f"{row['estimator']} ({row['signature']})"
-            for measure, by in scores.items():
-                if np.isfinite(row[measure]):
-                    by.setdefault(label, []).append(row[measure])
-    cosine, r = scores["cosine"], scores["r"]
-    if not cosine.get("GRPO"):
+    """Says how many updates are nearer to the true gradient than GRPO's, and whose credit is nearest to the truth."""
+    cosine, r = _scores(rows, "cosine"), _scores(rows, "r")
+    if not cosine.get(GRPO):
         return ""
-    shown = {
-        label: verdict(difference([values], [cosine["GRPO"]])) for label, values in cosine.items() if label != TRUE
-    }
-    words = [
-        f"{word} than GRPO's: {', '.join(names)}"
-        for word in ("better", "worse")
-        if (names := [label for label, one in shown.items() if one == word])
-    ]
-    nearest = max((label for label in r if label != TRUE), key=lambda label: float(np.median(r[label])))
+    verdicts = list(_against(cosine).values())
+    counts = ", ".join(f"{word} {verdicts.count(word)}" for word in sorted(set(verdicts)))
+    rivals = [key for key in cosine if key[0] != TRUE]
+
+    def about(key: Key) -> str:
+        states = "" if key[1] == "exact" else f", {key[1]},"
+        return f"{key[0]}{states} (r {np.median(r[key]):.2f}, cosine {np.median(cosine[key]):.2f})"
+
+    credit = max(rivals, key=lambda key: float(np.median(r.get(key, [-1.0]))))
+    update = max(rivals, key=lambda key: float(np.median(cosine[key])))
     return (
-        f"In {name}, the cosine of an update is {'; '.join(words) or 'not shown to differ from that of GRPO'}. "
-        f"The credit of highest correlation is that of {nearest} (r {np.median(r[nearest]):.2f}, cosine "
-        f"{np.median(cosine[nearest]):.2f}); GRPO has r {np.median(r['GRPO']):.2f}, cosine "
-        f"{np.median(cosine['GRPO']):.2f}; the true advantages have cosine {np.median(cosine[TRUE]):.2f}."
+        f"In {name}, by the cosine of the update, beside {about(GRPO)}: {counts}. Nearest to the true credit is "
+        f"{about(credit)}, nearest to the true gradient {about(update)}; "
+        f"the true advantages have cosine {np.median(cosine[TRUE, 'exact']):.2f}."
     )
 
 

@@ -13,7 +13,10 @@ QUESTION = TrainingQuestion(
         "SR-PPO, lambda 0", "SR-PPO, lambda 0.5", "SR-PPO, lambda 1", "SR-PPO, lambda 0, no guard",
         "SR-PPO, lambda 0, no guard, no warm-up",
     ),
-    settings=("math", "math-hard", "sokoban", "sokoban-hard", "misleading", "misleading-hard", "decisive"),
+    settings=(
+        "irrecoverable-hard", "math", "math-hard", "sokoban", "sokoban-hard", "misleading", "misleading-hard",
+        "decisive",
+    ),
     core_methods=("GRPO", "SR-PPO, k = 1", "SR-PPO, k adaptive", "SR-PPO, lambda 0, no guard, no warm-up"),
     core_settings=("irrecoverable-hard", "misleading", "math"),
     metrics=("pass@1", "pass@64"),

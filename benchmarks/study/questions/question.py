@@ -12,7 +12,15 @@ from benchmarks.study.figures import draw_curves, draw_profiles
 from benchmarks.study.methods import METHODS
 from benchmarks.study.settings import QUICK, SETTINGS, Setting, setting_of
 from benchmarks.study.starts import recipe_of
-from benchmarks.study.statistics import difference, interval_of, median, probability_of_improvement, verdict
+from benchmarks.study.statistics import (
+    NO_DIFFERENCE,
+    TOO_FEW,
+    difference,
+    interval_of,
+    median,
+    probability_of_improvement,
+    verdict,
+)
 
 __all__ = ["Question", "Scale", "TrainingQuestion", "scores_of"]
 
@@ -215,8 +223,11 @@ class TrainingQuestion:
                 for word in ("better", "worse")
                 if (names := [m for m, one in shown.items() if one == word])
             ]
-            rest = sum(one not in {"better", "worse"} for one in shown.values())
-            words += [f"no difference shown for {'the other ' if words else 'all '}{rest}"] if rest else []
+            words += [
+                f"{word} for {'all ' if rest == len(shown) else ''}{rest}"
+                for word in (NO_DIFFERENCE, TOO_FEW)
+                if (rest := sum(one == word for one in shown.values()))
+            ]
             said.append(f"in {setting} {'; '.join(words)}")
         return f"Learning faster or slower than {self.baseline}: " + ". ".join(said) + "." if said else ""
 
