@@ -16,7 +16,7 @@ def test_probe_shows_every_promise_of_every_back_end():
     lines = result.stdout.splitlines()
     assert lines[0].split()[:2] == ["promise", "namespace"]
     assert [line.split()[0] for line in lines[1 : 1 + len(PROMISES)]] == list(PROMISES)
-    assert "process_snapshot: only the gvisor back end takes running processes into a snapshot" in result.stdout
+    assert "cannot take running processes into a snapshot; the gvisor back end can" in result.stdout
 
 
 def test_probe_as_json_is_what_was_found():
