@@ -28,6 +28,7 @@ def test_pass_at_k_is_the_mean_of_the_unbiased_estimates():
     assert results((4, 1), (2, 1)).pass_at(3).tasks == 1, "a task with fewer episodes is left out"
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_as_often_as_it_says():
     """200 evaluations of 40 tasks whose chances are uniform in [0, 1]: pass@1 is 1/2, pass@2 is 2/3."""
     rng = np.random.default_rng(0)

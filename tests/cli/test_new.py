@@ -33,6 +33,7 @@ def test_its_tests_pass_at_once(written):
     assert re.search(r"\b6\d passed", done.stdout)
 
 
+@pytest.mark.slow
 def test_the_commands_of_its_readme_work(written, monkeypatch):
     monkeypatch.chdir(written)
     monkeypatch.syspath_prepend(written)
@@ -68,6 +69,7 @@ def test_a_tiny_model_can_be_trained_on_it(written, monkeypatch):
     assert "48 tasks to train on, 12 held out" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_package_may_be_named_as_its_test_is(tmp_path):
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))}
     make = [sys.executable, "-m", "agentenv", "new", "test-env"]  # here a module test_env can be imported: our own test

@@ -57,7 +57,7 @@ def agrees(found, low):
 
 
 @pytest.mark.parametrize("forks", ["chains", "random", "unseen"])
-@pytest.mark.parametrize("problem", ["sparse", "irrecoverable", "tree"])
+@pytest.mark.parametrize("problem", ["sparse", "irrecoverable", pytest.param("tree", marks=pytest.mark.slow)])
 def test_by_occupancy_choices_that_saw_no_outcome_bias_nothing(problem, forks):
     for name, estimator in EXACT.items():
         found = score(estimator, problem, forks, "occupancy")
