@@ -1,6 +1,7 @@
 """`agentenv rollout`: the trees, the summary, and who acts."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from cli_runs import one_line_error, run, run_json
 from agentenv import Task, ToolEnv
 from agentenv.cli.env_choice import EnvChoice, choose_env, sample_tasks
 from agentenv.errors import TaskError
+from agentenv.protocols import Sandbox
 from agentenv.serialize import read_trees
 
 MATH = "agentenv/MathVerifier-v0"
@@ -146,10 +148,10 @@ def test_drawing_tasks_opens_no_sandbox_and_draws_what_an_episode_would(tasks):
         def sample_task(self):
             return super().sample_task() if tasks else self.Task(goal=int(self.np_random.integers(40)))
 
-        def make_sandbox(self):
+        def make_sandbox(self) -> Sandbox | None:
             raise AssertionError
 
-        def start(self, task):
+        def start(self, task: Any) -> str:
             raise AssertionError
 
     class Cheap(Costly):

@@ -1,5 +1,7 @@
 """verifiers' own validator over our environments as its tasksets: solutions solve, and doing nothing does not."""
 
+# pyright: reportMissingImports=false
+
 import asyncio
 import json
 import os

@@ -252,6 +252,7 @@ class _Channel:
         self._end.settimeout(wall_limit_s + (_GRACE_S if self._last else _START_S))
         self._last += 1
         line = json.dumps({"id": self._last, **request}).encode() + b"\n"
+        reply: dict[str, Any] = {}
         for _ in range(_MOST_SENT):
             self._end.sendall(line)
             reply = self._next()
