@@ -228,8 +228,8 @@ class TrainingQuestion:
                 for word in (NO_DIFFERENCE, TOO_FEW)
                 if (rest := sum(one == word for one in shown.values()))
             ]
-            said.append(f"n {setting} {'; '.join(words)}")
-        return f"Learning faster or slower than {self.baseline}: " + "i" + ". I".join(said) + "." if said else ""
+            said.append(f"{setting}: {'; '.join(words)}.")
+        return f"Learning faster or slower than {self.baseline}, " + " ".join(said) if said else ""
 
     def _across(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
         """Says what holds over all settings that both methods were run in."""
