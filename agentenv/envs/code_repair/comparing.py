@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any, cast
 
-from .wire import decode
+from .wire import decode, has_object
 
 __all__ = ["compare", "sides_of"]
 
@@ -94,7 +94,7 @@ def compare(expression: ast.expr, sides: Any) -> bool | None:
     match expression:
         case ast.Compare(ops=ops):
             left, *others = _items(sides)
-            if any('"o"' in repr(side).replace("'", '"') for side in (left, *others)):
+            if has_object([left, *others]):
                 return None
             value = decode(left)
             for op, side in zip(ops, others, strict=True):

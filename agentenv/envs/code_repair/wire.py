@@ -36,7 +36,7 @@ from typing import Any, cast
 
 from .functions import make_stub, may_be_named, name_of, only_reads, parameters_of, reached, within
 
-__all__ = ["Graph", "UncarriedError", "decode", "encode"]
+__all__ = ["Graph", "UncarriedError", "decode", "encode", "has_object"]
 
 _DEPTH = 60
 _PLAIN_INT = 1 << 53
@@ -460,8 +460,13 @@ def _known(kind: type[Any]) -> str | None:
 
 def _is_plain(values: list[Any]) -> bool:
     """Returns whether values are plain, and reading them changes nothing."""
-    found = json.dumps(encode(values))
-    return '{"o":' not in found and '"defaultdict"' not in found
+    found = encode(values)
+    return not has_object(found) and '"defaultdict"' not in json.dumps(found)
+
+
+def has_object(data: Any) -> bool:
+    """Returns whether an encoded value holds something of which only the type is told; no text can look like that."""
+    return '{"o":' in json.dumps(data)
 
 
 def sort_key(data: Any) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agentenv.envs.code_repair import Case, Grader, RepairTask, Submission
 from agentenv.envs.code_repair.comparing import compare, sides_of
+from agentenv.envs.code_repair.outcomes import Outcome
 from agentenv.envs.code_repair.wire import encode
 
 CASES = ("f(2) == 4", "4 <= f(2) < 5 and f(0) not in (1, 2)", "not (f(1) != 2 or f(3) is None)", "P(1) == P(f(1) - 1)")
@@ -82,6 +83,14 @@ def test_what_is_no_comparison_is_asked_as_it_is(text):
     assert sides_of(ast.parse(text, mode="eval").body) is None
     assert Case(call=text, expected="True").asked == text
     assert Case(call="f(1) == 2", expected="1").asked == "f(1) == 2"
+
+
+@pytest.mark.parametrize("text", ["'o'", '"o"', '{"o": 1}', "it's {'o':"])
+def test_a_text_that_looks_like_an_encoded_object_is_compared_outside(text):
+    case = Case(call=f"f() == {text!r}", expected="True")
+    for said, right in ((text, True), (f"{text}!", False)):
+        outcome = Outcome("returned", value=encode((said, text)))
+        assert case.accepts(outcome) is right and not case.compares_objects(outcome)
 
 
 @given(
