@@ -95,7 +95,7 @@ def test_what_cannot_be_computed_is_refused_at_once(text, reason):
     start = time.process_time()
     with pytest.raises(ExpressionError, match=reason):
         value(text)
-    assert time.process_time() - start < 5  # what grows with the numbers takes minutes
+    assert time.process_time() - start < 0.2
 
 
 trees = st.recursive(
