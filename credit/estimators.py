@@ -21,7 +21,7 @@ from .tree_grpo import tree_grpo_advantages
 from .tree_rl import tree_rl_advantages
 from .vine_ppo import vine_ppo_advantages
 
-__all__ = ["ESTIMATORS", "make_estimator"]
+__all__ = ["ESTIMATORS", "make_estimator", "plain_name"]
 
 _ENDING = "_advantages"
 
@@ -35,6 +35,11 @@ ESTIMATORS: dict[str, Callable[..., StepAdvantages]] = {
     )
 }  # fmt: skip
 """The estimators that need nothing but trees, by name: `ESTIMATORS["rtmc"]` is `rtmc_advantages`."""
+
+
+def plain_name(name: str) -> str:
+    """Returns a name as `ESTIMATORS` has it: `rtmc` for `RTMC` and `rtmc_advantages`, `tree_grpo` for `tree-grpo`."""
+    return name.removesuffix(_ENDING).replace("-", "_").lower()
 
 
 def make_estimator(rule: str | Callable[[TreeArrays], StepAdvantages]) -> Callable[[TreeArrays], StepAdvantages]:
@@ -52,7 +57,7 @@ def make_estimator(rule: str | Callable[[TreeArrays], StepAdvantages]) -> Callab
             msg = f"estimator must be a name or a function of trees, got {rule!r}"
             raise TypeError(msg)
         return rule
-    name = rule.removesuffix(_ENDING).replace("-", "_").lower()
+    name = plain_name(rule)
     if name not in ESTIMATORS:
         close = difflib.get_close_matches(name, ESTIMATORS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""

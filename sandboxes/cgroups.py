@@ -194,11 +194,8 @@ def _write_if_there(file: Path, value: int) -> None:
 
 
 def _try_limit(folder: Path, new: str, old: str, value: int) -> None:
-    with contextlib.suppress(OSError):
-        if (folder / new).exists():
-            (folder / new).write_text("0")
-        elif (folder / old).exists():
-            (folder / old).write_text(str(value))
+    file, limit = (folder / new, 0) if (folder / new).exists() else (folder / old, value)
+    _write_if_there(file, limit)
 
 
 def sweep_cgroups() -> list[str]:

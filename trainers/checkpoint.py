@@ -109,10 +109,8 @@ def whole_checkpoint(args: TrainingArguments, state: TrainerState) -> Generator[
     Raises:
         OSError: it could not be saved; the message says what to do.
     """
-    folder, main = (
-        Path(str(args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"),
-        state.is_world_process_zero,
-    )
+    folder = Path(str(args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+    main = state.is_world_process_zero
     if main:
         for name in (_MARK, f"{_FOLDER}/{_FILES}"):
             (folder / name).unlink(missing_ok=True)

@@ -220,9 +220,7 @@ class TreeTrainer(GRPOTrainer):
             ignore_keys_for_eval: as for `transformers.Trainer.train`.
         """
         self._resumed = read_checkpoint(resume_from_checkpoint, str(self.args.output_dir))
-        given = (
-            str(self._resumed) if self._resumed else resume_from_checkpoint
-        )  # where there is none, transformers says so
+        given = str(self._resumed) if self._resumed else resume_from_checkpoint  # without one, transformers says so
         self.first_log_ratio = None
         self._stateful["generation"].load_state_dict(BEGIN)
         try:

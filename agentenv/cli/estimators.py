@@ -5,22 +5,14 @@ import functools
 from collections.abc import Callable, Sequence
 
 from agentenv.arrays import TreeArrays
-from agentenv.credit import Allocator, StepAdvantages
+from agentenv.credit import ESTIMATORS, Allocator, StepAdvantages
+from agentenv.credit.estimators import plain_name
 
 from .annotations import annotations_of
 from .command_line import blame, refuse
 from .env_choice import parse_options
 
-__all__ = ["choose_allocator", "choose_estimator", "estimators", "try_estimator", "weigh_alike"]
-
-_ENDING = "_advantages"
-
-
-def estimators() -> dict[str, Callable[..., StepAdvantages]]:
-    """Returns the estimators by name, without the ending: `rtmc`, `grpo`, `rloo`, ..."""
-    from agentenv.credit import ESTIMATORS
-
-    return dict(ESTIMATORS)
+__all__ = ["choose_allocator", "choose_estimator", "try_estimator", "weigh_alike"]
 
 
 def choose_estimator(name: str, options: Sequence[str] = ()) -> Callable[[TreeArrays], StepAdvantages]:
@@ -29,13 +21,12 @@ def choose_estimator(name: str, options: Sequence[str] = ()) -> Callable[[TreeAr
     Raises:
         typer.BadParameter: there is no such estimator, or it does not take an option.
     """
-    known = estimators()
-    plain = name.removesuffix(_ENDING).replace("-", "_").lower()
-    if plain not in known:
-        close = difflib.get_close_matches(plain, known, n=1)
+    plain = plain_name(name)
+    if plain not in ESTIMATORS:
+        close = difflib.get_close_matches(plain, ESTIMATORS, n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""
-        refuse("--credit", f"no estimator {name!r}. {hint}Known: {', '.join(sorted(known))}")
-    function = known[plain]
+        refuse("--credit", f"no estimator {name!r}. {hint}Known: {', '.join(sorted(ESTIMATORS))}")
+    function = ESTIMATORS[plain]
     known_options = dict(list(annotations_of(function).items())[1:])
     given = parse_options(options, known=known_options, owner=f"{plain}_advantages", argument="--credit-option")
     return functools.partial(function, **given)

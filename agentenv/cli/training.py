@@ -1,7 +1,7 @@
 """What `agentenv train` does once its arguments are read. Needs torch and TRL."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -84,14 +84,16 @@ def run_training(
         seed = plan.settings["seed"]
         most = max(plan.tasks, plan.tasks_per_step)
         tasks = sample_tasks(plan.choice, most, seed=seed, exclude=held_out, least=plan.tasks_per_step)
-    parts = model, tokenizer, list(tasks.values()), list(held_out.values())
+    make = partial(_make, plan, model, tokenizer, list(tasks.values()), list(held_out.values()))
     if dry_run:
-        _rehearse(plan, config, *parts, resume=resume)
+        with blame("--set", ValueError, ImportError):
+            check_model(config, model)
+        _rehearse(plan, config, make, resume=resume)
         print_fields(console, describe(plan, config, model, num_tasks=len(tasks), num_held_out=len(held_out)))
         return
     if plan.sampler is not None:
         reach_server(plan.sampler.name)
-    trainer = _make(plan, config, *parts)
+    trainer = make(config)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingBar(console, plan.settings["max_steps"]))
     say_line(console, f"run folder {plan.folder}")
@@ -111,28 +113,17 @@ def run_training(
         say_line(console, f"\nthe run had made {trainer.state.global_step} steps already")
 
 
-def _rehearse(
-    plan: Plan,
-    config: TreeConfig,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    tasks: list[Any],
-    held_out: list[Any],
-    *,
-    resume: bool,
-) -> None:
+def _rehearse(plan: Plan, config: TreeConfig, make: Callable[[TreeConfig], Any], *, resume: bool) -> None:
     """Refuses what the run would refuse before its first step, by making its trainer.
 
     On the CPU, whatever the run has, in a folder that is thrown away, and without the engine of TRL's vLLM; servers are
     not asked, for they may come up later.
     """
-    with blame("--set", ValueError, ImportError):
-        check_model(config, model)
     instead: dict[str, Any] = {"use_cpu": True, "bf16": False, "fp16": False, "tf32": None}
     engine = {field.name: field.default for field in fields(config) if field.name.startswith(("use_vllm", "vllm_"))}
     with TemporaryDirectory() as folder:
         rehearsed = plan.config(resume=resume, **instead, **engine, output_dir=folder)
-        trainer = _make(plan, rehearsed, model, tokenizer, tasks, held_out)
+        trainer = make(rehearsed)
         trainer.close()
         if resume:
             with blame("--resume", ValueError):
@@ -141,11 +132,11 @@ def _rehearse(
 
 def _make(
     plan: Plan,
-    config: TreeConfig,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     tasks: list[Any],
     held_out: list[Any],
+    config: TreeConfig,
 ) -> Any:
     given: dict[str, Any] = {
         "env": partial(plan.choice.cls, **plan.choice.options),

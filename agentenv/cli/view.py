@@ -57,12 +57,13 @@ def view(
         agentenv view trees.jsonl --env my_env:MyEnv
         agentenv view trees.jsonl --out page.html --credit rtmc --credit grpo
     """
+    from agentenv.credit import ESTIMATORS
     from agentenv.errors import TreeFileError
     from agentenv.viewer import View, write_page
 
     from .console import open_console, say_line
     from .env_choice import choose_env
-    from .estimators import choose_estimator, estimators
+    from .estimators import choose_estimator
 
     names = credit or ["rtmc"]
     for name in names:
@@ -75,7 +76,7 @@ def view(
         refuse("--out", f"must be a file, got the folder {str(out)!r}")
     with blame("--tokenizer", ValueError), blame("FOLDER_OR_FILE", TreeFileError, OSError):
         found = View(
-            path, choose=choose, estimators=sorted(estimators()), credit=names, tokenizer=tokenizer, env=env,
+            path, choose=choose, estimators=sorted(ESTIMATORS), credit=names, tokenizer=tokenizer, env=env,
             options=option or (),
         )  # fmt: skip
     console = open_console()

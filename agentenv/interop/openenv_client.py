@@ -18,6 +18,7 @@ from agentenv.rows import shorten
 
 from .openenv_wire import (
     BRANCHING,
+    MAX_MESSAGE_BYTES,
     About,
     ActionSchema,
     Kept,
@@ -32,7 +33,6 @@ from .openenv_wire import (
 
 __all__ = ["Remote"]
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _ASIDE = {"metadata"}
 _FULL = "CAPACITY_REACHED"
 ROOM_WAIT_S = 2.0

@@ -20,11 +20,18 @@ from agentenv.registry import env_class
 from agentenv.web_server import WebServer
 
 from .openenv_session import Book, Session, rpc_params
-from .openenv_wire import ACTION_SCHEMA, BRANCHING, OBSERVATION_SCHEMA, STATE_SCHEMA, WireError, error_message
+from .openenv_wire import (
+    ACTION_SCHEMA,
+    BRANCHING,
+    MAX_MESSAGE_BYTES,
+    OBSERVATION_SCHEMA,
+    STATE_SCHEMA,
+    WireError,
+    error_message,
+)
 
 __all__ = ["OpenEnvServer", "make_app"]
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _API_VERSION = "1.0.0"
 _STATUS = {"VALIDATION_ERROR": 422, "INVALID_JSON": 422, "CAPACITY_REACHED": 503, "FACTORY_ERROR": 503}

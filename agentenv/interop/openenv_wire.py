@@ -17,6 +17,7 @@ from agentenv.rows import shorten
 __all__ = [
     "ACTION_SCHEMA",
     "BRANCHING",
+    "MAX_MESSAGE_BYTES",
     "OBSERVATION_SCHEMA",
     "STATE_SCHEMA",
     "About",
@@ -32,6 +33,7 @@ __all__ = [
     "read_answer",
 ]
 
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 BRANCHING = 1
 """The version of the extension that is spoken here."""
 

@@ -10,8 +10,7 @@ from cli_runs import one_line_error, run, run_json
 
 from agentenv import Action, EpisodeTree, ToolCall, TreeArrays
 from agentenv.cli.drawing import describe_action
-from agentenv.cli.estimators import estimators
-from agentenv.credit import rtmc_advantages
+from agentenv.credit import ESTIMATORS, rtmc_advantages
 from agentenv.serialize import write_trees
 from agentenv.types import Observation
 
@@ -91,7 +90,7 @@ def test_json_carries_the_credit_of_every_node(file, credit, options):
     words = [word for option in options for word in ("--credit-option", option)]
     rows = run_json("trees", file, "--credit", credit, *words)
     keywords = {"discount": 1.0} if credit == "rtmc" else {"k": math.inf} if credit == "passk" else {}
-    expected = estimators()[credit](TreeArrays.from_trees([small_tree(), small_tree()]), **keywords)
+    expected = ESTIMATORS[credit](TreeArrays.from_trees([small_tree(), small_tree()]), **keywords)
     for name in ("advantages", "values", "action_values", "counts"):
         found = [value for row in rows for value in row["credit"][name]]
         assert found == [value if math.isfinite(value) else None for value in getattr(expected, name)]
@@ -112,7 +111,7 @@ def test_records_carry_names_and_credit_as_json_and_as_csv(file):
     ]
     for record, line in zip(row["records"], read, strict=True):
         assert line == {name: "" if value is None else str(value) for name, value in record.items()}
-    credit = estimators()["tree_grpo"](TreeArrays.from_trees([small_tree(), small_tree()]))
+    credit = ESTIMATORS["tree_grpo"](TreeArrays.from_trees([small_tree(), small_tree()]))
     assert [float(line["tree_grpo_advantage"]) for line in read] == credit.advantages[5:].tolist()
     assert "'--csv'" in one_line_error(run("trees", file, "--csv", "--json"))
 
@@ -155,10 +154,10 @@ def test_a_tree_that_is_not_there(file):
 
 
 def test_every_estimator_by_name_works_on_real_trees(file):
-    names = set(estimators())
+    names = set(ESTIMATORS)
     assert {"rtmc", "grpo", "rloo", "gigpo", "passk", "tree_grpo"} <= names
     assert "sr_ppo" not in names  # it needs a critic's predictions
-    for name, estimate in estimators().items():
+    for name, estimate in ESTIMATORS.items():
         if name not in {"passk_training", "pkpo"}:  # these need k trajectories
             assert len(estimate(TreeArrays.from_trees([small_tree()])).advantages) == 5
             assert run("trees", file, "--credit", name.replace("_", "-")).exit_code == 0
