@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentenv.env import Env
 from agentenv.types import Action, Message, ToolCall
 
-from .imitation import BATCH_SIZE, Phase, imitate, play_script
+from .imitation import BATCH_SIZE, MATRIX_LR, OTHER_LR, Phase, imitate, play_script
 from .tiny import make_tiny_model
 
 __all__ = ["Play", "warm_start"]
@@ -44,6 +45,9 @@ def warm_start(
     tasks: Sequence[Any] | int = 1024,
     model: PreTrainedModel | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    device: str | torch.device | None = None,
+    matrix_lr: float = MATRIX_LR,
+    other_lr: float = OTHER_LR,
     seed: int = 0,
     progress: bool = True,
     **sizes: Any,
@@ -57,6 +61,10 @@ def warm_start(
             than it takes to imitate all of them, it is played on some, drawn at random.
         model: a model of one's own, changed in place; with `tokenizer`.
         tokenizer: of that model.
+        device: where the model that is made learns and stays; the CPU by default. A model of one's own stays where it
+            is.
+        matrix_lr: learning rate of the matrices inside the layers; wider models than the tiny one want less.
+        other_lr: that of embeddings and norms.
         seed: of tasks, demonstrations, weights and the order of conversations.
         progress: shows a progress bar.
         sizes: of the tiny model, see `make_tiny_model`: `hidden_size`, `num_layers`, `vocab_size`, ...
@@ -96,7 +104,9 @@ def warm_start(
     if model is None or tokenizer is None:
         examples = [one for phase in phases for one in phase.conversations[:_READ_BY_TOKENIZER]]
         model, tokenizer = make_tiny_model(examples, seed=seed, **sizes)
-    imitate(model, tokenizer, phases, tools=tools, seed=seed, progress=progress)
+        torch.nn.Module.to(model, device)
+    rates: dict[str, Any] = {"matrix_lr": matrix_lr, "other_lr": other_lr}
+    imitate(model, tokenizer, phases, tools=tools, seed=seed, progress=progress, **rates)
     return model, tokenizer
 
 

@@ -23,12 +23,14 @@ from agentenv.protocols import Context, SteppableEnv
 from agentenv.tokens import TokenIds
 from agentenv.types import Action, Message, ToolSchema
 
-__all__ = ["BATCH_SIZE", "Example", "Phase", "encode_conversation", "imitate", "play_script"]
+__all__ = ["BATCH_SIZE", "MATRIX_LR", "OTHER_LR", "Example", "Phase", "encode_conversation", "imitate", "play_script"]
 
 Conversation = Sequence[Message]
 
 BATCH_SIZE = 16
 """Conversations per update."""
+MATRIX_LR, OTHER_LR = 0.005, 0.01
+"""Learning rates of Muon and of AdamW, for a model 128 wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +129,8 @@ def imitate(
     *,
     tools: Sequence[ToolSchema] = (),
     batch_size: int = BATCH_SIZE,
-    matrix_lr: float = 0.005,
-    other_lr: float = 0.01,
+    matrix_lr: float = MATRIX_LR,
+    other_lr: float = OTHER_LR,
     seed: int = 0,
     progress: bool = True,
 ) -> list[float]:

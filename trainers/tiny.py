@@ -91,6 +91,7 @@ def make_tiny_model(
     hidden_size: int = 128,
     num_layers: int = 3,
     num_heads: int = 4,
+    num_kv_heads: int | None = None,
     context_length: int = 1024,
     seed: int = 0,
 ) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerBase]:
@@ -104,6 +105,7 @@ def make_tiny_model(
         hidden_size: width; divisible by `num_heads`.
         num_layers: depth.
         num_heads: attention heads.
+        num_kv_heads: heads of keys and values, a divisor of `num_heads`; by default as many.
         context_length: longest conversation in tokens.
         seed: of the weights; the global random state is left as it was.
 
@@ -113,6 +115,10 @@ def make_tiny_model(
     if hidden_size % (2 * num_heads):
         msg = f"hidden_size must be a multiple of 2 * num_heads = {2 * num_heads}, got {hidden_size}"
         raise ModelError(msg)
+    shared = num_heads if num_kv_heads is None else num_kv_heads
+    if shared < 1 or num_heads % shared:
+        msg = f"num_kv_heads must be a divisor of num_heads = {num_heads}, got {num_kv_heads}"
+        raise ModelError(msg)
     tokenizer = make_tiny_tokenizer(conversations, vocab_size=vocab_size)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -120,7 +126,7 @@ def make_tiny_model(
         intermediate_size=3 * hidden_size,
         num_hidden_layers=num_layers,
         num_attention_heads=num_heads,
-        num_key_value_heads=num_heads,
+        num_key_value_heads=shared,
         head_dim=hidden_size // num_heads,
         max_position_embeddings=context_length,
         tie_word_embeddings=True,

@@ -3,6 +3,7 @@
     python -m benchmarks.study 5                    # one question; `all` for all of them
     python -m benchmarks.study all --jobs 4         # resumable: what is in the results is not run again
     python -m benchmarks.study 2 5 --quick          # a check that everything runs, in a minute
+    python -m benchmarks.study 2 4 5 --size 20m --device cuda --seeds 20   # with a larger model, on a GPU
     python -m benchmarks.study report               # docs/study.md from the results
 
 How the data flows:

@@ -2,6 +2,7 @@
 
 import argparse
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from .cells import ROOT, Cell, Results
@@ -9,6 +10,7 @@ from .questions import QUESTIONS
 from .questions.question import Scale
 from .report import write_report
 from .runner import run_plan
+from .sizes import DEVICES, SIZES, find_device
 
 RESULTS = ROOT / "benchmarks" / "study" / "results"
 CHEAP = 10.0
@@ -17,21 +19,24 @@ CHEAP = 10.0
 
 def main(words: list[str] | None = None) -> None:
     """Runs what is asked for."""
-    arguments = _parser().parse_args(words)
+    parser = _parser()
+    arguments = parser.parse_args(words)
     warnings.filterwarnings("ignore")
     report = "report" in arguments.questions
     asked = [word for word in arguments.questions if word != "report"]
     numbers = list(QUESTIONS) if "all" in asked else list(dict.fromkeys(int(word) for word in asked))
     seeds = arguments.seeds or (2 if arguments.quick else 10)
-    scale = Scale(seeds=seeds, quick=arguments.quick, core=arguments.core)
+    scale = Scale(seeds, arguments.quick, arguments.core, arguments.size, _device(arguments, parser))
     results = Results(arguments.folder / ("quick.jsonl" if arguments.quick else "results.jsonl"))
 
     def plan() -> list[Cell]:  # the core of every question comes before the rest of any
-        scales = [scale] if scale.core or scale.quick else [Scale(seeds, core=True), scale]
+        scales = [scale] if scale.core or scale.quick else [replace(scale, core=True), scale]
         return [
             cell for one in scales for cell in _in_turn([QUESTIONS[number].plan(results, one) for number in numbers])
         ]
 
+    if scale.elsewhere:
+        print(f"With --size {scale.size} --device {scale.device}: tables have no size, and are left out.")
     if arguments.plan:
         _show(numbers, results, scale)
         return
@@ -45,7 +50,17 @@ def main(words: list[str] | None = None) -> None:
             retry=arguments.retry,
         )
     if report or arguments.docs:
-        print(write_report(results, scale, arguments.docs or ROOT / "docs"))
+        here = replace(scale, size="tiny", device="cpu")  # the page tells of everything
+        print(write_report(results, here, arguments.docs or ROOT / "docs"))
+
+
+def _device(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    """Finds the device; what only looks at plans and results needs none."""
+    runs = not arguments.plan and arguments.questions != ["report"]
+    try:
+        return find_device(arguments.device) if runs or arguments.device == "auto" else arguments.device
+    except ValueError as error:
+        return parser.error(str(error))
 
 
 def _in_turn(plans: list[list[Cell]]) -> list[Cell]:
@@ -63,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("questions", nargs="+", choices=names, help="numbers of questions, all, or report")
     parser.add_argument("--quick", action="store_true", help="tiny settings: a check that everything runs")
     parser.add_argument("--core", action="store_true", help="the most informative part of each question alone")
-    parser.add_argument("--seeds", type=_positive, help="runs of every method; 10, but 5 with a tiny model")
+    parser.add_argument("--seeds", type=_positive, help="runs of every method; 10, but at most 5 with a tiny model")
+    parser.add_argument("--size", choices=SIZES, default="tiny", help="of the model, where a setting has one")
+    parser.add_argument("--device", choices=(*DEVICES, "auto"), default="cpu", help="where the model learns and plays")
     parser.add_argument("--jobs", type=_positive, default=1, help="processes, one core each")
     parser.add_argument("--budget-minutes", type=float, help="begin no run later than that")
     parser.add_argument("--retry", action="store_true", help="run those again that broke")
@@ -86,7 +103,8 @@ def _show(numbers: list[int], results: Results, scale: Scale) -> None:
         cells = QUESTIONS[number].plan(results, scale)
         left = [cell for cell in cells if cell not in results]
         hours = sum(cell.cost for cell in left) / 3600
-        print(f"question {number}: {len(cells)} runs known, {len(left)} to do, about {hours:.1f} core-hours")
+        said = "core-hours" if scale.device == "cpu" else "hours, a guess: no GPU was measured"
+        print(f"question {number}: {len(cells)} runs known, {len(left)} to do, about {hours:.1f} {said}")
 
 
 if __name__ == "__main__":

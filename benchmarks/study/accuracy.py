@@ -49,7 +49,7 @@ def credit_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     setting = setting_of(cell.setting, quick=cell.quick)
     if setting.problem is not None:
         return {"panel": setting.panel, "rows": _certified(cell, setting.problem())}
-    model, tokenizer = start_of(setting, folder)
+    model, tokenizer = start_of(setting, folder, size=cell.size, device=cell.device)
     config = cell.config
     order = np.random.default_rng(cell.seed).permutation(len(setting.tasks[1]))[: config["tasks"]]
     truth = brute_force(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from agentenv.signatures import digest
 
@@ -16,6 +16,7 @@ __all__ = ["ROOT", "TUNING_SEED", "Cell", "Results", "code_version"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _CODE = ("agentenv", "agents", "credit", "sandboxes", "trainers", "benchmarks/study")
+_FIRST = {"size": "tiny", "device": "cpu"}
 TUNING_SEED = 9_000
 """Seeds from here on tune learning rates, and are used for nothing else."""
 
@@ -35,6 +36,8 @@ class Cell:
         start: hash of what the starting model is made from.
         quick: little work, which means nothing.
         cost: expected seconds, for the time left.
+        size: of the model, a name of `sizes.SIZES`.
+        device: `cpu` or `cuda`; the name of the hardware is in the result.
     """
 
     kind: str
@@ -47,11 +50,17 @@ class Cell:
     start: str = ""
     quick: bool = False
     cost: float = 60.0
+    size: str = "tiny"
+    device: str = "cpu"
 
     @cached_property
     def key(self) -> str:
-        """The hash of all that the run depends on; what it is expected to cost is not among it, nor is the code."""
-        return digest({name: value for name, value in asdict(self).items() if name != "cost"})[:20]
+        """The hash of all that the run depends on; what it is expected to cost is not among it, nor is the code.
+
+        The size of the model and the device are, where they are not the first that there were.
+        """
+        left = {"cost"} | {name for name, first in _FIRST.items() if getattr(self, name) == first}
+        return digest({name: value for name, value in asdict(self).items() if name not in left})[:20]
 
 
 class Results:
@@ -109,6 +118,19 @@ class Results:
         """Returns the cells that were run and went through, with their results."""
         found = [(cell, self._lines[cell.key]) for cell in cells if cell.key in self._lines]
         return [(cell, entry) for cell, entry in found if "error" not in entry]
+
+    def elsewhere(self) -> list[tuple[str, str]]:
+        """Returns which other sizes of the model were run, and on which devices."""
+        found = {tuple(entry.get(name, first) for name, first in _FIRST.items()) for entry in self._lines.values()}
+        return sorted(cast("set[tuple[str, str]]", found - {tuple(_FIRST.values())}))
+
+    def about(self, size: str, device: str) -> tuple[list[str], int]:
+        """Returns the names of the hardware that runs of a size were made on, and how many seeds there are."""
+        here = [
+            e for e in self._lines.values() if (e.get("size"), e.get("device")) == (size, device) and "error" not in e
+        ]
+        seeds = [entry["seed"] + 1 for entry in here if entry["seed"] < TUNING_SEED]
+        return sorted({entry["machine"] for entry in here}), max(seeds, default=0)
 
     @property
     def broken(self) -> int:

@@ -1,10 +1,12 @@
 """docs/study.md from the results: what was asked, what came out, and the command for it. Nothing is written by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from .cells import Results
 from .questions import QUESTIONS
 from .questions.question import Scale
+from .sizes import SIZES, size_of
 
 __all__ = ["write_report"]
 
@@ -48,10 +50,16 @@ LIMITS = """\
 - Code repair and search QA have no setting yet: code repair has no scripted player to imitate, and grading takes longer
   than the model; search QA's prompts are longer than the tiny model's.
 - Credit against the truth with forks is measured in tables alone, where the truth is exact.
-- Not run: a model of 20 to 100 million parameters on a GPU (questions 2, 4 and 5). There was none, and the study has no
-  option for it yet: sizes of the model and the device are those of `starts.py` and `training.py`.
+- Larger models and GPUs (`--size 20m`, `--size 100m`, `--device cuda`, which computes in bf16): whatever was not run
+  says so in its section. Learning rates and those of imitation are the tiny model's times the ratio of the widths, and
+  were not tuned again; nothing says that a start is as good as the tiny one's. Tables have no size and are left out.
 - Held-out tasks are few (128 or 256), and every run meets the same.
 """
+
+
+LARGER = (2, 4, 5)
+"""Questions that are to be answered with larger models too."""
+ON_GPU = Scale(20, size="20m", device="cuda")
 
 
 def write_report(results: Results, scale: Scale, docs: Path) -> Path:
@@ -59,7 +67,7 @@ def write_report(results: Results, scale: Scale, docs: Path) -> Path:
 
     Args:
         results: what was run.
-        scale: how much of it to read.
+        scale: how much of it to read; what was run with other sizes and devices is told of as far as it goes.
         docs: the folder of the docs.
     """
     parts = [HEAD]
@@ -68,6 +76,7 @@ def write_report(results: Results, scale: Scale, docs: Path) -> Path:
         parts.append(f"## {number}. {question.title}\n\n{question.asks}")
         section = question.report(results, scale, docs / "images" / "study")
         parts.append(section or f"**Not run yet.**\n\n    python -m benchmarks.study {number} report")
+        parts += _elsewhere(number, results, scale, docs / "images" / "study")
     if len(results):
         broken = results.broken
         codes = ", ".join(sorted(results.codes))
@@ -76,3 +85,22 @@ def write_report(results: Results, scale: Scale, docs: Path) -> Path:
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n\n".join(part.strip("\n") for part in [*parts, LIMITS]) + "\n", encoding="utf-8")
     return page
+
+
+def _elsewhere(number: int, results: Results, scale: Scale, images: Path) -> list[str]:
+    """Returns a question's sections of other sizes and devices, and what to run for those that there are not."""
+    parts, missing = list[str](), [name for name in SIZES if name != scale.size]
+    for size, device in results.elsewhere():
+        machines, seeds = results.about(size, device)
+        here = replace(scale, size=size, device=device, seeds=seeds)
+        if seeds and (section := QUESTIONS[number].report(results, here, images)):
+            missing = [name for name in missing if (name, "cuda") != (size, device)]
+            parts += [f"### With {size_of(size).said} parameters on {', '.join(machines)}", section]
+    if missing and number in LARGER:
+        said = " and ".join(size_of(name).said for name in missing)
+        lines = [
+            f"    python -m benchmarks.study {number} report{replace(ON_GPU, size=name).words} --seeds {ON_GPU.seeds}"
+            for name in missing
+        ]
+        parts.append(f"With {said} parameters on a GPU: **not run.**\n\n" + "\n".join(lines))
+    return parts

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .cells import Cell, Results
+from .sizes import device_name
 
 __all__ = ["run_cell", "run_plan"]
 
@@ -35,7 +36,7 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
         result = {"error": f"{type(error).__name__}: {error}"[:500], "traceback": traceback.format_exc()[-4000:]}
     gc.collect()  # a trainer holds itself, and with it the model and what it keeps of rollouts
     spent = {"cpu_seconds": time.process_time() - began, "wall_seconds": time.perf_counter() - wall}
-    return result | spent | {"load": os.getloadavg()[0]}
+    return result | spent | {"load": os.getloadavg()[0], "machine": device_name(cell.device)}
 
 
 def _work_of(cell: Cell) -> Callable[[Cell, Path], dict[str, Any]]:

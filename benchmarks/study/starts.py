@@ -7,14 +7,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agentenv.signatures import digest
 from agentenv.trainers import warm_start
+from agentenv.trainers.imitation import MATRIX_LR, OTHER_LR
 from agentenv.trainers.run_folder import name_of
 from benchmarks import trained_loss
 
 from .settings import Setting
+from .sizes import Size, size_of
 
 __all__ = ["recipe_of", "start_of"]
 
@@ -22,33 +25,53 @@ _FORM = 1
 """Raised when the imitation changes so that its models are others."""
 
 
+def recipe_of(setting: Setting, size: str = "tiny") -> str:
+    """Computes the hash of what a start is made from: tasks, play, amounts, shape; not of code or libraries.
+
+    The device is not in it: a start is made once, and runs on any. A table has no size.
+    """
+    return _recipe(setting, None if size == "tiny" or not setting.plays else size_of(size))
+
+
 @lru_cache
-def recipe_of(setting: Setting) -> str:
-    """Computes the hash of what a start is made from: tasks, play and amounts; not of code or versions of libraries."""
+def _recipe(setting: Setting, size: Size | None) -> str:
     plays = [[play.name, name_of(play.demonstrate), play.updates] for play in setting.plays]
     env = name_of(setting.make_env) if setting.plays else setting.name
-    return digest([setting.panel, plays, env, _FORM])[:16]
+    return digest([setting.panel, plays, env, _FORM, *([size.shape] if size else [])])[:16]
 
 
-def start_of(setting: Setting, folder: Path) -> tuple[Any, Any]:
+def start_of(setting: Setting, folder: Path, *, size: str = "tiny", device: str = "cpu") -> tuple[Any, Any]:
     """Returns the model and the tokenizer that every run of a setting starts from.
 
     Args:
         setting: the setting.
         folder: where models are kept, by the hash of what they come from; one that is there is loaded.
+        size: of the model, a name of `SIZES`; a table has none.
+        device: `cpu` or `cuda`.
     """
     if setting.problem is not None:
-        return trained_loss.table_model(setting.problem())
-    place = folder / f"{setting.name}-{recipe_of(setting)}"
+        table, tokenizer = trained_loss.table_model(setting.problem())
+        return torch.nn.Module.to(table, device), tokenizer
+    place = folder / f"{setting.name}-{recipe_of(setting, size)}"
     if not place.exists():
-        _make(setting, place)
-    model = AutoModelForCausalLM.from_pretrained(place, dtype="float32")
-    return model, AutoTokenizer.from_pretrained(place)
+        _make(setting, place, size, device)
+    model = AutoModelForCausalLM.from_pretrained(place, dtype="float32")  # masters of the weights are never bf16
+    return torch.nn.Module.to(model, device), AutoTokenizer.from_pretrained(place)
 
 
-def _make(setting: Setting, place: Path) -> None:
+def _make(setting: Setting, place: Path, size: str, device: str) -> None:
     """Writes a folder as a whole or not at all; of two that make it at once, the first stays."""
-    model, tokenizer = warm_start(setting.make_env, list(setting.plays), tasks=setting.tasks[0], progress=False)
+    one = size_of(size)
+    model, tokenizer = warm_start(
+        setting.make_env,
+        list(setting.plays),
+        tasks=setting.tasks[0],
+        device=device,
+        matrix_lr=one.rate(MATRIX_LR),
+        other_lr=one.rate(OTHER_LR),
+        progress=False,
+        **one.shape,
+    )
     place.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
     model.save_pretrained(part)

@@ -43,8 +43,6 @@ _COMMON: dict[str, Any] = {
     "weight_decay": 0.0,
     "epsilon_high": 0.28,
     "entropy_coef": 0.0,  # a bonus of 0.003 drowns small advantages where groups are rarely mixed: entropy explodes
-    "bf16": False,
-    "use_cpu": True,
     "gradient_checkpointing": False,
     "logging_steps": 1,
     "save_strategy": "no",
@@ -114,7 +112,7 @@ def train_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     setting = setting_of(cell.setting, quick=cell.quick)
-    model, tokenizer = start_of(setting, folder)
+    model, tokenizer = start_of(setting, folder, size=cell.size, device=cell.device)
     held_out = setting.tasks[1]
 
     def agent() -> TransformersAgent:
@@ -153,7 +151,8 @@ def success_of_table(model: Any, tokenizer: Any, problem: TabularMDP) -> float:
     states, actions = problem.policy.shape
     said = tokenizer.convert_tokens_to_ids([f"a{a}" for a in range(actions)])
     with torch.no_grad():
-        logits = model(torch.tensor(tokenizer([f"s{s}" for s in range(states)])["input_ids"])).logits[:, -1].double()
+        ids = torch.tensor(tokenizer([f"s{s}" for s in range(states)])["input_ids"], device=model.device)
+        logits = model(ids).logits[:, -1].double().cpu()
     policy = torch.softmax(logits[:, said], dim=-1).numpy()
     return float(replace(problem, policy=policy).values()[0])
 
@@ -177,6 +176,8 @@ def _trainer(cell: Cell, setting: Setting, model: Any, tokenizer: Any, meter: Me
         "max_action_tokens": setting.max_action_tokens,
         "learning_rate": cell.rate,
         "seed": cell.seed,
+        "use_cpu": cell.device == "cpu",
+        "bf16": cell.device == "cuda",
     }
     options |= method["options"] | ({"critic_warmup": 8} if cell.quick and method["trainer"] != "tree" else {})
     shared: dict[str, Any] = {

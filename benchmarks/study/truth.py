@@ -100,8 +100,8 @@ def sketches(truth: Truth, model: Any) -> NDArray[np.float32]:
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     generator = torch.Generator().manual_seed(0)
-    places = [torch.randint(DIMENSIONS, (p.numel(),), generator=generator) for p in parameters]
-    signs = [torch.randint(2, (p.numel(),), generator=generator).float() * 2 - 1 for p in parameters]
+    places = [torch.randint(DIMENSIONS, (p.numel(),), generator=generator).to(p.device) for p in parameters]
+    signs = [torch.randint(2, (p.numel(),), generator=generator).to(p.device).float() * 2 - 1 for p in parameters]
     out, known, row = np.zeros((len(truth.arrays), DIMENSIONS), np.float32), dict[Any, int](), -1
     sizes = np.bincount(truth.arrays.tree_ids)
     for tree, size in zip(truth.trees, sizes, strict=True):
@@ -122,12 +122,12 @@ def sketches(truth: Truth, model: Any) -> NDArray[np.float32]:
 def _sketch(
     model: Any, parameters: list[Any], prompt: Sequence[int], said: Sequence[int], places: list[Any], signs: list[Any]
 ) -> NDArray[np.float32]:
-    ids = torch.tensor([[*prompt, *said]])
+    ids = torch.tensor([[*prompt, *said]], device=model.device)
     logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
     total = torch.log_softmax(logits, -1).gather(1, ids[0, len(prompt) :, None]).sum()
     gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-    sketch = torch.zeros(DIMENSIONS)
+    sketch = torch.zeros(DIMENSIONS, device=model.device)
     for gradient, place, sign in zip(gradients, places, signs, strict=True):
         if cast("Any", gradient) is not None:  # of a weight that is not used
             sketch.index_add_(0, place, gradient.flatten() * sign)
-    return sketch.numpy()
+    return sketch.cpu().numpy()

@@ -38,9 +38,10 @@ class Accuracy:
         """Returns the measurements, seed by seed: every seed has other tasks and other chains."""
         del results
         if scale.quick:
-            return [self._cell(setting_of(name, quick=True), 0, scale) for name in ("sokoban", "decisive")]
+            names = [name for name in ("sokoban", "decisive") if scale.takes(SETTINGS[name])]
+            return [self._cell(setting_of(name, quick=True), 0, scale) for name in names]
         names = TABLES if scale.core else (*TABLES, *TINY)
-        chosen = [SETTINGS[name] for name in names]
+        chosen = [SETTINGS[name] for name in names if scale.takes(SETTINGS[name])]
         return [self._cell(one, seed, scale) for one in chosen for seed in range(scale.seeds_of(one))]
 
     def _cell(self, setting: Setting, seed: int, scale: Scale) -> Cell:
@@ -52,7 +53,10 @@ class Accuracy:
         else:
             config = {"sizes": [4, 8, 16, 32, 64], "tasks": 4, "rollouts": 64, "continuations": 48}
         cost = 9.0 if setting.problem else 60.0
-        return Cell("credit", setting.name, "all", seed, 0, 0.0, config, recipe_of(setting), scale.quick, cost)
+        return Cell(
+            "credit", setting.name, "all", seed, 0, 0.0, config, recipe_of(setting, scale.size), scale.quick, cost,
+            scale.size, scale.device,
+        )  # fmt: skip
 
     def report(self, results: Results, scale: Scale, images: Path) -> str:
         """Draws the measures by group size, and returns a table per setting at groups of 8."""
@@ -62,8 +66,9 @@ class Accuracy:
         parts: list[str] = []
         for name in dict.fromkeys(cell.setting for cell, _ in found):
             rows = [row for cell, entry in found if cell.setting == name for row in entry["rows"]]
-            draw_accuracy(rows, name, images / f"question_1_{name}")
-            parts.append(f"![{name}](images/study/question_1_{name}.png)\n\n    python -m benchmarks.study 1 report")
+            stem = f"question_1_{name}{scale.suffix}"
+            draw_accuracy(rows, name, images / stem)
+            parts.append(f"![{name}](images/study/{stem}.png)\n\n    python -m benchmarks.study 1 report{scale.words}")
             parts += [_reading(name, rows), self._table(name, rows, found)]
         return "\n\n".join(parts)
 

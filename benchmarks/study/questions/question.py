@@ -11,6 +11,7 @@ from benchmarks.study.cells import TUNING_SEED, Cell, Results
 from benchmarks.study.figures import draw_curves, draw_profiles
 from benchmarks.study.methods import METHODS
 from benchmarks.study.settings import QUICK, SETTINGS, Setting, setting_of
+from benchmarks.study.sizes import size_of
 from benchmarks.study.starts import recipe_of
 from benchmarks.study.statistics import (
     NO_DIFFERENCE,
@@ -24,8 +25,9 @@ from benchmarks.study.statistics import (
 
 __all__ = ["Question", "Scale", "TrainingQuestion", "scores_of"]
 
-SECONDS_PER_TOKEN = {"table": 0.0004, "tiny": 0.0008}
-"""Of one core, measured: what the time left is first guessed from."""
+SECONDS_PER_TOKEN = {"table": 0.0004, "tiny": 0.0008, "20m": 0.02, "100m": 0.1}
+"""Of one core: what the time left is first guessed from. That of 100m is not measured, nor is that of a GPU."""
+GUESSED_ON_GPU = 0.0008
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,47 @@ class Scale:
         seeds: runs of every method in every setting.
         quick: tiny settings, to see that everything works.
         core: the most informative part alone.
+        size: of the model, a name of `sizes.SIZES`.
+        device: `cpu` or `cuda`.
     """
 
     seeds: int = 10
     quick: bool = False
     core: bool = False
+    size: str = "tiny"
+    device: str = "cpu"
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is a run of its own, with another size or device; tables, which have no size, are left out."""
+        return (self.size, self.device) != ("tiny", "cpu")
+
+    @property
+    def words(self) -> str:
+        """What the command is told for it."""
+        return f" --size {self.size} --device {self.device}" if self.elsewhere else ""
+
+    @property
+    def suffix(self) -> str:
+        """Of the names of figures."""
+        return f"_{self.size}_{self.device}" if self.elsewhere else ""
+
+    def takes(self, setting: Setting) -> bool:
+        """Whether it has a setting."""
+        return bool(setting.plays) or not self.elsewhere
 
     def seeds_of(self, setting: Setting) -> int:
-        """Returns the runs of every method in a setting: at most 5 where one takes about a minute or more."""
-        return min(self.seeds, 5) if setting.plays else self.seeds
+        """Returns the runs of every method in a setting: at most 5 where one takes about a minute or more of a core."""
+        return min(self.seeds, 5) if setting.plays and not self.elsewhere else self.seeds
+
+    def rates_of(self, setting: Setting) -> tuple[float, ...]:
+        """Returns the learning rates that every method is tried with."""
+        return tuple(size_of(self.size).rate(rate) for rate in setting.rates)
+
+    def cost_of(self, setting: Setting, tokens: int) -> float:
+        """Guesses how many seconds a run takes."""
+        kind = self.size if setting.plays else "table"
+        return tokens * (SECONDS_PER_TOKEN[kind] if self.device == "cpu" else GUESSED_ON_GPU)
 
 
 class Question(Protocol):
@@ -116,25 +150,26 @@ class TrainingQuestion:
 
     def _names(self, scale: Scale) -> list[tuple[str, str]]:
         if scale.quick:
-            chosen = [name for name in self.settings if name in QUICK] or list(QUICK)[:1]
-            methods = dict.fromkeys([self.baseline, self.core_methods[-1]])
-            return [(setting, method) for setting in chosen[:2] for method in methods]
-        settings = self.core_settings if scale.core else self.settings
-        methods = self.core_methods if scale.core else self.methods
-        return [(setting, method) for setting in settings for method in methods]
+            settings = ([name for name in self.settings if name in QUICK] or list(QUICK)[:1])[:2]
+            methods = tuple(dict.fromkeys([self.baseline, self.core_methods[-1]]))
+        else:
+            settings = self.core_settings if scale.core else self.settings
+            methods = self.core_methods if scale.core else self.methods
+        return [(name, method) for name in settings if scale.takes(SETTINGS[name]) for method in methods]
 
     def tuning(self, name: str, method: str, scale: Scale) -> list[Cell]:
         """Returns the runs that the learning rate of a method is chosen by: half the budget, seeds of their own."""
         setting = setting_of(name, quick=scale.quick)
         seeds = [TUNING_SEED] if scale.quick else [TUNING_SEED, TUNING_SEED + 1]
-        if len(setting.rates) == 1:
+        rates = scale.rates_of(setting)
+        if len(rates) == 1:
             return []
-        return [self._make(setting, method, seed, rate, scale, 2) for rate in setting.rates for seed in seeds]
+        return [self._make(setting, method, seed, rate, scale, 2) for rate in rates for seed in seeds]
 
     def cell(self, results: Results, name: str, method: str, seed: int, scale: Scale) -> Cell | None:
         """Returns a run at the best learning rate; `None` while that is not known."""
         setting = setting_of(name, quick=scale.quick)
-        rate = setting.rates[0]
+        rate = scale.rates_of(setting)[0]
         if cells := self.tuning(name, method, scale):
             if not all(cell in results for cell in cells):
                 return None
@@ -148,10 +183,10 @@ class TrainingQuestion:
 
     def _make(self, setting: Setting, method: str, seed: int, rate: float, scale: Scale, part: int) -> Cell:
         more = {name: value for name, value in self.config.items() if part == 1}
-        cost = setting.tokens / part * SECONDS_PER_TOKEN["tiny" if setting.plays else "table"]
+        tokens = setting.tokens // part
         return Cell(
-            "train", setting.name, method, seed, setting.tokens // part, rate, METHODS[method] | more,
-            recipe_of(setting), scale.quick, cost,
+            "train", setting.name, method, seed, tokens, rate, METHODS[method] | more,
+            recipe_of(setting, scale.size), scale.quick, scale.cost_of(setting, tokens), scale.size, scale.device,
         )  # fmt: skip
 
     def report(self, results: Results, scale: Scale, images: Path) -> str:
@@ -161,13 +196,13 @@ class TrainingQuestion:
         found = self._comparable(results.of([cell for cell in cells if cell is not None]))
         if not found:
             return ""
-        stem = f"question_{self.number}"
+        stem = f"question_{self.number}{scale.suffix}"
         draw_curves(found, images / f"{stem}_curves")
         draw_profiles(scores_of(found, "mean"), images / f"{stem}_profiles")
         parts = [
             f"![Learning curves](images/study/{stem}_curves.png)",
             f"![Performance profiles](images/study/{stem}_profiles.png)",
-            f"    python -m benchmarks.study {self.number} report",
+            f"    python -m benchmarks.study {self.number} report{scale.words}",
             self._reading(found),
             self._across(found),
             *(self._table(found, name) for name in dict.fromkeys(s for s, _ in names)),
