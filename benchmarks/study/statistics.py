@@ -2,7 +2,7 @@
 
 Source: Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice (2108.13264). Letters: `R`
 runs (seeds), `M` settings, `B` bootstrap samples. Runs are drawn with replacement within each setting (stratified), and
-intervals are percentiles.
+intervals are percentiles. Statistics take runs along the last axis, so that one call computes all samples: `[B, R]`.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ class Interval:
 
 def interval_of(
     groups: Sequence[Scores],
-    statistic: Callable[..., float],
+    statistic: Callable[..., FloatArray],
     *,
     level: float = 0.95,
     samples: int = SAMPLES,
@@ -63,7 +63,7 @@ def interval_of(
 
     Args:
         groups: what the statistic takes, one argument each: scores by setting.
-        statistic: of the groups, each a list of arrays.
+        statistic: of the groups, each a list of arrays `[..., R]`, by setting; returns `[...]`.
         level: of the interval.
         samples: how often runs are drawn anew.
         seed: of the draws.
@@ -78,11 +78,7 @@ def interval_of(
     if not arrays or not all(group and all(len(scores) for scores in group) for group in arrays):
         msg = "every setting must have at least one run: leave out what was not run yet"
         raise ValueError(msg)
-    rng = np.random.default_rng(seed)
-    drawn = [
-        statistic(*([scores[rng.integers(len(scores), size=len(scores))] for scores in group] for group in arrays))
-        for _ in range(samples)
-    ]
+    drawn = statistic(*_redrawn(arrays, samples, seed))
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     runs = min(sum(map(len, group)) for group in arrays)
     if min(len(scores) for group in arrays for scores in group) < 2:
@@ -90,21 +86,35 @@ def interval_of(
     return Interval(float(statistic(*arrays)), float(low), float(high), runs)
 
 
-def median(scores: Sequence[FloatArray]) -> float:
+def _redrawn(arrays: Sequence[Sequence[FloatArray]], samples: int, seed: int) -> list[list[FloatArray]]:
+    """Draws the runs of every setting anew, `[B, R]` each; sample by sample, so that more samples begin with the same.
+
+    Args:
+        arrays: `[R]` each, by group and setting.
+        samples: how often.
+        seed: of the draws.
+    """
+    sizes = [len(scores) for group in arrays for scores in group]
+    index = np.random.default_rng(seed).integers(np.repeat(sizes, sizes), size=(samples, sum(sizes)))
+    parts = iter(np.split(index, np.cumsum(sizes)[:-1], axis=1))
+    return [[scores[next(parts)] for scores in group] for group in arrays]
+
+
+def median(scores: Sequence[FloatArray]) -> FloatArray:
     """Computes the mean over settings of the median over runs."""
-    return float(np.mean([np.median(one) for one in scores]))
+    return _over_settings([np.median(one, axis=-1) for one in scores])
 
 
-def iqm(scores: Sequence[FloatArray]) -> float:
+def iqm(scores: Sequence[FloatArray]) -> FloatArray:
     """Computes the interquartile mean: of all runs of all settings, the mean without the lowest and highest quarter."""
-    ordered = np.sort(np.concatenate(list(scores)))
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
+    ordered = np.sort(np.concatenate(list(scores), axis=-1), axis=-1)
+    cut = ordered.shape[-1] // 4
+    return ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
 
 
-def improvement(left: Sequence[FloatArray], right: Sequence[FloatArray]) -> float:
+def improvement(left: Sequence[FloatArray], right: Sequence[FloatArray]) -> FloatArray:
     """Computes the mean over settings of `P(X > Y) + P(X = Y) / 2`, `X` a run of the left and `Y` one of the right."""
-    return float(np.mean([_exceeds(x, y) for x, y in zip(left, right, strict=True)]))
+    return _over_settings([_exceeds(x, y) for x, y in zip(left, right, strict=True)])
 
 
 def probability_of_improvement(left: Scores, right: Scores, **options: float) -> Interval:
@@ -123,7 +133,7 @@ def difference(left: Scores, right: Scores, **options: float) -> Interval:
     return interval_of([left, right], _gap, **options)  # pyright: ignore[reportArgumentType]
 
 
-def _gap(left: Sequence[FloatArray], right: Sequence[FloatArray]) -> float:
+def _gap(left: Sequence[FloatArray], right: Sequence[FloatArray]) -> FloatArray:
     return median(left) - median(right)
 
 
@@ -142,8 +152,7 @@ def profile(
         seed: of the draws.
     """
     arrays, at = [np.asarray(one, dtype=np.float64) for one in scores], np.asarray(thresholds, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    drawn = [_shares([one[rng.integers(len(one), size=len(one))] for one in arrays], at) for _ in range(samples)]
+    drawn = _shares(_redrawn([arrays], samples, seed)[0], at)
     ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return np.stack([_shares(arrays, at), *ends])
 
@@ -162,10 +171,14 @@ def verdict(interval: Interval, *, nothing: float = 0.0) -> str:
     return "better" if interval.value > nothing else "worse"
 
 
-def _exceeds(left: FloatArray, right: FloatArray) -> float:
-    sign = np.sign(left[:, None] - right[None, :])
-    return float((sign + 1).mean() / 2)
+def _over_settings(values: Sequence[FloatArray]) -> FloatArray:
+    return np.stack(values, axis=-1).mean(axis=-1)
+
+
+def _exceeds(left: FloatArray, right: FloatArray) -> FloatArray:
+    halves = sum((np.sign(left[..., i, None] - right) + 1).sum(axis=-1) for i in range(left.shape[-1]))
+    return np.asarray(halves) / (left.shape[-1] * right.shape[-1]) / 2
 
 
 def _shares(scores: Sequence[FloatArray], thresholds: FloatArray) -> FloatArray:
-    return np.mean([(one[:, None] > thresholds).mean(axis=0) for one in scores], axis=0)
+    return np.mean([(one[..., None] > thresholds).mean(axis=-2) for one in scores], axis=0)

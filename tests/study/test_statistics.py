@@ -7,9 +7,11 @@ from benchmarks.study.statistics import (
     NO_DIFFERENCE,
     TOO_FEW,
     Interval,
+    _redrawn,
     difference,
     improvement,
     interval_of,
+    iqm,
     median,
     probability_of_improvement,
     profile,
@@ -29,6 +31,29 @@ def test_median_is_the_mean_over_settings_of_medians_over_runs():
     assert median([np.array([1.0, 2.0, 9.0]), np.array([4.0, 6.0])]) == pytest.approx((2 + 5) / 2)
 
 
+def test_iqm_is_the_mean_of_the_middle_half_of_all_runs():
+    assert iqm([np.array([0.0, 5.0, 3.0, 4.0]), np.array([1.0, 9.0, 2.0, 99.0])]) == pytest.approx((2 + 3 + 4 + 5) / 4)
+
+
+@pytest.mark.parametrize("statistic", [median, iqm])
+def test_statistics_of_many_samples_at_once_are_those_of_each(statistic):
+    many = [np.random.default_rng(0).random((6, count)) for count in (5, 3, 8)]
+    each = [float(statistic([one[b] for one in many])) for b in range(6)]
+    assert statistic(many).tolist() == each
+
+
+def test_more_samples_begin_with_the_same():
+    """Draws are made sample by sample, whatever the settings' numbers of runs: numbers on the page stay."""
+    arrays = [[np.arange(4.0), np.arange(7.0)], [np.arange(3.0)]]
+    few, more = _redrawn(arrays, 3, 1), _redrawn(arrays, 9, 1)
+    rng = np.random.default_rng(1)
+    for b in range(3):
+        for group, longer, here in zip(few, more, arrays, strict=True):
+            for drawn, again, scores in zip(group, longer, here, strict=True):
+                one = scores[rng.integers(len(scores), size=len(scores))]
+                assert drawn[b].tolist() == again[b].tolist() == one.tolist()
+
+
 def test_profile_is_the_share_of_runs_strictly_above():
     shares = profile([[0.2, 0.4, 0.6, 0.8], [0.5, 0.5]], [0.0, 0.4, 0.5, 0.8], samples=50)[0]
     assert shares.tolist() == [1.0, (0.5 + 1) / 2, (0.5 + 0) / 2, 0.0]
@@ -43,7 +68,7 @@ def test_profile_bounds_hold_the_profile():
 
 def test_interval_of_a_mean_is_that_of_the_normal_law():
     runs = np.random.default_rng(0).normal(5.0, 2.0, 400)
-    found = interval_of([[runs]], lambda one: float(np.mean(one[0])))
+    found = interval_of([[runs]], lambda one: np.mean(one[0], axis=-1))
     half = 1.96 * runs.std() / 20
     assert found.value == pytest.approx(runs.mean())
     assert found.low == pytest.approx(runs.mean() - half, abs=0.03)

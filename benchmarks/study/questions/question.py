@@ -18,6 +18,7 @@ from benchmarks.study.statistics import (
     TOO_FEW,
     difference,
     interval_of,
+    iqm,
     median,
     probability_of_improvement,
     verdict,
@@ -223,7 +224,8 @@ class TrainingQuestion:
         extra = [(name, scores_of(here, name)) for name in self.metrics]
         base = means.get(self.baseline, {}).get(setting)
         start = here[0][1]["metrics"]["start"]
-        head = ["method", "rate", "runs", "mean of the curve", "success at the end", *self.metrics, *self.quarters]
+        head = ["method", "rate", "runs", "mean of the curve", "its IQM", "success at the end"]
+        head += [*self.metrics, *self.quarters]
         lines = [[*head, f"P(better than {self.baseline})", "against it"]]
         for method, by in finals.items():
             heights = means[method][setting]
@@ -235,6 +237,7 @@ class TrainingQuestion:
                     ", ".join(f"{rate:g}" for rate in sorted(rates)),
                     str(len(heights)),
                     str(interval_of([[heights]], median)),
+                    str(interval_of([[heights]], iqm)),
                     str(interval_of([[by[setting]]], median)),
                     *(str(interval_of([[t[method][setting]]], median)) if method in t else "" for _, t in extra),
                     *(_last_quarter(here, method, name) for name in self.quarters),
