@@ -31,6 +31,7 @@ the table says "no difference shown".
 | math, math-hard | `MathVerifier`, one operation a call, 4 and 6 numbers; a model that imitated sloppy play |
 | sokoban, sokoban-hard | Sokoban in text: states recur, some pushes cannot be undone; 4 by 4, and 5 by 5 places |
 | sokoban-aliased | the same with signatures that forget where the player is |
+| search-qa, search-qa-hard | `SearchQA` on a small world told in lists of facts; questions of 2 and of 3 hops |
 | decisive | 12 steps of which one decides |
 | irrecoverable | any of 8 steps can lose, and nothing shows until the end |
 | misleading | a short cut that wins now and then hides a long way that wins always |
@@ -48,8 +49,8 @@ LIMITS = """\
   rate of its grid (0.1, 0.3), so they are compared at one step size. All trees of a table are of one task: choosing
   tasks has nothing to choose there.
 - All runs of a setting begin with one and the same model; seeds differ in tasks, sampling and updates.
-- Code repair and search QA have no setting yet: code repair has no scripted player to imitate, and grading takes longer
-  than the model; search QA's prompts are longer than the tiny model's.
+- Code repair has no setting yet: it has no scripted player to imitate, and grading takes longer than the model.
+- All questions of search QA are about one world of 33 documents, which a model can learn by heart.
 - Credit against the truth with forks is measured in tables alone, where the truth is exact.
 - Larger models and GPUs (`--size 20m`, `--size 100m`, `--device cuda`, which computes in bf16): whatever was not run
   says so in its section. Learning rates and those of imitation are the tiny model's times the ratio of the widths, and

@@ -18,6 +18,7 @@ from agentenv.signatures import digest
 from agentenv.trainers import Play
 from agentenv.trainers.demo import demo_tasks
 
+from .bundled import BUNDLED
 from .sokoban import Sokoban, levels, sloppy_moves
 from .tabular import PROBLEMS, AliasedEnv, TabularEnv
 
@@ -145,6 +146,7 @@ SETTINGS = {
             share=_HARD,
         ),
         replace(_SOKOBAN, name="sokoban-aliased", make_env=partial(Sokoban, aliased=True)),
+        *(Setting(name, **made) for name, made in BUNDLED.items()),
         *map(_table, PROBLEMS),
     )
 }
