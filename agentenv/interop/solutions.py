@@ -14,8 +14,9 @@ def solution_calls(env: Env) -> list[ToolCall] | None:
     """Returns the calls that solve the running episode's task: the environment's demonstration, or the task's files.
 
     The demonstration is `careful_calls(task)` of the module `demonstrations` beside the environment's class. Without
-    one, the files of `task.solution` are written and submitted. `None` where there is neither, or the solution is none
-    that the environment's tools can write: bytes that are no text, or files to be removed.
+    one, the files of `task.solution` are written and submitted. `None` where there is neither, where the demonstration
+    refuses the task by a `ValueError`, or where the solution is none that the environment's tools can write: bytes that
+    are no text, or files to be removed.
 
     Raises:
         ImportError: the module is there and cannot be imported.
@@ -29,7 +30,10 @@ def solution_calls(env: Env) -> list[ToolCall] | None:
         module = None
     script = getattr(module, "careful_calls", None)
     if script is not None:
-        return list(script(env.task))
+        try:
+            return list(script(env.task))
+        except ValueError:
+            return None
     files: Any = getattr(env.task, "solution", None)
     tools = {tool["function"]["name"] for tool in env.tools}
     if (

@@ -49,7 +49,7 @@ LIMITS = """\
   rate of its grid (0.1, 0.3), so they are compared at one step size. All trees of a table are of one task: choosing
   tasks has nothing to choose there.
 - All runs of a setting begin with one and the same model; seeds differ in tasks, sampling and updates.
-- Code repair has no setting yet: it has no scripted player to imitate, and grading takes longer than the model.
+- Code repair has no setting yet.
 - All questions of search QA are about one world of 33 documents, which a model can learn by heart.
 - Credit against the truth with forks is measured in tables alone, where the truth is exact.
 - Larger models and GPUs (`--size 20m`, `--size 100m`, `--device cuda`, which computes in bf16): whatever was not run
