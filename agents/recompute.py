@@ -1,6 +1,8 @@
 """Models that keep their past otherwise than in keys and values: found by a trial, and sampled without a cache."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -23,7 +25,8 @@ def past_is_kept(
     """Says whether a model that reads on from its cache, under left padding too, knows what it read before.
 
     Logits of cached reading are compared with those of one plain forward per prompt. The answer is no where they differ
-    by more than half a percent of what forgetting the whole prompt would change, and by more than rounding.
+    by more than half a percent of what forgetting the whole prompt would change, and by more than rounding, which is
+    that of what the model computes in: weights of float32 do so in bfloat16 where a trainer has autocast around them.
 
     Args:
         model: in evaluation mode.
@@ -40,13 +43,15 @@ def past_is_kept(
         return True
     prompts = [tuple(tokens[sum(_LENGTHS[:i]) :][:length]) for i, length in enumerate(_LENGTHS)]
     try:
-        right = torch.stack([_last_logits(model, [*prompt, *more]) for prompt in prompts])
+        with _outputs_of_head(model) as kinds:
+            right = torch.stack([_last_logits(model, [*prompt, *more]) for prompt in prompts])
     except (RuntimeError, ValueError, TypeError, IndexError):
         return True  # it works in no way, and sampling will say so
     if not bool(torch.isfinite(right).all()):
         return True
     forgotten = (right - _last_logits(model, more)).abs().max()
-    allowed = max(forgotten / 200, 4 * torch.finfo(model.dtype).eps * right.abs().max())
+    rounding = max(torch.finfo(kind).eps for kind in (model.dtype, *kinds))
+    allowed = max(forgotten / 200, 4 * rounding * right.abs().max())
     earlier = _last_logits(model, [*prompts[0], *more, *prompts[1]], len(prompts[0]) + _MORE - 1)
     if (earlier - right[0]).abs().max() > allowed:
         msg = f"model must be causal, {type(model).__name__} says other things of a token when others come after it"
@@ -56,6 +61,24 @@ def past_is_kept(
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
         return False
     return bool((cached - right).abs().max() <= allowed)
+
+
+@contextmanager
+def _outputs_of_head(model: PreTrainedModel) -> Generator[list[torch.dtype]]:
+    """Lists the types of what the last layer returns, before anybody casts it."""
+    kinds: list[torch.dtype] = []
+    head = model.get_output_embeddings()
+
+    def note(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.is_floating_point():
+            kinds.append(output.dtype)
+
+    hook = head.register_forward_hook(note) if isinstance(head, torch.nn.Module) else None
+    try:
+        yield kinds
+    finally:
+        if hook is not None:
+            hook.remove()
 
 
 def _last_logits(model: PreTrainedModel, ids: Sequence[int], place: int = -1) -> torch.Tensor:

@@ -107,6 +107,7 @@ class Generation:
         if hasattr(self._allocator, "learn"):
             learned = self._allocator.learn(trees, gather=self._gather)
             self.report |= {f"predictor/{name}": value for name, value in learned.items()}
+        self._forget()
         return trees
 
     def _grow_roots(
@@ -131,7 +132,14 @@ class Generation:
         """Samples `eval_rollouts` full episodes per task."""
         rollout = self._rollout(model, "eval", keep_snapshots=False)
         rollout.seed = seed
-        return rollout.grow(tasks, self._args.eval_rollouts)
+        trees = rollout.grow(tasks, self._args.eval_rollouts)
+        self._forget()
+        return trees
+
+    def _forget(self) -> None:
+        """Frees kept keys and values, up to 1 GiB: the next generation has other weights, and an update needs room."""
+        if isinstance(self._agent, TransformersAgent):
+            self._agent.reset()
 
     def close(self) -> None:
         """Closes the environments. May be called twice; the next generation opens them again."""

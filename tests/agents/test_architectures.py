@@ -1,10 +1,12 @@
 """Models of many architectures: exact by their cache, exact without it, or refused by name."""
 
 import warnings
+from types import MethodType
 from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import convert_outputs_to_fp32
 from tiny_chat import CONVERSATIONS, answer, random_model, tiny
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, Gemma3ForConditionalGeneration
 
@@ -170,3 +172,20 @@ def test_half_precision_is_no_reason_to_go_without_a_cache():
             TransformersAgent(made(kind, CACHED[kind]).bfloat16(), tiny()[1])
     with pytest.warns(RuntimeWarning, match="MambaForCausalLM does not keep its past"):
         TransformersAgent(made("mamba", STATE).bfloat16(), tiny()[1])
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "mistral", "qwen3_next"])
+def test_autocast_around_weights_in_full_precision_is_no_reason_either(kind):
+    """As a trainer has it with `bf16=True`: outputs are cast back, so that only the last layer shows the precision."""
+    model: Any = made(kind, CACHED[kind])
+    autocast = torch.autocast("cpu", torch.bfloat16)
+    model.forward = MethodType(convert_outputs_to_fp32(autocast(type(model).forward)), model)  # as accelerate does
+    assert model(input_ids=torch.tensor([[1, 2]])).logits.dtype == model.dtype == torch.float32
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        assert TransformersAgent(model, tiny()[1])._sampler.caches
+
+
+def test_what_forgets_its_past_is_found_in_autocast_too():
+    with torch.autocast("cpu", torch.bfloat16), pytest.warns(RuntimeWarning, match="MambaForCausalLM does not keep"):
+        TransformersAgent(made("mamba", STATE), tiny()[1])

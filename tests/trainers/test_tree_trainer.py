@@ -11,6 +11,7 @@ from tiny_chat import random_model
 from trainer_env import TASKS, Digits, Flaky, config, trainer
 
 from agentenv import TreeArrays
+from agentenv.agents.kv import PrefixStore
 from agentenv.credit import allocate_prefixes, grpo_advantages, rtmc_advantages, step_weights
 from agentenv.credit.trace import prefixes_of
 from agentenv.serialize import read_trees
@@ -336,3 +337,15 @@ def test_environments_are_closed_at_the_end(tmp_path):
     trainer(model, tokenizer, tmp_path, env=Counting).train()
     assert made
     assert {id(env) for env in made} == {id(env) for env in closed}
+
+
+def test_keys_and_values_are_freed_before_the_update_that_makes_them_useless(tmp_path, monkeypatch):
+    add, added = PrefixStore.add, []
+    monkeypatch.setattr(PrefixStore, "add", lambda store, *block: (add(store, *block), added.append(len(store))))
+    run, _ = one_batch(tmp_path, num_continuations=2)
+    assert max(added) > 0
+    assert len(run._sampling.agent._sampler.kept) == 0
+    added.clear()
+    run._sampling.evaluate(run.model, TASKS[:2], seed=0)
+    assert max(added) > 0
+    assert len(run._sampling.agent._sampler.kept) == 0
