@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agentenv.agents.chat import ChatFormat
@@ -23,7 +23,17 @@ from agentenv.protocols import Context, SteppableEnv
 from agentenv.tokens import TokenIds
 from agentenv.types import Action, Message, ToolSchema
 
-__all__ = ["BATCH_SIZE", "MATRIX_LR", "OTHER_LR", "Example", "Phase", "encode_conversation", "imitate", "play_script"]
+__all__ = [
+    "BATCH_SIZE",
+    "MATRIX_LR",
+    "OTHER_LR",
+    "Example",
+    "Phase",
+    "encode_conversation",
+    "imitate",
+    "play_script",
+    "progress_bar",
+]
 
 Conversation = Sequence[Message]
 
@@ -167,7 +177,7 @@ def imitate(
     losses: list[float] = []
     was_training = model.training
     model.train()
-    with _bar(shown=progress) as bar:
+    with progress_bar(TextColumn("loss {task.fields[loss]:.2f}"), shown=progress) as bar:
         line = bar.add_task("imitation", total=total, loss=float("nan"))
         for phase in phases:
             examples = [encode_conversation(chat, one, tools=tools) for one in phase.conversations]
@@ -181,9 +191,10 @@ def imitate(
     return losses
 
 
-def _bar(*, shown: bool) -> Progress:
+def progress_bar(*more: ProgressColumn, shown: bool) -> Progress:
+    """Returns a bar that says what is done, how much of it and how long it will take; with more columns."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    return Progress(*columns, TextColumn("loss {task.fields[loss]:.2f}"), disable=not shown)
+    return Progress(*columns, *more, disable=not shown)
 
 
 def _schedule(update: int, total: int) -> float:

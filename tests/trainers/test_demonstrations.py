@@ -4,14 +4,14 @@ import re
 import runpy
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from envs_for_tests import Dice
+from envs_for_tests import Boxed, Dice
 from tiny_chat import random_model
 
 from agentenv.errors import ModelError
-from agentenv.trainers import Play, warm_start
+from agentenv.trainers import Play, demonstrations, warm_start
 from agentenv.types import Action, ToolCall
 
 pytestmark = pytest.mark.model
@@ -55,6 +55,60 @@ def test_tasks_may_be_drawn_and_a_model_may_be_ones_own():
     assert same is tokenizer
     assert len(seen) == 4
     assert not before.equal(model.state_dict()["lm_head.weight"])
+
+
+class Shop(Boxed):
+    """Notes what was started."""
+
+    started: ClassVar[list[Any]] = []
+
+    def start(self, task):
+        self.started.append(task)
+        return super().start(task)
+
+
+def writes(task, rng):
+    return [ToolCall("write", {"text": str(task)}), ToolCall("write", {"text": "."})]
+
+
+def writes_at_random(task, rng):
+    return [ToolCall("write", {"text": f"{task} {rng.integers(10**9)}"}), ToolCall("write", {"text": "."})]
+
+
+@pytest.mark.parametrize(
+    ("plays", "tasks", "started"),
+    [
+        ([Play("one", writes, 40), Play("two", writes, 40)], ["a", "b", "c"] * 200, 3),  # the same is played once
+        ([Play("one", writes, 1), Play("two", writes_at_random, 1)], ["a", "b"], 4),
+        ([Play("one", writes_at_random, 40)], ["a"] * 600, 512),
+        ([Play("one", writes, 40)], [str(n) for n in range(600)], 512),
+        ([Play("one", writes, 40)], [None] * 20, 20),  # episodes that differ by their seeds alone
+    ],
+)
+def test_what_opens_a_sandbox_is_played_sparingly_and_seen(monkeypatch, capsys, plays, tasks, started):
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(demonstrations, "imitate", lambda _, __, phases, **___: found.update(phases=phases))
+    monkeypatch.setattr(Shop, "started", [])
+    warm_start(Shop, plays, tasks=tasks, **SMALL)
+    assert len(Shop.started) == started
+    shown = capsys.readouterr().out
+    for play, phase in zip(plays, found["phases"], strict=True):
+        count = min(len(tasks), 512)
+        assert len(phase.conversations) == count
+        assert re.search(rf"playing {play.name} .* {count}/{count} ", shown)
+
+
+def test_without_a_sandbox_every_task_is_played_by_its_own_seed():
+    model, tokenizer = random_model()
+    seen: list[int] = []
+
+    class Seen(Dice):
+        def reset(self, *, seed=None, options=None):
+            seen.append(seed or 0)
+            return super().reset(seed=seed, options=options)
+
+    warm_start(Seen, [Play("p", holds, 2)], tasks=TASKS * 8, model=model, tokenizer=tokenizer, progress=False)
+    assert seen == list(range(24))
 
 
 @pytest.mark.parametrize(
