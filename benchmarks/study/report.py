@@ -55,6 +55,8 @@ LIMITS = """\
 - Larger models and GPUs (`--size 20m`, `--size 100m`, `--device cuda`, which computes in bf16): whatever was not run
   says so in its section. Learning rates and those of imitation are the tiny model's times the ratio of the widths, and
   were not tuned again; nothing says that a start is as good as the tiny one's. Tables have no size and are left out.
+- A run whose policy collapses into episodes as long as the model's window takes 6 GB and more: an update computes 64 of
+  them, 48 KB a token in the tiny model, and the C library keeps what is freed. Count that for every one of `--jobs`.
 - Held-out tasks are few (128 or 256), and every run meets the same.
 """
 
