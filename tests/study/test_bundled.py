@@ -17,8 +17,6 @@ from benchmarks.study.settings import SETTINGS
 
 pytestmark = pytest.mark.model
 
-NAMES = ("search-qa", "search-qa-hard")
-
 
 def success(setting, play, tasks):
     """Plays as a script says, and returns the share of tasks that are solved; no step is a mistake."""
@@ -38,7 +36,7 @@ def success(setting, play, tasks):
     return np.mean(solved)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["search-qa", "search-qa-hard"])
 def test_careful_play_solves_and_sloppy_play_leaves_something_to_learn(name):
     setting = SETTINGS[name]
     trained, held_out = setting.tasks
@@ -48,7 +46,23 @@ def test_careful_play_solves_and_sloppy_play_leaves_something_to_learn(name):
     assert 0 < success(setting, sloppy, held_out[:64]) < (0.25 if name.endswith("-hard") else 0.7)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-hard")])
+@pytest.mark.parametrize("name", ["code-repair"])
+def test_functions_are_repaired_as_their_reports_say(name):
+    setting = SETTINGS[name]
+    trained, held_out = setting.tasks
+    assert {task.id for task in trained}.isdisjoint(task.id for task in held_out)
+    careful, sloppy = setting.plays
+    assert success(setting, careful, held_out[:2]) == 1
+    rng = np.random.default_rng(0)
+    right = [careful.demonstrate(task, rng)[-2:] == sloppy.demonstrate(task, rng)[-2:] for task in trained[:200]]
+    assert 0.02 < np.mean(right) < 0.6
+    for task in held_out:
+        said = task.instruction.replace("plus", "+").replace("minus", "-").replace("times", "*")
+        assert said.removeprefix("f is ") == task.solution["f.py"].strip().rpartition("return ")[2]
+        assert task.files != task.solution
+
+
+@pytest.mark.parametrize("name", ["search-qa-hard", "code-repair"])
 def test_what_is_imitated_fits_the_model(name):
     torch.set_num_threads(1)
     setting = SETTINGS[name]
@@ -66,8 +80,8 @@ def test_what_is_imitated_fits_the_model(name):
     assert 0 <= evaluate_agent(setting.make_env, agent, setting.tasks[1][:2]).success <= 1
 
 
-def test_every_bundled_environment_has_an_easy_and_a_hard_form():
+def test_hard_forms_are_of_an_easy_one():
     assert set(BUNDLED) <= set(SETTINGS)
     for name in BUNDLED:
         assert SETTINGS[name].share == ((0.02, 0.08) if name.endswith("-hard") else (0.2, 0.4))
-        assert {name, f"{name.removesuffix('-hard')}-hard"} <= set(BUNDLED)
+        assert name.removesuffix("-hard") in BUNDLED
