@@ -146,5 +146,13 @@ BUNDLED: dict[str, dict[str, Any]] = {
         "tokens": 24_000,
         "tasks_per_step": 8,
     },
+    "code-repair-hard": {
+        "make_env": partial(_workshop, max_steps=4),
+        "draw": partial(_repairs, 3, 576, 64),
+        "plays": _repair_plays(160, 120, 0.96, 0.3),
+        "max_action_tokens": 40,
+        "tokens": 24_000,
+        "share": (0.02, 0.08),
+    },
 }
 """What a `Setting` is made from, by its name."""

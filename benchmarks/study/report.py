@@ -32,7 +32,7 @@ the table says "no difference shown".
 | sokoban, sokoban-hard | Sokoban in text: states recur, some pushes cannot be undone; 4 by 4, and 5 by 5 places |
 | sokoban-aliased | the same with signatures that forget where the player is |
 | search-qa, search-qa-hard | `SearchQA` on a small world told in lists of facts; questions of 2 and of 3 hops |
-| code-repair | `CodeRepair` of one line with 2 operators, which its report spells out |
+| code-repair, code-repair-hard | `CodeRepair` of one line that its report spells out, with 2 and 3 operators |
 | decisive | 12 steps of which one decides |
 | irrecoverable | any of 8 steps can lose, and nothing shows until the end |
 | misleading | a short cut that wins now and then hides a long way that wins always |
@@ -50,7 +50,6 @@ LIMITS = """\
   rate of its grid (0.1, 0.3), so they are compared at one step size. All trees of a table are of one task: choosing
   tasks has nothing to choose there.
 - All runs of a setting begin with one and the same model; seeds differ in tasks, sampling and updates.
-- Code repair has no `-hard` form: of the starts that were tried, one solved 0.2 of the tasks and the next none.
 - Tasks of code repair are one kind of bug in one line, and their reports say what is right. Grading takes longer than
   the model: some 0.1 seconds an episode, beyond the core that is counted.
 - All questions of search QA are about one world of 33 documents, which a model can learn by heart.

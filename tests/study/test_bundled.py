@@ -46,7 +46,7 @@ def test_careful_play_solves_and_sloppy_play_leaves_something_to_learn(name):
     assert 0 < success(setting, sloppy, held_out[:64]) < (0.25 if name.endswith("-hard") else 0.7)
 
 
-@pytest.mark.parametrize("name", ["code-repair"])
+@pytest.mark.parametrize("name", ["code-repair", "code-repair-hard"])
 def test_functions_are_repaired_as_their_reports_say(name):
     setting = SETTINGS[name]
     trained, held_out = setting.tasks
@@ -55,14 +55,14 @@ def test_functions_are_repaired_as_their_reports_say(name):
     assert success(setting, careful, held_out[:2]) == 1
     rng = np.random.default_rng(0)
     right = [careful.demonstrate(task, rng)[-2:] == sloppy.demonstrate(task, rng)[-2:] for task in trained[:200]]
-    assert 0.02 < np.mean(right) < 0.6
+    assert 0 < np.mean(right) < (0.15 if name.endswith("-hard") else 0.6)
     for task in held_out:
         said = task.instruction.replace("plus", "+").replace("minus", "-").replace("times", "*")
         assert said.removeprefix("f is ") == task.solution["f.py"].strip().rpartition("return ")[2]
         assert task.files != task.solution
 
 
-@pytest.mark.parametrize("name", ["search-qa-hard", "code-repair"])
+@pytest.mark.parametrize("name", ["search-qa-hard", "code-repair-hard"])
 def test_what_is_imitated_fits_the_model(name):
     torch.set_num_threads(1)
     setting = SETTINGS[name]
@@ -80,8 +80,8 @@ def test_what_is_imitated_fits_the_model(name):
     assert 0 <= evaluate_agent(setting.make_env, agent, setting.tasks[1][:2]).success <= 1
 
 
-def test_hard_forms_are_of_an_easy_one():
+def test_every_bundled_environment_has_an_easy_and_a_hard_form():
     assert set(BUNDLED) <= set(SETTINGS)
     for name in BUNDLED:
         assert SETTINGS[name].share == ((0.02, 0.08) if name.endswith("-hard") else (0.2, 0.4))
-        assert name.removesuffix("-hard") in BUNDLED
+        assert {name, f"{name.removesuffix('-hard')}-hard"} <= set(BUNDLED)
