@@ -59,7 +59,7 @@ LIMITS = """\
   were not tuned again; nothing says that a start is as good as the tiny one's. Tables have no size and are left out.
 - A run whose policy collapses into episodes as long as the model's window takes 6 GB and more: an update computes 64 of
   them, 48 KB a token in the tiny model, and the C library keeps what is freed. Count that for every one of `--jobs`.
-- Held-out tasks are few (128 or 256), and every run meets the same.
+- Held-out tasks are few (64 to 256), and every run meets the same.
 """
 
 

@@ -20,9 +20,11 @@ from agentenv.trainers.demo import demo_tasks
 
 from .bundled import BUNDLED
 from .sokoban import Sokoban, levels, sloppy_moves
-from .tabular import PROBLEMS, AliasedEnv, TabularEnv
+from .tabular import EASY, PROBLEMS, AliasedEnv, TabularEnv
 
 __all__ = ["QUICK", "SETTINGS", "Setting", "setting_of"]
+
+_HARD = (0.02, 0.08)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Setting:
 
 
 def _math(difficulty: int) -> tuple[Sequence[Any], Sequence[Any]]:
-    held_out = demo_tasks(256, seed=100, difficulty=difficulty)
+    held_out = demo_tasks(128, seed=100, difficulty=difficulty)
     return demo_tasks(2048, seed=200, difficulty=difficulty, exclude=held_out), held_out
 
 
@@ -106,14 +108,13 @@ def _table(name: str) -> Setting:
         _nothing,
         problem=problem,
         max_action_tokens=2,
-        rates=(0.1, 0.3),
-        tokens=4_000,
+        rates=(0.1, 0.3, 1.0),
+        tokens=4_000 if name.startswith("misleading") else 8_000,
         tasks_per_step=8 if name.startswith("misleading") else 2,  # its episodes are short
-        share=(0.02, 0.08) if name.endswith("-hard") else (0.2, 0.4),
+        share=(0.2, 0.4) if name in EASY else _HARD,
     )
 
 
-_HARD = (0.02, 0.08)
 _MATH = Setting(
     "math",
     partial(MathVerifier, operations_per_call=1, max_steps=6),
@@ -141,7 +142,7 @@ SETTINGS = {
         replace(
             _SOKOBAN,
             name="sokoban-hard",
-            draw=partial(_sokoban, 5, 3, 6, 3, 256),
+            draw=partial(_sokoban, 5, 3, 6, 3, 128),
             plays=_sokoban_plays(120, 0.5),
             share=_HARD,
         ),

@@ -1,10 +1,15 @@
 """Problems in which credit is hard on purpose, with exact values: environments of one token a step, a table as model.
 
 The environment and the model are those of `benchmarks/trained_loss.py`; here are the problems, each in a form that its
-starting policy solves 20 to 40 times in a hundred, and a hard one of 2 to 8.
+starting policy solves 20 to 40 times in a hundred, and harder ones of 2 to 8.
+
+Every verdict is doubtful: 3 of 10 successes are missed, 1 of 100 failures passes. Without that a single lucky episode
+teaches a table everything, the largest learning rate is the best, and all methods are alike.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +18,10 @@ from agentenv.credit.problems import lattice, traps
 from agentenv.credit.tabular import TabularMDP
 from benchmarks.trained_loss import TabularEnv
 
-__all__ = ["PROBLEMS", "AliasedEnv", "misleading", "one_decisive"]
+__all__ = ["EASY", "PROBLEMS", "AliasedEnv", "doubtful", "misleading", "one_decisive"]
+
+MISSED, PASSED = 0.3, 0.01
+"""Shares of successes that the verdict misses, and of failures that it passes."""
 
 Moves = Mapping[str, list[tuple[float, Mapping[str, float]]]]
 """By state: for every action its probability, and the probabilities of the states that follow."""
@@ -56,7 +64,7 @@ def one_decisive(*, length: int = 12, at: int = 3, chance: float = 0.3, looks: i
     return build("one decisive step", moves, actions=3)
 
 
-def misleading(*, short: float = 0.3, skill: float = 0.6, length: int = 5, tempted: float = 0.8) -> TabularMDP:
+def misleading(*, short: float = 0.35, skill: float = 0.6, length: int = 5, tempted: float = 0.8) -> TabularMDP:
     """Builds a problem whose early successes mislead: a short cut wins with probability `short`, the long way always.
 
     At first the long way succeeds `skill^length` of the time, which is less than the short cut; once its steps are
@@ -83,14 +91,44 @@ class AliasedEnv(TabularEnv):
         return f"{self._aliases[self.state.place]}{self._terminated}"
 
 
-PROBLEMS = {
+@lru_cache
+def _build(name: str) -> TabularMDP:
+    return doubtful(_MADE[name]())
+
+
+def doubtful(problem: TabularMDP, *, missed: float = MISSED, passed: float = PASSED) -> TabularMDP:
+    """Returns the problem with a verdict that errs: the best policy now has a success of `1 - missed`.
+
+    Args:
+        problem: whose rewards are 1 for a success and 0 for a failure, at the end.
+        missed: probability that a success counts as a failure.
+        passed: probability that a failure counts as a success.
+    """
+    won = problem.terminal & (problem.rewards > 0)
+    lost = problem.terminal & ~won
+    moves = problem.transitions.copy()
+    good, bad = moves[..., won].sum(-1), moves[..., lost].sum(-1)
+    moves[..., won | lost] = 0.0
+    moves[..., np.flatnonzero(won)[0]] = (1 - missed) * good + passed * bad
+    moves[..., np.flatnonzero(lost)[0]] = missed * good + (1 - passed) * bad
+    return replace(problem, transitions=moves)
+
+
+_MADE: dict[str, Callable[[], TabularMDP]] = {
     "decisive": one_decisive,
-    "decisive-hard": lambda: one_decisive(chance=0.05),
+    "decisive-hard": partial(one_decisive, chance=0.05),
+    "decisive-short": partial(one_decisive, chance=0.05, length=6),
+    "decisive-long": partial(one_decisive, chance=0.05, length=24),
+    "decisive-rare": partial(one_decisive, chance=0.02),
     "irrecoverable": traps,
-    "irrecoverable-hard": lambda: traps(slip=0.3),
+    "irrecoverable-hard": partial(traps, slip=0.3),
     "misleading": misleading,
-    "misleading-hard": lambda: misleading(short=0.06, skill=0.45),
-    "aliased": lambda: lattice(skill=0.5),
-    "aliased-hard": lambda: lattice(skill=0.3),
+    "misleading-hard": partial(misleading, short=0.06, skill=0.45),
+    "aliased": partial(lattice, skill=0.5),
+    "aliased-hard": partial(lattice, skill=0.3),
 }
+EASY = ("decisive", "irrecoverable", "misleading", "aliased")
+"""Those that are solved 20 to 40 times in a hundred."""
+
+PROBLEMS: dict[str, Callable[[], TabularMDP]] = {name: partial(_build, name) for name in _MADE}
 """The problems by the name of their setting."""

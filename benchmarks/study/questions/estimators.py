@@ -15,6 +15,9 @@ QUESTION = TrainingQuestion(
         "RTMC, groups of 4", "GRPO, groups of 4", "RTMC, groups of 16", "GRPO, groups of 16",
     ),
     settings=ALL,
-    core_methods=("GRPO", "RTMC", "graph values", "GiGPO", "CRBC", "RTMC, prior 0", "step reward"),
-    core_settings=("aliased-hard", "irrecoverable-hard", "decisive-hard", "misleading", "math-hard"),
+    core_methods=("GRPO", "RTMC", "graph values", "step reward", "GiGPO", "RLOO", "CRBC", "RTMC, prior 0"),
+    core_settings=(
+        "decisive-hard", "irrecoverable-hard", "aliased-hard", "misleading", "decisive-short", "decisive-long",
+        "decisive-rare", "math-hard", "sokoban",
+    ),
 )  # fmt: skip
