@@ -38,7 +38,10 @@ class Generation:
         make_env: returns a new environment.
         tokenizer: the model's, with a chat template.
         allocator: chooses the nodes that receive continuations. One with `roots` also chooses how many full episodes
-            each task gets, one with `learn` is told what came of all; `TraceAllocator` has both.
+            each task gets, one with `learn` is told what came of all; `TraceAllocator` has both. One with
+            `refill(trees, rng)` is asked after every round of full episodes for more of them, a count per task, until
+            it wants none; as in dynamic sampling, that may go beyond the budget, up to `num_rollouts` per candidate
+            and round.
         name: of the allocator, for messages.
         gather: joins lists over all processes.
         make_rollout: makes what plays the episodes; takes the arguments of `Rollout`.
@@ -122,8 +125,14 @@ class Generation:
             budget = each * min(count, len(live))
             chosen = self._allocator.roots([trees[i] for i in live], budget, rng)
             counts = check_counts(chosen, len(live), budget, self._name)
-        planned = dict(zip(live, counts, strict=True))
-        rollout.extend(trees, [Anchor(i, 0, count) for i, count in planned.items() if count])
+        planned = dict.fromkeys(live, 0)
+        while any(counts):
+            rollout.extend(trees, [Anchor(i, 0, count) for i, count in zip(live, counts, strict=True) if count])
+            planned = {i: planned[i] + count for i, count in zip(live, counts, strict=True)}
+            if not hasattr(self._allocator, "refill"):
+                break
+            chosen = self._allocator.refill([trees[i] for i in live], rng)
+            counts = check_counts(chosen, len(live), each * len(live), self._name)
         for i, tree in enumerate(trees):
             tree.metadata["num_rollouts"] = planned.get(i, each)
         return [tree for tree in trees if tree.metadata["num_rollouts"]]

@@ -1,15 +1,19 @@
-"""Rules that only the study compares: TRACE's two stages one by one, VIP at the root, shallow and deep forks."""
+"""Rules that only the study compares: TRACE's stages one by one, other rules at the root, shallow and deep forks."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from agentenv.credit import TraceAllocator, allocate_vip, make_allocator
+from agentenv.credit import TraceAllocator, allocate_dynamic, allocate_pcl, allocate_vip, make_allocator
 from agentenv.credit.allocators import spread_randomly
+from agentenv.stats import episodes
 from agentenv.tree import Anchor, EpisodeTree
 
-__all__ = ["allocator_named"]
+__all__ = ["CANDIDATES", "allocator_named"]
+
+CANDIDATES = 4
+"""Tasks to choose among, for each task of a generation, where tasks are chosen."""
 
 
 class ByDepth:
@@ -93,12 +97,52 @@ def _vip(success: Any, budget: int) -> list[int]:
     return counts.tolist()
 
 
+def _pcl(success: Any, budget: int) -> list[int]:
+    """PCL keeps the tasks nearest to one half, which get groups of 4 here, as full episodes get half of the budget."""
+    return allocate_pcl(success, prompts=min(len(success), budget // 4), group_size=4).counts.tolist()
+
+
+class Dynamic:
+    """Samples groups until as many are mixed as there are tasks in a generation, or no candidate is left (DAPO)."""
+
+    def __init__(self) -> None:
+        self._wanted = self._size = 0
+
+    def roots(self, trees: Sequence[EpisodeTree], budget: int, rng: np.random.Generator) -> list[int]:
+        """Gives the first tasks a whole group each."""
+        del rng
+        self._wanted = -(-len(trees) // CANDIDATES)
+        self._size = budget // self._wanted
+        return [self._size if i < self._wanted else 0 for i in range(len(trees))]
+
+    def refill(self, trees: Sequence[EpisodeTree], rng: np.random.Generator) -> list[int]:
+        """Gives groups to further candidates, as many as are likely to bring the mixed groups that are missing."""
+        del rng
+        outcomes = [[one.value for one in episodes(tree) if one.value is not None] for tree in trees]
+        successes = [sum(value > 0.5 for value in values) for values in outcomes]
+        plan = allocate_dynamic(
+            successes,
+            [len(values) for values in outcomes],
+            wanted=self._wanted,
+            group_size=self._size,
+            budget=self._size * len(trees),
+        )
+        return plan.counts.tolist()
+
+    def __call__(self, trees: Sequence[EpisodeTree], budget: int, rng: np.random.Generator) -> list[Anchor]:
+        """Forks nothing."""
+        del trees, budget, rng
+        return []
+
+
 _OWN: dict[str, Callable[[], Any]] = {
     "shallow": lambda: ByDepth(deep=False),
     "deep": lambda: ByDepth(deep=True),
     "trace_roots": RootsOnly,
     "trace_prefixes": PrefixesOnly,
     "vip_roots": lambda: RootsOnly(_vip),
+    "pcl_roots": lambda: RootsOnly(_pcl),
+    "dynamic": Dynamic,
 }
 
 

@@ -1,6 +1,6 @@
 """Figures, each as PNG and SVG: learning curves, performance profiles, credit by group size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from .cells import Cell
 from .statistics import interval_of, median, profile
 
-__all__ = ["draw_accuracy", "draw_curves", "draw_profiles"]
+__all__ = ["draw_accuracy", "draw_against", "draw_curves", "draw_profiles"]
 
 Found = Sequence[tuple[Cell, dict[str, Any]]]
 SHARES = np.linspace(0.0, 1.0, 5)
@@ -92,6 +92,23 @@ def draw_accuracy(rows: Sequence[dict[str, Any]], title: str, path: Path) -> Non
         if measure == "mse":
             panel.set_yscale("symlog", linthresh=1e-3)
             panel.set_ylim(bottom=0)
+    _save(figure, panels, path)
+
+
+def draw_against(points: Mapping[str, Mapping[str, tuple[float, float]]], across: str, up: str, path: Path) -> None:
+    """Draws a point per method; a panel per setting.
+
+    Args:
+        points: where, by setting and method.
+        across: what the horizontal axis is.
+        up: what the vertical axis is.
+        path: of the files, without an ending.
+    """
+    figure, panels = _panels(len(points))
+    for panel, (setting, by) in zip(panels, points.items(), strict=True):
+        for number, (method, (x, y)) in enumerate(by.items()):
+            panel.plot([x], [y], "o", color=COLORS[number % len(COLORS)], label=method, markersize=5)
+        panel.set(title=setting, xlabel=across, ylabel=up)
     _save(figure, panels, path)
 
 

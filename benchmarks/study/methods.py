@@ -116,6 +116,8 @@ METHODS: dict[str, Method] = {
     "uniform/active": forked(GRAPH, 4, "trace_prefixes"),
     "active/active": forked(GRAPH, 4, "trace", candidates=4),
     "active roots by VIP": forked(GRAPH, 4, "vip_roots", candidates=4),
+    "active roots by PCL": forked(GRAPH, 4, "pcl_roots", candidates=4),
+    "dynamic sampling": method_of(GRAPH, allocator="dynamic", options={"candidates": 4}),
     # 6: the closed loop, whose parts are above
     "closed loop": method_of("", 4, 4, trainer="closed_loop", options={"critic_warmup": 128}),
     "closed loop, a quarter": method_of("", 6, 2, trainer="closed_loop", options={"critic_warmup": 128}),

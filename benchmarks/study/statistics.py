@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "NO_DIFFERENCE", "TOO_FEW", "Interval", "difference", "interval_of", "iqm", "median",
-    "probability_of_improvement", "profile", "verdict",
+    "probability_of_improvement", "profile", "rank_agreement", "verdict",
 ]  # fmt: skip
 
 FloatArray = NDArray[np.float64]
@@ -169,6 +169,25 @@ def verdict(interval: Interval, *, nothing: float = 0.0) -> str:
     if interval.holds(nothing):
         return NO_DIFFERENCE
     return "better" if interval.value > nothing else "worse"
+
+
+def rank_agreement(left: Sequence[FloatArray], right: Sequence[FloatArray]) -> FloatArray:
+    """Computes Spearman's rank correlation over methods of medians over runs `[..., R]`; returns `[...]`."""
+    x, y = (np.stack([np.median(one, axis=-1) for one in side], axis=-1) for side in (left, right))
+    a, b = (_centered(_ranks(one)) for one in (x, y))
+    scale = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+    return np.divide((a * b).sum(-1), scale, out=np.zeros_like(scale), where=scale > 0)
+
+
+def _ranks(values: FloatArray) -> FloatArray:
+    """Ranks along the last axis, ties in the middle."""
+    below = (values[..., None] > values[..., None, :]).sum(-1)
+    equal = (values[..., None] == values[..., None, :]).sum(-1)
+    return below + (equal - 1) / 2
+
+
+def _centered(values: FloatArray) -> FloatArray:
+    return values - values.mean(axis=-1, keepdims=True)
 
 
 def _over_settings(values: Sequence[FloatArray]) -> FloatArray:

@@ -15,6 +15,7 @@ from benchmarks.study.statistics import (
     median,
     probability_of_improvement,
     profile,
+    rank_agreement,
     verdict,
 )
 
@@ -115,3 +116,12 @@ def test_settings_without_runs_are_refused():
         interval_of([[[], [1.0]]], median)
     with pytest.raises(ValueError, match="level"):
         interval_of([[[1.0]]], median, level=95)
+
+
+def test_the_order_of_methods_is_compared_by_ranks_with_ties_in_the_middle():
+    runs = [np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.5]), np.array([0.5, 0.4, 0.9])]  # medians 0.2, 0.5, 0.5
+    curves = [np.array([0.0]), np.array([3.0]), np.array([2.0])]
+    assert rank_agreement(runs, curves) == pytest.approx(0.8660254)  # ranks 0, 1.5, 1.5 and 0, 2, 1
+    assert rank_agreement(runs, curves[:1] * 3) == 0.0  # all alike: no order
+    drawn = rank_agreement([np.tile(one, (4, 1)) for one in runs], [np.tile(one, (4, 1)) for one in curves])
+    assert drawn.tolist() == pytest.approx([0.8660254] * 4)

@@ -11,7 +11,7 @@ from trainer_env import TASKS, Digits, Flaky, trainer
 from agentenv.credit import TraceAllocator
 from agentenv.credit.predictor import prefix_at
 from agentenv.errors import SandboxError
-from agentenv.stats import EpisodeStats
+from agentenv.stats import EpisodeStats, episodes
 from agentenv.trainers.batches import micro_batches
 from agentenv.trainers.layout import lay_out
 from agentenv.trainers.run_folder import read_metrics
@@ -281,6 +281,30 @@ def test_any_allocator_may_choose_prompts(tmp_path):
     run = one_generation(tmp_path, allocator=Greedy([1, 0, 3, 0]))
     assert [(t.task_id, t.num_rollouts) for t in run.last_trees] == [("t0", 1), ("t2", 3)]
     assert [task["id"] for task in TASKS[:4]] == ["t0", "t1", "t2", "t3"]
+
+
+class Refilling(Greedy):
+    """Asks for more in rounds, and remembers how many episodes there were at each."""
+
+    def __init__(self, *rounds):
+        super().__init__(rounds[0])
+        self.rounds, self.seen = list(rounds[1:]), []
+
+    def refill(self, trees, rng):
+        self.seen.append([len(episodes(tree)) for tree in trees])
+        return self.rounds.pop(0) if self.rounds else [0] * len(trees)
+
+
+def test_an_allocator_may_ask_for_more_episodes_until_it_has_enough(tmp_path):
+    rule = Refilling([2, 0, 1, 0], [0, 3, 0, 0], [1, 0, 0, 0])
+    run = one_generation(tmp_path, allocator=rule)
+    assert [(t.task_id, t.num_rollouts) for t in run.last_trees] == [("t0", 3), ("t1", 3), ("t2", 1)]
+    assert rule.seen == [[2, 0, 1, 0], [2, 3, 1, 0], [3, 3, 1, 0]]
+
+
+def test_what_an_allocator_asks_for_later_is_checked_too(tmp_path):
+    with pytest.raises(ValueError, match=r"roots of .*Refilling must return counts .*at most 12 in all"):
+        one_generation(tmp_path, allocator=Refilling([2, 0, 1, 0], [13, 0, 0, 0]))
 
 
 def test_prefixes_say_what_the_policy_read(tmp_path):

@@ -13,6 +13,7 @@ from benchmarks.study.settings import SETTINGS, Setting, setting_of
 from benchmarks.study.starts import recipe_of
 from benchmarks.study.statistics import difference, interval_of, median, verdict
 
+from .gradients import tell_of_policies
 from .question import TABLES, TINY, Scale, markdown
 
 TRUE = "(true)"
@@ -31,7 +32,8 @@ class Accuracy:
         "Correlation (r), squared error, sign of large advantages and cosine of an update to the true policy gradient, "
         "for every estimator, groups of 4 to 64, smoothing of 0 to 8, and states by exact signatures, by the newest "
         "observation (coarse), by clusters of embeddings (learned), and none; in tables also with a quarter and "
-        "a half of the steps in forks that TRACE chooses with the true values."
+        "a half of the steps in forks that TRACE chooses with the true values. At the end: are those that are nearer "
+        "also those that learn faster in question 2?"
     )
 
     def plan(self, results: Results, scale: Scale) -> list[Cell]:
@@ -64,13 +66,16 @@ class Accuracy:
         if not found:
             return ""
         parts: list[str] = []
-        for name in dict.fromkeys(cell.setting for cell, _ in found):
-            rows = [row for cell, entry in found if cell.setting == name for row in entry["rows"]]
+        credit: dict[str, list[dict[str, Any]]] = {}
+        for cell, entry in found:
+            credit.setdefault(cell.setting, []).extend(entry["rows"])
+        for name, rows in credit.items():
             stem = f"question_1_{name}{scale.suffix}"
             draw_accuracy(rows, name, images / stem)
             parts.append(f"![{name}](images/study/{stem}.png)\n\n    python -m benchmarks.study 1 report{scale.words}")
             parts += [_reading(name, rows), self._table(name, rows, found)]
-        return "\n\n".join(parts)
+        parts.append(tell_of_policies(credit, results, scale, images / f"question_1_policies{scale.suffix}"))
+        return "\n\n".join(filter(None, parts))
 
     def _table(self, name: str, rows: Sequence[dict[str, Any]], found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
         about = [entry for cell, entry in found if cell.setting == name]

@@ -206,9 +206,15 @@ class TrainingQuestion:
             f"    python -m benchmarks.study {self.number} report{scale.words}",
             self._reading(found),
             self._across(found),
+            self.more(found),
             *(self._table(found, name) for name in dict.fromkeys(s for s, _ in names)),
         ]
         return "\n\n".join(filter(None, parts))
+
+    def more(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+        """Returns what a question says beside what all say."""
+        del found
+        return ""
 
     def _comparable(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> list[tuple[Cell, dict[str, Any]]]:
         """Leaves settings in which the baseline and another method were run."""
