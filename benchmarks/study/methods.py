@@ -110,6 +110,7 @@ METHODS: dict[str, Method] = {
     "shallow, a quarter": forked(GRAPH, 2, "shallow"),
     "deep, a quarter": forked(GRAPH, 2, "deep"),
     "GRPO, TRACE, a quarter": forked("Dr.GRPO", 2, "trace"),
+    "RTMC, TRACE, a quarter": forked("RTMC (paper)", 2, "trace"),
     # 4: both stages of TRACE, each against its uniform form
     "uniform/uniform": forked(GRAPH, 4, "random"),
     "active/uniform": forked(GRAPH, 4, "trace_roots", candidates=4),

@@ -40,8 +40,8 @@ the table says "no difference shown".
 
 The last four are tables (`benchmarks/trained_loss.py`), whose success is computed, not sampled; their verdict is
 doubtful: 3 in 10 successes are missed and 1 in 100 failures passes, so that 0.70 is the best there is. `decisive-short`
-and `-long` have 6 and 24 steps, in `-rare` 1 action in 50 is right. Settings with `-hard`, and these three, start from a
-success of 0.02 to 0.08, the others from 0.2 to about 0.4.
+and `-long` have 6 and 24 steps, in `-rare` 1 action in 50 is right. Settings with `-hard`, and these three, start from
+a success of 0.02 to 0.08, the others from 0.2 to about 0.4.
 """
 
 LIMITS = """\
@@ -49,7 +49,7 @@ LIMITS = """\
 
 - Models of 0.7 million parameters and tables: what holds here need not hold for large ones.
 - In tables every state has weights of its own, so that noise in one state harms no other, and many methods took the
-  largest rate of their grid (1.0): there a few lucky episodes decide a run, for good or for bad, and intervals are wide.
+  largest rate of their grid (1.0): there a few lucky episodes decide a run, for good or bad, and intervals are wide.
   All trees of a table are of one task: choosing tasks has nothing to choose there.
 - All runs of a setting begin with one and the same model; seeds differ in tasks, sampling and updates.
 - Tasks of code repair are one kind of bug in one line, and their reports say what is right. Grading takes longer than

@@ -1,13 +1,13 @@
 """Question 2: RTMC against others, what its smoothing is worth, and where its margin grows."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from benchmarks.study.cells import Cell
 from benchmarks.study.methods import SMOOTHING, smoothed
-from benchmarks.study.statistics import difference, verdict
 
-from .question import ALL, TrainingQuestion, markdown, scores_of
+from .question import ALL, TrainingQuestion, margin_of, markdown, scores_of
 
 REGIMES = {
     "decisive-short": "6 steps, decided by 1 action in 20",
@@ -27,15 +27,7 @@ class Estimators(TrainingQuestion):
 
     def more(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
         """Returns the margins over GRPO by horizon, rarity and size of groups."""
-        means = scores_of(found, "mean")
-
-        def margin(method: str, base: str, setting: str) -> str:
-            ours, theirs = (means.get(name, {}).get(setting) for name in (method, base))
-            if not ours or not theirs:
-                return ""
-            gap = difference([ours], [theirs])
-            return f"{gap}: {verdict(gap)}"
-
+        margin = partial(margin_of, scores_of(found, "mean"))
         lines: list[Sequence[str]] = [["setting", "groups of", "RTMC less GRPO", "graph values less GRPO"]]
         for setting, said in REGIMES.items():
             lines.append([said, "8", *(margin(m, "GRPO", setting) for m in ("RTMC", "graph values"))])

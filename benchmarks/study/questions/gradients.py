@@ -16,7 +16,6 @@ from .question import Scale, markdown, scores_of
 
 __all__ = ["tell_of_policies"]
 
-Scores = Mapping[str, Mapping[str, Sequence[float]]]
 LEAST = 5
 """Fewer methods make no order."""
 

@@ -1,6 +1,6 @@
 """What a question is: cells to run, and a section of the report to make of their results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,10 @@ from benchmarks.study.statistics import (
     verdict,
 )
 
-__all__ = ["Question", "Scale", "TrainingQuestion", "scores_of"]
+__all__ = ["Question", "Scale", "Scores", "TrainingQuestion", "margin_of", "scores_of"]
+
+Scores = Mapping[str, Mapping[str, Sequence[float]]]
+"""A metric of every run, by method and setting."""
 
 SECONDS_PER_TOKEN = {"table": 0.00025, "tiny": 0.0006, "20m": 0.02, "100m": 0.1}
 """Of one core: what the time left is first guessed from. That of 100m is not measured, nor is that of a GPU."""
@@ -289,6 +292,22 @@ class TrainingQuestion:
             said.append(f"- {method}: {verdict(gap)}, {gap}; at the end {end} ({', '.join(shared)}; {gap.runs} runs)")
         head = f"Against {self.baseline}, difference of the medians of the mean of the curve, mean over settings:"
         return f"{head}\n\n" + "\n".join(said) if said else ""
+
+
+def margin_of(means: Scores, method: str, base: str, setting: str) -> str:
+    """Returns the difference of the medians of two methods in a setting, and what it shows; empty where one is missing.
+
+    Args:
+        means: by method and setting.
+        method: the one.
+        base: the other.
+        setting: where both were run.
+    """
+    ours, theirs = (means.get(name, {}).get(setting) for name in (method, base))
+    if not ours or not theirs:
+        return ""
+    gap = difference([ours], [theirs])
+    return f"{gap}: {verdict(gap)}"
 
 
 def _last_quarter(here: Sequence[tuple[Cell, dict[str, Any]]], method: str, name: str) -> str:
