@@ -10,6 +10,7 @@ from benchmarks.estimators import CHAINS, FORKS
 
 __all__ = [
     "CHAIN_NAMES",
+    "ENTROPY",
     "ESTIMATORS",
     "FORKED",
     "METHODS",
@@ -41,6 +42,7 @@ ESTIMATORS: dict[str, Estimator] = {
 """Every estimator, by the name that it has in the certification (`benchmarks/estimators.py`)."""
 
 GRAPH = "RTMC, graph values"
+ENTROPY = "RTMC, entropy bonus"
 
 CHAIN_NAMES = (
     "GRPO", "Dr.GRPO", "RLOO", "step reward", "GiGPO", "SALT", "RTMC (paper)", *map(smoothed, SMOOTHING), GRAPH, "CRBC",
@@ -87,6 +89,7 @@ METHODS: dict[str, Method] = {
     "RTMC": method_of("RTMC (paper)"),
     "graph values": method_of(GRAPH),
     **{smoothed(n): method_of(smoothed(n)) for n in SMOOTHING},
+    ENTROPY: method_of("RTMC (paper)", options={"entropy_coef": 0.003}),
     **{f"RTMC, groups of {n}": method_of("RTMC (paper)", n) for n in (4, 16)},
     **{f"GRPO, groups of {n}": method_of("GRPO", n) for n in (4, 16)},
     # 3: a critic in place of a group

@@ -19,12 +19,12 @@ run yet says so. `make study` runs the rest.
 
 Every method starts from the same model in a setting and spends the same number of sampled tokens, by the rollouts' own
 ledger. Its learning rate is the best of a small grid, by runs of half the budget on two seeds (in tables six) that are
-used for nothing else. Compared is the mean of the learning curve (success, averaged over the tokens spent): many runs end at the same
-success, and not as soon. A number is the median over runs with its bootstrap 95 % interval; beside it is the
-interquartile mean (IQM), the mean of the middle half of the runs; "P(better)" is the probability that a run is better
-than one of the method compared with, ties counting half. Intervals, IQM, probabilities and profiles are rliable's, with
-whose package they agree (`.ci/peers rliable`). Where an interval holds what no difference would give,
-the table says "no difference shown".
+used for nothing else. Compared is the mean of the learning curve (success, averaged over the tokens spent): many runs
+end at the same success, and not as soon. A number is the median over runs with its bootstrap 95 % interval; beside it
+is the interquartile mean (IQM), the mean of the middle half of the runs; "P(better)" is the probability that a run is
+better than one of the method compared with, ties counting half. Intervals, IQM, probabilities and profiles are
+rliable's, with whose package they agree (`.ci/peers rliable`). Where an interval holds what no difference would give,
+the table says "no difference shown"; of some forty comparisons that are none, two would say otherwise by chance.
 
 | setting | what it is |
 |---|---|

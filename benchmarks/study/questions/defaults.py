@@ -1,5 +1,6 @@
 """Question 7: defaults, read off the results of the others; it runs nothing of its own."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,27 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study.cells import TUNING_SEED, Cell, Results
-from benchmarks.study.statistics import probability_of_improvement, verdict
+from benchmarks.study.methods import ENTROPY, SMOOTHING, smoothed
+from benchmarks.study.statistics import difference, probability_of_improvement, verdict
 
 from . import allocation, closed_loop, critic, estimators, forking
-from .question import Scale, markdown, scores_of
+from .question import Scale, Scores, markdown, scores_of
 
+_WEIGHTS = ("occupancy", "counts", "unique")
 _OTHERS = (forking, estimators, allocation, closed_loop, critic)
+
+ONE_BY_ONE = (
+    ("estimator", "RTMC", ("GRPO", "step reward", "GiGPO", "RLOO", "CRBC", "graph values")),
+    ("smoothing of 2", smoothed(2.0), tuple(smoothed(n) for n in SMOOTHING if n != 2.0)),
+    ("discount of 0.99", "RTMC", (smoothed(2.0),)),
+    ("no entropy bonus", "RTMC", (ENTROPY,)),
+    ("8 episodes a task", "RTMC", ("RTMC, groups of 4", "RTMC, groups of 16")),
+    ("no continuations", "RTMC", ("RTMC, TRACE, a quarter",)),
+    ("allocator of forks", "TRACE, a quarter", ("random, a quarter", "TRACE unseen, a quarter")),
+    ("weights of forked steps", "TRACE, a quarter", tuple(f"TRACE, a quarter, {w}" for w in _WEIGHTS)),
+    ("k and decay of SR-PPO", "SR-PPO, k = 1", ("SR-PPO, k adaptive", "SR-PPO, lambda 0.5", "SR-PPO, lambda 1")),
+)
+"""What a default is, a method that has it, and methods that differ from that in it alone."""
 
 DEFAULT = "RTMC"
 """What `TreeTrainer` does: RTMC as published, of returns, without forks."""
@@ -39,10 +55,12 @@ class Defaults:
     def report(self, results: Results, scale: Scale, images: Path) -> str:
         """Returns a table of the three best methods by setting, and what is shown better or worse than the default."""
         del images
-        found: list[tuple[Cell, dict[str, Any]]] = []
+        runs: dict[tuple[str, str, int], tuple[Cell, dict[str, Any]]] = {}
         for module in _OTHERS:
             cells = [c for c in module.QUESTION.plan(results, scale) if c.seed < TUNING_SEED]
-            found += [pair for pair in results.of(cells) if pair not in found]
+            for cell, entry in results.of(cells):  # what two questions ask for counts once
+                runs.setdefault((cell.setting, cell.method, cell.seed), (cell, entry))
+        found = list(runs.values())
         table = scores_of(found, "mean")
         lines: list[Sequence[str]] = [["setting", "first", "second", "third", "better than RTMC", "worse than RTMC"]]
         decided = False
@@ -58,7 +76,35 @@ class Defaults:
             lines.append([setting, *names, *(side or ("none shown" if shown else "not run") for side in sides)])
         if len(lines) == 1:
             return ""
-        return f"{markdown(lines)}\n\nRanks alone claim nothing. {CHANGE if decided else STAY}"
+        ranks = f"{markdown(lines)}\n\nRanks alone claim nothing. {CHANGE if decided else STAY}"
+        return "\n\n".join(filter(None, [ranks, _one_by_one(table), _rates(found)]))
+
+
+def _one_by_one(table: Scores) -> str:
+    """Returns what each default is worth beside its alternatives, over all settings that both were run in."""
+    lines: list[Sequence[str]] = [["default", "of it", "instead", "instead less default", "settings"]]
+    for said, default, others in ONE_BY_ONE:
+        for other in others:
+            shared = sorted(set(table.get(default, {})) & set(table.get(other, {})))
+            if shared:
+                gap = difference(*([table[m][setting] for setting in shared] for m in (other, default)))
+                lines.append([said, default, other, f"{gap}: {verdict(gap)}", ", ".join(shared)])
+    if len(lines) == 1:
+        return ""
+    title = "Default by default (difference of the medians of the mean of the curve, mean over settings):"
+    return f"{title}\n\n{markdown(lines)}"
+
+
+def _rates(found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+    """Says which learning rates were the best of their grid, and how often."""
+    chosen: dict[str, dict[str, float]] = {}
+    for cell, _ in found:
+        chosen.setdefault(cell.setting, {})[cell.method] = cell.rate
+    said: list[str] = []
+    for setting, by in chosen.items():
+        counts = sorted(Counter(by.values()).items())
+        said.append(f"{setting} {', '.join(f'{rate:g} ({count})' for rate, count in counts)}")
+    return f"Learning rates that were the best of their grid, with the number of methods: {'; '.join(said)}."
 
 
 def _against(runs: Sequence[float], default: Sequence[float]) -> str:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.study.cells import Cell
-from benchmarks.study.methods import SMOOTHING, smoothed
+from benchmarks.study.methods import ENTROPY, SMOOTHING, smoothed
 
 from .question import ALL, TrainingQuestion, margin_of, markdown, scores_of
 
@@ -50,7 +50,7 @@ QUESTION = Estimators(
     baseline="GRPO",
     methods=(
         "GRPO", "RTMC", "graph values", "step reward", "GiGPO", "RLOO", "CRBC", *map(smoothed, SMOOTHING),
-        *(f"{name}, groups of {n}" for n in SIZES for name in ("RTMC", "GRPO")),
+        *(f"{name}, groups of {n}" for n in SIZES for name in ("RTMC", "GRPO")), ENTROPY,
     ),
     settings=ALL,
     core_methods=("GRPO", "RTMC", "graph values", "step reward", "GiGPO", "RLOO", "CRBC", "RTMC, prior 0"),

@@ -1,0 +1,104 @@
+"""What the pages say of results that are known: made-up runs, in which who is better is decided beforehand."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks.study.cells import TUNING_SEED, Results
+from benchmarks.study.questions import QUESTIONS
+from benchmarks.study.questions.estimators import REGIMES
+from benchmarks.study.questions.question import Scale
+
+pytestmark = pytest.mark.model
+SCALE = Scale(seeds=4)
+SETTING = "decisive-hard"
+HEIGHTS = {
+    (2, "GRPO"): 0.5,
+    (2, "RTMC"): 0.4,
+    (2, "graph values"): 0.7,
+    (2, "GiGPO"): 0.5,
+    (2, "RLOO"): 0.45,
+    (2, "GRPO, groups of 4"): 0.2,
+    (2, "RTMC, groups of 4"): 0.3,
+    (5, "RLOO"): 0.45,
+    (5, "RTMC"): 0.4,
+    (5, "no forks"): 0.4,
+    (5, "GRPO, TRACE, a quarter"): 0.6,
+    (5, "RTMC, TRACE, a quarter"): 0.3,
+}
+
+
+def entry_of(height: float) -> dict[str, Any]:
+    curve = [{"tokens": 0.0, "step": 0.0, "success": 0.1}, {"tokens": 8000.0, "step": 9.0, "success": height}]
+    metrics = {"final": height, "mean": height, "start": 0.1}
+    return {"curve": curve, "metrics": metrics, "quarters": {}, "ledger": {}, "cpu_seconds": 1.0}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> dict[int, str]:
+    folder = tmp_path_factory.mktemp("pages")
+    results = Results(folder / "results.jsonl")
+    for (number, method), height in HEIGHTS.items():
+        question: Any = QUESTIONS[number]
+        for cell in question.tuning(SETTING, method, SCALE):
+            results.add(cell, entry_of(height + (0.05 if cell.rate == 0.3 else 0.0)))
+        for seed in range(SCALE.seeds):
+            cell = question.cell(results, SETTING, method, seed, SCALE)
+            assert cell.rate == 0.3  # the best of the grid
+            results.add(cell, entry_of(height + 0.01 * seed))
+    for cell in QUESTIONS[1].plan(results, SCALE):
+        if cell.setting == SETTING:
+            nearness = {"GRPO": 0.5, "Dr.GRPO": 0.5, "RLOO": 0.45, "GiGPO": 0.5, "RTMC (paper)": 0.4}
+            rows = [
+                {"estimator": name, "signature": "exact", "size": 8, "r": 1 - cosine, "cosine": cosine + 0.001 * i}
+                | {"mse": 0.1, "sign": 0.5, "active": 1.0}
+                for i, (name, cosine) in enumerate([*nearness.items(), ("RTMC, graph values", 0.9), ("(true)", 0.95)])
+            ]
+            results.add(cell, {"rows": rows})
+    return {number: QUESTIONS[number].report(results, SCALE, folder / "images") for number in (1, 2, 5, 7)}
+
+
+def row_of(page: str, *begin: str) -> list[str]:
+    found = [line for line in page.splitlines() if line.startswith("| " + " | ".join(begin) + " |")]
+    assert found, (begin, page)
+    return [word.strip() for word in found[0].strip("|").split("|")]
+
+
+def test_margins_are_told_by_regime_and_size_of_groups(pages):
+    *_, rtmc, graph = row_of(pages[2], REGIMES[SETTING], "8")
+    assert rtmc.startswith("-0.100 [")
+    assert rtmc.endswith(": worse")
+    assert graph.startswith("0.200 [")
+    assert graph.endswith(": better")
+    assert row_of(pages[2], REGIMES[SETTING], "4")[2].startswith("0.100 [")
+
+
+def test_forks_are_weighed_by_who_reads_the_trees(pages):
+    _, graph, grpo, rtmc = row_of(pages[5], SETTING)
+    assert graph == ""  # not run with forks
+    assert grpo.startswith("0.150 [")
+    assert rtmc.startswith("-0.100 [")
+
+
+def test_the_order_of_credit_is_compared_with_the_order_of_learning(pages):
+    _, methods, r, cosine = row_of(pages[1], SETTING)
+    assert methods == "5"
+    assert float(cosine.split()[0]) > 0.9  # those with the better cosine learned faster
+    assert float(r.split()[0]) < -0.9
+
+
+def test_defaults_are_told_with_what_is_better_and_what_is_worse(pages):
+    _, *best, better, worse = row_of(pages[7], SETTING)
+    assert best[0].startswith("graph values 0.7")
+    assert set(better.split(", ")) >= {"graph values", "GRPO"}
+    assert all(name in worse for name in ("RTMC, groups of 4", "GRPO, groups of 4", "RTMC, TRACE, a quarter"))
+    assert "graph" not in worse
+    assert row_of(pages[7], "estimator", "RTMC", "graph values")[3].endswith(": better")
+    assert "decisive-hard 0.3 (" in pages[7]
+
+
+def test_tables_are_tuned_on_six_seeds_that_no_run_has():
+    question: Any = QUESTIONS[2]
+    seeds = {cell.seed for cell in question.tuning(SETTING, "GRPO", Scale())}
+    assert seeds == set(range(TUNING_SEED, TUNING_SEED + 6))
+    assert len({cell.seed for cell in question.tuning("math", "GRPO", Scale())}) == 2
