@@ -31,7 +31,13 @@ HEIGHTS = {
 def entry_of(height: float) -> dict[str, Any]:
     curve = [{"tokens": 0.0, "step": 0.0, "success": 0.1}, {"tokens": 8000.0, "step": 9.0, "success": height}]
     metrics = {"final": height, "mean": height, "start": 0.1}
-    return {"curve": curve, "metrics": metrics, "quarters": {}, "ledger": {}, "cpu_seconds": 1.0}
+    return {
+        "curve": curve,
+        "metrics": metrics,
+        "quarters": {},
+        "ledger": {"steps": 90, "episodes": 9},
+        "cpu_seconds": 1.0,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +77,10 @@ def test_margins_are_told_by_regime_and_size_of_groups(pages):
     assert graph.startswith("0.200 [")
     assert graph.endswith(": better")
     assert row_of(pages[2], REGIMES[SETTING], "4")[2].startswith("0.100 [")
+
+
+def test_what_runs_cost_beside_their_tokens_is_told(pages):
+    assert "90, 9, 1" in row_of(pages[2], "RTMC", "0.3")
 
 
 def test_forks_are_weighed_by_who_reads_the_trees(pages):

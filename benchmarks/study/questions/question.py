@@ -29,6 +29,9 @@ __all__ = ["Question", "Scale", "Scores", "TrainingQuestion", "margin_of", "scor
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 """A metric of every run, by method and setting."""
 
+COST = "steps, episodes, core seconds"
+"""Of a run, measuring included."""
+
 SECONDS_PER_TOKEN = {"table": 0.00025, "tiny": 0.0006, "20m": 0.02, "100m": 0.1}
 """Of one core: what the time left is first guessed from. That of 100m is not measured, nor is that of a GPU."""
 GUESSED_ON_GPU = 0.0008
@@ -237,7 +240,7 @@ class TrainingQuestion:
         base = means.get(self.baseline, {}).get(setting)
         start = here[0][1]["metrics"]["start"]
         head = ["method", "rate", "runs", "mean of the curve", "its IQM", "success at the end"]
-        head += [*self.metrics, *self.quarters]
+        head += [*self.metrics, *self.quarters, COST]
         lines = [[*head, f"P(better than {self.baseline})", "against it"]]
         for method, by in finals.items():
             heights = means[method][setting]
@@ -253,6 +256,7 @@ class TrainingQuestion:
                     str(interval_of([[by[setting]]], median)),
                     *(str(interval_of([[t[method][setting]]], median)) if method in t else "" for _, t in extra),
                     *(_last_quarter(here, method, name) for name in self.quarters),
+                    _cost(here, method),
                     str(chance or ""),
                     verdict(chance, nothing=0.5) if chance else "",
                 ]
@@ -311,6 +315,12 @@ def margin_of(means: Scores, method: str, base: str, setting: str) -> str:
         return ""
     gap = difference([ours], [theirs])
     return f"{gap}: {verdict(gap)}"
+
+
+def _cost(here: Sequence[tuple[Cell, dict[str, Any]]], method: str) -> str:
+    """Returns what the same tokens were beside, as medians over runs."""
+    runs = [(e["ledger"]["steps"], e["ledger"]["episodes"], e["cpu_seconds"]) for c, e in here if c.method == method]
+    return ", ".join(f"{number:.0f}" for number in np.median(runs, axis=0))
 
 
 def _last_quarter(here: Sequence[tuple[Cell, dict[str, Any]]], method: str, name: str) -> str:
