@@ -24,8 +24,11 @@ class SRPPOConfig(TreeConfig):
     believed only as far as outcomes have confirmed it (`TrackRecord.trust`):
 
         decay_now = 1 - trust (1 - decay)          k_now = 1 + trust (k - 1)
+        p_now = trust p + (1 - trust) (success of the generation's other episodes)
 
-    so that an unconfirmed critic is a mere baseline of REINFORCE, which costs variance and no bias.
+    so that without a confirmed critic it is REINFORCE with the mean of other prompts as baseline. An unconfirmed critic
+    would cost no bias as a baseline, but variance: one that expects too much makes every failure push, and a policy
+    that rarely succeeds collapses (`docs/study.md`, question 3).
 
     With `closed_loop` the critic does not give the credit: it predicts where outcomes are mixed, TRACE continues
     episodes there, RTMC reads the realized trees, and the critic learns from them. Set `num_rollouts` and

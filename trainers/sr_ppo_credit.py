@@ -6,14 +6,15 @@ Letters: `B` rows, `L` tokens, `A` trained tokens in the order of `trained_prefi
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from agentenv.arrays import TreeArrays
 from agentenv.credit import TokenAdvantages, adaptive_k, sr_ppo_advantages
 
 from .layout import Rows
 from .sr_ppo_config import SRPPOConfig
 
-__all__ = ["Belief", "episode_credit"]
+__all__ = ["Belief", "episode_credit", "success_of_others", "totals_of"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -63,6 +64,31 @@ def episode_credit(rows: Rows, success: FloatArray, **options: Any) -> TokenAdva
     return TokenAdvantages(
         spread(credit.advantages), spread(credit.values), spread(credit.differences), rows.trained.copy()
     )
+
+
+def totals_of(arrays: TreeArrays) -> tuple[int, int]:
+    """Counts the successes and the trajectories of all trees."""
+    return int(arrays.succeeded.sum()), int(arrays.is_trajectory.sum())
+
+
+def success_of_others(arrays: TreeArrays, totals: ArrayLike) -> FloatArray:
+    """Computes for each of `T` trees the share of success of all trees but itself, `[T]`.
+
+    It does not depend on what the tree itself did, so that as a baseline it costs no bias. A tree that is the only one
+    with a trajectory gets its own share.
+
+    Args:
+        arrays: the trees.
+        totals: successes and trajectories of all trees of a generation, those of other processes among them.
+    """
+    counts = arrays.num_trees
+    won, tried = (
+        np.bincount(arrays.tree_ids[chosen], minlength=counts) for chosen in (arrays.succeeded, arrays.is_trajectory)
+    )
+    all_won, all_tried = np.asarray(totals)
+    others = all_tried - tried
+    alone = others == 0
+    return np.where(alone, won, all_won - won) / np.maximum(1, np.where(alone, tried, others))
 
 
 class Belief:

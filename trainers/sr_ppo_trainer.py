@@ -45,7 +45,7 @@ from .critic_record import TrackRecord, draw_reliability, scores_of, thin_out
 from .generation import as_maker
 from .layout import Rows, lay_out
 from .sr_ppo_config import SRPPOConfig
-from .sr_ppo_credit import Belief, episode_credit
+from .sr_ppo_credit import Belief, episode_credit, success_of_others, totals_of
 from .tree_trainer import TreeTrainer
 
 __all__ = ["SRPPOTrainer"]
@@ -183,7 +183,12 @@ class SRPPOTrainer(TreeTrainer):
         prompts = np.concatenate(gather_object([first]))
         used = self._belief(self._said["trust"], prompts, self.state.global_step)
         self._said |= used
-        return episode_credit(rows, self._success, **used, prompt_weighted=self.args.prompt_weighted)
+        trust = self._said["trust"] if self.args.critic_guard else 1.0
+        success = trust * self._success
+        if trust < 1.0:
+            totals = sum(np.array(pair) for pair in gather_object([totals_of(rows.arrays)]))
+            success += (1.0 - trust) * success_of_others(rows.arrays, totals)[rows.arrays.tree_ids[nodes]]
+        return episode_credit(rows, success, **used, prompt_weighted=self.args.prompt_weighted)
 
     @override
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:

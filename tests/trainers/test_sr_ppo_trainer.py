@@ -22,7 +22,7 @@ from agentenv.trainers.batches import micro_batches
 from agentenv.trainers.critic import trained_prefixes
 from agentenv.trainers.layout import lay_out
 from agentenv.trainers.run_folder import read_metrics
-from agentenv.trainers.sr_ppo_credit import Belief, episode_credit
+from agentenv.trainers.sr_ppo_credit import Belief, episode_credit, success_of_others, totals_of
 from agentenv.types import Action
 
 pytestmark = pytest.mark.model
@@ -195,6 +195,23 @@ def test_k_by_schedule_and_by_rule(tmp_path):
     assert rule(1.0, np.array([0.01]), 0)["k"] == 8
 
 
+def test_the_success_of_others_leaves_a_tree_itself_out():
+    arrays = TreeArrays.build(
+        parents=[-1, 0, 0, -1, 3, -1, 5, -1, 7],
+        rewards=[0, 1, 0, 0, 1, 0, 0, 0, 0],
+        terminated=[False, True, True, False, True, False, True, False, False],
+        tree_ids=[0, 0, 0, 1, 1, 2, 2, 3, 3],
+        valid=[True] * 8 + [False],  # the last tree has a broken episode alone
+    )
+    totals = totals_of(arrays)
+    assert totals == (2, 4)
+    assert success_of_others(arrays, totals).tolist() == pytest.approx([1 / 2, 1 / 3, 2 / 3, 2 / 4])
+    elsewhere = (totals[0] + 3, totals[1] + 6)  # of another process
+    assert success_of_others(arrays, elsewhere).tolist() == pytest.approx([4 / 8, 4 / 9, 5 / 9, 5 / 10])
+    one = TreeArrays.build(parents=[-1, 0], rewards=[0, 1], terminated=[False, True])
+    assert success_of_others(one, totals_of(one)).tolist() == [1.0]  # there is no other
+
+
 # ---------------------------------------------------------------------- the trainer
 
 
@@ -216,6 +233,26 @@ def test_one_generation_is_what_its_parts_say(tmp_path):
     assert torch.equal(torch.cat(trained).sort().values, wanted.sort().values)
     assert float(wanted.abs().max()) > 0.1
     assert len(run.record.entries) > 16
+
+
+def test_a_critic_that_nothing_confirmed_is_no_baseline(tmp_path):
+    """Credit is then the outcome less the mean outcome of the other prompts, whatever the critic says."""
+    run = trainer(tmp_path, critic_warmup=0, layout="padded")
+    run.model.train()
+    run.current_gradient_accumulation_steps = 2
+    run._generate_and_score_completions([{"prompt": "", "task": i} for i in range(8)])
+    rows = lay_out(run.last_trees)
+    run._success = np.random.default_rng(0).random(len(run._success))  # an opinion on every token
+    run._said = {"trust": 0.0}
+    credit = run.token_credit(rows)
+    row, place = np.nonzero(rows.trained)
+    tree = rows.arrays.tree_ids[rows.nodes[row, place]]
+    outcome = np.array([rows.arrays.succeeded[rows.arrays.tree_ids == t].any() for t in range(8)], dtype=float)
+    wanted = outcome[tree] - success_of_others(rows.arrays, totals_of(rows.arrays))[tree]
+    assert 0 < outcome.sum() < 8
+    assert np.allclose(credit.advantages[row, place], wanted)
+    run._said = {"trust": 1.0}
+    assert not np.allclose(run.token_credit(rows).advantages[row, place], wanted)
 
 
 def test_the_critic_is_in_nothing_of_the_policys(tmp_path):
