@@ -33,6 +33,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Row = dict[str, Any]
 TRUE = "(true)"
+BATCH = 1024
+"""Contexts in one forward: brute force continues tens of thousands at once, whose keys and values would take 20 GB."""
 LARGE = 0.1
 """Advantages beyond this have a sign that counts."""
 
@@ -54,7 +56,7 @@ def credit_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     order = np.random.default_rng(cell.seed).permutation(len(setting.tasks[1]))[: config["tasks"]]
     truth = brute_force(
         setting.make_env,
-        TransformersAgent(model, tokenizer, max_new_tokens=setting.max_action_tokens),
+        TransformersAgent(model, tokenizer, max_new_tokens=setting.max_action_tokens, batch_size=BATCH),
         [setting.tasks[1][i] for i in order],
         rollouts=config["rollouts"],
         continuations=config["continuations"],
