@@ -126,10 +126,15 @@ def _save(figure: Figure, panels: Sequence[Any], path: Path) -> None:
     for panel in panels:
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
-    handles, labels = panels[0].get_legend_handles_labels()
-    if handles:
+    named = {name: line for panel in panels for line, name in zip(*panel.get_legend_handles_labels(), strict=True)}
+    if named:
         figure.legend(
-            handles, labels, loc="outside lower center", ncols=min(4, 2 * len(panels)), fontsize=7, frameon=False
+            list(named.values()),
+            list(named),
+            loc="outside lower center",
+            ncols=min(4, 2 * len(panels)),
+            fontsize=7,
+            frameon=False,
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context({"svg.hashsalt": "study"}):  # equal results give equal files

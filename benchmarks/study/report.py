@@ -24,7 +24,8 @@ end at the same success, and not as soon. A number is the median over runs with 
 is the interquartile mean (IQM), the mean of the middle half of the runs; "P(better)" is the probability that a run is
 better than one of the method compared with, ties counting half. Intervals, IQM, probabilities and profiles are
 rliable's, with whose package they agree (`.ci/peers rliable`). Where an interval holds what no difference would give,
-the table says "no difference shown"; of some forty comparisons that are none, two would say otherwise by chance.
+the table says "no difference shown"; where methods took different rates it says so, as that may be the difference. Of
+forty comparisons of equals, two would say otherwise by chance.
 
 | setting | what it is |
 |---|---|

@@ -1,13 +1,16 @@
 """What the pages say of results that are known: made-up runs, in which who is better is decided beforehand."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.study.cells import TUNING_SEED, Results
+from benchmarks.study.cells import TUNING_SEED, Cell, Results
+from benchmarks.study.figures import draw_curves
 from benchmarks.study.questions import QUESTIONS
 from benchmarks.study.questions.estimators import REGIMES
-from benchmarks.study.questions.question import Scale
+from benchmarks.study.questions.gradients import _curves
+from benchmarks.study.questions.question import Scale, _other_rate
 
 pytestmark = pytest.mark.model
 SCALE = Scale(seeds=4)
@@ -41,8 +44,12 @@ def entry_of(height: float) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory) -> dict[int, str]:
-    folder = tmp_path_factory.mktemp("pages")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("pages")
+
+
+@pytest.fixture(scope="module")
+def pages(folder) -> dict[int, str]:
     results = Results(folder / "results.jsonl")
     for (number, method), height in HEIGHTS.items():
         question: Any = QUESTIONS[number]
@@ -83,11 +90,35 @@ def test_what_runs_cost_beside_their_tokens_is_told(pages):
     assert "90, 9, 1" in row_of(pages[2], "RTMC", "0.3")
 
 
+def test_a_difference_that_may_be_the_learning_rates_says_so():
+    def run(method: str, rate: float) -> tuple[Cell, dict[str, Any]]:
+        return Cell("train", SETTING, method, 0, 8000, rate), {}
+
+    here = [run("GRPO", 0.3), run("RTMC", 0.3), run("GiGPO", 1.0)]
+    assert _other_rate(here, "RTMC", "GRPO") == ""
+    assert _other_rate(here, "GiGPO", "GRPO") == " (at another rate)"
+
+
 def test_forks_are_weighed_by_who_reads_the_trees(pages):
     _, graph, grpo, rtmc = row_of(pages[5], SETTING)
     assert graph == ""  # not run with forks
     assert grpo.startswith("0.150 [")
     assert rtmc.startswith("-0.100 [")
+
+
+def test_runs_that_tuned_are_in_no_curve(pages, folder):
+    curves = _curves(Results(folder / "results.jsonl"), SCALE)
+    assert {len(by[SETTING]) for by in curves.values()} == {SCALE.seeds}
+
+
+def test_methods_that_only_later_panels_show_are_in_the_legend(tmp_path):
+    def run(setting: str, method: str) -> tuple[Cell, dict[str, Any]]:
+        return Cell("train", setting, method, 0, 8000), entry_of(0.5)
+
+    draw_curves([run("math", "GRPO"), run("sokoban", "RTMC")], tmp_path / "curves")
+    texts = (tmp_path / "curves.svg").read_text()
+    assert "<!-- RTMC -->" in texts
+    assert "<!-- GRPO -->" in texts
 
 
 def test_the_order_of_credit_is_compared_with_the_order_of_learning(pages):

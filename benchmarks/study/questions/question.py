@@ -258,7 +258,7 @@ class TrainingQuestion:
                     *(_last_quarter(here, method, name) for name in self.quarters),
                     _cost(here, method),
                     str(chance or ""),
-                    verdict(chance, nothing=0.5) if chance else "",
+                    (verdict(chance, nothing=0.5) + _other_rate(here, method, self.baseline)) if chance else "",
                 ]
             )
         return f"**{setting}** (start {start:.2f}; {len(here)} runs)\n\n{markdown(lines)}"
@@ -272,18 +272,19 @@ class TrainingQuestion:
             if not base or not others:
                 continue
             shown = {m: verdict(probability_of_improvement([means[m][setting]], [base]), nothing=0.5) for m in others}
+            here = [pair for pair in found if pair[0].setting == setting]
             words = [
-                f"{word} {', '.join(names)}"
+                f"{word}: {'; '.join(names)}"
                 for word in ("better", "worse")
-                if (names := [m for m, one in shown.items() if one == word])
+                if (names := [m + _other_rate(here, m, self.baseline) for m, one in shown.items() if one == word])
             ]
             words += [
                 f"{word} for {'all ' if rest == len(shown) else ''}{rest}"
                 for word in (NO_DIFFERENCE, TOO_FEW)
                 if (rest := sum(one == word for one in shown.values()))
             ]
-            said.append(f"{setting}: {'; '.join(words)}.")
-        return f"Learning faster or slower than {self.baseline}, " + " ".join(said) if said else ""
+            said.append(f"- {setting}: {'. '.join(words)}.")
+        return f"Learning faster or slower than {self.baseline}:\n\n" + "\n".join(said) if said else ""
 
     def _across(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
         """Says what holds over all settings that both methods were run in."""
@@ -315,6 +316,18 @@ def margin_of(means: Scores, method: str, base: str, setting: str) -> str:
         return ""
     gap = difference([ours], [theirs])
     return f"{gap}: {verdict(gap)}"
+
+
+def _other_rate(here: Sequence[tuple[Cell, dict[str, Any]]], method: str, base: str) -> str:
+    """Says that a method took another learning rate than the one it is compared with: then that may be the difference.
+
+    Args:
+        here: runs in one setting.
+        method: the one.
+        base: the other.
+    """
+    ours, theirs = ({cell.rate for cell, _ in here if cell.method == name} for name in (method, base))
+    return "" if ours == theirs else " (at another rate)"
 
 
 def _cost(here: Sequence[tuple[Cell, dict[str, Any]]], method: str) -> str:
