@@ -24,7 +24,7 @@ class SRPPOConfig(TreeConfig):
     believed only as far as outcomes have confirmed it (`TrackRecord.trust`):
 
         decay_now = 1 - trust (1 - decay)          k_now = 1 + trust (k - 1)
-        p_now = trust p + (1 - trust) (success of the generation's other episodes)
+        credit = trust (credit by the critic) + (1 - trust) (outcome - success of the generation's other prompts)
 
     so that without a confirmed critic it is REINFORCE with the mean of other prompts as baseline. An unconfirmed critic
     would cost no bias as a baseline, but variance: one that expects too much makes every failure push, and a policy

@@ -183,12 +183,14 @@ class SRPPOTrainer(TreeTrainer):
         prompts = np.concatenate(gather_object([first]))
         used = self._belief(self._said["trust"], prompts, self.state.global_step)
         self._said |= used
+        credit = episode_credit(rows, self._success, **used, prompt_weighted=self.args.prompt_weighted)
         trust = self._said["trust"] if self.args.critic_guard else 1.0
-        success = trust * self._success
-        if trust < 1.0:
-            totals = sum(np.array(pair) for pair in gather_object([totals_of(rows.arrays)]))
-            success += (1.0 - trust) * success_of_others(rows.arrays, totals)[rows.arrays.tree_ids[nodes]]
-        return episode_credit(rows, success, **used, prompt_weighted=self.args.prompt_weighted)
+        if trust == 1.0:
+            return credit
+        totals = sum(np.array(pair) for pair in gather_object([totals_of(rows.arrays)]))
+        others = success_of_others(rows.arrays, totals)[rows.arrays.tree_ids[nodes]]
+        plain = episode_credit(rows, others, k=1.0, decay=1.0)
+        return replace(credit, advantages=trust * credit.advantages + (1.0 - trust) * plain.advantages)
 
     @override
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
