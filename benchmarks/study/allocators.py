@@ -7,7 +7,7 @@ import numpy as np
 
 from agentenv.credit import TraceAllocator, allocate_dynamic, allocate_pcl, allocate_vip, make_allocator
 from agentenv.credit.allocators import spread_randomly
-from agentenv.stats import episodes
+from agentenv.stats import episode_stats
 from agentenv.tree import Anchor, EpisodeTree
 
 __all__ = ["CANDIDATES", "allocator_named"]
@@ -118,11 +118,10 @@ class Dynamic:
     def refill(self, trees: Sequence[EpisodeTree], rng: np.random.Generator) -> list[int]:
         """Gives groups to further candidates, as many as are likely to bring the mixed groups that are missing."""
         del rng
-        outcomes = [[one.value for one in episodes(tree) if one.value is not None] for tree in trees]
-        successes = [sum(value > 0.5 for value in values) for values in outcomes]
+        tallies = [episode_stats([tree]).roots for tree in trees]
         plan = allocate_dynamic(
-            successes,
-            [len(values) for values in outcomes],
+            [tally.successes for tally in tallies],
+            [tally.episodes for tally in tallies],
             wanted=self._wanted,
             group_size=self._size,
             budget=self._size * len(trees),

@@ -8,6 +8,9 @@ from agentenv.arrays import TreeArrays
 from agentenv.credit import StepAdvantages, rtmc_advantages
 from benchmarks.estimators import CHAINS, FORKS
 
+from .allocators import CANDIDATES
+from .names import named
+
 __all__ = [
     "CHAIN_NAMES",
     "ENTROPY",
@@ -109,19 +112,19 @@ METHODS: dict[str, Method] = {
     "TRACE, a quarter, occupancy": forked(GRAPH, 2, "trace", step_weights="occupancy"),
     "TRACE, a quarter, counts": forked(GRAPH, 2, "trace", step_weights="counts"),
     "TRACE, a quarter, unique": forked(GRAPH, 2, "trace", step_weights="unique"),
-    "TRACE, a pool of 4": forked(GRAPH, 2, "trace", candidates=4),
+    "TRACE, a pool of 4": forked(GRAPH, 2, "trace", candidates=CANDIDATES),
     "shallow, a quarter": forked(GRAPH, 2, "shallow"),
     "deep, a quarter": forked(GRAPH, 2, "deep"),
     "GRPO, TRACE, a quarter": forked("Dr.GRPO", 2, "trace"),
     "RTMC, TRACE, a quarter": forked("RTMC (paper)", 2, "trace"),
     # 4: both stages of TRACE, each against its uniform form
     "uniform/uniform": forked(GRAPH, 4, "random"),
-    "active/uniform": forked(GRAPH, 4, "trace_roots", candidates=4),
+    "active/uniform": forked(GRAPH, 4, "trace_roots", candidates=CANDIDATES),
     "uniform/active": forked(GRAPH, 4, "trace_prefixes"),
-    "active/active": forked(GRAPH, 4, "trace", candidates=4),
-    "active roots by VIP": forked(GRAPH, 4, "vip_roots", candidates=4),
-    "active roots by PCL": forked(GRAPH, 4, "pcl_roots", candidates=4),
-    "dynamic sampling": method_of(GRAPH, allocator="dynamic", options={"candidates": 4}),
+    "active/active": forked(GRAPH, 4, "trace", candidates=CANDIDATES),
+    "active roots by VIP": forked(GRAPH, 4, "vip_roots", candidates=CANDIDATES),
+    "active roots by PCL": forked(GRAPH, 4, "pcl_roots", candidates=CANDIDATES),
+    "dynamic sampling": method_of(GRAPH, allocator="dynamic", options={"candidates": CANDIDATES}),
     # 6: the closed loop, whose parts are above
     "closed loop": method_of("", 4, 4, trainer="closed_loop", options={"critic_warmup": 128}),
     "closed loop, a quarter": method_of("", 6, 2, trainer="closed_loop", options={"critic_warmup": 128}),
@@ -135,7 +138,4 @@ def estimator_of(name: str) -> Estimator:
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in ESTIMATORS:
-        msg = f"estimator must be one of {', '.join(ESTIMATORS)}, got {name!r}"
-        raise ValueError(msg)
-    return ESTIMATORS[name]
+    return named("estimator", ESTIMATORS, name)

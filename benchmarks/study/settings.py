@@ -19,6 +19,7 @@ from agentenv.trainers import Play
 from agentenv.trainers.demo import demo_tasks
 
 from .bundled import BUNDLED
+from .names import named
 from .sokoban import Sokoban, levels, sloppy_moves
 from .tabular import EASY, PROBLEMS, AliasedEnv, TabularEnv
 
@@ -173,8 +174,4 @@ def setting_of(name: str, *, quick: bool = False) -> Setting:
     Raises:
         ValueError: there is none of that name.
     """
-    known = QUICK if quick else SETTINGS
-    if name not in known:
-        msg = f"setting must be one of {', '.join(known)}, got {name!r}"
-        raise ValueError(msg)
-    return known[name]
+    return named("setting", QUICK if quick else SETTINGS, name)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .names import named
+
 __all__ = ["DEVICES", "SIZES", "Size", "device_name", "find_device", "size_of"]
 
 
@@ -62,10 +64,7 @@ def size_of(name: str) -> Size:
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in SIZES:
-        msg = f"size must be one of {', '.join(SIZES)}, got {name!r}"
-        raise ValueError(msg)
-    return SIZES[name]
+    return named("size", SIZES, name)
 
 
 def find_device(word: str) -> str:

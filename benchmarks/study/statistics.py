@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 __all__ = [
     "NO_DIFFERENCE", "TOO_FEW", "Interval", "difference", "interval_of", "iqm", "median",
@@ -174,16 +175,9 @@ def verdict(interval: Interval, *, nothing: float = 0.0) -> str:
 def rank_agreement(left: Sequence[FloatArray], right: Sequence[FloatArray]) -> FloatArray:
     """Computes Spearman's rank correlation over methods of medians over runs `[..., R]`; returns `[...]`."""
     x, y = (np.stack([np.median(one, axis=-1) for one in side], axis=-1) for side in (left, right))
-    a, b = (_centered(_ranks(one)) for one in (x, y))
+    a, b = (_centered(rankdata(one, axis=-1)) for one in (x, y))
     scale = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
     return np.divide((a * b).sum(-1), scale, out=np.zeros_like(scale), where=scale > 0)
-
-
-def _ranks(values: FloatArray) -> FloatArray:
-    """Ranks along the last axis, ties in the middle."""
-    below = (values[..., None] > values[..., None, :]).sum(-1)
-    equal = (values[..., None] == values[..., None, :]).sum(-1)
-    return below + (equal - 1) / 2
 
 
 def _centered(values: FloatArray) -> FloatArray:

@@ -9,8 +9,7 @@ from benchmarks.study.cells import TUNING_SEED, Cell, Results
 from benchmarks.study.figures import draw_curves
 from benchmarks.study.questions import QUESTIONS
 from benchmarks.study.questions.estimators import REGIMES
-from benchmarks.study.questions.gradients import _curves
-from benchmarks.study.questions.question import Scale, _other_rate
+from benchmarks.study.questions.question import Scale, _other_rate, scores_of
 
 pytestmark = pytest.mark.model
 SCALE = Scale(seeds=4)
@@ -107,7 +106,8 @@ def test_forks_are_weighed_by_who_reads_the_trees(pages):
 
 
 def test_runs_that_tuned_are_in_no_curve(pages, folder):
-    curves = _curves(Results(folder / "results.jsonl"), SCALE)
+    question: Any = QUESTIONS[2]
+    curves = scores_of(question.runs(Results(folder / "results.jsonl"), SCALE), "mean")
     assert {len(by[SETTING]) for by in curves.values()} == {SCALE.seeds}
 
 

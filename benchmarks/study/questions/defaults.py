@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study.cells import TUNING_SEED, Cell, Results
+from benchmarks.study.cells import Cell, Results
 from benchmarks.study.methods import ENTROPY, SMOOTHING, smoothed
-from benchmarks.study.statistics import difference, probability_of_improvement, verdict
+from benchmarks.study.statistics import probability_of_improvement, verdict
 
 from . import allocation, closed_loop, critic, estimators, forking
-from .question import Scale, Scores, markdown, scores_of
+from .question import Scale, Scores, margin_of, markdown, scores_of
 
 _WEIGHTS = ("occupancy", "counts", "unique")
 _OTHERS = (forking, estimators, allocation, closed_loop, critic)
@@ -57,8 +57,7 @@ class Defaults:
         del images
         runs: dict[tuple[str, str, int], tuple[Cell, dict[str, Any]]] = {}
         for module in _OTHERS:
-            cells = [c for c in module.QUESTION.plan(results, scale) if c.seed < TUNING_SEED]
-            for cell, entry in results.of(cells):  # what two questions ask for counts once
+            for cell, entry in module.QUESTION.runs(results, scale):  # what two questions ask for counts once
                 runs.setdefault((cell.setting, cell.method, cell.seed), (cell, entry))
         found = list(runs.values())
         table = scores_of(found, "mean")
@@ -86,9 +85,8 @@ def _one_by_one(table: Scores) -> str:
     for said, default, others in ONE_BY_ONE:
         for other in others:
             shared = sorted(set(table.get(default, {})) & set(table.get(other, {})))
-            if shared:
-                gap = difference(*([table[m][setting] for setting in shared] for m in (other, default)))
-                lines.append([said, default, other, f"{gap}: {verdict(gap)}", ", ".join(shared)])
+            if gap := margin_of(table, other, default, *shared):
+                lines.append([said, default, other, gap, ", ".join(shared)])
     if len(lines) == 1:
         return ""
     title = "Default by default (difference of the medians of the mean of the curve, mean over settings):"

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study.cells import TUNING_SEED, Results
+from benchmarks.study.cells import Results
 from benchmarks.study.figures import draw_against
 from benchmarks.study.methods import METHODS
 from benchmarks.study.statistics import interval_of, rank_agreement
 
 from . import estimators
-from .question import Scale, Scores, markdown, scores_of
+from .question import Scale, markdown, scores_of
 
 __all__ = ["tell_of_policies"]
 
@@ -32,7 +32,7 @@ def tell_of_policies(credit: Mapping[str, Sequence[dict[str, Any]]], results: Re
     Returns:
         A paragraph, a figure and a table of rank correlations; empty where question 2 was not run.
     """
-    curves = _curves(results, scale)
+    curves = scores_of(estimators.QUESTION.runs(results, scale), "mean")
     lines: list[Sequence[str]] = [["setting", "methods", "r with the curve", "cosine with the curve"]]
     points: dict[str, dict[str, tuple[float, float]]] = {}
     for setting, rows in credit.items():
@@ -55,12 +55,6 @@ def tell_of_policies(credit: Mapping[str, Sequence[dict[str, Any]]], results: Re
     title = "**From credit to policies**: rank correlation over methods of question 2, on one kind of states each"
     command = f"    python -m benchmarks.study 1 2 report{scale.words}"
     return f"![Credit and learning](images/study/{stem.name}.png)\n\n{command}\n\n{title}\n\n{markdown(lines)}"
-
-
-def _curves(results: Results, scale: Scale) -> Scores:
-    """Returns the heights of question 2's learning curves, those of runs that tuned a rate left out."""
-    cells = [cell for cell in estimators.QUESTION.plan(results, scale) if cell.seed < TUNING_SEED]
-    return scores_of(results.of(cells), "mean")
 
 
 def _chains() -> list[str]:

@@ -199,11 +199,13 @@ class TrainingQuestion:
             recipe_of(setting, scale.size), scale.quick, scale.cost_of(setting, tokens), scale.size, scale.device,
         )  # fmt: skip
 
+    def runs(self, results: Results, scale: Scale) -> list[tuple[Cell, dict[str, Any]]]:
+        """Returns the runs that went through with their results, without those that tuned a learning rate."""
+        return results.of(cell for cell in self.plan(results, scale) if cell.seed < TUNING_SEED)
+
     def report(self, results: Results, scale: Scale, images: Path) -> str:
         """Draws learning curves and profiles, and returns the section."""
-        names = self._names(scale)
-        cells = [self.cell(results, s, m, seed, scale) for s, m in names for seed in range(scale.seeds_of(SETTINGS[s]))]
-        found = self._comparable(results.of([cell for cell in cells if cell is not None]))
+        found = self._comparable(self.runs(results, scale))
         if not found:
             return ""
         stem = f"question_{self.number}{scale.suffix}"
@@ -216,7 +218,7 @@ class TrainingQuestion:
             self._reading(found),
             self._across(found),
             self.more(found),
-            *(self._table(found, name) for name in dict.fromkeys(s for s, _ in names)),
+            *(self._table(found, name) for name in dict.fromkeys(cell.setting for cell, _ in found)),
         ]
         return "\n\n".join(filter(None, parts))
 
@@ -302,19 +304,19 @@ class TrainingQuestion:
         return f"{head}\n\n" + "\n".join(said) if said else ""
 
 
-def margin_of(means: Scores, method: str, base: str, setting: str) -> str:
-    """Returns the difference of the medians of two methods in a setting, and what it shows; empty where one is missing.
+def margin_of(means: Scores, method: str, base: str, *settings: str) -> str:
+    """Returns the difference of the mean medians of two methods, and what it shows; empty where a run is missing.
 
     Args:
         means: by method and setting.
         method: the one.
         base: the other.
-        setting: where both were run.
+        settings: where both are compared.
     """
-    ours, theirs = (means.get(name, {}).get(setting) for name in (method, base))
-    if not ours or not theirs:
+    ours, theirs = ([means.get(name, {}).get(setting, ()) for setting in settings] for name in (method, base))
+    if not settings or not all([*ours, *theirs]):
         return ""
-    gap = difference([ours], [theirs])
+    gap = difference(ours, theirs)
     return f"{gap}: {verdict(gap)}"
 
 
