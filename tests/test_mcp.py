@@ -161,6 +161,18 @@ def test_a_call_that_ends_a_server_behind_a_url_is_the_agents_fault_unless_none_
             step(env, "crash", message="out of ink")
 
 
+def test_a_connection_that_ends_between_two_looks_at_it():
+    with service() as (url, _):
+        connection = McpConnection(McpServer(url=url))
+        client = connection._client
+        connection.close()
+        connection._client = client  # as whoever looked before the end still has it
+        with pytest.raises(ToolServerError, match="does not answer"):
+            connection.call("write", {"text": "x"})
+        connection.close()
+        connection.close()
+
+
 @pytest.mark.parametrize(
     ("server", "names"),
     [

@@ -3,7 +3,6 @@
 import json
 import sqlite3
 import threading
-import time
 import warnings
 from typing import Any
 
@@ -219,12 +218,16 @@ def test_a_fork_says_what_it_costs():
 
 
 def test_how_long_to_wait_for_what_goes_away_is_an_argument():
+    goes, seconds = threading.Event(), 600.0
+
     class Slow(Guess):
         def close(self):
             if self.state is not None:
-                threading.Thread(target=time.sleep, args=(2.0,)).start()
+                threading.Thread(target=goes.wait, args=(seconds,)).start()
             super().close()
 
     leaks = [clause for clause in CLAUSES if clause.name == "leaks"]
     assert run_clauses(Slow, clauses=leaks, leak_wait_s=0.0)[0].outcome == "failed"
-    assert run_clauses(Slow, clauses=leaks, leak_wait_s=20.0)[0].outcome == "passed"
+    goes.set()
+    goes, seconds = threading.Event(), 1.0  # nobody sets it: each goes after a second
+    assert run_clauses(Slow, clauses=leaks, leak_wait_s=60.0)[0].outcome == "passed"

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
 from typing import Any, Self, TextIO, cast
@@ -127,10 +127,14 @@ class McpConnection:
             ToolServerError: the server is gone, or does not answer.
         """
         client, loop = self._client, self._loop
-        if client is None or loop is None or not self._thread.is_alive():
+        if client is None or loop is None:
             raise self._lost(self._problem)
-        plain = name.removeprefix(self.server.prefix)
-        asked = asyncio.run_coroutine_threadsafe(client.call_tool(plain, dict(arguments)), loop)
+        question = client.call_tool(name.removeprefix(self.server.prefix), dict(arguments))
+        try:
+            asked = asyncio.run_coroutine_threadsafe(question, loop)
+        except RuntimeError as problem:  # the loop was closed since
+            question.close()
+            raise self._lost(self._problem or problem) from problem
         try:
             result = asked.result(self.server.timeout_s + 5.0)
         except mcp.MCPError as problem:
@@ -144,9 +148,9 @@ class McpConnection:
 
     def close(self) -> None:
         """Ends the connection, and the server where it was started for it. May be called twice."""
-        loop, stop = self._loop, self._stop
-        if loop is not None and stop is not None and self._thread.is_alive():
-            loop.call_soon_threadsafe(stop.set)
+        if (loop := self._loop) is not None and (stop := self._stop) is not None:
+            with suppress(RuntimeError):  # the loop is closed: the thread ends by itself
+                loop.call_soon_threadsafe(stop.set)
         self._thread.join()
         self._client = None
 

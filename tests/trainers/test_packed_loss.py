@@ -34,7 +34,8 @@ from agentenv.trainers.packable import obstacle, probe, token_cost
 
 pytestmark = pytest.mark.model
 
-FLOAT32, FLOAT64 = 1e-4, 1e-6
+FLOAT32, FLOAT64 = 1e-4, 4e-6
+"""Qwen3 normalizes in float32 whatever its weights are: 1.3e-6 was seen in float64."""
 
 few = settings(
     max_examples=8,
