@@ -12,11 +12,14 @@ from typing import Any, cast
 
 from agentenv.signatures import digest
 
-__all__ = ["ROOT", "TUNING_SEED", "Cell", "Results", "code_version"]
+__all__ = ["MIXED", "ROOT", "TUNING_SEED", "Cell", "Results", "code_version"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _CODE = ("agentenv", "agents", "credit", "sandboxes", "trainers", "benchmarks/study")
 _FIRST = {"size": "tiny", "device": "cpu"}
+MIXED = "mixed trees per 100 episodes"
+"""A metric: the effective ratio over the episodes of a tree, as an allocator may choose few large trees or many small.
+"""
 TUNING_SEED = 9_000
 """Seeds from here on tune learning rates, and are used for nothing else."""
 
@@ -126,11 +129,11 @@ class Results:
 
     def about(self, size: str, device: str) -> tuple[list[str], int]:
         """Returns the names of the hardware that runs of a size were made on, and how many seeds there are."""
-        here = [
-            e for e in self._lines.values() if (e.get("size"), e.get("device")) == (size, device) and "error" not in e
-        ]
+        asked = {"size": size, "device": device}.items()
+        went = [entry for entry in self._lines.values() if "error" not in entry]
+        here = [entry for entry in went if all(entry.get(name, _FIRST[name]) == one for name, one in asked)]
         seeds = [entry["seed"] + 1 for entry in here if entry["seed"] < TUNING_SEED]
-        return sorted({entry["machine"] for entry in here}), max(seeds, default=0)
+        return sorted({entry["machine"] for entry in here if "machine" in entry}), max(seeds, default=0)
 
     @property
     def broken(self) -> int:

@@ -27,7 +27,7 @@ from agentenv.trainers import SRPPOConfig, SRPPOTrainer, TreeConfig, TreeTrainer
 from agentenv.trainers.run_folder import read_metrics
 
 from .allocators import allocator_named
-from .cells import Cell
+from .cells import MIXED, Cell
 from .methods import estimator_of
 from .settings import Setting, setting_of
 from .starts import start_of
@@ -53,7 +53,7 @@ _COMMON: dict[str, Any] = {
 
 _KEPT = ("effective_ratio", "allocator/root_share", "predictor/brier", "predictor/calibration_error", "critic/brier",
          "critic/ece", "critic/auroc", "critic/trust", "critic/k", "critic/decay", "entropy", "frac_reward_zero_std",
-         "success", "grad_norm")  # fmt: skip
+         "success", "grad_norm", MIXED)  # fmt: skip
 """What is kept of the metrics of every step, as means over the four quarters of training."""
 
 
@@ -208,6 +208,9 @@ def _powers(most: int) -> list[int]:
 def _quarters(metrics: list[dict[str, Any]]) -> dict[str, list[float]]:
     """Means of what is kept over the quarters of training."""
     found: dict[str, list[float]] = {}
+    for m in metrics:
+        if "effective_ratio" in m and m.get("tree/leaves"):
+            m[MIXED] = 100.0 * m["effective_ratio"] / m["tree/leaves"]
     for name in _KEPT:
         values = np.array([m[name] for m in metrics if isinstance(m.get(name), int | float)], dtype=np.float64)
         if len(values) >= 4:

@@ -1,5 +1,7 @@
 """Question 4: TRACE's two stages, alone and together."""
 
+from benchmarks.study.cells import MIXED
+
 from .question import ALL, TrainingQuestion
 
 QUESTION = TrainingQuestion(
@@ -18,5 +20,5 @@ QUESTION = TrainingQuestion(
     settings=ALL,
     core_methods=("uniform/uniform", "active/uniform", "uniform/active", "active/active", "dynamic sampling"),
     core_settings=("math-hard", "irrecoverable-hard"),
-    quarters=("effective_ratio", "predictor/brier"),
+    quarters=("effective_ratio", MIXED, "predictor/brier"),
 )  # fmt: skip

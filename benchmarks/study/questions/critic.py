@@ -1,8 +1,35 @@
 """Question 3: SR-PPO, a critic in place of a group."""
 
-from .question import TrainingQuestion
+from collections.abc import Sequence
+from typing import Any
 
-QUESTION = TrainingQuestion(
+import numpy as np
+
+from benchmarks.study.cells import Cell
+
+from .question import TrainingQuestion, markdown
+
+TRUST = "critic/trust"
+
+
+class Critic(TrainingQuestion):
+    """Adds how far the critic was believed while the policy learned: where it was not, k and lambda do nothing."""
+
+    def more(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+        """Returns the trust in each quarter of training, the median over runs."""
+        runs: dict[tuple[str, str], list[list[float]]] = {}
+        for cell, entry in found:
+            if TRUST in entry["quarters"] and cell.config["options"].get("critic_guard", True):
+                runs.setdefault((cell.setting, cell.method), []).append(entry["quarters"][TRUST])
+        rows = [
+            [*names, *(f"{trust:.2f}" for trust in np.median(quarters, axis=0))] for names, quarters in runs.items()
+        ]
+        head = ["setting", "method", "first quarter", "second", "third", "last"]
+        title = "How far a guarded critic was believed, 0 to 1 (median over runs); at 0, k and lambda do nothing:"
+        return f"{title}\n\n{markdown([head, *rows])}" if rows else ""
+
+
+QUESTION = Critic(
     number=3,
     title="Is one rollout per prompt enough?",
     asks="SR-PPO by k, lambda and its protections against GRPO at equal tokens: success, pass@1 and pass@64 at the "

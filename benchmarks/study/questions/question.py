@@ -285,6 +285,8 @@ class TrainingQuestion:
                 for word in (NO_DIFFERENCE, TOO_FEW)
                 if (rest := sum(one == word for one in shown.values()))
             ]
+            if same := _same(means, setting):
+                words.append(f"the same runs to the last digit: {'; '.join(same)}")
             said.append(f"- {setting}: {'. '.join(words)}.")
         return f"Learning faster or slower than {self.baseline}:\n\n" + "\n".join(said) if said else ""
 
@@ -318,6 +320,15 @@ def margin_of(means: Scores, method: str, base: str, *settings: str) -> str:
         return ""
     gap = difference(ours, theirs)
     return f"{gap}: {verdict(gap)}"
+
+
+def _same(means: Scores, setting: str) -> list[str]:
+    """Returns which methods had equal runs in a setting, so that what they differ in did nothing there."""
+    groups: dict[tuple[float, ...], list[str]] = {}
+    for method, by in means.items():
+        if len(runs := by.get(setting, ())) > 1:
+            groups.setdefault(tuple(runs), []).append(method)
+    return [" = ".join(group) for group in groups.values() if len(group) > 1]
 
 
 def _other_rate(here: Sequence[tuple[Cell, dict[str, Any]]], method: str, base: str) -> str:
