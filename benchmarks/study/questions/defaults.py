@@ -28,6 +28,7 @@ ONE_BY_ONE = (
     ("allocator of forks", "TRACE, a quarter", ("random, a quarter", "TRACE unseen, a quarter")),
     ("weights of forked steps", "TRACE, a quarter", tuple(f"TRACE, a quarter, {w}" for w in _WEIGHTS)),
     ("k and decay of SR-PPO", "SR-PPO, k = 1", ("SR-PPO, k adaptive", "SR-PPO, lambda 0.5", "SR-PPO, lambda 1")),
+    ("the critic's warm-up", "SR-PPO, k = 1", ("SR-PPO, no warm-up",)),
 )
 """What a default is, a method that has it, and methods that differ from that in it alone."""
 
