@@ -128,6 +128,7 @@ METHODS: dict[str, Method] = {
     "dynamic sampling": method_of(GRAPH, allocator="dynamic", options={"candidates": CANDIDATES}),
     # 6: the closed loop, whose parts are above
     "closed loop": method_of("", 4, 4, trainer="closed_loop", options={"critic_warmup": 128}),
+    "closed loop, no warm-up": method_of("", 4, 4, trainer="closed_loop", options={"critic_warmup": 0}),
     "closed loop, a quarter": method_of("", 6, 2, trainer="closed_loop", options={"critic_warmup": 128}),
 }
 """What is trained, by name."""

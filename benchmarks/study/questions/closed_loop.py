@@ -8,9 +8,17 @@ QUESTION = TrainingQuestion(
     asks="The critic chooses where, forks give exact shared states, RTMC reads them: against RTMC without forks, with "
     "TRACE's own predictor, graph values, and the critic alone, at equal tokens.",
     baseline="RTMC",
-    methods=("RTMC", "closed loop", "closed loop, a quarter", "TRACE, half", "graph values", "SR-PPO, k = 1"),
+    methods=(
+        "RTMC",
+        "closed loop",
+        "closed loop, no warm-up",
+        "closed loop, a quarter",
+        "TRACE, half",
+        "graph values",
+        "SR-PPO, k = 1",
+    ),
     settings=ALL,
-    core_methods=("RTMC", "closed loop", "TRACE, half"),
+    core_methods=("RTMC", "closed loop", "closed loop, no warm-up", "TRACE, half"),
     core_settings=("irrecoverable-hard", "decisive-hard", "math-hard"),
     quarters=("effective_ratio",),
 )
