@@ -34,7 +34,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "k = 1": {"k": 1.0},
     "k adaptive, at most 64": {"k": 64.0},
     "k = 4, constant": {"k": 4.0, "k_schedule": "constant"},
-    "no guard": {"critic_guard": False},
+    "warmed up": {"critic_warmup": 256},
+    "no guard, warmed up": {"critic_guard": False, "critic_warmup": 256},
     "lambda 0, guarded": {"decay": 0.0},
     "lambda 0, unprotected": BARE,
     "closed loop": {
@@ -116,7 +117,7 @@ def main() -> None:
     results: dict[str, Any] = {"load": os.getloadavg()[0], "torch": torch.__version__, **common, "runs": {}}
     print(f"{'run':<24} held-out success                entropy  Brier  AUROC  trust  CPU s")
     for name in arguments.only:
-        options = common | RUNS[name] | ({"critic_warmup": 64, "max_action_tokens": 6} if arguments.small else {})
+        options = common | RUNS[name] | ({"max_action_tokens": 6} if arguments.small else {})
         with tempfile.TemporaryDirectory() as folder:
             result = train(start, Path(folder), held_out, options)
         results["runs"][name] = result

@@ -19,16 +19,16 @@ _CREDIT = frozenset({"k", "k_schedule", "k_final", "decay", "prompt_weighted", "
 class SRPPOConfig(TreeConfig):
     """`TreeConfig` with one rollout per prompt and a critic of tokens.
 
-    Three things keep a critic that knows nothing from steering the policy, all on by default: it learns from
-    `critic_warmup` episodes before the policy's first update; `decay` is near 1; and with `critic_guard` it is
-    believed only as far as outcomes have confirmed it (`TrackRecord.trust`):
+    What keeps a critic that knows nothing from steering the policy is `critic_guard`: it is believed only as far as
+    outcomes have confirmed it (`TrackRecord.trust`), whatever `decay` and `k` are:
 
         decay_now = 1 - trust (1 - decay)          k_now = 1 + trust (k - 1)
         credit = trust (credit by the critic) + (1 - trust) (outcome - success of the generation's other prompts)
 
     so that without a confirmed critic it is REINFORCE with the mean of other prompts as baseline. An unconfirmed critic
     would cost no bias as a baseline, but variance: one that expects too much makes every failure push, and a policy
-    that rarely succeeds collapses (`docs/study.md`, question 3).
+    that rarely succeeds collapses (`docs/study.md`, question 3). Nothing is gained by letting the critic learn first:
+    the episodes of a `critic_warmup` are lost to the policy. Without the guard, warm the critic up.
 
     With `closed_loop` the critic does not give the credit: it predicts where outcomes are mixed, TRACE continues
     episodes there, RTMC reads the realized trees, and the critic learns from them. Set `num_rollouts` and
@@ -62,7 +62,11 @@ class SRPPOConfig(TreeConfig):
         metadata={"help": "Believe the critic only as far as outcomes confirmed it; off, decay and k hold at once."},
     )
     critic_warmup: int = field(
-        default=256, metadata={"help": "Episodes that the critic learns from before the policy's first update."}
+        default=0,
+        metadata={
+            "help": "Episodes that the critic alone learns from, before the policy's first update: some hundred where "
+            "critic_guard is off; with it they are lost."
+        },
     )
     critic_learning_rate: float = field(default=1e-3, metadata={"help": "Of the critic's AdamW; constant."})
     critic_epochs: int = field(default=2, metadata={"help": "The critic's passes over each generation."})
