@@ -111,6 +111,40 @@ def test_clear_differences_are_shown():
     assert verdict(found, nothing=0.5) == "worse"
 
 
+@pytest.mark.parametrize("counts", [(3, 3), (5, 5), (3, 10), (10, 10)])
+@pytest.mark.parametrize("compare", ["probability", "difference"])
+def test_of_equals_one_in_twenty_passes_for_different(compare, counts):
+    rng, claims = np.random.default_rng(0), 0
+    for _ in range(300):
+        left, right = (rng.normal(size=count).round(1) for count in counts)
+        if compare == "probability":
+            found = verdict(probability_of_improvement([left], [right], samples=200), nothing=0.5)
+        else:
+            found = verdict(difference([left], [right], samples=200))
+        claims += found != NO_DIFFERENCE
+    assert claims <= 24  # of 300, 15 expected at most; 24 is beyond the 98th percentile
+
+
+def test_runs_of_one_seed_are_compared_with_each_other():
+    """What seeds share is no noise of the difference: here it is a tenth of what the runs vary by."""
+    seeds = np.linspace(0.2, 0.6, 10)
+    better = seeds + 0.01 + 0.001 * np.arange(10)
+    found = difference([better], [seeds])
+    assert verdict(found) == "better"
+    assert (found.low, found.high) > (0.0, 0.0)
+    assert found.high < 0.03
+    assert verdict(difference([better], [seeds[:-1]])) == NO_DIFFERENCE  # not as many: no pairs
+
+
+def test_equal_runs_show_no_difference():
+    assert verdict(difference([[0.1] * 10], [[0.1] * 10])) == NO_DIFFERENCE
+    assert verdict(probability_of_improvement([[0.1] * 10], [[0.1] * 10]), nothing=0.5) == NO_DIFFERENCE
+
+
+def test_a_setting_with_one_run_leaves_nothing_to_say():
+    assert verdict(difference([[0.9], [0.8, 0.9, 0.9]], [[0.1], [0.1, 0.2, 0.1]])) == TOO_FEW
+
+
 def test_settings_without_runs_are_refused():
     with pytest.raises(ValueError, match="at least one run"):
         interval_of([[[], [1.0]]], median)

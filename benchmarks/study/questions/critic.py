@@ -33,7 +33,9 @@ QUESTION = Critic(
     number=3,
     title="Is one rollout per prompt enough?",
     asks="SR-PPO by k, lambda and its protections against GRPO at equal tokens: success, pass@1 and pass@64 at the "
-    "end, calibration of the critic in the last quarter, and what makes it collapse.",
+    "end, calibration of the critic in the last quarter, and what makes it collapse. Where it does not say otherwise, "
+    "the critic first learns from 128 episodes, which the budget pays; the trainer's default is k adaptive without "
+    "that warm-up. In tables all prompts are one task: single rollouts are a group there, as a user's never are.",
     baseline="GRPO",
     methods=(
         "GRPO", "SR-PPO, k = 1", "SR-PPO, k = 4", "SR-PPO, k = 16", "SR-PPO, k = 64", "SR-PPO, k adaptive",
