@@ -104,9 +104,7 @@ METHODS: dict[str, Method] = {
     "SR-PPO, lambda 0, no guard": _sr_ppo(decay=0.0, critic_guard=False),
     "SR-PPO, lambda 0, no guard, no warm-up": _sr_ppo(decay=0.0, critic_guard=False, critic_warmup=0),
     # 4 and 5: where the budget goes
-    "no forks": method_of(GRAPH),
     "random, a quarter": forked(GRAPH, 2, "random"),
-    "random, half": forked(GRAPH, 4, "random"),
     "TRACE, a quarter": forked(GRAPH, 2, "trace"),
     "TRACE, half": forked(GRAPH, 4, "trace"),
     "TRACE unseen, a quarter": forked(GRAPH, 2, "trace_unseen"),
@@ -116,7 +114,7 @@ METHODS: dict[str, Method] = {
     "TRACE, a pool of 4": forked(GRAPH, 2, "trace", candidates=CANDIDATES),
     "shallow, a quarter": forked(GRAPH, 2, "shallow"),
     "deep, a quarter": forked(GRAPH, 2, "deep"),
-    "GRPO, TRACE, a quarter": forked("Dr.GRPO", 2, "trace"),
+    "Dr.GRPO, TRACE, a quarter": forked("Dr.GRPO", 2, "trace"),
     "RTMC, TRACE, a quarter": forked("RTMC (paper)", 2, "trace"),
     # 4: both stages of TRACE, each against its uniform form
     "uniform/uniform": forked(GRAPH, 4, "random"),

@@ -24,8 +24,8 @@ HEIGHTS = {
     (2, "RTMC, groups of 4"): 0.3,
     (5, "RLOO"): 0.45,
     (5, "RTMC"): 0.4,
-    (5, "no forks"): 0.4,
-    (5, "GRPO, TRACE, a quarter"): 0.6,
+    (5, "graph values"): 0.4,
+    (5, "Dr.GRPO, TRACE, a quarter"): 0.6,
     (5, "RTMC, TRACE, a quarter"): 0.3,
 }
 

@@ -158,13 +158,13 @@ def test_every_run_spends_its_budget_and_no_more_than_a_step_beyond(run):
 def test_tuning_has_seeds_of_its_own_and_its_best_rate_is_taken(run):
     results = Results(run / "quick.jsonl")
     question: Any = QUESTIONS[5]
-    tuned = question.tuning("decisive", "no forks", QUICK)
+    tuned = question.tuning("decisive", "graph values", QUICK)
     by_rate = {cell.rate: entry["metrics"]["mean"] for cell, entry in results.of(tuned)}
-    cell = question.cell(results, "decisive", "no forks", 0, QUICK)
+    cell = question.cell(results, "decisive", "graph values", 0, QUICK)
     assert by_rate[cell.rate] == max(by_rate.values())
     assert all(c.seed >= TUNING_SEED for c in tuned)
     assert cell.seed < TUNING_SEED
-    assert question.cell(Results(run / "nothing.jsonl"), "decisive", "no forks", 0, QUICK) is None
+    assert question.cell(Results(run / "nothing.jsonl"), "decisive", "graph values", 0, QUICK) is None
 
 
 def test_the_page_says_what_was_run_and_what_was_not(run):

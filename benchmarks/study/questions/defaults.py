@@ -13,7 +13,7 @@ from benchmarks.study.methods import ENTROPY, SMOOTHING, smoothed
 from benchmarks.study.statistics import probability_of_improvement, verdict
 
 from . import allocation, closed_loop, critic, estimators, forking
-from .question import Scale, Scores, margin_of, markdown, scores_of
+from .question import Runs, Scale, margin_of, markdown, other_rate, scores_of
 
 _WEIGHTS = ("occupancy", "counts", "unique")
 _OTHERS = (forking, estimators, allocation, closed_loop, critic)
@@ -28,7 +28,8 @@ ONE_BY_ONE = (
     ("allocator of forks", "TRACE, a quarter", ("random, a quarter", "TRACE unseen, a quarter")),
     ("weights of forked steps", "TRACE, a quarter", tuple(f"TRACE, a quarter, {w}" for w in _WEIGHTS)),
     ("k and decay of SR-PPO", "SR-PPO, k = 1", ("SR-PPO, k adaptive", "SR-PPO, lambda 0.5", "SR-PPO, lambda 1")),
-    ("the critic's warm-up", "SR-PPO, k = 1", ("SR-PPO, no warm-up",)),
+    ("no warm-up of the critic", "SR-PPO, no warm-up", ("SR-PPO, k = 1",)),
+    ("no warm-up of the critic", "closed loop, no warm-up", ("closed loop",)),
 )
 """What a default is, a method that has it, and methods that differ from that in it alone."""
 
@@ -70,23 +71,28 @@ class Defaults:
             if len(best) < 3:
                 continue
             shown = {m: _against(runs, here[DEFAULT]) for m, runs in here.items() if m != DEFAULT and DEFAULT in here}
-            sides = [", ".join(m for m, one in shown.items() if one == side) for side in ("better", "worse")]
+            pairs = [pair for pair in found if pair[0].setting == setting]
+            sides = [
+                "; ".join(m + other_rate(pairs, m, DEFAULT) for m, one in shown.items() if one == side)
+                for side in ("better", "worse")
+            ]
             decided = decided or bool(sides[0])
             names = [f"{method} {np.median(here[method]):.2f}" for method in best]
             lines.append([setting, *names, *(side or ("none shown" if shown else "not run") for side in sides)])
         if len(lines) == 1:
             return ""
         ranks = f"{markdown(lines)}\n\nRanks alone claim nothing. {CHANGE if decided else STAY}"
-        return "\n\n".join(filter(None, [ranks, _one_by_one(table), _rates(found)]))
+        return "\n\n".join(filter(None, [ranks, _one_by_one(found), _rates(found)]))
 
 
-def _one_by_one(table: Scores) -> str:
+def _one_by_one(found: Runs) -> str:
     """Returns what each default is worth beside its alternatives, over all settings that both were run in."""
+    table = scores_of(found, "mean")
     lines: list[Sequence[str]] = [["default", "of it", "instead", "instead less default", "settings"]]
     for said, default, others in ONE_BY_ONE:
         for other in others:
             shared = sorted(set(table.get(default, {})) & set(table.get(other, {})))
-            if gap := margin_of(table, other, default, *shared):
+            if gap := margin_of(found, other, default, *shared):
                 lines.append([said, default, other, gap, ", ".join(shared)])
     if len(lines) == 1:
         return ""

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.study.cells import Cell
 from benchmarks.study.methods import ENTROPY, SMOOTHING, smoothed
 
-from .question import ALL, TrainingQuestion, margin_of, markdown, scores_of
+from .question import ALL, TrainingQuestion, margin_of, markdown
 
 REGIMES = {
     "decisive-short": "6 steps, decided by 1 action in 20",
@@ -27,7 +27,7 @@ class Estimators(TrainingQuestion):
 
     def more(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
         """Returns the margins over GRPO by horizon, rarity and size of groups."""
-        margin = partial(margin_of, scores_of(found, "mean"))
+        margin = partial(margin_of, found)
         lines: list[Sequence[str]] = [["setting", "groups of", "RTMC less GRPO", "graph values less GRPO"]]
         for setting, said in REGIMES.items():
             lines.append([said, "8", *(margin(m, "GRPO", setting) for m in ("RTMC", "graph values"))])

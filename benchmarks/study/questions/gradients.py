@@ -8,11 +8,11 @@ import numpy as np
 
 from benchmarks.study.cells import Results
 from benchmarks.study.figures import draw_against
-from benchmarks.study.methods import METHODS
+from benchmarks.study.methods import METHODS, POOLING
 from benchmarks.study.statistics import interval_of, rank_agreement
 
 from . import estimators
-from .question import Scale, markdown, scores_of
+from .question import TABLES, Scale, markdown, scores_of
 
 __all__ = ["tell_of_policies"]
 
@@ -70,11 +70,16 @@ def _estimator(method: str) -> str:
 
 
 def _credit(rows: Sequence[dict[str, Any]], setting: str, measure: str) -> dict[str, list[float]]:
-    """Returns a measure at groups of 8, by estimator, on the states that were trained with."""
-    coarse = {row["estimator"] for row in rows if row["signature"] == "coarse"} if "aliased" in setting else set[str]()
+    """Returns a measure at groups of 8, by estimator, on the states that were trained with.
+
+    In tables named `aliased` these are the coarse ones, which are measured only for some of the estimators that ask for
+    states; the others of them are left out there. An estimator that asks for none has the same credit on any.
+    """
+    aliased = setting in TABLES and setting.startswith("aliased")
     found: dict[str, list[float]] = {}
     for row in rows:
-        states = "coarse" if row["estimator"] in coarse else "exact"
+        asks = row["estimator"] in POOLING or row["estimator"].startswith("RTMC")
+        states = "coarse" if aliased and asks else "exact"
         if row["size"] == 8 and row["signature"] == states and np.isfinite(row[measure]):
             found.setdefault(row["estimator"], []).append(row[measure])
     return found

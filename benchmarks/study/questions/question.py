@@ -24,8 +24,10 @@ from benchmarks.study.statistics import (
     verdict,
 )
 
-__all__ = ["Question", "Scale", "Scores", "TrainingQuestion", "margin_of", "scores_of"]
+__all__ = ["Question", "Runs", "Scale", "Scores", "TrainingQuestion", "margin_of", "other_rate", "scores_of"]
 
+Runs = Sequence[tuple[Cell, dict[str, Any]]]
+"""Cells that were run, with their results."""
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 """A metric of every run, by method and setting."""
 
@@ -260,7 +262,7 @@ class TrainingQuestion:
                     *(_last_quarter(here, method, name) for name in self.quarters),
                     _cost(here, method),
                     str(chance or ""),
-                    (verdict(chance, nothing=0.5) + _other_rate(here, method, self.baseline)) if chance else "",
+                    (verdict(chance, nothing=0.5) + other_rate(here, method, self.baseline)) if chance else "",
                 ]
             )
         return f"**{setting}** (start {start:.2f}; {len(here)} runs)\n\n{markdown(lines)}"
@@ -278,7 +280,7 @@ class TrainingQuestion:
             words = [
                 f"{word}: {'; '.join(names)}"
                 for word in ("better", "worse")
-                if (names := [m + _other_rate(here, m, self.baseline) for m, one in shown.items() if one == word])
+                if (names := [m + other_rate(here, m, self.baseline) for m, one in shown.items() if one == word])
             ]
             words += [
                 f"{word} for {'all ' if rest == len(shown) else ''}{rest}"
@@ -296,30 +298,34 @@ class TrainingQuestion:
         base = means.get(self.baseline, {})
         said: list[str] = []
         for method, by in means.items():
-            shared = [name for name in by if name in base]
+            shared = [name for name in by if name in base and min(len(by[name]), len(base[name])) > 1]
             if method == self.baseline or not shared:
                 continue
             gap = difference([by[s] for s in shared], [base[s] for s in shared])
             end = difference([ends[method][s] for s in shared], [ends[self.baseline][s] for s in shared])
-            said.append(f"- {method}: {verdict(gap)}, {gap}; at the end {end} ({', '.join(shared)}; {gap.runs} runs)")
+            here = [pair for pair in found if pair[0].setting in shared]
+            word = verdict(gap) + other_rate(here, method, self.baseline)
+            said.append(f"- {method}: {word}, {gap}; at the end {end} ({', '.join(shared)}; {gap.runs} runs)")
         head = f"Against {self.baseline}, difference of the medians of the mean of the curve, mean over settings:"
         return f"{head}\n\n" + "\n".join(said) if said else ""
 
 
-def margin_of(means: Scores, method: str, base: str, *settings: str) -> str:
+def margin_of(found: Runs, method: str, base: str, *settings: str) -> str:
     """Returns the difference of the mean medians of two methods, and what it shows; empty where a run is missing.
 
     Args:
-        means: by method and setting.
+        found: runs.
         method: the one.
         base: the other.
         settings: where both are compared.
     """
+    here = [pair for pair in found if pair[0].setting in settings and pair[0].method in (method, base)]
+    means = scores_of(here, "mean")
     ours, theirs = ([means.get(name, {}).get(setting, ()) for setting in settings] for name in (method, base))
     if not settings or not all([*ours, *theirs]):
         return ""
     gap = difference(ours, theirs)
-    return f"{gap}: {verdict(gap)}"
+    return f"{gap}: {verdict(gap)}{other_rate(here, method, base)}"
 
 
 def _same(means: Scores, setting: str) -> list[str]:
@@ -331,16 +337,22 @@ def _same(means: Scores, setting: str) -> list[str]:
     return [" = ".join(group) for group in groups.values() if len(group) > 1]
 
 
-def _other_rate(here: Sequence[tuple[Cell, dict[str, Any]]], method: str, base: str) -> str:
+def other_rate(here: Sequence[tuple[Cell, dict[str, Any]]], method: str, base: str) -> str:
     """Says that a method took another learning rate than the one it is compared with: then that may be the difference.
 
     Args:
-        here: runs in one setting.
+        here: runs.
         method: the one.
         base: the other.
     """
-    ours, theirs = ({cell.rate for cell, _ in here if cell.method == name} for name in (method, base))
-    return "" if ours == theirs else " (at another rate)"
+    rates: dict[str, dict[str, set[float]]] = {method: {}, base: {}}
+    for cell, _ in here:
+        if cell.method in rates:
+            rates[cell.method].setdefault(cell.setting, set()).add(cell.rate)
+    shared = rates[method].keys() & rates[base].keys()
+    others = sorted(setting for setting in shared if rates[method][setting] != rates[base][setting])
+    where = f" in {', '.join(others)}" if len(shared) > 1 else ""
+    return f" (at another rate{where})" if others else ""
 
 
 def _cost(here: Sequence[tuple[Cell, dict[str, Any]]], method: str) -> str:
