@@ -5,7 +5,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from .cells import ROOT, Cell, Results
+from .cells import ROOT, Cell, Results, StudyError
 from .questions import QUESTIONS
 from .questions.question import Scale
 from .report import write_report
@@ -22,6 +22,15 @@ def main(words: list[str] | None = None) -> None:
     parser = _parser()
     arguments = parser.parse_args(words)
     warnings.filterwarnings("ignore")
+    try:
+        _run(parser, arguments)
+    except (StudyError, OSError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog}: interrupted; the same command goes on from here\n")
+
+
+def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     report = "report" in arguments.questions
     asked = [word for word in arguments.questions if word != "report"]
     numbers = list(QUESTIONS) if "all" in asked else list(dict.fromkeys(int(word) for word in asked))
@@ -52,7 +61,13 @@ def main(words: list[str] | None = None) -> None:
     if report or arguments.docs:
         most = max(scale.seeds, results.about("tiny", "cpu")[1])  # the page tells of everything
         here = replace(scale, size="tiny", device="cpu", seeds=most)
-        print(write_report(results, here, arguments.docs or ROOT / "docs"))
+        print(write_report(results, here, arguments.docs or _docs_of(arguments)))
+
+
+def _docs_of(arguments: argparse.Namespace) -> Path:
+    """Returns where the page goes: into the docs if it is made of the results that are kept with the code."""
+    kept = arguments.folder.resolve() == RESULTS.resolve() and not arguments.quick
+    return ROOT / "docs" if kept else arguments.folder / "docs"
 
 
 def _device(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
@@ -83,12 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=SIZES, default="tiny", help="of the model, where a setting has one")
     parser.add_argument("--device", choices=(*DEVICES, "auto"), default="cpu", help="where the model learns and plays")
     parser.add_argument("--jobs", type=_positive, default=1, help="processes, one core each")
-    parser.add_argument("--budget-minutes", type=float, help="begin no run later than that")
+    parser.add_argument("--budget-minutes", type=_minutes, help="begin no run later than that")
     parser.add_argument("--retry", action="store_true", help="run those again that broke")
     parser.add_argument("--plan", action="store_true", help="say what there is to run, and run nothing")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="of results")
     parser.add_argument("--starts", type=Path, default=ROOT / "runs" / "study", help="folder of the starting models")
-    parser.add_argument("--docs", type=Path, help="write study.md and its figures here")
+    parser.add_argument("--docs", type=Path, help="write study.md and its figures here; docs, or those of --folder")
     return parser
 
 
@@ -97,6 +112,17 @@ def _positive(word: str) -> int:
         msg = f"must be a whole number of at least 1, got {word!r}"
         raise argparse.ArgumentTypeError(msg)
     return int(word)
+
+
+def _minutes(word: str) -> float:
+    try:
+        minutes = float(word)
+    except ValueError:
+        minutes = float("nan")
+    if not minutes > 0:
+        msg = f"must be a number of minutes above 0, got {word!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return minutes
 
 
 def _show(numbers: list[int], results: Results, scale: Scale) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
@@ -12,7 +13,7 @@ from typing import Any, cast
 
 from agentenv.signatures import digest
 
-__all__ = ["MIXED", "ROOT", "TUNING_SEED", "Cell", "Results", "code_version"]
+__all__ = ["MIXED", "ROOT", "TUNING_SEED", "Cell", "Results", "StudyError", "code_version"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _CODE = ("agentenv", "agents", "credit", "sandboxes", "trainers", "benchmarks/study")
@@ -22,6 +23,10 @@ MIXED = "mixed trees per 100 episodes"
 """
 TUNING_SEED = 9_000
 """Seeds from here on tune learning rates, and are used for nothing else."""
+
+
+class StudyError(ValueError):
+    """Something that a study is run with cannot be used: results, or a start. No cell is to blame."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Results:
         path: of the file; made with the first result.
 
     Raises:
-        ValueError: a line that is not the last cannot be read.
+        StudyError: a line that is not the last cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -84,12 +89,23 @@ class Results:
         for number, line in enumerate(lines := path.read_bytes().split(b"\n") if path.exists() else [], start=1):
             try:
                 if line.strip():
-                    entry = json.loads(line)
-                    self._lines[entry["key"]] = entry
+                    self._take(json.loads(line))
             except (ValueError, TypeError, KeyError) as error:
                 if number < len(lines) and not _cut_off(line):
-                    msg = f"{path}, line {number}: no result of the study ({error}): remove the line"
-                    raise ValueError(msg) from error
+                    what = f"{type(error).__name__}: {error}"
+                    msg = f"{path}, line {number}: no result of the study ({what}): remove the line"
+                    raise StudyError(msg) from error
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        """Keeps an entry; of two of one cell the later, but no error after a success."""
+        _ = [entry[name] for name in ("kind", "setting", "method", "seed", "code")]
+        if "error" not in entry or "error" in self._lines.get(entry["key"], {"error": ""}):
+            self._lines[entry["key"]] = entry
+
+    def check_writable(self) -> None:
+        """Makes the file, so that nothing is computed that cannot be kept; raises `OSError` where it cannot be."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.open("ab").close()
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -115,7 +131,7 @@ class Results:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        self._lines[entry["key"]] = json.loads(data)
+        self._take(json.loads(data))
 
     def of(self, cells: Iterable[Cell]) -> list[tuple[Cell, dict[str, Any]]]:
         """Returns the cells that were run and went through, with their results."""
@@ -136,9 +152,9 @@ class Results:
         return sorted({entry["machine"] for entry in here if "machine" in entry}), max(seeds, default=0)
 
     @property
-    def broken(self) -> int:
-        """How many cells broke."""
-        return sum("error" in entry for entry in self._lines.values())
+    def broken(self) -> dict[str, int]:
+        """How many cells broke, by setting."""
+        return dict(Counter(entry["setting"] for entry in self._lines.values() if "error" in entry))
 
     @property
     def codes(self) -> set[str]:

@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import os
+import threading
 import time
 import traceback
 from collections.abc import Callable, Generator
@@ -14,7 +15,7 @@ from typing import Any, cast
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .cells import Cell, Results
+from .cells import Cell, Results, StudyError
 from .sizes import device_name
 
 __all__ = ["run_cell", "run_plan"]
@@ -28,10 +29,15 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     Args:
         cell: what to run.
         folder: of the starting models.
+
+    Raises:
+        StudyError: it cannot start from what there is, which is no result.
     """
     began, wall = time.process_time(), time.perf_counter()
     try:
         result = _work_of(cell)(cell, folder)
+    except StudyError:
+        raise
     except Exception as error:  # noqa: BLE001  any is a result: it says what broke
         result = {"error": f"{type(error).__name__}: {error}"[:500], "traceback": traceback.format_exc()[-4000:]}
     gc.collect()  # a trainer holds itself, and with it the model and what it keeps of rollouts
@@ -78,6 +84,7 @@ def run_plan(
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # of the processes to come
+    results.check_writable()
     deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     again = {cell.key for cell in plan() if retry and "error" in (results.get(cell) or {})}
     done = 0
@@ -107,11 +114,24 @@ def _workers(jobs: int) -> Generator[Callable[..., Future[dict[str, Any]]]]:
     if jobs == 1:
         yield _now
         return
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent)
     try:
         yield cast("Any", pool.submit)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that made it is gone, however it went: a killed study leaves nothing running."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _now(work: Callable[..., dict[str, Any]], *args: Any) -> Future[dict[str, Any]]:

@@ -16,6 +16,7 @@ from agentenv.trainers.imitation import MATRIX_LR, OTHER_LR
 from agentenv.trainers.run_folder import name_of
 from benchmarks import trained_loss
 
+from .cells import StudyError
 from .settings import Setting
 from .sizes import Size, size_of
 
@@ -48,15 +49,29 @@ def start_of(setting: Setting, folder: Path, *, size: str = "tiny", device: str 
         folder: where models are kept, by the hash of what they come from; one that is there is loaded.
         size: of the model, a name of `SIZES`; a table has none.
         device: `cpu` or `cuda`.
+
+    Raises:
+        StudyError: a model that is there cannot be read, or none can be written.
     """
     if setting.problem is not None:
         table, tokenizer = trained_loss.table_model(setting.problem())
         return torch.nn.Module.to(table, device), tokenizer
     place = folder / f"{setting.name}-{recipe_of(setting, size)}"
-    if not place.exists():
-        _make(setting, place, size, device)
-    model = AutoModelForCausalLM.from_pretrained(place, dtype="float32")  # masters of the weights are never bf16
-    return torch.nn.Module.to(model, device), AutoTokenizer.from_pretrained(place)
+    try:
+        if not place.exists():
+            _make(setting, place, size, device)
+    except OSError as error:
+        msg = f"the start {place} cannot be written ({error}): choose another folder by --starts"
+        raise StudyError(msg) from error
+    try:
+        model = AutoModelForCausalLM.from_pretrained(place, dtype="float32")  # masters of the weights are never bf16
+        tokenizer = AutoTokenizer.from_pretrained(place)
+    except Exception as error:
+        msg = (
+            f"the start in {place} cannot be read ({type(error).__name__}: {error}): remove the folder, it is made anew"
+        )
+        raise StudyError(msg) from error
+    return torch.nn.Module.to(model, device), tokenizer
 
 
 def _make(setting: Setting, place: Path, size: str, device: str) -> None:

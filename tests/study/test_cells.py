@@ -1,7 +1,11 @@
 """Cells, results and the runner: nothing is run twice, nothing is lost, and no seed that tunes is used again."""
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,6 +51,15 @@ def test_a_line_that_is_no_result_is_refused_by_its_number(tmp_path, line):
         Results(path)
 
 
+def test_no_error_hides_a_success(tmp_path):
+    """As of two studies that run one cell at once."""
+    path = tmp_path / "results.jsonl"
+    for result in ({"error": "x"}, {"metrics": {"final": 0.5}}, {"error": "y"}):
+        Results(path).add(CELL, dict(result))
+    assert Results(path).get(CELL)["metrics"] == {"final": 0.5}  # pyright: ignore[reportOptionalSubscript]
+    assert Results(path).broken == {}
+
+
 def broken(seed: int) -> Cell:
     return replace(CELL, kind="nothing", seed=seed)
 
@@ -57,7 +70,7 @@ def test_what_breaks_is_a_result_and_is_run_again_only_when_asked(tmp_path, jobs
     quiet = Console(quiet=True)
     assert run_plan(lambda: cells, results, tmp_path, jobs=jobs, console=quiet) == 3
     assert "kind must be" in results.get(cells[2])["error"]  # pyright: ignore[reportOptionalSubscript]
-    assert results.broken == 3
+    assert sum(results.broken.values()) == 3
     assert results.of(cells) == []
     assert run_plan(lambda: cells, Results(results.path), tmp_path, jobs=1, console=quiet) == 0
     assert run_plan(lambda: cells, results, tmp_path, jobs=1, retry=True, console=quiet) == 3
@@ -77,6 +90,47 @@ def test_a_plan_is_asked_again_after_every_result(tmp_path):
         return [broken(0)] if broken(0) not in results else [broken(0), broken(1)]
 
     assert run_plan(plan, results, tmp_path, console=Console(quiet=True)) == 2
+
+
+def test_results_that_cannot_be_kept_are_not_computed(tmp_path):
+    place = tmp_path / "file"
+    place.write_text("")
+    with pytest.raises(OSError, match="file"):
+        run_plan(lambda: [broken(0)], Results(place / "results.jsonl"), tmp_path, console=Console(quiet=True))
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_workers_end_with_a_study_that_is_killed(tmp_path):
+    program = """
+import os, sys, time
+from concurrent.futures import wait
+from pathlib import Path
+from benchmarks.study.runner import _workers
+
+if __name__ == "__main__":
+    with _workers(2) as submit:
+        wait([submit(time.sleep, 0.1) for _ in range(2)])
+        running = [submit(time.sleep, 600.0) for _ in range(2)]
+        print(*(process.pid for process in __import__("multiprocessing").active_children()), flush=True)
+        wait(running)
+"""
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as study:
+        assert study.stdout
+        workers = [int(word) for word in study.stdout.readline().split()]
+        assert len(workers) == 2
+        study.kill()
+    end = time.monotonic() + 60
+    while any(runs(pid) for pid in workers):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.mark.model

@@ -1,5 +1,6 @@
 """What the pages say of results that are known: made-up runs, in which who is better is decided beforehand."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import pytest
 
 from benchmarks.study.cells import TUNING_SEED, Cell, Results
 from benchmarks.study.figures import draw_curves
+from benchmarks.study.methods import METHODS
 from benchmarks.study.questions import QUESTIONS
 from benchmarks.study.questions.estimators import REGIMES
-from benchmarks.study.questions.question import Scale, _other_rate, scores_of
+from benchmarks.study.questions.question import Scale, margin_of, other_rate, scores_of
 
 pytestmark = pytest.mark.model
 SCALE = Scale(seeds=4)
@@ -24,7 +26,6 @@ HEIGHTS = {
     (2, "RTMC, groups of 4"): 0.3,
     (5, "RLOO"): 0.45,
     (5, "RTMC"): 0.4,
-    (5, "graph values"): 0.4,
     (5, "Dr.GRPO, TRACE, a quarter"): 0.6,
     (5, "RTMC, TRACE, a quarter"): 0.3,
 }
@@ -94,8 +95,12 @@ def test_a_difference_that_may_be_the_learning_rates_says_so():
         return Cell("train", SETTING, method, 0, 8000, rate), {}
 
     here = [run("GRPO", 0.3), run("RTMC", 0.3), run("GiGPO", 1.0)]
-    assert _other_rate(here, "RTMC", "GRPO") == ""
-    assert _other_rate(here, "GiGPO", "GRPO") == " (at another rate)"
+    assert other_rate(here, "RTMC", "GRPO") == ""
+    assert other_rate(here, "GiGPO", "GRPO") == " (at another rate)"
+    elsewhere = [(Cell("train", "math", method, 0, 8000, 1e-3), {}) for method in ("GRPO", "GiGPO")]
+    assert other_rate(here + elsewhere, "GiGPO", "GRPO") == f" (at another rate in {SETTING})"
+    table = [(cell, entry_of(0.5)) for cell, _ in here]
+    assert margin_of(table, "GiGPO", "GRPO", SETTING).endswith(" (at another rate)")
 
 
 def test_forks_are_weighed_by_who_reads_the_trees(pages):
@@ -131,11 +136,39 @@ def test_the_order_of_credit_is_compared_with_the_order_of_learning(pages):
 def test_defaults_are_told_with_what_is_better_and_what_is_worse(pages):
     _, *best, better, worse = row_of(pages[7], SETTING)
     assert best[0].startswith("graph values 0.7")
-    assert set(better.split(", ")) >= {"graph values", "GRPO"}
+    assert set(better.split("; ")) >= {"graph values", "GRPO"}
     assert all(name in worse for name in ("RTMC, groups of 4", "GRPO, groups of 4", "RTMC, TRACE, a quarter"))
     assert "graph" not in worse
     assert row_of(pages[7], "estimator", "RTMC", "graph values")[3].endswith(": better")
     assert "decisive-hard 0.3 (" in pages[7]
+
+
+def test_a_rate_at_which_a_run_broke_is_not_chosen(tmp_path):
+    question: Any = QUESTIONS[2]
+    results = Results(tmp_path / "results.jsonl")
+    cells = question.tuning(SETTING, "GRPO", SCALE)
+    heights = {0.1: 0.2, 0.3: 0.3, 1.0: 0.6}
+    for cell in cells:
+        results.add(cell, {"error": "x"} if cell.rate == 1.0 and cell == cells[-1] else entry_of(heights[cell.rate]))
+    assert question.cell(results, SETTING, "GRPO", 0, SCALE).rate == 0.3
+    for cell in cells:
+        if cell.rate < 1.0:
+            results.add(cell, entry_of(float("nan")))
+    assert question.cell(results, SETTING, "GRPO", 0, SCALE) is None  # no rate is left
+
+
+def test_methods_have_one_name_each():
+    assert len({json.dumps(method, sort_keys=True) for method in METHODS.values()}) == len(METHODS)
+
+
+def test_equal_runs_are_told(tmp_path):
+    question: Any = QUESTIONS[2]
+    runs = [
+        (Cell("train", SETTING, method, seed, 8000, 0.3), entry_of(0.5 + 0.01 * seed + (method == "RTMC")))
+        for method in ("GRPO", "RLOO", "RTMC")
+        for seed in range(3)
+    ]
+    assert "equal curves: GRPO = RLOO" in question._reading(runs)
 
 
 def test_tables_are_tuned_on_six_seeds_that_no_run_has():

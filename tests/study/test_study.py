@@ -1,20 +1,23 @@
 """The study from end to end, in little: cells, training, truth by brute force, the page."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from agentenv.agents import ScriptedAgent
 from agentenv.types import Action
 from benchmarks.study.__main__ import main
 from benchmarks.study.accuracy import TRUE, groups_of, score_groups, states_by
-from benchmarks.study.cells import TUNING_SEED, Results
+from benchmarks.study.cells import TUNING_SEED, Results, StudyError
 from benchmarks.study.methods import ESTIMATORS, METHODS
 from benchmarks.study.questions import QUESTIONS
 from benchmarks.study.questions.question import Scale
+from benchmarks.study.runner import run_plan
 from benchmarks.study.settings import SETTINGS, setting_of
 from benchmarks.study.sokoban import MOVES, Sokoban, levels, random_values
 from benchmarks.study.starts import start_of
@@ -178,6 +181,40 @@ def test_the_page_says_what_was_run_and_what_was_not(run):
     for image in {part.split(")")[0] for part in page.split("](")[1:]}:
         for ending in ("png", "svg"):
             assert (run / "docs" / image).with_suffix(f".{ending}").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("torn", ["model.safetensors", "config.json"])
+def test_a_start_that_cannot_be_read_is_no_result(run, tmp_path, torn):
+    start = next(path for path in run.iterdir() if path.name.startswith("sokoban-"))
+    copy = tmp_path / start.name
+    shutil.copytree(start, copy)
+    (copy / torn).write_bytes((copy / torn).read_bytes()[:100])
+    results = Results(tmp_path / "results.jsonl")
+    cells = [cell for cell in QUESTIONS[5].plan(results, QUICK) if cell.setting == "sokoban"]
+    with pytest.raises(StudyError, match="remove the folder"):
+        run_plan(lambda: cells, results, tmp_path, console=Console(quiet=True))
+    assert len(results) == 0
+
+
+def test_the_command_says_what_is_wrong_in_a_line(run, tmp_path, capsys):
+    (tmp_path / "results.jsonl").write_text("nonsense\n{}\n")
+    for words, said in [
+        (["report", "--folder", str(tmp_path)], "line 1"),
+        (["5", "--quick", "--folder", str(run / "quick.jsonl")], "quick.jsonl"),
+        (["5", "--budget-minutes", "nan"], "above 0"),
+        (["5", "--budget-minutes", "-1"], "above 0"),
+    ]:
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code
+        assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_page_of_other_results_is_not_put_into_the_docs(run, tmp_path, capsys):
+    (tmp_path / "quick.jsonl").write_bytes((run / "quick.jsonl").read_bytes())
+    main(["report", "--quick", "--seeds", "1", "--folder", str(tmp_path)])
+    assert capsys.readouterr().out.strip() == str(tmp_path / "docs" / "study.md")
+    assert "they mean nothing" in (tmp_path / "docs" / "study.md").read_text()
 
 
 def test_nothing_is_run_twice(run, capsys):

@@ -25,7 +25,10 @@ class Critic(TrainingQuestion):
             [*names, *(f"{trust:.2f}" for trust in np.median(quarters, axis=0))] for names, quarters in runs.items()
         ]
         head = ["setting", "method", "first quarter", "second", "third", "last"]
-        title = "How far a guarded critic was believed, 0 to 1 (median over runs); at 0, k and lambda do nothing:"
+        title = (
+            "How far a guarded critic was believed, 0 to 1 (median over runs). At 0 its k and lambda do nothing, nor do "
+            "they once all is learned:"
+        )
         return f"{title}\n\n{markdown([head, *rows])}" if rows else ""
 
 

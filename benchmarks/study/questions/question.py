@@ -1,5 +1,6 @@
 """What a question is: cells to run, and a section of the report to make of their results."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +144,9 @@ class TrainingQuestion:
     metrics: tuple[str, ...] = ()
     quarters: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict[str, Any])
+    _made: dict[tuple[Any, ...], tuple[Cell, Setting, Any]] = field(
+        default_factory=dict[tuple[Any, ...], tuple[Cell, Setting, Any]], init=False, repr=False, compare=False
+    )
 
     def plan(self, results: Results, scale: Scale) -> list[Cell]:
         """Returns setting by setting the runs that tune, then those whose learning rate is known, seed by seed."""
@@ -179,27 +183,31 @@ class TrainingQuestion:
         return [self._make(setting, method, seed, rate, scale, 2) for rate in rates for seed in seeds]
 
     def cell(self, results: Results, name: str, method: str, seed: int, scale: Scale) -> Cell | None:
-        """Returns a run at the best learning rate; `None` while that is not known."""
+        """Returns a run at the best learning rate; `None` while that is not known, or where runs broke at each."""
         setting = setting_of(name, quick=scale.quick)
         rate = scale.rates_of(setting)[0]
         if cells := self.tuning(name, method, scale):
             if not all(cell in results for cell in cells):
                 return None
-            found = results.of(cells)
-            means = {
-                r: np.mean([entry["metrics"]["mean"] for cell, entry in found if cell.rate == r])
-                for r in {cell.rate for cell, _ in found}
-            }
-            rate = max(sorted(means), key=lambda r: means[r]) if means else rate
+            means = _mean_by_rate(cells, results)
+            if not means:
+                return None
+            rate = max(sorted(means), key=lambda r: means[r])
         return self._make(setting, method, seed, rate, scale, 1)
 
     def _make(self, setting: Setting, method: str, seed: int, rate: float, scale: Scale, part: int) -> Cell:
-        more = {name: value for name, value in self.config.items() if part == 1}
-        tokens = setting.tokens // part
-        return Cell(
-            "train", setting.name, method, seed, tokens, rate, METHODS[method] | more,
-            recipe_of(setting, scale.size), scale.quick, scale.cost_of(setting, tokens), scale.size, scale.device,
-        )  # fmt: skip
+        """Makes a cell, once: plans are asked for after every run, and the key of a cell takes longest."""
+        config = METHODS[method]
+        what = (id(setting), id(config), seed, rate, scale.quick, scale.size, scale.device, part)
+        if what not in self._made:
+            more = {name: value for name, value in self.config.items() if part == 1}
+            tokens = setting.tokens // part
+            cell = Cell(
+                "train", setting.name, method, seed, tokens, rate, config | more, recipe_of(setting, scale.size),
+                scale.quick, scale.cost_of(setting, tokens), scale.size, scale.device,
+            )  # fmt: skip
+            self._made[what] = cell, setting, config  # kept, so that no other has their ids
+        return self._made[what][0]
 
     def runs(self, results: Results, scale: Scale) -> list[tuple[Cell, dict[str, Any]]]:
         """Returns the runs that went through with their results, without those that tuned a learning rate."""
@@ -288,7 +296,7 @@ class TrainingQuestion:
                 if (rest := sum(one == word for one in shown.values()))
             ]
             if same := _same(means, setting):
-                words.append(f"the same runs to the last digit: {'; '.join(same)}")
+                words.append(f"equal curves: {'; '.join(same)}")
             said.append(f"- {setting}: {'. '.join(words)}.")
         return f"Learning faster or slower than {self.baseline}:\n\n" + "\n".join(said) if said else ""
 
@@ -310,6 +318,14 @@ class TrainingQuestion:
         return f"{head}\n\n" + "\n".join(said) if said else ""
 
 
+def _mean_by_rate(cells: Sequence[Cell], results: Results) -> dict[float, float]:
+    """Returns the mean score of every learning rate at which no run broke, and whose scores are numbers."""
+    found, planned = results.of(cells), Counter(cell.rate for cell in cells)
+    scores = {rate: [entry["metrics"]["mean"] for cell, entry in found if cell.rate == rate] for rate in planned}
+    means = {rate: float(np.mean(of)) for rate, of in scores.items() if len(of) == planned[rate]}
+    return {rate: mean for rate, mean in means.items() if np.isfinite(mean)}
+
+
 def margin_of(found: Runs, method: str, base: str, *settings: str) -> str:
     """Returns the difference of the mean medians of two methods, and what it shows; empty where a run is missing.
 
@@ -329,7 +345,7 @@ def margin_of(found: Runs, method: str, base: str, *settings: str) -> str:
 
 
 def _same(means: Scores, setting: str) -> list[str]:
-    """Returns which methods had equal runs in a setting, so that what they differ in did nothing there."""
+    """Returns which methods had equal curves in a setting, so that what they differ in changed nothing there."""
     groups: dict[tuple[float, ...], list[str]] = {}
     for method, by in means.items():
         if len(runs := by.get(setting, ())) > 1:
