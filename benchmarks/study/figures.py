@@ -12,16 +12,18 @@ from matplotlib.figure import Figure
 from .cells import Cell
 from .statistics import interval_of, median, profile
 
-__all__ = ["draw_accuracy", "draw_against", "draw_curves", "draw_profiles"]
+__all__ = ["draw_accuracy", "draw_against", "draw_curves", "draw_intervals", "draw_profiles"]
 
 Found = Sequence[tuple[Cell, dict[str, Any]]]
 SHARES = np.linspace(0.0, 1.0, 5)
 COLORS = ("#1f5f8b", "#d1495b", "#2e8b57", "#8e6bbf", "#e08e0b", "#4a4a4a", "#17a2b8", "#a0522d", "#7f9c3b", "#c71585")
 ROW = 4
+BANDS = 4
+"""Methods, at most, whose bands can be told from each other."""
 
 
 def draw_curves(found: Found, path: Path) -> None:
-    """Draws median success by the share of the tokens spent, with bootstrap bands; a panel per setting.
+    """Draws median success by the share of the tokens spent; a panel per setting, with bands where few share it.
 
     Args:
         found: runs that went through.
@@ -38,7 +40,7 @@ def draw_curves(found: Found, path: Path) -> None:
                 color, line = COLORS[number % len(COLORS)], ("-", "--", ":")[number // len(COLORS) % 3]
                 panel.plot(SHARES, [p.value for p in points], line, color=color, label=method, linewidth=1.4)
                 low, high = ([max(0.0, min(1.0, getattr(p, end))) for p in points] for end in ("low", "high"))
-                if len(runs) > 1:
+                if len(runs) > 1 and len({c.method for c, _ in found if c.setting == setting}) <= BANDS:
                     panel.fill_between(SHARES, low, high, color=color, alpha=0.12, linewidth=0)
         panel.set(title=setting, ylim=(0, 1.02), xlabel="share of the sampled tokens", ylabel="success")
     _save(figure, panels, path)
@@ -48,22 +50,52 @@ def _at_shares(tokens: int, curve: Sequence[dict[str, float]]) -> Any:
     return np.interp(SHARES * tokens, [p["tokens"] for p in curve], [p["success"] for p in curve])
 
 
-def draw_profiles(scores: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """Draws the share of runs above each success, over the settings that all methods were run in.
+def draw_intervals(scores: Mapping[str, Mapping[str, Sequence[float]]], across: str, path: Path) -> None:
+    """Draws the median of every method with its interval; a panel per setting, the best at the top.
+
+    Args:
+        scores: by method and setting.
+        across: what they are.
+        path: of the files, without an ending.
+    """
+    settings = list(dict.fromkeys(setting for by in scores.values() for setting in by))
+    found = [
+        sorted(((interval_of([[by[s]]], median), m) for m, by in scores.items() if s in by), key=lambda x: x[0].value)
+        for s in settings
+    ]
+    rows = [max(len(one) for one in found[i : i + ROW]) for i in range(0, len(found), ROW)]
+    figure, panels = _panels(len(settings), [0.8 + 0.17 * count for count in rows])
+    for panel, setting, intervals in zip(panels, settings, found, strict=True):
+        for place, (one, method) in enumerate(intervals):
+            color = COLORS[list(scores).index(method) % len(COLORS)]
+            if one.runs > 1:
+                panel.plot([one.low, one.high], [place, place], color=color, linewidth=1.6)
+            panel.plot([one.value], [place], "o", color=color, markersize=4)
+        panel.set(title=setting, xlabel=across, yticks=range(len(intervals)), ylim=(-0.6, len(intervals) - 0.4))
+        panel.set_yticklabels([method for _, method in intervals], fontsize=7)
+    _save(figure, panels, path)
+
+
+def draw_profiles(scores: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
+    """Draws the share of runs above each success, for the methods and settings that have most in common.
+
+    Those are a method's settings, with all methods that were run in them, so that methods times settings are most.
 
     Args:
         scores: by method and setting.
         path: of the files, without an ending.
     """
-    shared = set.intersection(*(set(by) for by in scores.values()))
+    groups = [(set(own), [m for m, by in scores.items() if set(own) <= set(by)]) for own in scores.values()]
+    shared, methods = max(groups, key=lambda group: (len(group[0]) * len(group[1]), len(group[0])))
     figure, panels = _panels(1)
     at = np.linspace(0.0, 1.0, 41)
     for number, (method, by) in enumerate(scores.items()):
-        if shared:
+        if method in methods:
             value, low, high = profile([by[s] for s in sorted(shared)], at, samples=400)
             color, line = COLORS[number % len(COLORS)], ("-", "--", ":")[number // len(COLORS) % 3]
             panels[0].plot(at, value, line, color=color, label=method, linewidth=1.4)
-            panels[0].fill_between(at, low, high, color=color, alpha=0.1, linewidth=0)
+            if len(methods) <= BANDS:
+                panels[0].fill_between(at, low, high, color=color, alpha=0.1, linewidth=0)
     title = f"{len(shared)} settings" if len(shared) != 1 else next(iter(shared))
     panels[0].set(title=title, xlabel="mean of the curve", ylabel="share of runs above it", ylim=(0, 1.02))
     _save(figure, panels, path)
@@ -112,11 +144,12 @@ def draw_against(points: Mapping[str, Mapping[str, tuple[float, float]]], across
     _save(figure, panels, path)
 
 
-def _panels(count: int) -> tuple[Figure, list[Any]]:
+def _panels(count: int, heights: Sequence[float] = ()) -> tuple[Figure, list[Any]]:
     lines, columns = -(-count // ROW), min(count, ROW)
-    figure = Figure(figsize=(4.2 * columns, 3.2 * lines + 0.6), layout="constrained")
+    heights = heights or [3.2] * lines
+    figure = Figure(figsize=(4.2 * columns, sum(heights) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    axes = list(figure.subplots(lines, columns, squeeze=False, height_ratios=list(heights)).flat)
     for left in axes[count:]:
         left.axis("off")
     return figure, axes[:count]

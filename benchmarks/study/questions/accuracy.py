@@ -87,7 +87,8 @@ class Accuracy:
             lines.append([*key, *(str(interval_of([[v]], median)) if v else "" for v in values), against.get(key, "")])
         noise = [entry["metrics"]["noise"] for entry in about if "metrics" in entry]
         truth = f"brute force, whose own variance is {np.mean(noise):.4f}" if noise else "exact"
-        return f"**{name}**, groups of {_size(rows)}, {len(about)} {'seed' if len(about) == 1 else 'seeds'}, truth {truth}\n\n{markdown(lines)}"
+        seeds = "1 seed" if len(about) == 1 else f"{len(about)} seeds"
+        return f"**{name}**, groups of {_size(rows)}, {seeds}, truth {truth}\n\n{markdown(lines)}"
 
 
 def _size(rows: Sequence[dict[str, Any]]) -> int:

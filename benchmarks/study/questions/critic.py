@@ -26,8 +26,8 @@ class Critic(TrainingQuestion):
         ]
         head = ["setting", "method", "first quarter", "second", "third", "last"]
         title = (
-            "How far a guarded critic was believed, 0 to 1 (median over runs). At 0 its k and lambda do nothing, nor do "
-            "they once all is learned:"
+            "How far a guarded critic was believed, 0 to 1 (median over runs). At 0 its k and lambda do nothing, nor "
+            "do they once all is learned:"
         )
         return f"{title}\n\n{markdown([head, *rows])}" if rows else ""
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.study.cells import TUNING_SEED, Cell, Results
-from benchmarks.study.figures import draw_curves, draw_profiles
+from benchmarks.study.figures import draw_curves, draw_intervals, draw_profiles
 from benchmarks.study.methods import METHODS
 from benchmarks.study.settings import QUICK, SETTINGS, Setting, setting_of
 from benchmarks.study.sizes import size_of
@@ -220,9 +220,12 @@ class TrainingQuestion:
             return ""
         stem = f"question_{self.number}{scale.suffix}"
         draw_curves(found, images / f"{stem}_curves")
-        draw_profiles(scores_of(found, "mean"), images / f"{stem}_profiles")
+        means = scores_of(found, "mean")
+        draw_intervals(means, "mean of the curve", images / f"{stem}_intervals")
+        draw_profiles(means, images / f"{stem}_profiles")
         parts = [
             f"![Learning curves](images/study/{stem}_curves.png)",
+            f"![Means of the curves, medians with intervals](images/study/{stem}_intervals.png)",
             f"![Performance profiles](images/study/{stem}_profiles.png)",
             f"    python -m benchmarks.study {self.number} report{scale.words}",
             self._reading(found),
