@@ -31,6 +31,8 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 
+_NEWTON = 20
+_LEAST_SHARE = 1e-6
 _STATE = ("weights", "squares", "recent", "slope", "shift")
 
 
@@ -183,16 +185,30 @@ class _Logistic(ABC):
             setattr(self, f"_{name}", value if value.ndim else float(value))
 
     def _recalibrate(self) -> None:
-        """Fits slope and shift to the recent predictions by damped Newton steps on the cross-entropy."""
+        """Fits slope and shift to the recent predictions: cross-entropy, with a pull toward 1 and 0.
+
+        Newton's steps, each halved until it goes down: where everything is predicted as certain the curvature is all
+        but 0, and a whole step would lead so far that no later one came back.
+        """
         score, target, weight = self._recent.T
-        theta = np.array([self._slope, self._shift])
         inputs = np.stack([score, np.ones(len(score))], axis=1)
-        ridge = 4.0
-        for _ in range(8):
+        theta, middle, ridge = np.array([self._slope, self._shift]), np.array([1.0, 0.0]), 4.0
+
+        def loss(at: FloatArray) -> float:
+            logits = inputs @ at
+            return float(weight @ (np.logaddexp(0.0, logits) - target * logits) + ridge * ((at - middle) ** 2).sum() / 2)
+
+        now = loss(theta)
+        for _ in range(_NEWTON):
             p = _sigmoid(inputs @ theta)
-            gradient = inputs.T @ (weight * (p - target)) + ridge * (theta - np.array([1.0, 0.0]))
+            gradient = inputs.T @ (weight * (p - target)) + ridge * (theta - middle)
             curvature = (inputs * (weight * p * (1 - p))[:, None]).T @ inputs + ridge * np.eye(2)
-            theta = theta - np.linalg.solve(curvature, gradient)
+            step, share = np.linalg.solve(curvature, gradient), 1.0
+            while (then := loss(theta - share * step)) > now and share > _LEAST_SHARE:
+                share /= 2
+            if then >= now:
+                break
+            theta, now = theta - share * step, then
         self._slope, self._shift = max(float(theta[0]), 0.05), float(theta[1])
 
     @abstractmethod

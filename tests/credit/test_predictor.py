@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentenv.credit import HashedPredictor, HiddenPredictor
 from agentenv.credit.calibration import calibration_by_depth, calibration_of
@@ -128,3 +130,33 @@ def test_prefixes_and_targets_of_episode_trees():
 def test_refuses(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_policy_that_learns_does_not_leave_it_sure_of_failure(seed):
+    """Success rises from 2 to 70 in 100 as in training: a whole Newton step once led to 0 for everything, for good."""
+    rng, predictor = np.random.default_rng(seed), HashedPredictor()
+    scores = []
+    for step in range(40):
+        share = 0.02 if step < 12 else 0.7
+        prefixes = [Prefix(task="t", depth=d, state=f"s{d}", text=f"step {d} said {rng.integers(3)}") for d in range(8)]
+        prefixes, won = prefixes * 16, np.repeat(rng.random(16) < share, 8).astype(float)
+        scores.append(float(np.mean((predictor.predict(prefixes) - won) ** 2)))
+        predictor.update(prefixes, won, rng.integers(1, 5, len(won)))
+    assert np.mean(scores[25:]) < 0.28
+    assert 0.05 <= predictor._slope < 10
+
+
+@given(st.lists(st.tuples(st.floats(-30, 30), st.floats(0, 1), st.floats(0.1, 8)), min_size=1, max_size=60))
+def test_calibration_is_the_best_line(entries):
+    """Its objective is strictly convex: where the gradient vanishes is the one optimum, wherever it began."""
+    predictor = HashedPredictor(size=2)
+    predictor._recent = np.array(entries)
+    predictor._slope, predictor._shift = 9.0, -20.0
+    predictor._recalibrate()
+    score, target, weight = predictor._recent.T
+    slope, shift = predictor._slope, predictor._shift
+    rest = weight * (1 / (1 + np.exp(-(slope * score + shift))) - target)
+    if slope > 0.05:  # else it is held there
+        assert abs(rest @ score + 4 * (slope - 1)) < 1e-3 * (1 + np.abs(weight * score).sum())
+        assert abs(rest.sum() + 4 * shift) < 1e-3 * (1 + weight.sum())
