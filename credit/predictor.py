@@ -196,7 +196,8 @@ class _Logistic(ABC):
 
         def loss(at: FloatArray) -> float:
             logits = inputs @ at
-            return float(weight @ (np.logaddexp(0.0, logits) - target * logits) + ridge * ((at - middle) ** 2).sum() / 2)
+            pull = ridge * float(((at - middle) ** 2).sum()) / 2
+            return float(weight @ (np.logaddexp(0.0, logits) - target * logits)) + pull
 
         now = loss(theta)
         for _ in range(_NEWTON):
