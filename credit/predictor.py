@@ -192,7 +192,8 @@ class _Logistic(ABC):
         """
         score, target, weight = self._recent.T
         inputs = np.stack([score, np.ones(len(score))], axis=1)
-        theta, middle, ridge = np.array([self._slope, self._shift]), np.array([1.0, 0.0]), 4.0
+        theta: FloatArray = np.array([self._slope, self._shift])
+        middle, ridge = np.array([1.0, 0.0]), 4.0
 
         def loss(at: FloatArray) -> float:
             logits = inputs @ at
@@ -204,7 +205,8 @@ class _Logistic(ABC):
             p = _sigmoid(inputs @ theta)
             gradient = inputs.T @ (weight * (p - target)) + ridge * (theta - middle)
             curvature = (inputs * (weight * p * (1 - p))[:, None]).T @ inputs + ridge * np.eye(2)
-            step, share = np.linalg.solve(curvature, gradient), 1.0
+            step: FloatArray = np.linalg.solve(curvature, gradient).astype(np.float64)
+            share = 1.0
             while (then := loss(theta - share * step)) > now and share > _LEAST_SHARE:
                 share /= 2
             if then >= now:
