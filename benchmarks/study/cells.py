@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from agentenv.signatures import digest
 
-__all__ = ["MIXED", "ROOT", "TUNING_SEED", "Cell", "Results", "StudyError", "code_version"]
+__all__ = ["MIXED", "ROOT", "TUNING_SEED", "Cell", "Results", "Runs", "StudyError", "code_version"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _CODE = ("agentenv", "agents", "credit", "sandboxes", "trainers", "benchmarks/study")
@@ -69,6 +69,10 @@ class Cell:
         """
         left = {"cost"} | {name for name, first in _FIRST.items() if getattr(self, name) == first}
         return digest({name: value for name, value in asdict(self).items() if name not in left})[:20]
+
+
+Runs = Sequence[tuple[Cell, dict[str, Any]]]
+"""Cells that were run, with their results."""
 
 
 class Results:

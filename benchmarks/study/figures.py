@@ -9,12 +9,11 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .cells import Cell
+from .cells import Runs
 from .statistics import interval_of, median, profile
 
 __all__ = ["draw_accuracy", "draw_against", "draw_curves", "draw_intervals", "draw_profiles"]
 
-Found = Sequence[tuple[Cell, dict[str, Any]]]
 SHARES = np.linspace(0.0, 1.0, 5)
 COLORS = ("#1f5f8b", "#d1495b", "#2e8b57", "#8e6bbf", "#e08e0b", "#4a4a4a", "#17a2b8", "#a0522d", "#7f9c3b", "#c71585")
 ROW = 4
@@ -22,7 +21,7 @@ BANDS = 4
 """Methods, at most, whose bands can be told from each other."""
 
 
-def draw_curves(found: Found, path: Path) -> None:
+def draw_curves(found: Runs, path: Path) -> None:
     """Draws median success by the share of the tokens spent; a panel per setting, with bands where few share it.
 
     Args:

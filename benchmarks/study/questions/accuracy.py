@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study.cells import Cell, Results
+from benchmarks.study.cells import Cell, Results, Runs
 from benchmarks.study.figures import draw_accuracy
 from benchmarks.study.settings import SETTINGS, Setting, setting_of
 from benchmarks.study.starts import recipe_of
@@ -77,7 +77,7 @@ class Accuracy:
         parts.append(tell_of_policies(credit, results, scale, images / f"question_1_policies{scale.suffix}"))
         return "\n\n".join(filter(None, parts))
 
-    def _table(self, name: str, rows: Sequence[dict[str, Any]], found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+    def _table(self, name: str, rows: Sequence[dict[str, Any]], found: Runs) -> str:
         about = [entry for cell, entry in found if cell.setting == name]
         scores = {measure: _scores(rows, measure) for measure in MEASURES}
         against = _against(scores["cosine"])

@@ -1,11 +1,8 @@
 """Question 3: SR-PPO, a critic in place of a group."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 
-from benchmarks.study.cells import Cell
+from benchmarks.study.cells import Runs
 
 from .question import TrainingQuestion, markdown
 
@@ -15,7 +12,7 @@ TRUST = "critic/trust"
 class Critic(TrainingQuestion):
     """Adds how far the critic was believed while the policy learned: where it was not, k and lambda do nothing."""
 
-    def more(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+    def more(self, found: Runs) -> str:
         """Returns the trust in each quarter of training, the median over runs."""
         runs: dict[tuple[str, str], list[list[float]]] = {}
         for cell, entry in found:

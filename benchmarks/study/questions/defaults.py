@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study.cells import Cell, Results
+from benchmarks.study.cells import Cell, Results, Runs
 from benchmarks.study.methods import ENTROPY, SMOOTHING, smoothed
 from benchmarks.study.statistics import probability_of_improvement, verdict
 
 from . import allocation, closed_loop, critic, estimators, forking
-from .question import Runs, Scale, margin_of, markdown, other_rate, scores_of
+from .question import Scale, margin_of, markdown, other_rate, scores_of
 
 _WEIGHTS = ("occupancy", "counts", "unique")
 _OTHERS = (forking, estimators, allocation, closed_loop, critic)
@@ -100,7 +100,7 @@ def _one_by_one(found: Runs) -> str:
     return f"{title}\n\n{markdown(lines)}"
 
 
-def _rates(found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+def _rates(found: Runs) -> str:
     """Says which learning rates were the best of their grid, and how often."""
     chosen: dict[str, dict[str, float]] = {}
     for cell, _ in found:

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-from benchmarks.study.cells import Cell
+from benchmarks.study.cells import Runs
 from benchmarks.study.methods import ENTROPY, SMOOTHING, smoothed
 
 from .question import ALL, TrainingQuestion, margin_of, markdown
@@ -25,7 +24,7 @@ SIZES = (4, 16)
 class Estimators(TrainingQuestion):
     """Adds where the margin over GRPO grows."""
 
-    def more(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+    def more(self, found: Runs) -> str:
         """Returns the margins over GRPO by horizon, rarity and size of groups."""
         margin = partial(margin_of, found)
         lines: list[Sequence[str]] = [["setting", "groups of", "RTMC less GRPO", "graph values less GRPO"]]

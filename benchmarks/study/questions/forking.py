@@ -1,9 +1,6 @@
 """Question 5: does forking pay?"""
 
-from collections.abc import Sequence
-from typing import Any
-
-from benchmarks.study.cells import Cell
+from benchmarks.study.cells import Runs
 
 from .question import ALL, TrainingQuestion, margin_of, markdown
 
@@ -18,7 +15,7 @@ PAIRS = {
 class Forking(TrainingQuestion):
     """Adds what forks are worth to each reader of trees."""
 
-    def more(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+    def more(self, found: Runs) -> str:
         """Returns the margin of a quarter in forks over none, under each estimator."""
         rows = [[s, *(margin_of(found, *pair, s) for pair in PAIRS.values())] for s in self.settings]
         rows = [row for row in rows if any(row[1:])]

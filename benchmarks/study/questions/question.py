@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.study.cells import TUNING_SEED, Cell, Results
+from benchmarks.study.cells import TUNING_SEED, Cell, Results, Runs
 from benchmarks.study.figures import draw_curves, draw_intervals, draw_profiles
 from benchmarks.study.methods import METHODS
 from benchmarks.study.settings import QUICK, SETTINGS, Setting, setting_of
@@ -25,10 +25,8 @@ from benchmarks.study.statistics import (
     verdict,
 )
 
-__all__ = ["Question", "Runs", "Scale", "Scores", "TrainingQuestion", "margin_of", "other_rate", "scores_of"]
+__all__ = ["Question", "Scale", "Scores", "TrainingQuestion", "margin_of", "other_rate", "scores_of"]
 
-Runs = Sequence[tuple[Cell, dict[str, Any]]]
-"""Cells that were run, with their results."""
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 """A metric of every run, by method and setting."""
 
@@ -107,7 +105,7 @@ class Question(Protocol):
         ...
 
 
-def scores_of(found: Sequence[tuple[Cell, dict[str, Any]]], metric: str) -> dict[str, dict[str, list[float]]]:
+def scores_of(found: Runs, metric: str) -> dict[str, dict[str, list[float]]]:
     """Collects a metric by method and setting, in the order of the seeds."""
     table: dict[str, dict[str, list[float]]] = {}
     for cell, entry in sorted(found, key=lambda pair: pair[0].seed):
@@ -235,18 +233,18 @@ class TrainingQuestion:
         ]
         return "\n\n".join(filter(None, parts))
 
-    def more(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+    def more(self, found: Runs) -> str:
         """Returns what a question says beside what all say."""
         del found
         return ""
 
-    def _comparable(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> list[tuple[Cell, dict[str, Any]]]:
+    def _comparable(self, found: Runs) -> list[tuple[Cell, dict[str, Any]]]:
         """Leaves settings in which the baseline and another method were run."""
         pairs = {(cell.setting, cell.method) for cell, _ in found}
         others = {setting for setting, method in pairs if method != self.baseline}
         return [pair for pair in found if pair[0].setting in others and (pair[0].setting, self.baseline) in pairs]
 
-    def _table(self, found: Sequence[tuple[Cell, dict[str, Any]]], setting: str) -> str:
+    def _table(self, found: Runs, setting: str) -> str:
         here = [(cell, entry) for cell, entry in found if cell.setting == setting]
         if not here:
             return ""
@@ -278,7 +276,7 @@ class TrainingQuestion:
             )
         return f"**{setting}** (start {start:.2f}; {len(here)} runs)\n\n{markdown(lines)}"
 
-    def _reading(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+    def _reading(self, found: Runs) -> str:
         """Says in words what the intervals of the probabilities of improvement show, setting by setting."""
         means, said = scores_of(found, "mean"), list[str]()
         for setting in dict.fromkeys(cell.setting for cell, _ in found):
@@ -303,7 +301,7 @@ class TrainingQuestion:
             said.append(f"- {setting}: {'. '.join(words)}.")
         return f"Learning faster or slower than {self.baseline}:\n\n" + "\n".join(said) if said else ""
 
-    def _across(self, found: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+    def _across(self, found: Runs) -> str:
         """Says what holds over all settings that both methods were run in."""
         means, ends = scores_of(found, "mean"), scores_of(found, "final")
         base = means.get(self.baseline, {})
@@ -356,7 +354,7 @@ def _same(means: Scores, setting: str) -> list[str]:
     return [" = ".join(group) for group in groups.values() if len(group) > 1]
 
 
-def other_rate(here: Sequence[tuple[Cell, dict[str, Any]]], method: str, base: str) -> str:
+def other_rate(here: Runs, method: str, base: str) -> str:
     """Says that a method took another learning rate than the one it is compared with: then that may be the difference.
 
     Args:
@@ -374,13 +372,13 @@ def other_rate(here: Sequence[tuple[Cell, dict[str, Any]]], method: str, base: s
     return f" (at another rate{where})" if others else ""
 
 
-def _cost(here: Sequence[tuple[Cell, dict[str, Any]]], method: str) -> str:
+def _cost(here: Runs, method: str) -> str:
     """Returns what the same tokens were beside, as medians over runs."""
     runs = [(e["ledger"]["steps"], e["ledger"]["episodes"], e["cpu_seconds"]) for c, e in here if c.method == method]
     return ", ".join(f"{number:.0f}" for number in np.median(runs, axis=0))
 
 
-def _last_quarter(here: Sequence[tuple[Cell, dict[str, Any]]], method: str, name: str) -> str:
+def _last_quarter(here: Runs, method: str, name: str) -> str:
     values = [
         entry["quarters"][name][-1] for cell, entry in here if cell.method == method and name in entry["quarters"]
     ]
