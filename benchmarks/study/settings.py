@@ -39,7 +39,9 @@ class Setting:
         plays: what the tiny model imitates; empty where the start is a table.
         problem: the exact problem of which the start is the table, where it is one.
         max_action_tokens: limit of an action.
-        rates: learning rates that every method is tried with.
+        rates: learning rates that every method is tried with first.
+        ladder: rates by size, those among them; while the best that was tried has a neighbour here that was not, that
+            one is tried, too.
         tokens: budget of sampled tokens of one run.
         tasks_per_step: trees of an optimizer step.
         share: success of the start that the setting is made for, from and to.
@@ -52,6 +54,7 @@ class Setting:
     problem: Callable[[], Any] | None = None
     max_action_tokens: int = 24
     rates: tuple[float, ...] = (3e-4, 6e-4, 1.2e-3)
+    ladder: tuple[float, ...] = (3.75e-5, 7.5e-5, 1.5e-4, 3e-4, 6e-4, 1.2e-3, 2.4e-3, 4.8e-3)
     tokens: int = 100_000
     tasks_per_step: int = 16
     share: tuple[float, float] = field(default=(0.2, 0.4))
@@ -110,6 +113,7 @@ def _table(name: str) -> Setting:
         problem=problem,
         max_action_tokens=2,
         rates=(0.1, 0.3, 1.0),
+        ladder=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
         tokens=4_000 if name.startswith("misleading") else 8_000,
         tasks_per_step=8 if name.startswith("misleading") else 2,  # its episodes are short
         share=(0.2, 0.4) if name in EASY else _HARD,
@@ -163,7 +167,7 @@ QUICK = {
         tasks_per_step=4,
         rates=(6e-4,),
     ),
-    "decisive": replace(SETTINGS["decisive"], tokens=1_500, tasks_per_step=4, rates=(0.05, 0.1)),
+    "decisive": replace(SETTINGS["decisive"], tokens=1_500, tasks_per_step=4, rates=(0.05, 0.1), ladder=(0.05, 0.1)),
 }
 """The same in little, for `--quick`: what is measured there means nothing."""
 

@@ -1,6 +1,7 @@
 """What the pages say of results that are known: made-up runs, in which who is better is decided beforehand."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from benchmarks.study.methods import METHODS
 from benchmarks.study.questions import QUESTIONS
 from benchmarks.study.questions.estimators import REGIMES
 from benchmarks.study.questions.question import Scale, margin_of, other_rate, scores_of
+from benchmarks.study.settings import QUICK, SETTINGS
 
 pytestmark = pytest.mark.model
 SCALE = Scale(seeds=4)
@@ -53,7 +55,7 @@ def pages(folder) -> dict[int, str]:
     results = Results(folder / "results.jsonl")
     for (number, method), height in HEIGHTS.items():
         question: Any = QUESTIONS[number]
-        for cell in question.tuning(SETTING, method, SCALE):
+        for cell in question.tuning(results, SETTING, method, SCALE):
             results.add(cell, entry_of(height + (0.05 if cell.rate == 0.3 else 0.0)))
         for seed in range(SCALE.seeds):
             cell = question.cell(results, SETTING, method, seed, SCALE)
@@ -146,7 +148,7 @@ def test_defaults_are_told_with_what_is_better_and_what_is_worse(pages):
 def test_a_rate_at_which_a_run_broke_is_not_chosen(tmp_path):
     question: Any = QUESTIONS[2]
     results = Results(tmp_path / "results.jsonl")
-    cells = question.tuning(SETTING, "GRPO", SCALE)
+    cells = question.tuning(results, SETTING, "GRPO", SCALE)
     heights = {0.1: 0.2, 0.3: 0.3, 1.0: 0.6}
     for cell in cells:
         results.add(cell, {"error": "x"} if cell.rate == 1.0 and cell == cells[-1] else entry_of(heights[cell.rate]))
@@ -171,8 +173,36 @@ def test_equal_runs_are_told(tmp_path):
     assert "equal curves: GRPO = RLOO" in question._reading(runs)
 
 
-def test_tables_are_tuned_on_six_seeds_that_no_run_has():
+def test_tables_are_tuned_on_six_seeds_that_no_run_has(tmp_path):
     question: Any = QUESTIONS[2]
-    seeds = {cell.seed for cell in question.tuning(SETTING, "GRPO", Scale())}
+    results = Results(tmp_path / "results.jsonl")
+    seeds = {cell.seed for cell in question.tuning(results, SETTING, "GRPO", Scale())}
     assert seeds == set(range(TUNING_SEED, TUNING_SEED + 6))
-    assert len({cell.seed for cell in question.tuning("math", "GRPO", Scale())}) == 2
+    assert len({cell.seed for cell in question.tuning(results, "math", "GRPO", Scale())}) == 2
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (0.3, [0.1, 0.3, 1.0]),
+        (3.0, [0.1, 0.3, 1.0, 3.0, 10.0]),
+        (10.0, [0.1, 0.3, 1.0, 3.0, 10.0]),
+        (0.03, [0.01, 0.03, 0.1, 0.3, 1.0]),
+    ],
+)
+def test_rates_go_on_until_the_best_lies_between_others(tmp_path, best, tried):
+    question: Any = QUESTIONS[2]
+    results = Results(tmp_path / "results.jsonl")
+    while cells := [c for c in question.tuning(results, SETTING, "GRPO", SCALE) if c not in results]:
+        assert question.cell(results, SETTING, "GRPO", 0, SCALE) is None
+        for cell in cells:
+            results.add(cell, entry_of(0.5 - 0.1 * abs(math.log10(cell.rate / best))))
+    assert sorted({c.rate for c in question.tuning(results, SETTING, "GRPO", SCALE)}) == tried
+    assert question.cell(results, SETTING, "GRPO", 0, SCALE).rate == best
+
+
+def test_the_rates_that_are_tried_first_are_a_run_of_the_ladder():
+    for setting in [*SETTINGS.values(), *QUICK.values()]:
+        if len(setting.rates) > 1:
+            at = setting.ladder.index(setting.rates[0])
+            assert setting.ladder[at : at + len(setting.rates)] == setting.rates

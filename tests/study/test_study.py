@@ -161,7 +161,7 @@ def test_every_run_spends_its_budget_and_no_more_than_a_step_beyond(run):
 def test_tuning_has_seeds_of_its_own_and_its_best_rate_is_taken(run):
     results = Results(run / "quick.jsonl")
     question: Any = QUESTIONS[5]
-    tuned = question.tuning("decisive", "graph values", QUICK)
+    tuned = question.tuning(results, "decisive", "graph values", QUICK)
     by_rate = {cell.rate: entry["metrics"]["mean"] for cell, entry in results.of(tuned)}
     cell = question.cell(results, "decisive", "graph values", 0, QUICK)
     assert by_rate[cell.rate] == max(by_rate.values())

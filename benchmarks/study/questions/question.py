@@ -80,8 +80,15 @@ class Scale:
         return min(self.seeds, 5) if setting.plays and not self.elsewhere else self.seeds
 
     def rates_of(self, setting: Setting) -> tuple[float, ...]:
-        """Returns the learning rates that every method is tried with."""
-        return tuple(size_of(self.size).rate(rate) for rate in setting.rates)
+        """Returns the learning rates that every method is tried with first."""
+        return self._scaled(setting.rates)
+
+    def ladder_of(self, setting: Setting) -> tuple[float, ...]:
+        """Returns those rates and all that may be tried after them, by size."""
+        return self._scaled(setting.ladder)
+
+    def _scaled(self, rates: Sequence[float]) -> tuple[float, ...]:
+        return tuple(size_of(self.size).rate(rate) for rate in rates)
 
     def cost_of(self, setting: Setting, tokens: int) -> float:
         """Guesses how many seconds a run takes."""
@@ -154,10 +161,16 @@ class TrainingQuestion:
         return [cell for name, methods in by_setting.items() for cell in self._block(results, name, methods, scale)]
 
     def _block(self, results: Results, name: str, methods: Sequence[str], scale: Scale) -> list[Cell]:
-        tuning = [cell for method in methods for cell in self.tuning(name, method, scale)]
-        seeds = range(scale.seeds_of(SETTINGS[name]))
-        runs = [self.cell(results, name, method, seed, scale) for seed in seeds for method in methods]
-        return tuning + [cell for cell in runs if cell is not None]
+        tuning = {method: self.tuning(results, name, method, scale) for method in methods}
+        rates = {method: self._rate(results, name, scale, tuning[method]) for method in methods}
+        setting, seeds = setting_of(name, quick=scale.quick), range(scale.seeds_of(SETTINGS[name]))
+        runs = [
+            self._make(setting, method, seed, rate, scale, 1)
+            for seed in seeds
+            for method, rate in rates.items()
+            if rate is not None
+        ]
+        return [cell for cells in tuning.values() for cell in cells] + runs
 
     def _names(self, scale: Scale) -> list[tuple[str, str]]:
         if scale.quick:
@@ -168,30 +181,36 @@ class TrainingQuestion:
             methods = self.core_methods if scale.core else self.methods
         return [(name, method) for name in settings if scale.takes(SETTINGS[name]) for method in methods]
 
-    def tuning(self, name: str, method: str, scale: Scale) -> list[Cell]:
+    def tuning(self, results: Results, name: str, method: str, scale: Scale) -> list[Cell]:
         """Returns the runs that the learning rate of a method is chosen by: half the budget, seeds of their own.
 
-        Tables are tuned on more seeds: with two, a rate of which every fourth run fails is often taken for the best.
+        While the best rate so far has a neighbour on the setting's ladder that was not tried, that one follows. Tables
+        are tuned on more seeds: with two, a rate of which every fourth run fails is often taken for the best.
         """
         setting = setting_of(name, quick=scale.quick)
         seeds = range(TUNING_SEED, TUNING_SEED + (1 if scale.quick else 6 if setting.problem else 2))
-        rates = scale.rates_of(setting)
-        if len(rates) == 1:
-            return []
-        return [self._make(setting, method, seed, rate, scale, 2) for rate in rates for seed in seeds]
+        rates, ladder = scale.rates_of(setting), scale.ladder_of(setting)
+        cells = [self._make(setting, method, seed, rate, scale, 2) for rate in rates for seed in seeds]
+        tried = set(rates)
+        while len(rates) > 1 and (best := _best_rate(cells, results)) is not None:
+            at = ladder.index(best)
+            further = [rate for rate in ladder[max(0, at - 1) : at + 2] if rate not in tried]
+            if not further:
+                break
+            cells += [self._make(setting, method, seed, rate, scale, 2) for rate in further for seed in seeds]
+            tried.update(further)
+        return cells if len(rates) > 1 else []
+
+    def _rate(self, results: Results, name: str, scale: Scale, tuning: Sequence[Cell]) -> float | None:
+        """Returns the best learning rate; `None` while that is not known, or where runs broke at each."""
+        if not tuning:
+            return scale.rates_of(setting_of(name, quick=scale.quick))[0]
+        return _best_rate(tuning, results)
 
     def cell(self, results: Results, name: str, method: str, seed: int, scale: Scale) -> Cell | None:
         """Returns a run at the best learning rate; `None` while that is not known, or where runs broke at each."""
-        setting = setting_of(name, quick=scale.quick)
-        rate = scale.rates_of(setting)[0]
-        if cells := self.tuning(name, method, scale):
-            if not all(cell in results for cell in cells):
-                return None
-            means = _mean_by_rate(cells, results)
-            if not means:
-                return None
-            rate = max(sorted(means), key=lambda r: means[r])
-        return self._make(setting, method, seed, rate, scale, 1)
+        rate = self._rate(results, name, scale, self.tuning(results, name, method, scale))
+        return None if rate is None else self._make(setting_of(name, quick=scale.quick), method, seed, rate, scale, 1)
 
     def _make(self, setting: Setting, method: str, seed: int, rate: float, scale: Scale, part: int) -> Cell:
         """Makes a cell, once: plans are asked for after every run, and the key of a cell takes longest."""
@@ -319,12 +338,17 @@ class TrainingQuestion:
         return f"{head}\n\n" + "\n".join(said) if said else ""
 
 
-def _mean_by_rate(cells: Sequence[Cell], results: Results) -> dict[float, float]:
-    """Returns the mean score of every learning rate at which no run broke, and whose scores are numbers."""
+def _best_rate(cells: Sequence[Cell], results: Results) -> float | None:
+    """Returns the rate of the highest mean score, of those at which no run broke and whose scores are numbers.
+
+    `None` while a run is missing, or where there is no such rate; of equals the smallest.
+    """
+    if not all(cell in results for cell in cells):
+        return None
     found, planned = results.of(cells), Counter(cell.rate for cell in cells)
     scores = {rate: [entry["metrics"]["mean"] for cell, entry in found if cell.rate == rate] for rate in planned}
     means = {rate: float(np.mean(of)) for rate, of in scores.items() if len(of) == planned[rate]}
-    return {rate: mean for rate, mean in means.items() if np.isfinite(mean)}
+    return max(sorted(rate for rate in means if np.isfinite(means[rate])), key=lambda rate: means[rate], default=None)
 
 
 def margin_of(found: Runs, method: str, base: str, *settings: str) -> str:
