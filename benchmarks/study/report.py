@@ -19,14 +19,15 @@ run yet says so. `make study` runs the rest.
 
 Every method starts from the same model in a setting and spends the same number of sampled tokens, by the rollouts' own
 ledger. Its learning rate is the best of a small grid, by runs of half the budget on two seeds (in tables six) that are
-used for nothing else. Compared is the mean of the learning curve (success, averaged over the tokens spent): many runs
-end at the same success, and not as soon. A number is the median over runs with its bootstrap 95 % interval; beside it
-is the interquartile mean (IQM), the mean of the middle half of the runs; "P(better)" is the probability that a run is
-better than one of the method compared with, ties counting half. Intervals, IQM, probabilities and profiles are
-rliable's, with whose package they agree (`.ci/peers rliable`). Where an interval holds what no difference would give,
-the table says "no difference shown"; so it does where a test by ranks finds that equals would differ as much in one of
-twenty cases (intervals of 5 runs are too narrow). Differences of medians compare runs of one seed with each other.
-Where methods took different rates it says so, as that may be the difference.
+used for nothing else: three rates, and further ones while the best lies at their edge. Compared is the mean of the
+learning curve (success, averaged over the tokens spent): many runs end at the same success, and not as soon. A number
+is the median over runs with its bootstrap 95 % interval; beside it is the interquartile mean (IQM), the mean of the
+middle half of the runs; "P(better)" is the probability that a run is better than one of the method compared with, ties
+counting half. Intervals, IQM, probabilities and profiles are rliable's, with whose package they agree (`.ci/peers
+rliable`). Where an interval holds what no difference would give, the table says "no difference shown"; so it does where
+a test by ranks finds that equals would differ as much in one of twenty cases (intervals of 5 runs are too narrow).
+Differences of medians compare runs of one seed with each other. Where methods took different rates it says so, as that
+may be the difference.
 
 | setting | what it is |
 |---|---|
@@ -50,8 +51,8 @@ LIMITS = """\
 ## Limits
 
 - Models of 0.7 million parameters and tables: what holds here need not hold for large ones.
-- In tables every state has weights of its own, so that noise in one state harms no other, and many methods took the
-  largest rate of their grid (1.0): there a few lucky episodes decide a run, for good or bad, and intervals are wide.
+- In tables every state has weights of its own, so that noise in one state harms no other, and most methods took a rate
+  of 1 or more: there a few lucky episodes decide a run, for good or bad, and intervals are wide.
   All trees of a table are of one task: choosing tasks has nothing to choose there.
 - All runs of a setting begin with one and the same model; seeds differ in tasks, sampling and updates.
 - Tasks of code repair are one kind of bug in one line, and their reports say what is right. Grading takes longer than

@@ -26,6 +26,8 @@ from .tabular import EASY, PROBLEMS, AliasedEnv, TabularEnv
 __all__ = ["QUICK", "SETTINGS", "Setting", "setting_of"]
 
 _HARD = (0.02, 0.08)
+_TABLE_LADDER = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""It ends where an update moves a logit by 1: beyond, one decides an action for good, and a run is a gamble."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def _table(name: str) -> Setting:
         problem=problem,
         max_action_tokens=2,
         rates=(0.1, 0.3, 1.0),
-        ladder=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+        ladder=_TABLE_LADDER,
         tokens=4_000 if name.startswith("misleading") else 8_000,
         tasks_per_step=8 if name.startswith("misleading") else 2,  # its episodes are short
         share=(0.2, 0.4) if name in EASY else _HARD,

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 __all__ = [
-    "NO_DIFFERENCE", "TOO_FEW", "Interval", "difference", "interval_of", "iqm", "median",
+    "NO_DIFFERENCE", "TOO_FEW", "Interval", "difference", "interval_of", "iqm", "mean", "median",
     "probability_of_improvement", "profile", "rank_agreement", "verdict",
 ]  # fmt: skip
 
@@ -153,6 +153,11 @@ def _chance(left: Sequence[FloatArray], right: Sequence[FloatArray], *, paired: 
 def median(scores: Sequence[FloatArray]) -> FloatArray:
     """Computes the mean over settings of the median over runs."""
     return _over_settings([np.median(one, axis=-1) for one in scores])
+
+
+def mean(scores: Sequence[FloatArray]) -> FloatArray:
+    """Computes the mean over settings of the mean over runs."""
+    return _over_settings([np.mean(one, axis=-1) for one in scores])
 
 
 def iqm(scores: Sequence[FloatArray]) -> FloatArray:

@@ -185,9 +185,9 @@ def test_tables_are_tuned_on_six_seeds_that_no_run_has(tmp_path):
     ("best", "tried"),
     [
         (0.3, [0.1, 0.3, 1.0]),
-        (3.0, [0.1, 0.3, 1.0, 3.0, 10.0]),
-        (10.0, [0.1, 0.3, 1.0, 3.0, 10.0]),
+        (1.0, [0.1, 0.3, 1.0]),  # the end of the ladder
         (0.03, [0.01, 0.03, 0.1, 0.3, 1.0]),
+        (0.01, [0.01, 0.03, 0.1, 0.3, 1.0]),
     ],
 )
 def test_rates_go_on_until_the_best_lies_between_others(tmp_path, best, tried):

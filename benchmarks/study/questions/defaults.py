@@ -1,4 +1,4 @@
-"""Question 7: defaults, read off the results of the others; it runs nothing of its own."""
+"""Question 7: defaults, read off the results of the others; of its own it runs rates beyond those of the others."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.study.cells import Cell, Results, Runs
 from benchmarks.study.methods import ENTROPY, SMOOTHING, smoothed
-from benchmarks.study.statistics import probability_of_improvement, verdict
+from benchmarks.study.statistics import interval_of, mean, probability_of_improvement, verdict
 
 from . import allocation, closed_loop, critic, estimators, forking
 from .question import Scale, margin_of, markdown, other_rate, scores_of
@@ -33,6 +33,11 @@ ONE_BY_ONE = (
 )
 """What a default is, a method that has it, and methods that differ from that in it alone."""
 
+LARGEST, BEYOND = 1.0, 10.0
+"""Learning rates: the largest that tables are tuned with, and one that is not, to see what that withholds."""
+BEYOND_METHODS = ("RTMC", "graph values")
+BEYOND_SETTINGS = ("decisive-short", "decisive-hard", "decisive-long", "decisive-rare", "irrecoverable-hard")
+
 DEFAULT = "RTMC"
 """What `TreeTrainer` does: RTMC as published, of returns, without forks."""
 STAY = "No method is shown better than the trainer's default (RTMC of returns, no forks) where it was run: it stays."
@@ -50,9 +55,17 @@ class Defaults:
     asks: str = "The best of all methods that were trained, setting by setting, beside what the trainers do by default."
 
     def plan(self, results: Results, scale: Scale) -> list[Cell]:
-        """Has nothing to run."""
-        del results, scale
-        return []
+        """Returns runs of tables at the largest rate that they are tuned with, and at one beyond."""
+        del results
+        if scale.quick or scale.elsewhere:
+            return []
+        return [
+            estimators.QUESTION.at(setting, method, seed, rate, scale)
+            for seed in range(scale.seeds)
+            for setting in BEYOND_SETTINGS
+            for method in BEYOND_METHODS
+            for rate in (LARGEST, BEYOND)
+        ]
 
     def report(self, results: Results, scale: Scale, images: Path) -> str:
         """Returns a table of the three best methods by setting, and what is shown better or worse than the default."""
@@ -82,7 +95,8 @@ class Defaults:
         if len(lines) == 1:
             return ""
         ranks = f"{markdown(lines)}\n\nRanks alone claim nothing. {CHANGE if decided else STAY}"
-        return "\n\n".join(filter(None, [ranks, _one_by_one(found), _rates(found)]))
+        beyond = _beyond(results.of(self.plan(results, scale)))
+        return "\n\n".join(filter(None, [ranks, _one_by_one(found), _rates(found), beyond]))
 
 
 def _one_by_one(found: Runs) -> str:
@@ -101,7 +115,7 @@ def _one_by_one(found: Runs) -> str:
 
 
 def _rates(found: Runs) -> str:
-    """Says which learning rates were the best of their grid, and how often."""
+    """Says which learning rates were the best, and how often."""
     chosen: dict[str, dict[str, float]] = {}
     for cell, _ in found:
         chosen.setdefault(cell.setting, {})[cell.method] = cell.rate
@@ -109,7 +123,29 @@ def _rates(found: Runs) -> str:
     for setting, by in chosen.items():
         counts = sorted(Counter(by.values()).items())
         said.append(f"{setting} {', '.join(f'{rate:g} ({count})' for rate, count in counts)}")
-    return f"Learning rates that were the best of their grid, with the number of methods: {'; '.join(said)}."
+    return f"Learning rates that were the best, with the number of methods: {'; '.join(said)}."
+
+
+def _beyond(found: Runs) -> str:
+    """Returns what tables do at a rate at which one update decides an action for good."""
+    lines: list[Sequence[str]] = [["setting", "method", "runs", f"mean at {LARGEST:g}", f"mean at {BEYOND:g}"]]
+    for setting in BEYOND_SETTINGS:
+        for method in BEYOND_METHODS:
+            at: dict[float, dict[int, float]] = {LARGEST: {}, BEYOND: {}}
+            for cell, entry in found:
+                if (cell.setting, cell.method) == (setting, method):
+                    at[cell.rate][cell.seed] = entry["metrics"]["mean"]
+            if len(shared := sorted(at[LARGEST].keys() & at[BEYOND].keys())) > 1:
+                means = [str(interval_of([[[at[rate][seed] for seed in shared]]], mean)) for rate in (LARGEST, BEYOND)]
+                lines.append([setting, method, str(len(shared)), *means])
+    if len(lines) == 1:
+        return ""
+    title = (
+        f"Tables are tuned with rates up to {LARGEST:g}, at which an update moves a logit by 1. At {BEYOND:g} one "
+        "update decides an action for good: episodes that are long or seldom succeed are learned sooner, others are "
+        "lost more often (mean over runs of the mean of the curve, as medians do not show what is lost):"
+    )
+    return f"{title}\n\n{markdown(lines)}"
 
 
 def _against(runs: Sequence[float], default: Sequence[float]) -> str:

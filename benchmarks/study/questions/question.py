@@ -210,7 +210,11 @@ class TrainingQuestion:
     def cell(self, results: Results, name: str, method: str, seed: int, scale: Scale) -> Cell | None:
         """Returns a run at the best learning rate; `None` while that is not known, or where runs broke at each."""
         rate = self._rate(results, name, scale, self.tuning(results, name, method, scale))
-        return None if rate is None else self._make(setting_of(name, quick=scale.quick), method, seed, rate, scale, 1)
+        return None if rate is None else self.at(name, method, seed, rate, scale)
+
+    def at(self, name: str, method: str, seed: int, rate: float, scale: Scale) -> Cell:
+        """Returns a run at a rate that is given."""
+        return self._make(setting_of(name, quick=scale.quick), method, seed, rate, scale, 1)
 
     def _make(self, setting: Setting, method: str, seed: int, rate: float, scale: Scale, part: int) -> Cell:
         """Makes a cell, once: plans are asked for after every run, and the key of a cell takes longest."""
