@@ -51,8 +51,8 @@ LIMITS = """\
 ## Limits
 
 - Models of 0.7 million parameters and tables: what holds here need not hold for large ones.
-- In tables every state has weights of its own, so that noise in one state harms no other, and most methods took a rate
-  of 1 or more: there a few lucky episodes decide a run, for good or bad, and intervals are wide.
+- In tables every state has weights of its own, so that noise in one state harms no other, and most methods took the
+  largest rate, 1: there a few lucky episodes decide a run, for good or bad, and intervals are wide.
   All trees of a table are of one task: choosing tasks has nothing to choose there.
 - All runs of a setting begin with one and the same model; seeds differ in tasks, sampling and updates.
 - Tasks of code repair are one kind of bug in one line, and their reports say what is right. Grading takes longer than

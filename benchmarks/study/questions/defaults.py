@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.study.cells import Cell, Results, Runs
 from benchmarks.study.methods import ENTROPY, SMOOTHING, smoothed
+from benchmarks.study.settings import SETTINGS
 from benchmarks.study.statistics import interval_of, mean, probability_of_improvement, verdict
 
 from . import allocation, closed_loop, critic, estimators, forking
@@ -33,7 +34,7 @@ ONE_BY_ONE = (
 )
 """What a default is, a method that has it, and methods that differ from that in it alone."""
 
-LARGEST, BEYOND = 1.0, 10.0
+LARGEST, BEYOND = SETTINGS["decisive"].ladder[-1], 10.0
 """Learning rates: the largest that tables are tuned with, and one that is not, to see what that withholds."""
 BEYOND_METHODS = ("RTMC", "graph values")
 BEYOND_SETTINGS = ("decisive-short", "decisive-hard", "decisive-long", "decisive-rare", "irrecoverable-hard")

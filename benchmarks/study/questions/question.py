@@ -163,10 +163,9 @@ class TrainingQuestion:
     def _block(self, results: Results, name: str, methods: Sequence[str], scale: Scale) -> list[Cell]:
         tuning = {method: self.tuning(results, name, method, scale) for method in methods}
         rates = {method: self._rate(results, name, scale, tuning[method]) for method in methods}
-        setting, seeds = setting_of(name, quick=scale.quick), range(scale.seeds_of(SETTINGS[name]))
         runs = [
-            self._make(setting, method, seed, rate, scale, 1)
-            for seed in seeds
+            self.at(name, method, seed, rate, scale)
+            for seed in range(scale.seeds_of(SETTINGS[name]))
             for method, rate in rates.items()
             if rate is not None
         ]
@@ -190,16 +189,18 @@ class TrainingQuestion:
         setting = setting_of(name, quick=scale.quick)
         seeds = range(TUNING_SEED, TUNING_SEED + (1 if scale.quick else 6 if setting.problem else 2))
         rates, ladder = scale.rates_of(setting), scale.ladder_of(setting)
+        if len(rates) == 1:
+            return []
         cells = [self._make(setting, method, seed, rate, scale, 2) for rate in rates for seed in seeds]
         tried = set(rates)
-        while len(rates) > 1 and (best := _best_rate(cells, results)) is not None:
+        while (best := _best_rate(cells, results)) is not None:
             at = ladder.index(best)
             further = [rate for rate in ladder[max(0, at - 1) : at + 2] if rate not in tried]
             if not further:
                 break
             cells += [self._make(setting, method, seed, rate, scale, 2) for rate in further for seed in seeds]
             tried.update(further)
-        return cells if len(rates) > 1 else []
+        return cells
 
     def _rate(self, results: Results, name: str, scale: Scale, tuning: Sequence[Cell]) -> float | None:
         """Returns the best learning rate; `None` while that is not known, or where runs broke at each."""
