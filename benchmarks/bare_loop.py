@@ -9,10 +9,10 @@ shares the agent's weights; a sampler that holds all episodes in lock step, keep
 turn, and branches a prefix by repeating rows; a padded update with a clipped ratio and an entropy bonus. It has no
 messages, no parsing, no seed per action, no tree, no credit, no checks, no logs.
 
-*The same work*: `TreeTrainer` makes a few optimizer steps of the demo from a warmed-up agent and keeps its trees. The
-bare loop is then given them: it samples as many tokens in the same rows and turns (what it draws is replaced by what
-was drawn before), takes the same steps in the same environments, and updates on the same rows. Seconds are of the
-processor (one thread), medians over the steps.
+*The same work*: `TreeTrainer` makes a few optimizer steps of the demo's size, a quarter of the episodes forks, from a
+warmed-up agent and keeps its trees. The bare loop is then given them: it samples as many tokens in the same rows and
+turns (what it draws is replaced by what was drawn before), takes the same steps in the same environments, and updates
+on the same rows. Seconds are of the processor (one thread), medians over the steps.
 """
 
 import argparse
@@ -292,7 +292,7 @@ class Steps(TrainerCallback):
 
 
 def train_ours(model: Any, tokenizer: Any, options: argparse.Namespace) -> Steps:
-    """Makes optimizer steps of the demo."""
+    """Makes optimizer steps of the demo's size."""
     demo, steps = DemoSettings(), Steps()
     with tempfile.TemporaryDirectory() as folder:
         args = TreeConfig(
@@ -300,8 +300,8 @@ def train_ours(model: Any, tokenizer: Any, options: argparse.Namespace) -> Steps
             max_steps=options.steps + 1,
             per_device_train_batch_size=2 if options.small else demo.tasks_per_step // 2,
             gradient_accumulation_steps=2,
-            num_rollouts=2 if options.small else demo.num_rollouts,
-            num_continuations=1 if options.small else demo.num_continuations,
+            num_rollouts=2 if options.small else 6,
+            num_continuations=1 if options.small else 2,
             max_action_tokens=4 if options.small else 24,
             learning_rate=demo.learning_rate,
             lr_scheduler_type="constant",

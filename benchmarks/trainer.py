@@ -12,7 +12,8 @@
    below 200 tokens of prompt, `many tasks` 8 trees of 8 leaves, `flat` no continuations.
 2. *flat*: a whole optimizer step on the same rollouts, everything but sampling, against stock `GRPOTrainer` with a
    `rollout_func`: no continuations, so that both can train them.
-3. *phases*: seconds of each part of a step of the demo's own shape, sampling included, in both layouts.
+3. *phases*: seconds of each part of a step of the demo's size, a quarter of its episodes forks, sampling included, in
+   both layouts.
 
 Seconds are of the processor for a CPU (one thread) and of the wall clock for a GPU; the best of the repeats, which
 alternate between what is compared. Ratios are of one run.
@@ -389,8 +390,8 @@ def measure_phases(options: argparse.Namespace) -> list[dict[str, Any]]:
                 **settings(Path(folder), options.device, max_steps=steps, learning_rate=demo.learning_rate),
                 per_device_train_batch_size=trees // 2,
                 gradient_accumulation_steps=2,
-                num_rollouts=demo.num_rollouts,
-                num_continuations=demo.num_continuations,
+                num_rollouts=6,
+                num_continuations=2,
                 max_action_tokens=24,
                 layout=layout,
             )

@@ -1,11 +1,12 @@
-"""The main job in small, on a CPU, in a few minutes: make a tiny agent, warm it up by imitation, train it with RTMC.
+"""The main job in small, on a CPU, in a minute: make a tiny agent, warm it up by imitation, train it with RTMC, branch.
 
 1. A Qwen3 model of about 0.7 million parameters is made on the spot, with a small tokenizer: nothing is downloaded.
 2. It imitates scripted play of arithmetic tasks: first careful play, then sloppy play that often reads from left to
    right, so that it knows the tools and is right about a quarter of the time.
-3. `TreeTrainer` improves it by reinforcement learning, with RTMC's credit per step on trees that branch in
-   mid-episode. The reward is the verifier's verdict, nothing else.
-4. Success is measured on fixed held-out tasks before, during and after, at temperature 1.
+3. `TreeTrainer` improves it by reinforcement learning, with RTMC's credit per step. The reward is the verifier's
+   verdict, nothing else. Success is measured on fixed held-out tasks before, during and after, at temperature 1.
+4. An episode that failed is branched at every step: what share of continuations succeeds from there says where it was
+   lost. Learning does without such forks here, as the study says (`docs/which_method.md`).
 """
 
 import shutil
@@ -20,14 +21,19 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
+from agentenv.agents import TransformersAgent
 from agentenv.envs.math_verifier import MathTask, MathVerifier
 from agentenv.envs.math_verifier.demonstrations import careful_calls, noisy_calls
 from agentenv.envs.math_verifier.problems import arithmetic
-from agentenv.tree import EpisodeTree
-from agentenv.types import message_text
+from agentenv.rollout import Rollout
+from agentenv.serialize import write_trees
+from agentenv.stats import episodes
+from agentenv.tree import Anchor, EpisodeTree
+from agentenv.types import Message, message_text
 
 from .config import TreeConfig
 from .demonstrations import Play
@@ -40,6 +46,10 @@ __all__ = ["DEMO_ENV_OPTIONS", "DemoSettings", "demo_tasks", "run_demo", "warm_s
 
 DEMO_ENV_OPTIONS: dict[str, Any] = {"operations_per_call": 1, "max_steps": 6}
 """How the demo makes `MathVerifier`: a calculator that does one operation at a time, and six steps."""
+
+_ACTION_TOKENS = 24
+_SEARCHED = 32
+"""Held-out tasks among whose episodes one is sought that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,7 @@ class DemoSettings:
         num_continuations: further episodes per tree, from snapshots in mid-episode.
         eval_tasks: held-out tasks.
         eval_every: optimizer steps between measurements.
+        branches: continuations from every step of an episode that failed.
         learning_rate: of reinforcement learning.
         seed: of everything.
     """
@@ -67,10 +78,11 @@ class DemoSettings:
     left_to_right: float = 0.35
     steps: int = 40
     tasks_per_step: int = 16
-    num_rollouts: int = 6
-    num_continuations: int = 2
+    num_rollouts: int = 8
+    num_continuations: int = 0
     eval_tasks: int = 256
     eval_every: int = 10
+    branches: int = 32
     learning_rate: float = 5e-4
     seed: int = 0
 
@@ -141,17 +153,22 @@ def run_demo(folder: str | Path, settings: DemoSettings | None = None, *, consol
     model, tokenizer = warm_start(settings, held_out)
     console.print(f"   {sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens")
 
-    leaves = settings.num_rollouts + settings.num_continuations
     console.print(
-        f"[bold]2.[/] reinforcement learning: {settings.steps} steps of {settings.tasks_per_step} trees with {leaves} "
-        f"episodes each, {settings.num_continuations} of them branched off in mid-episode"
+        f"[bold]2.[/] reinforcement learning: {settings.steps} steps of {settings.tasks_per_step} tasks with "
+        f"{settings.num_rollouts} episodes each"
+        + (f" and {settings.num_continuations} continued from mid-episode" if settings.num_continuations else "")
     )
     trainer = _trainer(model, tokenizer, settings, held_out, Path(folder))
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingBar(console, settings.steps, "training with RTMC"))
     trainer.train()
 
-    _report(console, Path(folder), trainer.last_trees, time.perf_counter() - began)
+    _report(console, Path(folder), len(held_out), time.perf_counter() - began)
+    agent = TransformersAgent(model, tokenizer, max_new_tokens=_ACTION_TOKENS)
+    tree = _branch(agent, held_out[:_SEARCHED], settings.branches, settings.seed)
+    write_trees(Path(folder) / "branched.jsonl", [tree])
+    _show_branched(console, tree, settings.branches)
+    _show_next(console, Path(folder))
     return _held_out(folder)[-1]
 
 
@@ -167,7 +184,7 @@ def _trainer(
         per_device_eval_batch_size=settings.eval_tasks,
         num_rollouts=settings.num_rollouts,
         num_continuations=settings.num_continuations,
-        max_action_tokens=24,
+        max_action_tokens=_ACTION_TOKENS,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="constant",
         adam_beta2=0.95,
@@ -198,31 +215,66 @@ def _held_out(folder: str | Path) -> list[float]:
     return [m["eval_success"] for m in read_metrics(folder) if "eval_success" in m]
 
 
-def _report(console: Console, folder: Path, trees: Sequence[EpisodeTree], seconds: float) -> None:
+def _report(console: Console, folder: Path, count: int, seconds: float) -> None:
     before, *_, after = _held_out(folder)
-    count = len(trees)
     error = (after * (1 - after) / count) ** 0.5
     console.print(
         f"[bold]3.[/] success on {count} held-out tasks, one episode each at temperature 1: "
         f"[bold]{before:.2f}[/] before, [bold green]{after:.2f}[/] after (standard error {error:.2f}), {seconds:.0f} s"
     )
-    shown = next((tree for tree in trees if tree.episode_return(tree.leaves()[0])), trees[0])
-    console.print("\n   One of those episodes, as it happened:")
-    for message in shown.messages(shown.leaves()[0]):
-        calls = [f"{c['function']['name']}({c['function']['arguments']})" for c in message.get("tool_calls", [])]
-        said = " ".join([message_text(message), *calls]).strip()
-        printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in said)
-        console.print(f"   [dim]{message['role']:>9}[/] {escape(printable)}", highlight=False)
+
+
+def _branch(agent: TransformersAgent, tasks: Sequence[MathTask], count: int, seed: int) -> EpisodeTree:
+    """Plays until an episode fails, and continues that one `count` times from each of its steps."""
+    with Rollout(partial(MathVerifier, **DEMO_ENV_OPTIONS), agent, seed=seed) as rollout:
+        trees = rollout.grow(tasks)
+        failed = next((i for i, tree in enumerate(trees) if not tree.succeeded(tree.leaves()[0])), 0)
+        tree = trees[failed]
+        rollout.extend(trees, [Anchor(failed, node, count) for node in sorted(tree.snapshots)])
+    return tree
+
+
+def _show_branched(console: Console, tree: EpisodeTree, count: int) -> None:
+    """Prints the first episode of a tree, and beside every state the share of continuations from there that succeed."""
+    first, *continued = episodes(tree)
+    outcomes: dict[int, list[bool]] = {}
+    for one in continued:
+        outcomes.setdefault(one.anchor, []).append(one.succeeded)
+    verdict = "succeeded" if first.succeeded else "failed"
+    console.print(
+        f"[bold]4.[/] branching: an episode that {verdict}, continued {count} times from a snapshot after every step;"
+        " on the left, the share that succeeds from there"
+    )
+    table = Table.grid(padding=(0, 2))
+    for node in tree.path(first.leaf):
+        action = tree.nodes[node].action
+        messages = [*([action.to_message()] if action else []), *tree.nodes[node].observation]
+        for number, message in enumerate(messages, start=1):
+            last = number == len(messages) and node in outcomes
+            share = f"{np.mean(outcomes[node]):.2f}" if last else ""
+            table.add_row(f"   {share}", f"[dim]{message['role']:>9}[/]", escape(_said(message)))
+    console.print(table, highlight=False)
+
+
+def _said(message: Message) -> str:
+    """Returns what a message says and calls, in characters that a terminal can show."""
+    calls = [f"{c['function']['name']}({c['function']['arguments']})" for c in message.get("tool_calls", [])]
+    text = " ".join([message_text(message), *calls]).strip()
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _show_next(console: Console, folder: Path) -> None:
     checkpoint = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    console.print(f"\n   Run folder: {folder} (config.json, metrics.jsonl, trees/, curve.png, {checkpoint.name}/)")
+    console.print(
+        f"\n   Run folder: {folder} (config.json, metrics.jsonl, trees/, branched.jsonl, curve.png, {checkpoint.name}/)"
+    )
     option = " ".join(f"--option {name}={value}" for name, value in DEMO_ENV_OPTIONS.items())
-    last_trees = max((folder / "trees").glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
     command = _command()
     console.print(
         "\n   Try next:\n"
         f"     {command} play agentenv/MathVerifier-v0 {option}\n"
         f"     {command} rollout agentenv/MathVerifier-v0 --agent {checkpoint} {option}\n"
-        f"     {command} trees {last_trees}",
+        f"     {command} trees {folder / 'branched.jsonl'}",
         soft_wrap=True,
     )
 

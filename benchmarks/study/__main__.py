@@ -24,8 +24,11 @@ def main(words: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore")
     try:
         _run(parser, arguments)
-    except (StudyError, OSError) as error:
+    except StudyError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
+    except OSError as error:
+        remedy = "choose another folder by --folder, --starts or --docs"
+        parser.exit(1, f"{parser.prog}: {error.filename} cannot be used ({error.strerror}): {remedy}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog}: interrupted; the same command goes on from here\n")
 
@@ -46,6 +49,10 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None
 
     if scale.elsewhere:
         print(f"With --size {scale.size} --device {scale.device}: tables have no size, and are left out.")
+    if results.cut:
+        print(f"{results.path}: {results.cut} lines that a crash cut off are passed over; their runs are to do again.")
+    if arguments.plan and not numbers:
+        parser.error("--plan shows what is left of questions: name some, or all")
     if arguments.plan:
         _show(numbers, results, scale)
         return
@@ -108,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(word: str) -> int:
-    if not word.isdigit() or int(word) < 1:
+    if not word.isdecimal() or int(word) < 1:
         msg = f"must be a whole number of at least 1, got {word!r}"
         raise argparse.ArgumentTypeError(msg)
     return int(word)

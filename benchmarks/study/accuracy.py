@@ -24,7 +24,7 @@ from benchmarks.estimators import coarse, exact
 from .cells import Cell
 from .methods import CHAIN_NAMES, FORKED, POOLING, estimator_of
 from .settings import setting_of
-from .starts import start_of
+from .starts import start_of, weights_of
 from .truth import Truth, brute_force, sketches
 
 __all__ = ["credit_cell", "score_groups", "states_by"]
@@ -71,6 +71,7 @@ def credit_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     spread = float(np.sqrt(np.mean(truth.advantages[~truth.arrays.is_root] ** 2)))
     return {
         "panel": setting.panel,
+        "weights": weights_of(model),
         "rows": rows,
         "metrics": about | {"spread": spread},
         "ledger": {"tokens_sampled": truth.tokens},

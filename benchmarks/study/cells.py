@@ -83,28 +83,54 @@ class Results:
     Args:
         path: of the file; made with the first result.
 
+    Attributes:
+        cut: how many lines a crash cut off.
+
     Raises:
-        StudyError: a line that is not the last cannot be read.
+        StudyError: a line that is not the last cannot be read, or runs of a setting start from different models.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.cut = 0
         self._lines: dict[str, dict[str, Any]] = {}
+        self._starts: dict[tuple[Any, ...], str] = {}
         for number, line in enumerate(lines := path.read_bytes().split(b"\n") if path.exists() else [], start=1):
             try:
                 if line.strip():
                     self._take(json.loads(line))
+            except StudyError:
+                raise
             except (ValueError, TypeError, KeyError) as error:
                 if number < len(lines) and not _cut_off(line):
                     what = f"{type(error).__name__}: {error}"
                     msg = f"{path}, line {number}: no result of the study ({what}): remove the line"
                     raise StudyError(msg) from error
+                self.cut += 1
 
     def _take(self, entry: dict[str, Any]) -> None:
         """Keeps an entry; of two of one cell the later, but no error after a success."""
         _ = [entry[name] for name in ("kind", "setting", "method", "seed", "code")]
+        if "error" not in entry:
+            metrics = entry["metrics"] if entry["kind"] == "train" else entry.get("metrics", {})
+            _ = {name: float(value) for name, value in dict(metrics).items()}
+            self._check_start(entry)
         if "error" not in entry or "error" in self._lines.get(entry["key"], {"error": ""}):
             self._lines[entry["key"]] = entry
+
+    def _check_start(self, entry: dict[str, Any]) -> None:
+        """Refuses runs of a setting that start from different models: what is compared would be the models."""
+        if not (weights := entry.get("weights")):
+            return
+        where = (entry["setting"], entry.get("quick"), entry.get("size", _FIRST["size"]))
+        known = self._starts.setdefault(where, weights)
+        if known != weights:
+            msg = (
+                f"{self.path}: runs of {where[0]} must start from one model, got weights {known} and {weights}: "
+                "imitation on another processor, or with other libraries, makes another; keep runs from each in a "
+                "--folder of their own"
+            )
+            raise StudyError(msg)
 
     def check_writable(self) -> None:
         """Makes the file, so that nothing is computed that cannot be kept; raises `OSError` where it cannot be."""
@@ -124,6 +150,7 @@ class Results:
     def add(self, cell: Cell, result: dict[str, Any]) -> None:
         """Appends the result of a cell, in one piece, and waits until it is on the disk."""
         entry = {"key": cell.key, **asdict(cell), "panel": result.pop("panel", ""), "code": code_version(), **result}
+        self._check_start(entry)
         data = json.dumps(_rounded(entry), sort_keys=True, allow_nan=True).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+") as file:

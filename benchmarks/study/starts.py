@@ -1,5 +1,6 @@
 """Warm-started models, made once and kept by the hash of everything that they come from."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ from .cells import StudyError
 from .settings import Setting
 from .sizes import Size, size_of
 
-__all__ = ["recipe_of", "start_of"]
+__all__ = ["recipe_of", "start_of", "weights_of"]
 
 _FORM = 1
 """Raised when the imitation changes so that its models are others."""
@@ -72,6 +73,14 @@ def start_of(setting: Setting, folder: Path, *, size: str = "tiny", device: str 
         )
         raise StudyError(msg) from error
     return torch.nn.Module.to(model, device), tokenizer
+
+
+def weights_of(model: Any) -> str:
+    """Computes the hash of the weights of a model: what a recipe makes differs between processors and libraries."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(name.encode() + b"\0" + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
 
 
 def _make(setting: Setting, place: Path, size: str, device: str) -> None:

@@ -30,7 +30,7 @@ from .allocators import allocator_named
 from .cells import MIXED, Cell
 from .methods import estimator_of
 from .settings import Setting, setting_of
-from .starts import start_of
+from .starts import start_of, weights_of
 
 __all__ = ["train_cell"]
 
@@ -113,7 +113,7 @@ def train_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     logging.disable_progress_bar()
     setting = setting_of(cell.setting, quick=cell.quick)
     model, tokenizer = start_of(setting, folder, size=cell.size, device=cell.device)
-    held_out = setting.tasks[1]
+    held_out, weights = setting.tasks[1], weights_of(model) if setting.plays else ""
 
     def agent() -> TransformersAgent:
         return TransformersAgent(model, tokenizer, max_new_tokens=setting.max_action_tokens)
@@ -138,6 +138,7 @@ def train_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     success = [point["success"] for point in meter.curve]
     return {
         "panel": setting.panel,
+        "weights": weights,
         "curve": meter.curve,
         "metrics": {"final": success[-1], "mean": _area(meter.curve), "start": success[0]} | more,
         "quarters": _quarters(metrics),

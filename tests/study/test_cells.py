@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.study.cells import Cell, Results
+from benchmarks.study.cells import Cell, Results, StudyError
 from benchmarks.study.runner import run_cell, run_plan
 
 CELL = Cell("train", "math", "GRPO", 0, 100, 1e-3, {"estimator": "GRPO"})
@@ -34,16 +34,34 @@ def test_results_survive_a_crash_in_mid_line(tmp_path):
     last = Results(path)
     assert [entry["metrics"]["final"] for _, entry in last.of([CELL, replace(CELL, seed=1)])] == [0.5, 0.25]
     assert len(last.codes) == 1
+    assert last.cut == 1
 
 
 def test_two_studies_may_write_to_one_file(tmp_path):
     one, two = Results(tmp_path / "results.jsonl"), Results(tmp_path / "results.jsonl")
-    one.add(CELL, {})
-    two.add(replace(CELL, seed=1), {})
+    one.add(CELL, {"metrics": {}})
+    two.add(replace(CELL, seed=1), {"metrics": {}})
     assert len(Results(tmp_path / "results.jsonl")) == 2
 
 
-@pytest.mark.parametrize("line", ["nonsense", '{"no": "key"}', "[1, 2]"])
+def test_runs_from_two_models_are_not_compared(tmp_path):
+    """A recipe makes another model on another machine; what methods differ by would be that."""
+    path = tmp_path / "results.jsonl"
+    Results(path).add(CELL, {"metrics": {}, "weights": "a"})
+    Results(path).add(replace(CELL, setting="sokoban"), {"metrics": {}, "weights": "b"})
+    whole = path.read_bytes()
+    with pytest.raises(StudyError, match=r"runs of math must start from one model, got weights a and b.*--folder"):
+        Results(path).add(replace(CELL, seed=1), {"metrics": {}, "weights": "b"})
+    assert path.read_bytes() == whole
+    path.write_bytes(whole + whole.splitlines()[0].replace(b'"weights": "a"', b'"weights": "c"') + b"\n")
+    with pytest.raises(StudyError, match="got weights a and c"):
+        Results(path)
+
+
+LINE = '{"key": "x", "kind": "train", "setting": "math", "method": "GRPO", "seed": 0, "code": ""'
+
+
+@pytest.mark.parametrize("line", ["nonsense", '{"no": "key"}', "[1, 2]", LINE + "}", LINE + ', "metrics": "none"}'])
 def test_a_line_that_is_no_result_is_refused_by_its_number(tmp_path, line):
     path = tmp_path / "results.jsonl"
     path.write_text(f"{line}\n" + json.dumps({"key": "x"}) + "\n")
