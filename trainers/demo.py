@@ -76,7 +76,7 @@ class DemoSettings:
     careful_updates: int = 160
     noisy_updates: int = 120
     left_to_right: float = 0.35
-    steps: int = 40
+    steps: int = 30
     tasks_per_step: int = 16
     num_rollouts: int = 8
     num_continuations: int = 0

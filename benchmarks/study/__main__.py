@@ -5,6 +5,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+from .again import run_again
 from .cells import ROOT, Cell, Results, StudyError
 from .questions import QUESTIONS
 from .questions.question import Scale
@@ -13,6 +14,10 @@ from .runner import run_plan
 from .sizes import DEVICES, SIZES, find_device
 
 RESULTS = ROOT / "benchmarks" / "study" / "results"
+_WORDS = (
+    "numbers of questions, or all; report: write the page; again: run one run of every setting and version of the code "
+    "again, and say whether it comes out as before"
+)
 CHEAP = 10.0
 """Seconds."""
 
@@ -35,7 +40,7 @@ def main(words: list[str] | None = None) -> None:
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     report = "report" in arguments.questions
-    asked = [word for word in arguments.questions if word != "report"]
+    asked = [word for word in arguments.questions if word not in {"report", "again"}]
     numbers = list(QUESTIONS) if "all" in asked else list(dict.fromkeys(int(word) for word in asked))
     seeds = arguments.seeds or (2 if arguments.quick else 10)
     scale = Scale(seeds, arguments.quick, arguments.core, arguments.size, _device(arguments, parser))
@@ -56,6 +61,10 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None
     if arguments.plan:
         _show(numbers, results, scale)
         return
+    if "again" in arguments.questions and not run_again(
+        results, arguments.starts, jobs=arguments.jobs, minutes=arguments.budget_minutes
+    ):
+        parser.exit(1)
     if numbers:
         run_plan(
             plan,
@@ -97,8 +106,8 @@ def _in_turn(plans: list[list[Cell]]) -> list[Cell]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__)
-    names = [*map(str, sorted(QUESTIONS)), "all", "report"]
-    parser.add_argument("questions", nargs="+", choices=names, help="numbers of questions, all, or report")
+    names = [*map(str, sorted(QUESTIONS)), "all", "report", "again"]
+    parser.add_argument("questions", nargs="+", choices=names, help=_WORDS)
     parser.add_argument("--quick", action="store_true", help="tiny settings: a check that everything runs")
     parser.add_argument("--core", action="store_true", help="the most informative part of each question alone")
     parser.add_argument("--seeds", type=_positive, help="runs of every method; 10, but at most 5 with a tiny model")

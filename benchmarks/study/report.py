@@ -3,7 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from .cells import Results
+import numpy as np
+
+from .cells import TUNING_SEED, Results
 from .questions import QUESTIONS
 from .questions.question import Scale
 from .sizes import SIZES, size_of
@@ -17,9 +19,11 @@ What the papers behind this project claim, tried at equal cost with models and t
 generated from results (`python -m benchmarks.study report`), which are kept in `benchmarks/study/results`; what was not
 run yet says so. `make study` runs the rest.
 
-Every method starts from the same model in a setting and spends the same number of sampled tokens, by the rollouts' own
-ledger. Its learning rate is the best of a small grid, by runs of half the budget on two seeds (in tables six) that are
-used for nothing else: three rates, and further ones while the best lies at their edge. Compared is the mean of the
+Every method starts from the same model in a setting (its weights' hash is kept with a run, and runs from two models are
+refused) and spends the same number of sampled tokens, by the rollouts' own ledger. Its learning rate is the best of a
+small grid, by runs of half the budget on two seeds (in tables six) that are used for nothing else: three rates, and
+further ones while the best lies at their edge, up to 1 in tables, where most methods are best (question 7 says what
+lies beyond). With two seeds a rate is a guess: neighbours differ by less than runs do. Compared is the mean of the
 learning curve (success, averaged over the tokens spent): many runs end at the same success, and not as soon. A number
 is the median over runs with its bootstrap 95 % interval; beside it is the interquartile mean (IQM), the mean of the
 middle half of the runs; "P(better)" is the probability that a run is better than one of the method compared with, ties
@@ -66,8 +70,11 @@ LIMITS = """\
   them, 48 KB a token in the tiny model, and the C library keeps what is freed. Count that for every one of `--jobs`.
 - Held-out tasks are few (64 to 256), and every run meets the same; rates are tuned by them, too.
 - A curve has five points. In tables many runs are at their best by the second, and no curve can be higher than 0.62.
-- The step that passes the budget is the last: runs of large groups and long episodes spend up to 6 % more.
-- Verdicts are many: of twenty comparisons of equals, one says that they differ.
+- The step that passes the budget is the last, so that large groups and long episodes overspend; how much, stands above.
+- Verdicts are many, and nothing corrects for that: of twenty comparisons of equals, one says that they differ. A
+  verdict over several settings says more than one of a single setting.
+- Runs were made by several versions of the code; `python -m benchmarks.study again` runs one of every setting and
+  version again.
 """
 
 
@@ -97,11 +104,27 @@ def write_report(results: Results, scale: Scale, docs: Path) -> Path:
         where = f" ({', '.join(f'{setting} {count}' for setting, count in broken.items())})" if broken else ""
         codes = ", ".join(sorted(results.codes))
         head = f"{len(results)} runs, those that tuned among them, {sum(broken.values())} of which broke{where}"
-        parts.append(f"## Runs\n\n{head}; code {codes}.")
+        parts.append(f"## Runs\n\n{head}; code {codes}. {_overspent(results)}".strip())
     page = docs / "study.md"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n\n".join(part.strip("\n") for part in [*parts, LIMITS]) + "\n", encoding="utf-8")
     return page
+
+
+def _overspent(results: Results) -> str:
+    """Says how many tokens beyond their budget runs spent that do not tune."""
+    shares = [
+        entry["ledger"]["tokens_sampled"] / entry["tokens"] - 1
+        for entry in results
+        if entry["kind"] == "train" and "error" not in entry and entry["seed"] < TUNING_SEED
+    ]
+    if not shares:
+        return ""
+    middle, high, most = np.quantile(shares, [0.5, 0.95, 1.0])
+    return (
+        f"Beyond their budget of tokens, runs that do not tune spent {middle:.1%} (median), one in twenty more than "
+        f"{high:.1%}, the most {most:.1%}."
+    )
 
 
 def _elsewhere(number: int, results: Results, scale: Scale, images: Path) -> list[str]:

@@ -1,11 +1,15 @@
 """The demo in miniature: the same code path with small amounts; its real amounts are what `make demo` runs."""
 
+import re
+from collections import Counter
+
 import pytest
 from rich.console import Console
 
 from agentenv.agents import TransformersAgent
 from agentenv.envs.math_verifier import MathVerifier
 from agentenv.serialize import read_trees
+from agentenv.stats import episodes
 from agentenv.trainers import evaluate_agent
 from agentenv.trainers.demo import DEMO_ENV_OPTIONS, DemoSettings, demo_tasks, run_demo
 from agentenv.trainers.run_folder import read_metrics
@@ -23,6 +27,7 @@ def test_whole_demo_in_miniature(tmp_path):
         eval_tasks=8,
         eval_every=1,
         demonstrations=300,
+        branches=3,
     )
     console = Console(record=True, width=200)
     after = run_demo(tmp_path, settings, console=console)
@@ -38,6 +43,12 @@ def test_whole_demo_in_miniature(tmp_path):
         assert (tmp_path / name).stat().st_size
     trees = read_trees(tmp_path / "trees" / "step_2.jsonl")
     assert trees[0].env_id == "agentenv/MathVerifier-v0"
+    (branched,) = read_trees(tmp_path / "branched.jsonl")
+    first, *continued = episodes(branched)
+    states = [node for node in branched.path(first.leaf) if not branched.nodes[node].ended]
+    assert Counter(one.anchor for one in continued) == dict.fromkeys(states, 3)
+    shares = re.findall(r"^   ([01]\.\d\d) ", printed, re.MULTILINE)
+    assert len(shares) == len(states)
     agent = TransformersAgent.from_pretrained(tmp_path / "checkpoint-2", max_new_tokens=8)
     tasks = demo_tasks(2, seed=5)
     assert evaluate_agent(lambda: MathVerifier(**DEMO_ENV_OPTIONS), agent, tasks).num_episodes == 2
