@@ -11,6 +11,7 @@ from benchmarks.study.cells import TUNING_SEED, Cell, Results
 from benchmarks.study.figures import draw_curves
 from benchmarks.study.methods import METHODS
 from benchmarks.study.questions import QUESTIONS
+from benchmarks.study.questions.defaults import beyond
 from benchmarks.study.questions.estimators import REGIMES
 from benchmarks.study.questions.question import Scale, margin_of, other_rate, scores_of
 from benchmarks.study.settings import QUICK, SETTINGS
@@ -39,7 +40,7 @@ def entry_of(height: float) -> dict[str, Any]:
     return {
         "curve": curve,
         "metrics": metrics,
-        "quarters": {},
+        "quarters": {"effective_ratio": [0.8, 0.6, 0.4, 0.2], "critic/brier": [0.4, 0.3, 0.2, 0.1]},
         "ledger": {"steps": 90, "episodes": 9},
         "cpu_seconds": 1.0,
     }
@@ -90,6 +91,29 @@ def test_margins_are_told_by_regime_and_size_of_groups(pages):
 
 def test_what_runs_cost_beside_their_tokens_is_told(pages):
     assert "90, 9, 1" in row_of(pages[2], "RTMC", "0.3")
+
+
+def test_what_falls_as_a_policy_learns_is_of_the_whole_run(pages):
+    """Else a method that has come far would have fewer mixed groups, whatever it chooses."""
+    assert row_of(pages[5], "RTMC", "0.3")[6].startswith("0.500 [")
+
+
+def test_what_lies_beyond_the_largest_rate_is_told_in_full(tmp_path):
+    question: Any = QUESTIONS[2]
+    results = Results(tmp_path / "results.jsonl")
+    for seed in range(5):
+        for method, gain in (("GRPO", 0.2), ("CRBC", -0.1)):
+            for rate in (1.0, 10.0):
+                cell = question.at(SETTING, method, seed, rate, SCALE)
+                results.add(cell, entry_of(0.4 + 0.01 * seed + (gain if rate > 1 else 0.0)))
+    for method, gain in (("GRPO", 0.2), ("CRBC", -0.1), ("RTMC", 0.0)):
+        for rate in (0.3, 1.0) if method == "RTMC" else (1.0, 3.0):
+            cell = question.at(SETTING, method, TUNING_SEED, rate, SCALE)
+            results.add(cell, entry_of(0.4 + (gain if rate > 1 else 0.0)))
+    page = beyond(results)
+    assert "of 2 pairs of setting and method whose tuning once went on, 1 were best beyond it" in page
+    assert row_of(page, SETTING, "GRPO")[5].startswith("0.200 [0.200")
+    assert row_of(page, SETTING, "CRBC")[5].startswith("-0.100 [")
 
 
 def test_a_difference_that_may_be_the_learning_rates_says_so():

@@ -98,8 +98,8 @@ class Defaults:
         if len(lines) == 1:
             return ""
         ranks = f"{markdown(lines)}\n\nRanks alone claim nothing. {CHANGE if decided else STAY}"
-        beyond = _beyond(results) if not scale.quick else ""
-        return "\n\n".join(filter(None, [ranks, _one_by_one(found), _rates(found), beyond]))
+        more = "" if scale.quick else beyond(results)
+        return "\n\n".join(filter(None, [ranks, _one_by_one(found), _rates(found), more]))
 
 
 def _one_by_one(found: Runs) -> str:
@@ -129,7 +129,7 @@ def _rates(found: Runs) -> str:
     return f"Learning rates that were the best, with the number of methods: {'; '.join(said)}."
 
 
-def _beyond(results: Results) -> str:
+def beyond(results: Results) -> str:
     """Returns what tables do at a rate at which one update decides an action for good: of all that was run at both."""
     at: dict[tuple[str, str], dict[float, dict[int, float]]] = {}
     for entry in results:

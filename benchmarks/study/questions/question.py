@@ -277,7 +277,7 @@ class TrainingQuestion:
         base = means.get(self.baseline, {}).get(setting)
         start = here[0][1]["metrics"]["start"]
         head = ["method", "rate", "runs", "mean of the curve", "its IQM", "success at the end"]
-        head += [*self.metrics, *self.quarters, COST]
+        head += [*self.metrics, *(f"{name}, at the end" if _settles(name) else name for name in self.quarters), COST]
         lines = [[*head, f"P(better than {self.baseline})", "against it"]]
         for method, by in finals.items():
             heights = means[method][setting]
@@ -292,7 +292,7 @@ class TrainingQuestion:
                     str(interval_of([[heights]], iqm)),
                     str(interval_of([[by[setting]]], median)),
                     *(str(interval_of([[t[method][setting]]], median)) if method in t else "" for _, t in extra),
-                    *(_last_quarter(here, method, name) for name in self.quarters),
+                    *(_of_training(here, method, name) for name in self.quarters),
                     _cost(here, method),
                     str(chance or ""),
                     (verdict(chance, nothing=0.5) + other_rate(here, method, self.baseline)) if chance else "",
@@ -407,10 +407,18 @@ def _cost(here: Runs, method: str) -> str:
     return ", ".join(f"{number:.0f}" for number in np.median(runs, axis=0))
 
 
-def _last_quarter(here: Runs, method: str, name: str) -> str:
-    values = [
-        entry["quarters"][name][-1] for cell, entry in here if cell.method == method and name in entry["quarters"]
-    ]
+def _settles(name: str) -> bool:
+    """Whether a metric of training is read when it has settled: what a critic or a predictor has learned."""
+    return name.startswith(("critic/", "predictor/", "entropy"))
+
+
+def _of_training(here: Runs, method: str, name: str) -> str:
+    """Returns a metric of training: of its last quarter, if it settles, else of all of it.
+
+    What is measured of groups falls as a policy learns: the last quarter would compare how far methods have come.
+    """
+    found = [entry["quarters"][name] for cell, entry in here if cell.method == method and name in entry["quarters"]]
+    values = [quarters[-1] if _settles(name) else float(np.mean(quarters)) for quarters in found]
     return str(interval_of([[values]], median)) if values else ""
 
 
