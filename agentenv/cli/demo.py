@@ -17,10 +17,11 @@ def demo(
         bool, typer.Option("--quick", help="A little of everything in seconds: shows that it works, learns nothing.")
     ] = False,
 ) -> None:
-    """Make a tiny agent and train it with RTMC on the CPU, in minutes.
+    """Make a tiny agent and train it with RTMC on the CPU, in about a minute.
 
     A Qwen3 model of 0.7 million parameters imitates scripted play of arithmetic tasks, and is then trained by
-    reinforcement learning on trees that branch in mid-episode. Nothing is downloaded.
+    reinforcement learning. At the end an episode that failed is branched at every step, which shows where it was lost.
+    Nothing is downloaded.
 
     Examples:
         agentenv demo
@@ -29,7 +30,9 @@ def demo(
     from .actors import quiet_transformers
     from .console import open_console
     from .run_folders import choose_run_folder
+    from .threads import wait_briefly
 
+    wait_briefly()
     folder = choose_run_folder(run_folder, "demo")
     quiet_transformers("demo")
     from agentenv.trainers.demo import DemoSettings, run_demo

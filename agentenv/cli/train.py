@@ -157,9 +157,11 @@ def train(  # noqa: PLR0913, PLR0917  one per option
     folder = choose_run_folder(run_folder, f"{choice.cls.__name__}-{credit}", resume=resume)
 
     from .actors import quiet_transformers
+    from .threads import wait_briefly
 
     if model != "tiny" and not Path(model).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         refuse("--model", f"must be a model's folder, NAME/NAME on the hub, or tiny, got {model!r}: no such folder")
+    wait_briefly()
     quiet_transformers("--model")
     sampler = choose_sampler(agent, add_words(ctx, "agent_option", agent_option), model=model)
     from .training import Plan, load_model, run_training
