@@ -68,7 +68,7 @@ def proxy(  # noqa: PLR0913, PLR0917  one per option
     keys are in its environment, the task is on its standard input, and it ends with its episode.
 
     Examples:
-        agentenv proxy agentenv/MathVerifier-v0 --agent runs/demo/checkpoint-40 --out trees.jsonl
+        agentenv proxy agentenv/MathVerifier-v0 --agent runs/demo/checkpoint-30 --out trees.jsonl
         agentenv proxy agentenv/MathVerifier-v0 --agent vllm:FOLDER --tasks 8 --rollouts 4 -- python my_agent.py
         agentenv proxy --agent http://127.0.0.1:8000/v1 --port 0
     """

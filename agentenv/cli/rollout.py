@@ -72,7 +72,7 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     Examples:
         agentenv rollout agentenv/MathVerifier-v0 --tasks 20 --continuations 4
         agentenv rollout agentenv/MathVerifier-v0 --agent sloppy --option difficulty=4
-        agentenv rollout my_module:MyEnv --agent runs/demo/checkpoint-40 --out mine.jsonl
+        agentenv rollout my_module:MyEnv --agent runs/demo/checkpoint-30 --out mine.jsonl
         agentenv rollout agentenv/MathVerifier-v0 --agent http://127.0.0.1:8000/v1 --agent-option concurrency=64
         agentenv rollout agentenv/MathVerifier-v0 --agent my_module:MyAgent
     """
