@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ DEMO_ENV_OPTIONS: dict[str, Any] = {"operations_per_call": 1, "max_steps": 6}
 """How the demo makes `MathVerifier`: a calculator that does one operation at a time, and six steps."""
 
 _ACTION_TOKENS = 24
-_SEARCHED = 32
-"""Held-out tasks among whose episodes one is sought that failed."""
+_SEARCHED, _BRANCHED = 64, 4
+"""Held-out tasks among whose episodes some are sought that failed, and how many of these are branched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,35 +226,50 @@ def _report(console: Console, folder: Path, count: int, seconds: float) -> None:
 
 
 def _branch(agent: TransformersAgent, tasks: Sequence[MathTask], count: int, seed: int) -> EpisodeTree:
-    """Plays until an episode fails, and continues that one `count` times from each of its steps."""
+    """Continues episodes that failed `count` times from each of their steps; returns that with the largest loss."""
     with Rollout(partial(MathVerifier, **DEMO_ENV_OPTIONS), agent, seed=seed) as rollout:
         trees = rollout.grow(tasks)
-        failed = next((i for i, tree in enumerate(trees) if not tree.succeeded(tree.leaves()[0])), 0)
-        tree = trees[failed]
-        rollout.extend(trees, [Anchor(failed, node, count) for node in sorted(tree.snapshots)])
-    return tree
+        failed = [i for i, tree in enumerate(trees) if tree.succeeded(tree.leaves()[0]) is False][:_BRANCHED] or [0]
+        rollout.extend(trees, [Anchor(i, node, count) for i in failed for node in sorted(trees[i].snapshots)])
+    return max((trees[i] for i in failed), key=lambda tree: -min(_changes(tree).values()))
+
+
+def _shares(tree: EpisodeTree) -> dict[int, float]:
+    """Returns the share of continuations that succeed from every state of the first episode; of its end the outcome."""
+    first, *continued = episodes(tree)
+    outcomes: dict[int, list[bool]] = {first.leaf: [first.succeeded]}
+    for one in continued:
+        if one.value is not None:  # infrastructure failures say nothing of the agent
+            outcomes.setdefault(one.anchor, []).append(one.succeeded)
+    return {node: float(np.mean(outcomes[node])) for node in tree.path(first.leaf) if node in outcomes}
+
+
+def _changes(tree: EpisodeTree) -> dict[int, float]:
+    """Returns by how much every step changed the share."""
+    shares = _shares(tree)
+    return {node: share - shares[before] for (before, _), (node, share) in pairwise(shares.items())} or {0: 0.0}
 
 
 def _show_branched(console: Console, tree: EpisodeTree, count: int) -> None:
-    """Prints the first episode of a tree, and beside every state the share of continuations from there that succeed."""
-    first, *continued = episodes(tree)
-    outcomes: dict[int, list[bool]] = {}
-    for one in continued:
-        outcomes.setdefault(one.anchor, []).append(one.succeeded)
-    verdict = "succeeded" if first.succeeded else "failed"
+    """Prints the first episode of a tree, and beside every step the share of continuations after it that succeed."""
+    shares, changes = _shares(tree), _changes(tree)
+    worst = min(changes, key=lambda node: changes[node])
     console.print(
-        f"[bold]4.[/] branching: an episode that {verdict}, continued {count} times from a snapshot after every step;"
-        " on the left, the share that succeeds from there"
+        f"[bold]4.[/] branching: an episode that failed, continued {count} times by the trained agent from a snapshot "
+        f"before and after every step.\n   On the left, the share that succeeds (standard error at most "
+        f"{0.5 / count**0.5:.2f}):"
     )
     table = Table.grid(padding=(0, 2))
-    for node in tree.path(first.leaf):
-        action = tree.nodes[node].action
-        messages = [*([action.to_message()] if action else []), *tree.nodes[node].observation]
-        for number, message in enumerate(messages, start=1):
-            last = number == len(messages) and node in outcomes
-            share = f"{np.mean(outcomes[node]):.2f}" if last else ""
-            table.add_row(f"   {share}", f"[dim]{message['role']:>9}[/]", escape(_said(message)))
+    for node in tree.path(episodes(tree)[0].leaf):
+        action, share = tree.nodes[node].action, f"{shares[node]:.2f}" if node in shares else ""
+        lost = "  [bold red]<- lost here[/]" if node == worst and changes[node] < 0 else ""
+        messages = [action.to_message(), *tree.nodes[node].observation] if action else tree.nodes[node].observation
+        for number, message in enumerate(messages):
+            left, right = (f"   {share}", lost) if number == 0 else ("", "")
+            table.add_row(left, f"[dim]{message['role']:>9}[/]", escape(_said(message)) + right)
     console.print(table, highlight=False)
+    if not any(shares.values()):
+        console.print("   No continuation succeeds: this agent has learned too little.")
 
 
 def _said(message: Message) -> str:
@@ -269,12 +285,12 @@ def _show_next(console: Console, folder: Path) -> None:
         f"\n   Run folder: {folder} (config.json, metrics.jsonl, trees/, branched.jsonl, curve.png, {checkpoint.name}/)"
     )
     option = " ".join(f"--option {name}={value}" for name, value in DEMO_ENV_OPTIONS.items())
-    command = _command()
+    command, branched, rollouts = _command(), folder / "branched", folder / "rollouts.jsonl"
     console.print(
         "\n   Try next:\n"
-        f"     {command} play agentenv/MathVerifier-v0 {option}\n"
-        f"     {command} rollout agentenv/MathVerifier-v0 --agent {checkpoint} {option}\n"
-        f"     {command} trees {folder / 'branched.jsonl'}",
+        f"     {command} view {branched}.jsonl --out {branched}.html\n"
+        f"     {command} rollout agentenv/MathVerifier-v0 --agent {checkpoint} {option} --tasks 64 --out {rollouts}\n"
+        f"     {command} play agentenv/MathVerifier-v0 {option}",
         soft_wrap=True,
     )
 

@@ -12,7 +12,7 @@ def demo(
     run_folder: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Of the run; by default runs/demo, or the next free name.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of everything.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of everything.")] = 0,
     quick: Annotated[
         bool, typer.Option("--quick", help="A little of everything in seconds: shows that it works, learns nothing.")
     ] = False,

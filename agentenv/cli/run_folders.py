@@ -20,6 +20,8 @@ def choose_run_folder(given: Path | None, name: str, *, resume: bool = False) ->
             refuse("--run-folder", f"must hold a checkpoint to resume from; got {str(given)!r}, which has none")
         return given
     if given is not None:
+        if file := next((place for place in (given, *given.parents) if place.exists() and not place.is_dir()), None):
+            refuse("--run-folder", f"must be a folder, got {str(given)!r}: {str(file)!r} is a file")
         if (given / "metrics.jsonl").exists():
             refuse("--run-folder", f"must not hold a run; got {str(given)!r}, which does: name another, or --resume it")
         return given

@@ -1,6 +1,7 @@
 """The command: runs questions, and makes the page of their results."""
 
 import argparse
+import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,9 @@ def main(words: list[str] | None = None) -> None:
         _run(parser, arguments)
     except StudyError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
+    except BrokenPipeError:  # who reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        parser.exit(1)
     except OSError as error:
         remedy = "choose another folder by --folder, --starts or --docs"
         parser.exit(1, f"{parser.prog}: {error.filename} cannot be used ({error.strerror}): {remedy}\n")
@@ -41,7 +45,7 @@ def main(words: list[str] | None = None) -> None:
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     report = "report" in arguments.questions
     asked = [word for word in arguments.questions if word not in {"report", "again"}]
-    numbers = list(QUESTIONS) if "all" in asked else list(dict.fromkeys(int(word) for word in asked))
+    numbers = sorted(QUESTIONS) if "all" in asked else list(dict.fromkeys(int(word) for word in asked))
     seeds = arguments.seeds or (2 if arguments.quick else 10)
     scale = Scale(seeds, arguments.quick, arguments.core, arguments.size, _device(arguments, parser))
     results = Results(arguments.folder / ("quick.jsonl" if arguments.quick else "results.jsonl"))
@@ -147,7 +151,8 @@ def _show(numbers: list[int], results: Results, scale: Scale) -> None:
         left = [cell for cell in cells if cell not in results]
         hours = sum(cell.cost for cell in left) / 3600
         said = "core-hours" if scale.device == "cpu" else "hours, a guess: no GPU was measured"
-        print(f"question {number}: {len(cells)} runs known, {len(left)} to do, about {hours:.1f} {said}")
+        done = len(cells) - len(left)
+        print(f"question {number}: {done} of {len(cells)} runs done, the rest takes about {hours:.1f} {said}")
 
 
 if __name__ == "__main__":

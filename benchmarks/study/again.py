@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from .cells import Cell, Results
+from .cells import Cell, Results, StudyError
 from .runner import run_plan
 
 __all__ = ["run_again", "sampled"]
@@ -36,7 +36,7 @@ def sampled(results: Results, seed: int = 0) -> list[tuple[Cell, dict[str, Any]]
 def run_again(
     results: Results, starts: Path, *, jobs: int = 1, minutes: float | None = None, console: Console | None = None
 ) -> bool:
-    """Runs a sample again, prints how far it comes out the same, and returns whether all of it does.
+    """Runs a sample again, prints how far it comes out the same, and returns whether all that was run does.
 
     Args:
         results: what was run; left as it is.
@@ -44,20 +44,27 @@ def run_again(
         jobs: processes.
         minutes: no run begins later than that.
         console: where to print.
+
+    Raises:
+        StudyError: there are no results.
     """
     console = console or Console()
-    pairs = sampled(results)
+    if not (pairs := sampled(results)):
+        msg = f"{results.path} must hold runs to be run again, it has none: choose another --folder"
+        raise StudyError(msg)
     with tempfile.TemporaryDirectory() as folder:
         fresh = Results(Path(folder) / "again.jsonl")
         run_plan(lambda: [cell for cell, _ in pairs], fresh, starts, jobs=jobs, minutes=minutes, console=console)
-        table = Table("setting", "method", "seed", "rate", "code", "kept", "now", title="runs again")
+        table = Table("setting", "method", "seed", "rate", "code", "mean of the curve, kept", "now", title="runs again")
         gaps = list(_compared(pairs, fresh, table))
     console.print(table)
     differ = sum(gap > 0 for gap in gaps)
     console.print(
         f"{len(gaps)} of {len(pairs)} run again, {differ} differ; largest difference {max(gaps, default=0):.2g}"
     )
-    return not differ and len(gaps) == len(pairs)
+    if len(gaps) < len(pairs):
+        console.print("The rest was not run: the time was over.")
+    return not differ
 
 
 def _compared(pairs: list[tuple[Cell, dict[str, Any]]], fresh: Results, table: Table) -> Iterator[float]:

@@ -8,6 +8,7 @@ import numpy as np
 from .cells import TUNING_SEED, Results
 from .questions import QUESTIONS
 from .questions.question import Scale
+from .settings import SETTINGS
 from .sizes import SIZES, size_of
 
 __all__ = ["write_report"]
@@ -16,8 +17,9 @@ HEAD = """\
 # The study
 
 What the papers behind this project claim, tried at equal cost with models and tasks that fit one core. This page is
-generated from results (`python -m benchmarks.study report`), which are kept in `benchmarks/study/results`; what was not
-run yet says so. `make study` runs the rest.
+generated from results (`python -m benchmarks.study report`), which are kept in `benchmarks/study/results`. `make study`
+runs the rest; a command under a figure first runs what is left of its question, which can take hours. What follows from
+all this for a user stands in [which method, when](which_method.md).
 
 Every method starts from the same model in a setting (its weights' hash is kept with a run, and runs from two models are
 refused) and spends the same number of sampled tokens, by the rollouts' own ledger. Its learning rate is the best of a
@@ -28,8 +30,9 @@ learning curve (success, averaged over the tokens spent): many runs end at the s
 is the median over runs with its bootstrap 95 % interval; beside it is the interquartile mean (IQM), the mean of the
 middle half of the runs; "P(better)" is the probability that a run is better than one of the method compared with, ties
 counting half. Intervals, IQM, probabilities and profiles are rliable's, with whose package they agree (`.ci/peers
-rliable`). Where an interval holds what no difference would give, the table says "no difference shown"; so it does where
-a test by ranks finds that equals would differ as much in one of twenty cases (intervals of 5 runs are too narrow).
+rliable`). Where an interval holds what no difference would give, the table says "no difference shown"; and "by ranks"
+where it does not, but a test by ranks finds that equals would differ as much in one of twenty cases (intervals of 5
+runs are too narrow, and one setting of many can make a mean).
 Differences of medians compare runs of one seed with each other. Where methods took different rates it says so, as that
 may be the difference.
 
@@ -104,7 +107,9 @@ def write_report(results: Results, scale: Scale, docs: Path) -> Path:
         where = f" ({', '.join(f'{setting} {count}' for setting, count in broken.items())})" if broken else ""
         codes = ", ".join(sorted(results.codes))
         head = f"{len(results)} runs, those that tuned among them, {sum(broken.values())} of which broke{where}"
-        parts.append(f"## Runs\n\n{head}; code {codes}. {_overspent(results)}".strip())
+        there = {entry["setting"] for entry in results}
+        left = ", ".join(name for name in SETTINGS if name not in there) or "none"
+        parts.append(f"## Runs\n\n{head}; code {codes}. Settings without any: {left}. {_overspent(results)}".strip())
     page = docs / "study.md"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n\n".join(part.strip("\n") for part in [*parts, LIMITS]) + "\n", encoding="utf-8")

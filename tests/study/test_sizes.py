@@ -126,8 +126,8 @@ def test_a_plan_needs_no_device(tmp_path, capsys):
     )
     said = capsys.readouterr().out
     assert "tables have no size" in said
-    assert "question 5: 2 runs known, 2 to do" in said
-    assert "question 1: 1 runs known, 1 to do" in said
+    assert "question 5: 0 of 2 runs done, the rest" in said
+    assert "question 1: 0 of 1 runs done, the rest" in said
 
 
 def test_a_device_that_is_not_here_is_refused_with_the_remedy(tmp_path, capsys, monkeypatch):

@@ -222,7 +222,7 @@ def test_nothing_is_run_twice(run, capsys):
     main(["5", "1", "--quick", "--seeds", "1", "--folder", str(run)])
     assert (run / "quick.jsonl").read_bytes() == before
     main(["5", "--quick", "--seeds", "1", "--plan", "--folder", str(run)])
-    assert "8 runs known, 0 to do" in capsys.readouterr().out
+    assert "8 of 8 runs done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [n for n in QUESTIONS if n not in {1, 7}])

@@ -48,7 +48,8 @@ def test_whole_demo_in_miniature(tmp_path):
     states = [node for node in branched.path(first.leaf) if not branched.nodes[node].ended]
     assert Counter(one.anchor for one in continued) == dict.fromkeys(states, 3)
     shares = re.findall(r"^   ([01]\.\d\d) ", printed, re.MULTILINE)
-    assert len(shares) == len(states)
+    assert len(shares) == len(states) + 1  # and the end, whose outcome is known
+    assert shares[-1] == "0.00"
     agent = TransformersAgent.from_pretrained(tmp_path / "checkpoint-2", max_new_tokens=8)
     tasks = demo_tasks(2, seed=5)
     assert evaluate_agent(lambda: MathVerifier(**DEMO_ENV_OPTIONS), agent, tasks).num_episodes == 2

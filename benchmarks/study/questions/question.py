@@ -17,6 +17,7 @@ from benchmarks.study.starts import recipe_of
 from benchmarks.study.statistics import (
     NO_DIFFERENCE,
     TOO_FEW,
+    Interval,
     difference,
     interval_of,
     iqm,
@@ -337,7 +338,7 @@ class TrainingQuestion:
             gap = difference([by[s] for s in shared], [base[s] for s in shared])
             end = difference([ends[method][s] for s in shared], [ends[self.baseline][s] for s in shared])
             here = [pair for pair in found if pair[0].setting in shared]
-            word = verdict(gap) + other_rate(here, method, self.baseline)
+            word = _told(gap) + other_rate(here, method, self.baseline)
             said.append(f"- {method}: {word}, {gap}; at the end {end} ({', '.join(shared)}; {gap.runs} runs)")
         head = f"Against {self.baseline}, difference of the medians of the mean of the curve, mean over settings:"
         return f"{head}\n\n" + "\n".join(said) if said else ""
@@ -356,6 +357,12 @@ def _best_rate(cells: Sequence[Cell], results: Results) -> float | None:
     return max(sorted(rate for rate in means if np.isfinite(means[rate])), key=lambda rate: means[rate], default=None)
 
 
+def _told(gap: Interval) -> str:
+    """Says what a difference shows, and where its interval alone would show more."""
+    word = verdict(gap)
+    return f"{word} by ranks" if word == NO_DIFFERENCE and not gap.holds(0.0) else word
+
+
 def margin_of(found: Runs, method: str, base: str, *settings: str) -> str:
     """Returns the difference of the mean medians of two methods, and what it shows; empty where a run is missing.
 
@@ -371,7 +378,7 @@ def margin_of(found: Runs, method: str, base: str, *settings: str) -> str:
     if not settings or not all([*ours, *theirs]):
         return ""
     gap = difference(ours, theirs)
-    return f"{gap}: {verdict(gap)}{other_rate(here, method, base)}"
+    return f"{gap}: {_told(gap)}{other_rate(here, method, base)}"
 
 
 def _same(means: Scores, setting: str) -> list[str]:
