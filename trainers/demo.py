@@ -49,7 +49,7 @@ DEMO_ENV_OPTIONS: dict[str, Any] = {"operations_per_call": 1, "max_steps": 6}
 """How the demo makes `MathVerifier`: a calculator that does one operation at a time, and six steps."""
 
 _ACTION_TOKENS = 24
-_SEARCHED, _BRANCHED = 64, 4
+_SEARCHED, _BRANCHED = 128, 10
 """Held-out tasks among whose episodes some are sought that failed, and how many of these are branched."""
 
 
@@ -83,7 +83,7 @@ class DemoSettings:
     num_continuations: int = 0
     eval_tasks: int = 256
     eval_every: int = 10
-    branches: int = 32
+    branches: int = 16
     learning_rate: float = 5e-4
     seed: int = 0
 
