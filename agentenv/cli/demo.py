@@ -17,7 +17,7 @@ def demo(
         bool, typer.Option("--quick", help="A little of everything in seconds: shows that it works, learns nothing.")
     ] = False,
 ) -> None:
-    """Make a tiny agent and train it with RTMC on the CPU, in about a minute.
+    """Make a tiny agent and train it with RTMC on the CPU, in a minute.
 
     A Qwen3 model of 0.7 million parameters imitates scripted play of arithmetic tasks, and is then trained by
     reinforcement learning. At the end an episode that failed is branched at every step, which shows where it was lost.

@@ -19,7 +19,7 @@ HEAD = """\
 What the papers behind this project claim, tried at equal cost with models and tasks that fit one core. This page is
 generated from results (`python -m benchmarks.study report`), which are kept in `benchmarks/study/results`. `make study`
 runs the rest; a command under a figure first runs what is left of its question, which can take hours. What follows from
-all this for a user stands in [which method, when](which_method.md).
+all this for a user stands in `docs/which_method.md`.
 
 Every method starts from the same model in a setting (its weights' hash is kept with a run, and runs from two models are
 refused) and spends the same number of sampled tokens, by the rollouts' own ledger. Its learning rate is the best of a
