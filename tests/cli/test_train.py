@@ -127,8 +127,8 @@ def test_the_quick_demo_runs_from_end_to_end(here):
     assert "success on 8 held-out tasks" in result.stdout
     # The script's path stands before the command where the environment is not active.
     found = [line.split("agentenv ", 1)[1].split() for line in result.stdout.splitlines() if "agentenv " in line]
-    assert [words[0] for words in found[-3:]] == ["play", "rollout", "trees"]
-    assert run(*found[-1]).exit_code == 0
+    assert [words[0] for words in found[-3:]] == ["view", "rollout", "play"]
+    assert run(*found[-3]).exit_code == 0
 
 
 @pytest.mark.parametrize(
