@@ -231,7 +231,7 @@ def _branch(agent: TransformersAgent, tasks: Sequence[MathTask], count: int, see
         trees = rollout.grow(tasks)
         failed = [i for i, tree in enumerate(trees) if tree.succeeded(tree.leaves()[0]) is False][:_BRANCHED] or [0]
         rollout.extend(trees, [Anchor(i, node, count) for i in failed for node in sorted(trees[i].snapshots)])
-    return max((trees[i] for i in failed), key=lambda tree: -min(_changes(tree).values()))
+    return min((trees[i] for i in failed), key=lambda tree: min(_changes(_shares(tree)).values()))
 
 
 def _shares(tree: EpisodeTree) -> dict[int, float]:
@@ -244,23 +244,24 @@ def _shares(tree: EpisodeTree) -> dict[int, float]:
     return {node: float(np.mean(outcomes[node])) for node in tree.path(first.leaf) if node in outcomes}
 
 
-def _changes(tree: EpisodeTree) -> dict[int, float]:
+def _changes(shares: dict[int, float]) -> dict[int, float]:
     """Returns by how much every step changed the share."""
-    shares = _shares(tree)
     return {node: share - shares[before] for (before, _), (node, share) in pairwise(shares.items())} or {0: 0.0}
 
 
 def _show_branched(console: Console, tree: EpisodeTree, count: int) -> None:
     """Prints the first episode of a tree, and beside every step the share of continuations after it that succeed."""
-    shares, changes = _shares(tree), _changes(tree)
+    shares = _shares(tree)
+    changes, leaf = _changes(shares), next(reversed(shares))
     worst = min(changes, key=lambda node: changes[node])
+    verdict = "succeeded" if shares[leaf] else "failed"
     console.print(
-        f"[bold]4.[/] branching: an episode that failed, continued {count} times by the trained agent from a snapshot "
-        f"before and after every step.\n   On the left, the share that succeeds (standard error at most "
+        f"[bold]4.[/] branching: an episode that {verdict}, continued {count} times by the trained agent from a "
+        f"snapshot before and after every step.\n   On the left, the share that succeeds (standard error at most "
         f"{0.5 / count**0.5:.2f}):"
     )
     table = Table.grid(padding=(0, 2))
-    for node in tree.path(episodes(tree)[0].leaf):
+    for node in tree.path(leaf):
         action, share = tree.nodes[node].action, f"{shares[node]:.2f}" if node in shares else ""
         lost = "  [bold red]<- lost here[/]" if node == worst and changes[node] < 0 else ""
         messages = [action.to_message(), *tree.nodes[node].observation] if action else tree.nodes[node].observation
