@@ -3,18 +3,24 @@
 import json
 
 import pytest
+from rich.console import Console
 
 from benchmarks.study.__main__ import main
 from benchmarks.study.again import sampled
 from benchmarks.study.cells import Results
+from benchmarks.study.questions import QUESTIONS
+from benchmarks.study.questions.question import Scale
+from benchmarks.study.runner import run_plan
 
 
 def test_what_was_run_comes_out_the_same_and_what_was_changed_does_not(tmp_path, capsys):
     words = ["--quick", "--folder", str(tmp_path), "--starts", str(tmp_path)]
-    main(["5", "--seeds", "1", "--budget-minutes", "0.2", *words])
     path = tmp_path / "quick.jsonl"
-    drawn = sampled(Results(path))
-    assert [cell.setting for cell, _ in drawn] == ["decisive", *["sokoban"] * (len(drawn) - 1)]
+    results = Results(path)
+    cells = {cell.setting: cell for cell in QUESTIONS[5].plan(results, Scale(1, quick=True))}
+    run_plan(lambda: list(cells.values()), results, tmp_path, console=Console(quiet=True))
+    drawn = sampled(results)
+    assert [cell.setting for cell, _ in drawn] == ["decisive", "sokoban"]
     main(["again", *words])
     assert f"{len(drawn)} of {len(drawn)} run again, 0 differ" in capsys.readouterr().out
     entries = [json.loads(line) for line in path.read_text().splitlines()]
