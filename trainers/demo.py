@@ -9,8 +9,6 @@
    lost. Learning does without such forks here, as the study says (`docs/which_method.md`).
 """
 
-import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,13 +131,20 @@ def warm_start(settings: DemoSettings, held_out: Sequence[MathTask], *, progress
     )
 
 
-def run_demo(folder: str | Path, settings: DemoSettings | None = None, *, console: Console | None = None) -> float:
+def run_demo(
+    folder: str | Path,
+    settings: DemoSettings | None = None,
+    *,
+    console: Console | None = None,
+    command: str = "agentenv",
+) -> float:
     """Runs the whole demo and prints what it did.
 
     Args:
         folder: of the run; made if need be.
         settings: the amounts.
         console: where to print.
+        command: how `agentenv` is called, in what is proposed at the end.
 
     Returns:
         Success on the held-out tasks after training, in [0, 1].
@@ -169,7 +174,7 @@ def run_demo(folder: str | Path, settings: DemoSettings | None = None, *, consol
     tree = _branch(agent, held_out[:_SEARCHED], settings.branches, settings.seed)
     write_trees(Path(folder) / "branched.jsonl", [tree])
     _show_branched(console, tree, settings.branches)
-    _show_next(console, Path(folder))
+    _show_next(console, Path(folder), command)
     return _held_out(folder)[-1]
 
 
@@ -280,13 +285,13 @@ def _said(message: Message) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _show_next(console: Console, folder: Path) -> None:
+def _show_next(console: Console, folder: Path, command: str) -> None:
     checkpoint = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     console.print(
         f"\n   Run folder: {folder} (config.json, metrics.jsonl, trees/, branched.jsonl, curve.png, {checkpoint.name}/)"
     )
     option = " ".join(f"--option {name}={value}" for name, value in DEMO_ENV_OPTIONS.items())
-    command, branched, rollouts = _command(), folder / "branched", folder / "rollouts.jsonl"
+    branched, rollouts = folder / "branched", folder / "rollouts.jsonl"
     console.print(
         "\n   Try next:\n"
         f"     {command} view {branched}.jsonl --out {branched}.html\n"
@@ -294,11 +299,3 @@ def _show_next(console: Console, folder: Path) -> None:
         f"     {command} play agentenv/MathVerifier-v0 {option}",
         soft_wrap=True,
     )
-
-
-def _command() -> str:
-    """How to call `agentenv` from here: by its path where the environment is not active."""
-    if shutil.which("agentenv"):
-        return "agentenv"
-    script = Path(sys.executable).with_name("agentenv")
-    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)

@@ -1,7 +1,10 @@
 """Where commands print: tables and colors on a terminal, plain lines of full length in a pipe or a file."""
 
 import json
+import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -14,6 +17,7 @@ from agentenv.types import Message, message_text
 __all__ = [
     "Cell",
     "open_console",
+    "own_command",
     "print_fields",
     "print_json",
     "print_messages",
@@ -37,6 +41,14 @@ def open_console(*, stderr: bool = False) -> Console:
     if console.is_terminal:
         return console
     return Console(stderr=stderr, highlight=False, width=_UNLIMITED, no_color=True, color_system=None)
+
+
+def own_command() -> str:
+    """Returns how to call `agentenv` from here: by its path where the environment is not active."""
+    if shutil.which("agentenv"):
+        return "agentenv"
+    script = Path(sys.executable).with_name("agentenv")
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
 
 def say(console: Console, text: Cell) -> None:

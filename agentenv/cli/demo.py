@@ -28,7 +28,7 @@ def demo(
         agentenv demo --seed 1 --run-folder runs/second
     """
     from .actors import quiet_transformers
-    from .console import open_console
+    from .console import open_console, own_command
     from .run_folders import choose_run_folder
     from .threads import wait_briefly
 
@@ -50,4 +50,5 @@ def demo(
         branches=2,
         seed=seed,
     )
-    run_demo(folder, little if quick else DemoSettings(seed=seed), console=open_console())
+    settings = little if quick else DemoSettings(seed=seed)
+    run_demo(folder, settings, console=open_console(), command=own_command())

@@ -79,7 +79,7 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     from agentenv.rollout import Rollout
 
     from .actors import AgentChoice
-    from .console import open_console, print_fields, print_json, say_line
+    from .console import open_console, own_command, print_fields, print_json, say_line
     from .env_choice import choose_env
     from .estimators import choose_allocator
     from .progress import show_progress
@@ -112,7 +112,7 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
         return
     console = open_console()
     print_fields(console, {name: _cell(value) for name, value in summary.items()})
-    say_line(console, f"\nRead it: agentenv trees {path} --credit rtmc")
+    say_line(console, f"\nRead it: {own_command()} trees {path} --credit rtmc")
 
 
 def _path(out: Path | None, *, resume: bool, overwrite: bool) -> Path:

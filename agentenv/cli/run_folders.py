@@ -2,16 +2,21 @@
 
 from pathlib import Path
 
-from .command_line import refuse
+from .command_line import blame, refuse
 
 __all__ = ["choose_run_folder"]
 
 
-def choose_run_folder(given: Path | None, name: str, *, resume: bool = False) -> Path:
+def choose_run_folder(given: Path | None, name: str, *, resume: bool | None = None) -> Path:
     """Returns the folder of a run: the one given, or the first free one of runs/NAME, runs/NAME-2, ...
 
+    Args:
+        given: what was asked for.
+        name: of the run.
+        resume: whether to go on with the run in it; None where a command cannot.
+
     Raises:
-        typer.BadParameter: it holds another run, or has nothing to resume from.
+        typer.BadParameter: it holds something, or has nothing to resume from.
     """
     if resume:
         if given is None:
@@ -22,8 +27,13 @@ def choose_run_folder(given: Path | None, name: str, *, resume: bool = False) ->
     if given is not None:
         if file := next((place for place in (given, *given.parents) if place.exists() and not place.is_dir()), None):
             refuse("--run-folder", f"must be a folder, got {str(given)!r}: {str(file)!r} is a file")
-        if (given / "metrics.jsonl").exists():
-            refuse("--run-folder", f"must not hold a run; got {str(given)!r}, which does: name another, or --resume it")
+        with blame("--run-folder", OSError):
+            held = sorted(path.name for path in given.iterdir()) if given.exists() else []
+        if held:
+            is_run = "metrics.jsonl" in held
+            remedy = "name another, or --resume it" if is_run and resume is not None else "name another"
+            what = "a run" if is_run else repr(held[0])
+            refuse("--run-folder", f"must be new or empty; got {str(given)!r}, which holds {what}: {remedy}")
         return given
     folder, number = Path("runs") / name, 1
     while folder.exists():

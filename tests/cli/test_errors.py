@@ -88,7 +88,12 @@ def test_a_run_folder_is_never_overwritten(here):
     (here / "old" / "metrics.jsonl").write_text("")
     line = one_line_error(run("train", "dice_env:Dice", "--model", ".", "--run-folder", "old"))
     assert "'--run-folder'" in line and "'old'" in line and "--resume" in line
-    assert "'--run-folder'" in one_line_error(run("demo", "--run-folder", "old"))
+    line = one_line_error(run("demo", "--run-folder", "old"))
+    assert "'--run-folder'" in line and "--resume" not in line  # which the demo has not
+    (here / "notes").mkdir()
+    (here / "notes" / "notes.txt").write_text("kept")
+    line = one_line_error(run("demo", "--run-folder", "notes"))
+    assert "'--run-folder': must be new or empty; got 'notes', which holds 'notes.txt': name another" in line
 
 
 def test_a_bug_is_one_line_too_and_debug_shows_its_traceback(here):
