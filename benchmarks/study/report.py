@@ -81,6 +81,11 @@ LIMITS = """\
 """
 
 
+SHORT = """\
+Of training: by how much the mean of the learning curve differs (medians, mean over the settings in which both were
+run, with how many these are), and its interval. What a single setting shows, and where rates differ, stands in the
+sections."""
+
 QUICK = "**All numbers on this page are of `--quick`, which only shows that everything runs: they mean nothing.**"
 LARGER = (2, 4, 5)
 """Questions that are to be answered with larger models too."""
@@ -96,6 +101,7 @@ def write_report(results: Results, scale: Scale, docs: Path) -> Path:
         docs: the folder of the docs.
     """
     parts = [HEAD, QUICK] if scale.quick else [HEAD]
+    parts.append(_in_short(results, scale))
     for number in sorted(QUESTIONS):
         question = QUESTIONS[number]
         parts.append(f"## {number}. {question.title}\n\n{question.asks}")
@@ -112,8 +118,15 @@ def write_report(results: Results, scale: Scale, docs: Path) -> Path:
         parts.append(f"## Runs\n\n{head}; code {codes}. Settings without any: {left}. {_overspent(results)}".strip())
     page = docs / "study.md"
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n\n".join(part.strip("\n") for part in [*parts, LIMITS]) + "\n", encoding="utf-8")
+    page.write_text("\n\n".join(part.strip("\n") for part in [*parts, LIMITS] if part) + "\n", encoding="utf-8")
     return page
+
+
+def _in_short(results: Results, scale: Scale) -> str:
+    """Returns what every question's section shows, in a sentence or two each."""
+    said = {number: QUESTIONS[number].in_short(results, scale) for number in sorted(QUESTIONS)}
+    lines = [f"- {number}. *{QUESTIONS[number].title}* {words}" for number, words in said.items() if words]
+    return "\n".join(["## In short", "", SHORT, "", *lines]) if lines else ""
 
 
 def _overspent(results: Results) -> str:

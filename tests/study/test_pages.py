@@ -14,6 +14,7 @@ from benchmarks.study.questions import QUESTIONS
 from benchmarks.study.questions.defaults import beyond
 from benchmarks.study.questions.estimators import REGIMES
 from benchmarks.study.questions.question import Scale, margin_of, other_rate, scores_of
+from benchmarks.study.report import write_report
 from benchmarks.study.settings import QUICK, SETTINGS
 
 pytestmark = pytest.mark.model
@@ -41,7 +42,7 @@ def entry_of(height: float) -> dict[str, Any]:
         "curve": curve,
         "metrics": metrics,
         "quarters": {"effective_ratio": [0.8, 0.6, 0.4, 0.2], "critic/brier": [0.4, 0.3, 0.2, 0.1]},
-        "ledger": {"steps": 90, "episodes": 9},
+        "ledger": {"steps": 90, "episodes": 9, "tokens_sampled": 8000},
         "cpu_seconds": 1.0,
     }
 
@@ -127,6 +128,29 @@ def test_a_difference_that_may_be_the_learning_rates_says_so():
     assert other_rate(here + elsewhere, "GiGPO", "GRPO") == f" (at another rate in {SETTING})"
     table = [(cell, entry_of(0.5)) for cell, _ in here]
     assert margin_of(table, "GiGPO", "GRPO", SETTING).endswith(" (at another rate)")
+
+
+def test_the_page_begins_with_what_several_settings_show(pages, folder, tmp_path):
+    credit = QUESTIONS[1].in_short(Results(folder / "results.jsonl"), SCALE)
+    assert credit.startswith("Settings, of 1, ")
+    assert "RTMC (paper) 0 (1); RTMC, graph values 1 (0)." in credit
+    assert "true)" not in credit
+    question: Any = QUESTIONS[2]
+    assert question.in_short(Results(folder / "results.jsonl"), SCALE) == ""  # one setting
+    results = Results(tmp_path / "results.jsonl")
+    heights = {"GRPO": 0.5, "RTMC": 0.4, "graph values": 0.7, "GiGPO": 0.5}
+    for setting, method in ((s, m) for s in (SETTING, "decisive-long") for m in heights):
+        for cell in question.tuning(results, setting, method, SCALE):
+            results.add(cell, entry_of(heights[method] + (0.05 if cell.rate == 0.3 else 0.0)))
+        for seed in range(SCALE.seeds):
+            results.add(question.cell(results, setting, method, seed, SCALE), entry_of(heights[method] + 0.01 * seed))
+    words = question.in_short(results, SCALE)
+    assert words.startswith("Beside GRPO. Better: graph values 0.200 [")
+    assert "Worse: RTMC -0.100 [" in words
+    assert words.endswith("No difference shown: GiGPO 0.000 [0.000, 0.000] in 2.")
+    page = write_report(results, SCALE, tmp_path / "docs").read_text()
+    assert f"- 2. *{question.title}* {words}" in page
+    assert page.index("## In short") < page.index("## 1. ")
 
 
 def test_forks_are_weighed_by_who_reads_the_trees(pages):

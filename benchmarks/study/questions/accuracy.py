@@ -77,6 +77,20 @@ class Accuracy:
         parts.append(tell_of_policies(credit, results, scale, images / f"question_1_policies{scale.suffix}"))
         return "\n\n".join(filter(None, parts))
 
+    def in_short(self, results: Results, scale: Scale) -> str:
+        """Returns in how many settings an update is nearer to the true gradient than GRPO's, and farther."""
+        by_setting: dict[str, list[dict[str, Any]]] = {}
+        for cell, entry in results.of(self.plan(results, scale)):
+            by_setting.setdefault(cell.setting, []).extend(entry["rows"])
+        verdicts = [_against(_scores(rows, "cosine")) for rows in by_setting.values()]
+        names = [key for key in dict.fromkeys(key for one in verdicts for key in one) if key[1] == "exact"]
+        counts = {
+            key[0]: [sum(one.get(key) == word for one in verdicts) for word in ("better", "worse")] for key in names
+        }
+        said = "; ".join(f"{name} {better} ({worse})" for name, (better, worse) in counts.items() if better or worse)
+        head = f"Settings, of {len(verdicts)}, in which an update of exact states is nearer to the true gradient than"
+        return f"{head} GRPO's (and in which farther): {said}." if said else ""
+
     def _table(self, name: str, rows: Sequence[dict[str, Any]], found: Runs) -> str:
         about = [entry for cell, entry in found if cell.setting == name]
         scores = {measure: _scores(rows, measure) for measure in MEASURES}

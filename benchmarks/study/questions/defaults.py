@@ -101,6 +101,11 @@ class Defaults:
         more = "" if scale.quick else beyond(results)
         return "\n\n".join(filter(None, [ranks, _one_by_one(found), _rates(found), more]))
 
+    def in_short(self, results: Results, scale: Scale) -> str:
+        """Returns nothing: what follows for the defaults is no number."""
+        del results, scale
+        return ""
+
 
 def _one_by_one(found: Runs) -> str:
     """Returns what each default is worth beside its alternatives, over all settings that both were run in."""

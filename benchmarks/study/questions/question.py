@@ -1,7 +1,7 @@
 """What a question is: cells to run, and a section of the report to make of their results."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -110,6 +110,10 @@ class Question(Protocol):
 
     def report(self, results: Results, scale: Scale, images: Path) -> str:
         """Draws figures into a folder, and returns the section; empty where nothing was run yet."""
+        ...
+
+    def in_short(self, results: Results, scale: Scale) -> str:
+        """Returns what the page begins with; empty where nothing was run yet."""
         ...
 
 
@@ -326,22 +330,35 @@ class TrainingQuestion:
             said.append(f"- {setting}: {'. '.join(words)}.")
         return f"Learning faster or slower than {self.baseline}:\n\n" + "\n".join(said) if said else ""
 
+    def in_short(self, results: Results, scale: Scale) -> str:
+        """Returns what is shown over several settings in which a method and the baseline were run."""
+        by_word: dict[str, list[str]] = {}
+        for method, word, gap, settings in self._gaps(self._comparable(self.runs(results, scale))):
+            short = next(one for one in ("better", "worse", NO_DIFFERENCE, TOO_FEW) if word.startswith(one))
+            if len(settings) > 1:
+                by_word.setdefault(short, []).append(f"{method} {gap} in {len(settings)}")
+        said = [f"{word}: {'; '.join(by_word[word])}" for word in ("better", "worse", NO_DIFFERENCE) if word in by_word]
+        return f"Beside {self.baseline}. {'. '.join(one[0].upper() + one[1:] for one in said)}." if said else ""
+
     def _across(self, found: Runs) -> str:
         """Says what holds over all settings that both methods were run in."""
-        means, ends = scores_of(found, "mean"), scores_of(found, "final")
-        base = means.get(self.baseline, {})
-        said: list[str] = []
-        for method, by in means.items():
-            shared = [name for name in by if name in base and min(len(by[name]), len(base[name])) > 1]
-            if method == self.baseline or not shared:
-                continue
-            gap = difference([by[s] for s in shared], [base[s] for s in shared])
+        ends, said = scores_of(found, "final"), list[str]()
+        for method, word, gap, shared in self._gaps(found):
             end = difference([ends[method][s] for s in shared], [ends[self.baseline][s] for s in shared])
-            here = [pair for pair in found if pair[0].setting in shared]
-            word = _told(gap) + other_rate(here, method, self.baseline)
             said.append(f"- {method}: {word}, {gap}; at the end {end} ({', '.join(shared)}; {gap.runs} runs)")
         head = f"Against {self.baseline}, difference of the medians of the mean of the curve, mean over settings:"
         return f"{head}\n\n" + "\n".join(said) if said else ""
+
+    def _gaps(self, found: Runs) -> Iterator[tuple[str, str, Interval, list[str]]]:
+        """Yields how far each method is above the baseline, with the verdict, and the settings both were run in."""
+        means = scores_of(found, "mean")
+        base = means.get(self.baseline, {})
+        for method, by in means.items():
+            shared = [name for name in by if name in base and min(len(by[name]), len(base[name])) > 1]
+            if method != self.baseline and shared:
+                gap = difference([by[s] for s in shared], [base[s] for s in shared])
+                here = [pair for pair in found if pair[0].setting in shared]
+                yield method, _told(gap) + other_rate(here, method, self.baseline), gap, shared
 
 
 def _best_rate(cells: Sequence[Cell], results: Results) -> float | None:
