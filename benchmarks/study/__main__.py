@@ -14,7 +14,7 @@ from .report import write_report
 from .runner import run_plan
 from .sizes import DEVICES, SIZES, find_device
 
-RESULTS = ROOT / "benchmarks" / "study" / "results"
+RESULTS, STARTS = ROOT / "benchmarks" / "study" / "results", ROOT / "runs" / "study"
 _WORDS = (
     "numbers of questions, or all; report: write the page; again: run one run of every setting and version of the code "
     "again, and say whether it comes out as before"
@@ -109,7 +109,13 @@ def _in_turn(plans: list[list[Cell]]) -> list[Cell]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__)
+    asked = "\n".join(f"  {number}  {QUESTIONS[number].title}" for number in sorted(QUESTIONS))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.study",
+        description=__doc__,
+        epilog=f"questions:\n{asked}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     names = [*map(str, sorted(QUESTIONS)), "all", "report", "again"]
     parser.add_argument("questions", nargs="+", choices=names, help=_WORDS)
     parser.add_argument("--quick", action="store_true", help="tiny settings: a check that everything runs")
@@ -121,10 +127,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--budget-minutes", type=_minutes, help="begin no run later than that")
     parser.add_argument("--retry", action="store_true", help="run those again that broke")
     parser.add_argument("--plan", action="store_true", help="say what there is to run, and run nothing")
-    parser.add_argument("--folder", type=Path, default=RESULTS, help="of results")
-    parser.add_argument("--starts", type=Path, default=ROOT / "runs" / "study", help="folder of the starting models")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help=f"of results; {_short(RESULTS)}")
+    help_starts = f"folder of the starting models, made where they are not there; {_short(STARTS)}"
+    parser.add_argument("--starts", type=Path, default=STARTS, help=help_starts)
     parser.add_argument("--docs", type=Path, help="write study.md and its figures here; docs, or those of --folder")
     return parser
+
+
+def _short(folder: Path) -> str:
+    return str(folder.relative_to(ROOT))
 
 
 def _positive(word: str) -> int:
