@@ -346,6 +346,11 @@ def test_a_value_that_cannot_be_carried_is_an_error_that_names_it():
         Graph().encode([object()])
 
 
+def keeps_order(numbers: set[int]) -> bool:
+    """Whether a set that is filled in the order in which it is gone over has that order: not where hashes collide."""
+    return list(set(list(numbers))) == list(numbers)  # noqa: C414  a set of a set copies the table
+
+
 hashable = st.integers() | st.text(max_size=3) | st.booleans() | st.none() | st.fractions() | st.dates()
 values = st.recursive(
     hashable | st.floats(allow_nan=False) | st.binary(max_size=3) | st.decimals(allow_nan=False),
@@ -356,11 +361,19 @@ values = st.recursive(
         | st.dictionaries(hashable, inner, max_size=3).map(collections.OrderedDict)
         | st.lists(hashable, max_size=4).map(Counter)
         | st.lists(inner, max_size=3).map(collections.deque)
-        | st.sets(st.integers(), max_size=3)
+        | st.sets(st.integers(), max_size=3).filter(keeps_order)
         | st.builds(range, st.integers(-9, 9), st.integers(-9, 9))
     ),
     max_leaves=8,
 )
+
+
+def test_where_hashes_collide_a_set_is_carried_in_some_order():
+    numbers = {16990709617216454656, 7}  # equal slots: the first to come stays, whichever it is
+    assert not keeps_order(numbers)
+    there = Graph(trusts=True)
+    (found,) = there.decode(json.loads(json.dumps(Graph(sends=True).encode([numbers]))))
+    assert (type(found), found) == (set, numbers)
 
 
 @given(values)
