@@ -7,7 +7,7 @@ place can be sent back.
 | tag | |
 |---|---|
 | `i f c b y` | an integer beyond 2^53, float, complex, bytes, bytearray |
-| `l t s z d` | list, tuple, set, frozenset, dict, in the order in which they are gone over; of sets unless hashes collide |
+| `l t s z d` | list, tuple, set, frozenset, dict, in order (of sets, unless hashes collide) |
 | `k` | an instance of one of `_KINDS`: its name, and how it is made |
 | `p` | another instance, from a test program to the function under test: what makes it, with what, and its state |
 | `m` | one of `_MAPPINGS` or a deque: its name, its content, and what it was made with |
