@@ -47,8 +47,8 @@ DEMO_ENV_OPTIONS: dict[str, Any] = {"operations_per_call": 1, "max_steps": 6}
 """How the demo makes `MathVerifier`: a calculator that does one operation at a time, and six steps."""
 
 _ACTION_TOKENS = 24
-_SEARCHED, _BRANCHED = 128, 10
-"""Held-out tasks among whose episodes some are sought that failed, and how many of these are branched."""
+_SEARCHED = 128
+"""Held-out tasks among whose episodes some are sought that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ class DemoSettings:
         num_continuations: further episodes per tree, from snapshots in mid-episode.
         eval_tasks: held-out tasks.
         eval_every: optimizer steps between measurements.
-        branches: continuations from every step of an episode that failed.
+        branched: episodes that failed and are branched; the clearest is shown.
+        branches: continuations from every step of these.
         learning_rate: of reinforcement learning.
         seed: of everything.
     """
@@ -81,6 +82,7 @@ class DemoSettings:
     num_continuations: int = 0
     eval_tasks: int = 256
     eval_every: int = 10
+    branched: int = 10
     branches: int = 16
     learning_rate: float = 5e-4
     seed: int = 0
@@ -171,7 +173,7 @@ def run_demo(
 
     _report(console, Path(folder), len(held_out), time.perf_counter() - began)
     agent = TransformersAgent(model, tokenizer, max_new_tokens=_ACTION_TOKENS)
-    tree = _branch(agent, held_out[:_SEARCHED], settings.branches, settings.seed)
+    tree = _branch(agent, held_out[:_SEARCHED], settings)
     write_trees(Path(folder) / "branched.jsonl", [tree])
     _show_branched(console, tree, settings.branches)
     _show_next(console, Path(folder), command)
@@ -230,13 +232,14 @@ def _report(console: Console, folder: Path, count: int, seconds: float) -> None:
     )
 
 
-def _branch(agent: TransformersAgent, tasks: Sequence[MathTask], count: int, seed: int) -> EpisodeTree:
-    """Continues episodes that failed `count` times from each of their steps; returns that with the largest loss."""
-    with Rollout(partial(MathVerifier, **DEMO_ENV_OPTIONS), agent, seed=seed) as rollout:
+def _branch(agent: TransformersAgent, tasks: Sequence[MathTask], settings: DemoSettings) -> EpisodeTree:
+    """Continues episodes that failed from each of their steps; returns that with the largest loss."""
+    with Rollout(partial(MathVerifier, **DEMO_ENV_OPTIONS), agent, seed=settings.seed) as rollout:
         trees = rollout.grow(tasks)
-        failed = [i for i, tree in enumerate(trees) if tree.succeeded(tree.leaves()[0]) is False][:_BRANCHED] or [0]
-        rollout.extend(trees, [Anchor(i, node, count) for i in failed for node in sorted(trees[i].snapshots)])
-    return min((trees[i] for i in failed), key=lambda tree: min(_changes(_shares(tree)).values()))
+        failed = [i for i, tree in enumerate(trees) if tree.succeeded(tree.leaves()[0]) is False]
+        shown = failed[: settings.branched] or [0]
+        rollout.extend(trees, [Anchor(i, n, settings.branches) for i in shown for n in sorted(trees[i].snapshots)])
+    return min((trees[i] for i in shown), key=lambda tree: min(_changes(_shares(tree)).values()))
 
 
 def _shares(tree: EpisodeTree) -> dict[int, float]:

@@ -47,6 +47,7 @@ def demo(
         num_continuations=1,
         eval_tasks=8,
         eval_every=1,
+        branched=1,
         branches=2,
         seed=seed,
     )

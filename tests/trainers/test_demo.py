@@ -27,6 +27,7 @@ def test_whole_demo_in_miniature(tmp_path):
         eval_tasks=8,
         eval_every=1,
         demonstrations=300,
+        branched=2,
         branches=3,
     )
     console = Console(record=True, width=200)
