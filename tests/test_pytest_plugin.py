@@ -48,6 +48,7 @@ def test_every_law_is_a_test_of_its_own_and_nothing_else_runs(run):
     result.stdout.fnmatch_lines(["*my_envs:Counter[[]gymnasium[]] PASSED*", "*my_envs:Counter[[]leaks[]] PASSED*"])
 
 
+@pytest.mark.slow
 def test_a_broken_law_is_quoted_without_a_traceback_and_a_skipped_one_says_why(run):
     result = run("-rsf", "--agentenv-check", "my_envs:Broken", "--agentenv-check=my_envs:Endless")
     result.assert_outcomes(passed=28, failed=1, skipped=1)

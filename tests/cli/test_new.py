@@ -25,6 +25,7 @@ def written(tmp_path_factory):
     return folder / "drawer-desk"
 
 
+@pytest.mark.slow
 def test_its_tests_pass_at_once(written):
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "COV"))}

@@ -209,6 +209,7 @@ def test_a_page_of_another_site_is_refused(served):
 # ---------------------------------------------------------------------- our client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["served", "plain"])
 def test_the_client_keeps_the_contract_by_state_and_by_replay(which, request):
     server = request.getfixturevalue(which)

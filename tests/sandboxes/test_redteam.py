@@ -28,6 +28,7 @@ def test_a_few_tries_find_nothing():
     assert sum(sum(team.outcomes.values()) for team in teams.values()) == sum(team.tries for team in teams.values())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::agentenv.sandboxes.subprocess.NoIsolationWarning")
 def test_what_is_there_is_found(monkeypatch):
     """Where there is no isolation, the host and the sibling run out of what the script takes, and files stay."""

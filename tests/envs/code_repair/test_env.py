@@ -57,6 +57,7 @@ def ask(env, name, **arguments):
     return message_text(observation[0])
 
 
+@pytest.mark.slow
 def test_check_env_passes_on_a_whole_repair():
     with closing(CodeRepair(tasks=[TASK])) as made:
         check_env(made, actions=[*REPAIR[2:4], REPAIR[5]])

@@ -55,6 +55,7 @@ def test_a_row_of_another_language_is_an_error():
         read_tasks([ROW | {"canonical_solution": "    return x; }"}])
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_real_rows_of_humanevalfix():
     """Every eighth row; `benchmarks/code_repair.py humanevalfix` grades them all."""

@@ -83,6 +83,7 @@ def test_mutations_are_valid_small_and_of_every_kind():
     assert not any("total - 1}" in text for text in texts)  # nothing inside of f-strings
 
 
+@pytest.mark.slow
 def test_generated_tasks_are_seeded_broken_and_repairable():
     tasks = GeneratedTasks(seed=3)
     first = tasks[:3]

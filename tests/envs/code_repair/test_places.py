@@ -31,6 +31,7 @@ def test_laws_hold_on_an_engine(place):
         assert [env.step(action)[1] for action in REPAIR] == [0.0, 0.0, 1.0]
 
 
+@pytest.mark.slow
 def test_laws_hold_for_an_ordinary_user(ordinary_user):
     code = (
         "import os, tempfile; os.chdir(tempfile.mkdtemp())\n"  # others change what is in /

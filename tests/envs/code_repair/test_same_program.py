@@ -262,6 +262,7 @@ def test_visible_and_hidden_cases_say_the_same(place):
     check(agree_on_cases, place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_visible_and_hidden_suites_say_the_same(place):
     check(agree_on_suites, place)

@@ -277,6 +277,7 @@ def call(name, **arguments):
     return {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": name, "arguments": arguments}}]}
 
 
+@pytest.mark.slow
 def test_a_repair_keeps_the_contract():
     with closing(CodeRepair(tasks=[TASK])) as env:
         check_env(env, actions=[call("run", command="echo x > x"), call("run_tests"), call("read_file", path="x")])

@@ -398,6 +398,7 @@ def test_the_contract(options):
     )
 
 
+@pytest.mark.slow
 @UNSAFE
 def test_the_contract_with_a_sandbox():
     check_env(

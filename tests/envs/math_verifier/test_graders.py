@@ -23,6 +23,7 @@ def check(scores, file, names):
     assert names <= {(found.collection, found.grader) for found in scores}
 
 
+@pytest.mark.slow
 def test_the_math_graders(tmp_path, capsys):
     scores = graders.main(["math", "--quick", "--json", str(tmp_path / "out.json")])
     check(scores, tmp_path / "out.json", {("our table", "ours"), ("our table", "math-verify")})

@@ -54,6 +54,7 @@ def say(env, action):
     return message_text(observation[0]), reward, terminated, truncated, info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

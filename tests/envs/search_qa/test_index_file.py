@@ -85,6 +85,7 @@ def test_other_processes_see_the_same(folder):
     assert found[0] == found[1] == answers(open_index(folder))
 
 
+@pytest.mark.slow
 def test_another_process_owns_almost_none_of_it(tmp_path):
     """A fresh process that searches a 20 MB index must not hold a private copy of it."""
     rng = np.random.default_rng(0)
