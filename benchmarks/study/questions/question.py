@@ -31,6 +31,7 @@ __all__ = ["Question", "Scale", "Scores", "TrainingQuestion", "margin_of", "othe
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 """A metric of every run, by method and setting."""
 
+BY_RANKS = f"{NO_DIFFERENCE} by ranks"
 COST = "steps, episodes, core seconds"
 """Of a run, measuring included."""
 
@@ -333,32 +334,32 @@ class TrainingQuestion:
     def in_short(self, results: Results, scale: Scale) -> str:
         """Returns what is shown over several settings in which a method and the baseline were run."""
         by_word: dict[str, list[str]] = {}
-        for method, word, gap, settings in self._gaps(self._comparable(self.runs(results, scale))):
-            short = next(one for one in ("better", "worse", NO_DIFFERENCE, TOO_FEW) if word.startswith(one))
+        for method, gap, settings in self._gaps(self._comparable(self.runs(results, scale))):
             if len(settings) > 1:
-                by_word.setdefault(short, []).append(f"{method} {gap} in {len(settings)}")
-        said = [f"{word}: {'; '.join(by_word[word])}" for word in ("better", "worse", NO_DIFFERENCE) if word in by_word]
+                by_word.setdefault(_told(gap), []).append(f"{method} {gap} in {len(settings)}")
+        words = ("better", "worse", NO_DIFFERENCE, BY_RANKS)
+        said = [f"{word}: {'; '.join(by_word[word])}" for word in words if word in by_word]
         return f"Beside {self.baseline}. {'. '.join(one[0].upper() + one[1:] for one in said)}." if said else ""
 
     def _across(self, found: Runs) -> str:
         """Says what holds over all settings that both methods were run in."""
         ends, said = scores_of(found, "final"), list[str]()
-        for method, word, gap, shared in self._gaps(found):
+        for method, gap, shared in self._gaps(found):
+            here = [pair for pair in found if pair[0].setting in shared]
+            word = _told(gap) + other_rate(here, method, self.baseline)
             end = difference([ends[method][s] for s in shared], [ends[self.baseline][s] for s in shared])
             said.append(f"- {method}: {word}, {gap}; at the end {end} ({', '.join(shared)}; {gap.runs} runs)")
         head = f"Against {self.baseline}, difference of the medians of the mean of the curve, mean over settings:"
         return f"{head}\n\n" + "\n".join(said) if said else ""
 
-    def _gaps(self, found: Runs) -> Iterator[tuple[str, str, Interval, list[str]]]:
-        """Yields how far each method is above the baseline, with the verdict, and the settings both were run in."""
+    def _gaps(self, found: Runs) -> Iterator[tuple[str, Interval, list[str]]]:
+        """Yields how far each method is above the baseline, and the settings that both were run in."""
         means = scores_of(found, "mean")
         base = means.get(self.baseline, {})
         for method, by in means.items():
             shared = [name for name in by if name in base and min(len(by[name]), len(base[name])) > 1]
             if method != self.baseline and shared:
-                gap = difference([by[s] for s in shared], [base[s] for s in shared])
-                here = [pair for pair in found if pair[0].setting in shared]
-                yield method, _told(gap) + other_rate(here, method, self.baseline), gap, shared
+                yield method, difference([by[s] for s in shared], [base[s] for s in shared]), shared
 
 
 def _best_rate(cells: Sequence[Cell], results: Results) -> float | None:
@@ -377,7 +378,7 @@ def _best_rate(cells: Sequence[Cell], results: Results) -> float | None:
 def _told(gap: Interval) -> str:
     """Says what a difference shows, and where its interval alone would show more."""
     word = verdict(gap)
-    return f"{word} by ranks" if word == NO_DIFFERENCE and not gap.holds(0.0) else word
+    return BY_RANKS if word == NO_DIFFERENCE and not gap.holds(0.0) else word
 
 
 def margin_of(found: Runs, method: str, base: str, *settings: str) -> str:
