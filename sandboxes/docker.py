@@ -106,8 +106,8 @@ class _StreamWire(Wire):
         try:
             for start in range(0, len(view), _CHUNK):
                 self._link.sendall(view[start : start + _CHUNK])
-        except ConnectionError as error:
-            msg = f"the other side has ended: {error}"
+        except (ConnectionError, TimeoutError) as error:
+            msg = f"the other side has ended, or takes nothing: {error}"
             raise Closed(msg) from error
         finally:
             self._link.settimeout(None)

@@ -340,6 +340,8 @@ def test_an_engine_that_takes_nothing_does_not_keep_us_for_ever(monkeypatch):
         wire = docker._StreamWire(ours)
         with pytest.raises(Closed, match="timed out"):
             wire.send({"op": "write"}, bytes(64 * MIB))
+        with pytest.raises(Closed, match="takes nothing: timed out"):  # so that who starts a guest says what it needs
+            wire.write(bytes(64 * MIB))
         assert ours.gettimeout() is None
 
 

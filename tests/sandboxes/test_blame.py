@@ -395,6 +395,7 @@ HOSTILE = {
 @pytest.mark.parametrize("script", HOSTILE)
 def test_an_image_with_a_hostile_interpreter(place, script, monkeypatch):
     monkeypatch.setattr("agentenv.sandboxes.docker._START_S", 2.0)
+    monkeypatch.setattr("agentenv.sandboxes.docker._STALL_S", 2.0)  # an engine may be slow to see that nobody listens
     files = [("evil/python3", f"#!/bin/sh\n{HOSTILE[script]}\n")]
     changes = ["ENV PATH=/evil:/usr/bin:/bin"]
     fields = image_of(place, f"agentenv-hostile-{list(HOSTILE).index(script)}", files, changes)
