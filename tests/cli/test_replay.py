@@ -83,7 +83,7 @@ def test_one_that_does_not_repeat_itself_is_told_apart(here):
 
 def test_other_options_are_noticed(here):
     options = ("--env", "dice_env:Dice", "--option", 'tasks=[{"goal": 40}]', "--option", "bonus=5")
-    run("play", "dice_env:Dice", *options[2:], "--trees", "b.jsonl", stdin="roll\n")
+    run("play", "dice_env:Dice", *options[2:], "--seed", 1, "--trees", "b.jsonl", stdin="roll\n")
     words = ("replay", "b.jsonl", "--at", 1)
     assert "did not repeat itself" in one_line_error(run(*words, *options[:4]))
     run_json(*words, *options)
