@@ -65,10 +65,7 @@ class Accuracy:
         found = results.of(self.plan(results, scale))
         if not found:
             return ""
-        parts: list[str] = []
-        credit: dict[str, list[dict[str, Any]]] = {}
-        for cell, entry in found:
-            credit.setdefault(cell.setting, []).extend(entry["rows"])
+        parts, credit = list[str](), _rows(found)
         for name, rows in credit.items():
             stem = f"question_1_{name}{scale.suffix}"
             draw_accuracy(rows, name, images / stem)
@@ -79,10 +76,8 @@ class Accuracy:
 
     def in_short(self, results: Results, scale: Scale) -> str:
         """Returns in how many settings an update is nearer to the true gradient than GRPO's, and farther."""
-        by_setting: dict[str, list[dict[str, Any]]] = {}
-        for cell, entry in results.of(self.plan(results, scale)):
-            by_setting.setdefault(cell.setting, []).extend(entry["rows"])
-        verdicts = [_against(_scores(rows, "cosine")) for rows in by_setting.values()]
+        credit = _rows(results.of(self.plan(results, scale)))
+        verdicts = [_against(_scores(rows, "cosine")) for rows in credit.values()]
         names = [key for key in dict.fromkeys(key for one in verdicts for key in one) if key[1] == "exact"]
         counts = {
             key[0]: [sum(one.get(key) == word for one in verdicts) for word in ("better", "worse")] for key in names
@@ -103,6 +98,14 @@ class Accuracy:
         truth = f"brute force, whose own variance is {np.mean(noise):.4f}" if noise else "exact"
         seeds = "1 seed" if len(about) == 1 else f"{len(about)} seeds"
         return f"**{name}**, groups of {_size(rows)}, {seeds}, truth {truth}\n\n{markdown(lines)}"
+
+
+def _rows(found: Runs) -> dict[str, list[dict[str, Any]]]:
+    """Collects what was measured by setting."""
+    credit: dict[str, list[dict[str, Any]]] = {}
+    for cell, entry in found:
+        credit.setdefault(cell.setting, []).extend(entry["rows"])
+    return credit
 
 
 def _size(rows: Sequence[dict[str, Any]]) -> int:
