@@ -120,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("questions", nargs="+", choices=names, help=_WORDS)
     parser.add_argument("--quick", action="store_true", help="tiny settings: a check that everything runs")
     parser.add_argument("--core", action="store_true", help="the most informative part of each question alone")
-    parser.add_argument("--seeds", type=_positive, help="runs of every method; 10, but at most 5 with a tiny model")
+    parser.add_argument(
+        "--seeds", type=_positive, help="runs of every method; 10, but at most 5 where one takes more than a minute"
+    )
     parser.add_argument("--size", choices=SIZES, default="tiny", help="of the model, where a setting has one")
     parser.add_argument("--device", choices=(*DEVICES, "auto"), default="cpu", help="where the model learns and plays")
     parser.add_argument("--jobs", type=_positive, default=1, help="processes, one core each")

@@ -47,6 +47,7 @@ class Setting:
         tokens: budget of sampled tokens of one run.
         tasks_per_step: trees of an optimizer step.
         share: success of the start that the setting is made for, from and to.
+        long: whether a run takes more than a minute of a core, so that there are fewer.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Setting:
     tokens: int = 100_000
     tasks_per_step: int = 16
     share: tuple[float, float] = field(default=(0.2, 0.4))
+    long: bool = False
 
     @cached_property
     def tasks(self) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -127,9 +129,16 @@ _MATH = Setting(
     partial(MathVerifier, operations_per_call=1, max_steps=6),
     partial(_math, 2),
     _math_plays(160, 0.35, 0.1),
+    long=True,
 )
 _SOKOBAN = Setting(
-    "sokoban", Sokoban, partial(_sokoban, 4, 2, 4, 4, 128), _sokoban_plays(240, 0.5), max_action_tokens=4, tokens=80_000
+    "sokoban",
+    Sokoban,
+    partial(_sokoban, 4, 2, 4, 4, 128),
+    _sokoban_plays(240, 0.5),
+    max_action_tokens=4,
+    tokens=80_000,
+    long=True,
 )
 
 SETTINGS = {

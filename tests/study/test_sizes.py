@@ -89,6 +89,7 @@ def test_other_sizes_are_run_where_a_model_plays_with_rates_of_their_width_and_a
         assert {cell.start for cell in cells} == {recipe_of(SETTINGS[cell.setting], "20m") for cell in cells}
     assert scale.seeds_of(SETTINGS["math"]) == 20
     assert Scale(20).seeds_of(SETTINGS["math"]) == 5
+    assert Scale(20).seeds_of(SETTINGS["math-hard"]) == 20
     assert scale.rates_of(SETTINGS["math"]) == pytest.approx([7.5e-5, 1.5e-4, 3e-4])
     assert Scale().rates_of(SETTINGS["math"]) == SETTINGS["math"].rates
 

@@ -44,7 +44,7 @@ class Accuracy:
             return [self._cell(setting_of(name, quick=True), 0, scale) for name in names]
         names = TABLES if scale.core else (*TABLES, *TINY)
         chosen = [SETTINGS[name] for name in names if scale.takes(SETTINGS[name])]
-        return [self._cell(one, seed, scale) for one in chosen for seed in range(scale.seeds_of(one))]
+        return [self._cell(one, seed, scale) for one in chosen for seed in range(_seeds_of(one, scale))]
 
     def _cell(self, setting: Setting, seed: int, scale: Scale) -> Cell:
         if scale.quick:
@@ -54,7 +54,7 @@ class Accuracy:
             config = {"sizes": [4, 8, 16, 32, 64], "rollouts": 8192}
         else:
             config = {"sizes": [4, 8, 16, 32, 64], "tasks": 4, "rollouts": 64, "continuations": 48}
-        cost = 9.0 if setting.problem else 60.0
+        cost = 9.0 if setting.problem else 500.0
         return Cell(
             "credit", setting.name, "all", seed, 0, 0.0, config, recipe_of(setting, scale.size), scale.quick, cost,
             scale.size, scale.device,
@@ -98,6 +98,11 @@ class Accuracy:
         truth = f"brute force, whose own variance is {np.mean(noise):.4f}" if noise else "exact"
         seeds = "1 seed" if len(about) == 1 else f"{len(about)} seeds"
         return f"**{name}**, groups of {_size(rows)}, {seeds}, truth {truth}\n\n{markdown(lines)}"
+
+
+def _seeds_of(setting: Setting, scale: Scale) -> int:
+    """Returns how often credit is measured: at most 5 times where the truth takes minutes, as it is sampled."""
+    return min(scale.seeds, 5) if setting.plays else scale.seeds
 
 
 def _rows(found: Runs) -> dict[str, list[dict[str, Any]]]:

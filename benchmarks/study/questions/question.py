@@ -78,8 +78,8 @@ class Scale:
         return bool(setting.plays) or not self.elsewhere
 
     def seeds_of(self, setting: Setting) -> int:
-        """Returns the runs of every method in a setting: at most 5 where one takes about a minute or more of a core."""
-        return min(self.seeds, 5) if setting.plays and not self.elsewhere else self.seeds
+        """Returns the runs of every method in a setting: at most 5 where one takes more than a minute of a core."""
+        return min(self.seeds, 5) if setting.long and not self.elsewhere else self.seeds
 
     def rates_of(self, setting: Setting) -> tuple[float, ...]:
         """Returns the learning rates that every method is tried with first."""
