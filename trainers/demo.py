@@ -9,6 +9,7 @@
    lost. Learning does without such forks here, as the study says (`docs/which_method.md`).
 """
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -293,12 +294,13 @@ def _show_next(console: Console, folder: Path, command: str) -> None:
     console.print(
         f"\n   Run folder: {folder} (config.json, metrics.jsonl, trees/, branched.jsonl, curve.png, {checkpoint.name}/)"
     )
-    option = " ".join(f"--option {name}={value}" for name, value in DEMO_ENV_OPTIONS.items())
-    branched, rollouts = folder / "branched", folder / "rollouts.jsonl"
-    console.print(
-        "\n   Try next:\n"
-        f"     {command} view {branched}.jsonl --out {branched}.html\n"
-        f"     {command} rollout agentenv/MathVerifier-v0 --agent {checkpoint} {option} --tasks 64 --out {rollouts}\n"
-        f"     {command} play agentenv/MathVerifier-v0 {option}",
-        soft_wrap=True,
-    )
+    env = ["agentenv/MathVerifier-v0"]
+    for name, value in DEMO_ENV_OPTIONS.items():
+        env += ["--option", f"{name}={value}"]
+    console.print("\n   Try next:")
+    for words in (
+        ["view", folder / "branched.jsonl", "--out", folder / "branched.html"],
+        ["rollout", *env, "--agent", checkpoint, "--tasks", 64, "--out", folder / "rollouts.jsonl"],
+        ["play", *env],
+    ):
+        console.print(f"     {command} {shlex.join(map(str, words))}", soft_wrap=True, markup=False)

@@ -1,6 +1,7 @@
 """Where commands print: tables and colors on a terminal, plain lines of full length in a pipe or a file."""
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,12 +44,24 @@ def open_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, width=_UNLIMITED, no_color=True, color_system=None)
 
 
-def own_command() -> str:
-    """Returns how to call `agentenv` from here: by its path where the environment is not active."""
-    if shutil.which("agentenv"):
-        return "agentenv"
-    script = Path(sys.executable).with_name("agentenv")
-    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
+def own_command(*words: object, program: str = "agentenv", moved: bool = False) -> str:
+    """Returns a call of `agentenv` as it can be copied from here into a shell.
+
+    Args:
+        words: its arguments; those that a shell would take apart are quoted.
+        program: of this environment; by its name where a shell finds that one by it, else by its path.
+        moved: the command is to be typed in another folder.
+    """
+    own, found = Path(sys.executable).with_name(program), shutil.which(program)
+    called = str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) and not moved else own)
+    if found and (not own.exists() or _is_found(own, Path(found))):
+        called = program
+    return shlex.join([called, *map(str, words)])
+
+
+def _is_found(own: Path, found: Path) -> bool:
+    """Whether both are one program; pythons of other environments, links to the same file, are told by their place."""
+    return own.samefile(found) and (not own.is_symlink() or own.parent.samefile(found.parent))
 
 
 def say(console: Console, text: Cell) -> None:

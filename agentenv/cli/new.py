@@ -3,6 +3,7 @@
 import importlib.util
 import keyword
 import re
+import shlex
 import sys
 import unicodedata
 from importlib.resources import files
@@ -38,6 +39,8 @@ def new(
         agentenv new my-env
         agentenv new my-env --into ~/code
     """
+    from .console import own_command
+
     module = _check_name(name)
     folder = into / name
     if folder.exists():
@@ -49,7 +52,9 @@ def new(
         written = _fill(files("agentenv.cli") / _TEMPLATES, folder, words)
     for path in written:
         typer.echo(str(path))
-    typer.echo(f"\nNext:\n  cd {folder}\n  python -m pytest\n  agentenv play {module}:{cls}")
+    tests = own_command("-m", "pytest", program="python", moved=True)
+    typer.echo(f"\nNext:\n  {shlex.join(['cd', str(folder)])}\n  {tests}")
+    typer.echo(f"  {own_command('play', f'{module}:{cls}', moved=True)}")
 
 
 def _check_name(name: str) -> str:

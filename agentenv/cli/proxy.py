@@ -130,7 +130,7 @@ def _run(source: Any, tasks: Sequence[Any], rollouts: int, continuations: int, o
 
     from agentenv.credit import make_allocator
 
-    from .console import open_console, print_fields, say_line
+    from .console import open_console, own_command, print_fields, say_line
     from .rollout import summarize
 
     trees = source.grow(tasks, rollouts)
@@ -144,7 +144,7 @@ def _run(source: Any, tasks: Sequence[Any], rollouts: int, continuations: int, o
     console = open_console()
     print_fields(console, {name: "-" if value is None else str(value) for name, value in summary.items()})
     if out is not None:
-        say_line(console, f"\nRead it: agentenv trees {out} --credit rtmc")
+        say_line(console, f"\nRead it: {own_command('trees', out, '--credit', 'rtmc')}")
 
 
 def mcp(

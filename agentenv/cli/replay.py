@@ -49,7 +49,7 @@ def replay(  # noqa: PLR0913, PLR0917  one per option
     from agentenv.tree import Anchor, Fork
 
     from .actors import AgentChoice
-    from .console import open_console, print_json, say_line
+    from .console import open_console, own_command, print_json, say_line
     from .drawing import print_tree
     from .saved_trees import open_tree
 
@@ -82,7 +82,7 @@ def replay(  # noqa: PLR0913, PLR0917  one per option
     text = f"\n{sum(end['succeeded'] for end in went)} of {len(went)} continuations succeeded"
     say_line(console, text + (f", {len(ends) - len(went)} failed" if len(ends) > len(went) else ""))
     if out is not None:
-        say_line(console, f"Read it: agentenv trees {out}")
+        say_line(console, f"Read it: {own_command('trees', out)}")
 
 
 def _end(tree: Any, leaf: int) -> dict[str, Any]:

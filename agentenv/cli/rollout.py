@@ -112,7 +112,7 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
         return
     console = open_console()
     print_fields(console, {name: _cell(value) for name, value in summary.items()})
-    say_line(console, f"\nRead it: {own_command()} trees {path} --credit rtmc")
+    say_line(console, f"\nRead it: {own_command('trees', path, '--credit', 'rtmc')}")
 
 
 def _path(out: Path | None, *, resume: bool, overwrite: bool) -> Path:

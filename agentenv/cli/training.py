@@ -1,6 +1,5 @@
 """What `agentenv train` does once its arguments are read. Needs torch and TRL."""
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
@@ -20,7 +19,7 @@ from agentenv.trainers.run_folder import read_metrics
 from agentenv.trainers.trl_vllm import check_model
 
 from .command_line import blame
-from .console import open_console, print_fields, say_line
+from .console import open_console, own_command, print_fields, say_line
 from .demonstrators import find_demonstrator
 from .env_choice import sample_tasks
 from .samplers import reach_server
@@ -162,12 +161,8 @@ def _report(console: Console, plan: Plan) -> None:
     fields |= {"curve": str(plan.folder / "curve.png"), "checkpoint": str(checkpoint)}
     print_fields(console, fields)
     say_line(console, "\nGo on:")
-    for command in (
-        f"agentenv rollout {shlex.join(plan.choice.words)} --agent {checkpoint}",
-        f"agentenv trees {trees}",
-        f"agentenv view {plan.folder}",
-    ):
-        say_line(console, f"  {command}")
+    for words in (("rollout", *plan.choice.words, "--agent", checkpoint), ("trees", trees), ("view", plan.folder)):
+        say_line(console, f"  {own_command(*words)}")
 
 
 def _newest(folder: Path, pattern: str) -> Path | None:
