@@ -22,6 +22,9 @@ __all__ = ["Score", "certify", "sample_chains", "sample_forks", "sample_random_f
 
 FloatArray = NDArray[np.float64]
 
+_ROUNDING = 1e-12
+"""Of the weight of what is summed: sums that should be 0 are off by less, and others by more."""
+
 Estimator = Callable[[TreeArrays], StepAdvantages]
 Sampler = Callable[[TabularMDP, np.random.Generator, int, int], SampledTrees]
 
@@ -215,13 +218,19 @@ class _Part:
 def _updates(
     problem: TabularMDP, sampled: SampledTrees, pairs: NDArray[np.int64], credit: FloatArray, steps: NDArray[np.int64]
 ) -> FloatArray:
-    """Computes the updates of 8 groups each in the logits of a softmax policy: `[updates, S A]`."""
+    """Computes the updates of 8 groups each in the logits of a softmax policy: `[updates, S A]`.
+
+    What cancels leaves a residue of rounding, which has a direction but means nothing: such an update is 0.
+    """
     actions, size = problem.policy.shape[1], problem.policy.size
     count = sampled.tree.num_trees // 8
     update = sampled.tree.tree_ids[steps] // 8
     used = update < count
     taken = np.bincount((update * size + pairs)[used], credit[used], count * size).reshape(count, -1, actions)
-    return (taken - taken.sum(axis=2, keepdims=True) * problem.policy).reshape(count, size)
+    moved = (taken - taken.sum(axis=2, keepdims=True) * problem.policy).reshape(count, size)
+    weight = np.bincount(update[used], np.abs(credit[used]), count)
+    moved[np.linalg.norm(moved, axis=1) <= _ROUNDING * weight] = 0.0
+    return moved
 
 
 def _direction(updates: FloatArray, exact: FloatArray) -> float:

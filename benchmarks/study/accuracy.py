@@ -36,6 +36,7 @@ TRUE = "(true)"
 BATCH = 1024
 """Contexts in one forward: brute force continues tens of thousands at once, whose keys and values would take 20 GB."""
 LARGE = 0.1
+ROUNDING = 1e-6  # of sums of gradients in float32
 """Advantages beyond this have a sign that counts."""
 
 
@@ -127,7 +128,9 @@ def score_groups(
         for one in range(int(update.max()) + 1):
             chosen = step & (update == one)
             elsewhere = everything - true[chosen] @ gradients[origin[chosen]]
-            cosines.append(_cosine(found[chosen] @ gradients[origin[chosen]], elsewhere))
+            taken = gradients[origin[chosen]]
+            weight = float(np.abs(found[chosen]) @ np.linalg.norm(taken, axis=1))
+            cosines.append(_cosine(found[chosen] @ taken, elsewhere, weight))
         cosine = float(np.mean(cosines)) if update.max() > 0 else float("nan")  # nothing is left to compare with
         scores = _scores(true[step], found[step], truth.noise)
         rows.append({"estimator": name, "signature": signature, "size": size, "cosine": cosine} | scores)
@@ -188,9 +191,10 @@ def _scores(true: FloatArray, found: FloatArray, noise: float) -> dict[str, floa
     }
 
 
-def _cosine(left: FloatArray, right: FloatArray) -> float:
-    length = float(np.linalg.norm(left) * np.linalg.norm(right))
-    return float(left @ right) / length if length > 0 else 0.0
+def _cosine(left: FloatArray, right: FloatArray, weight: float) -> float:
+    """Returns a cosine; 0 where the left cancels but for rounding, beside the weight of what was summed."""
+    own, length = float(np.linalg.norm(left)), float(np.linalg.norm(right))
+    return float(left @ right) / (own * length) if own > ROUNDING * weight and length > 0 else 0.0
 
 
 def _certified(cell: Cell, problem: Any) -> list[Row]:

@@ -86,6 +86,26 @@ def test_the_truth_scores_perfectly():
     assert score.sign == 1
 
 
+def test_credit_that_cancels_at_every_state_and_action_is_no_update():
+    """Each pair of a state and an action has credit of 0.1, 0.2 and -0.3 in turn, which floats do not sum to 0."""
+
+    def cancelling(tree):
+        left = tree.state_ids[np.maximum(tree.parents, 0)]
+        credit, seen = np.zeros(len(tree)), {}
+        for group in range(0, tree.num_trees, 8):  # an update
+            seen.clear()
+            for i in np.flatnonzero(~tree.is_root & (tree.tree_ids // 8 == group // 8)):
+                seen.setdefault((left[i], tree.action_ids[i]), []).append(i)
+            for steps in seen.values():
+                for three in zip(*[iter(steps)] * 3, strict=False):
+                    credit[list(three)] = 0.1, 0.2, -0.3
+        return StepAdvantages(credit, credit, credit, np.ones(len(tree)))
+
+    score = certify(cancelling, PROBLEMS["sparse"](), rollouts=2048, weights="unique")
+    assert score.active > 0.5
+    assert score.cosine == 0
+
+
 def test_bias_and_variance_add_up_and_are_found():
     problem = PROBLEMS["sparse"]()
     truth, rng = truth_of(problem), np.random.default_rng(0)
