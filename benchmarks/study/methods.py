@@ -101,6 +101,7 @@ METHODS: dict[str, Method] = {
     "SR-PPO, k adaptive": _sr_ppo(k=64.0),
     **{f"SR-PPO, lambda {decay:g}": _sr_ppo(decay=decay) for decay in (0.0, 0.5, 1.0)},
     "SR-PPO, no warm-up": _sr_ppo(critic_warmup=0),
+    "SR-PPO, the default": method_of("", 1, 0, trainer="sr_ppo"),
     "SR-PPO, lambda 0, no guard": _sr_ppo(decay=0.0, critic_guard=False),
     "SR-PPO, lambda 0, no guard, no warm-up": _sr_ppo(decay=0.0, critic_guard=False, critic_warmup=0),
     # 4 and 5: where the budget goes

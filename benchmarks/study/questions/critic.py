@@ -39,7 +39,7 @@ QUESTION = Critic(
     baseline="GRPO",
     methods=(
         "GRPO", "SR-PPO, k = 1", "SR-PPO, k = 4", "SR-PPO, k = 16", "SR-PPO, k = 64", "SR-PPO, k adaptive",
-        "SR-PPO, lambda 0", "SR-PPO, lambda 0.5", "SR-PPO, lambda 1", "SR-PPO, no warm-up",
+        "SR-PPO, lambda 0", "SR-PPO, lambda 0.5", "SR-PPO, lambda 1", "SR-PPO, no warm-up", "SR-PPO, the default",
         "SR-PPO, lambda 0, no guard", "SR-PPO, lambda 0, no guard, no warm-up",
     ),
     settings=(
@@ -47,7 +47,8 @@ QUESTION = Critic(
         "decisive",
     ),
     core_methods=(
-        "GRPO", "SR-PPO, k = 1", "SR-PPO, k adaptive", "SR-PPO, no warm-up", "SR-PPO, lambda 0, no guard, no warm-up",
+        "GRPO", "SR-PPO, k = 1", "SR-PPO, k adaptive", "SR-PPO, no warm-up", "SR-PPO, the default",
+        "SR-PPO, lambda 0, no guard, no warm-up",
     ),
     core_settings=("irrecoverable-hard", "misleading", "math"),
     metrics=("pass@1", "pass@64"),

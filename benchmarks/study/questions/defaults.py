@@ -38,7 +38,7 @@ ONE_BY_ONE = (
 
 LARGEST, BEYOND = SETTINGS["decisive"].ladder[-1], 10.0
 """Learning rates: the largest that tables are tuned with, and one that is not, to see what that withholds."""
-BEYOND_METHODS = ("RTMC", "graph values")
+BEYOND_METHODS = ("RTMC", "graph values", "GRPO", "RLOO", "step reward")
 BEYOND_SETTINGS = ("decisive-short", "decisive-hard", "decisive-long", "decisive-rare", "irrecoverable-hard")
 
 DEFAULT = "RTMC"
