@@ -57,7 +57,7 @@ class Interval:
     chance: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.value:.3f}" + (f" [{self.low:.3f}, {self.high:.3f}]" if self.runs > 1 else ", one run")
+        return f"{self.value:.3f}" + (", one run" if np.isinf(self.low) else f" [{self.low:.3f}, {self.high:.3f}]")
 
     def holds(self, value: float) -> bool:
         """Whether a value is in the interval, its ends included; where nothing is known every value is."""

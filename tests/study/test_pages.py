@@ -11,9 +11,10 @@ from benchmarks.study.cells import TUNING_SEED, Cell, Results
 from benchmarks.study.figures import draw_curves
 from benchmarks.study.methods import METHODS
 from benchmarks.study.questions import QUESTIONS
-from benchmarks.study.questions.defaults import beyond
+from benchmarks.study.questions.comparing import gaps_of, margin_of, other_rate, scores_of, told
+from benchmarks.study.questions.defaults import at_one_rate, beyond
 from benchmarks.study.questions.estimators import REGIMES
-from benchmarks.study.questions.question import Scale, margin_of, other_rate, scores_of
+from benchmarks.study.questions.question import Scale
 from benchmarks.study.report import write_report
 from benchmarks.study.settings import QUICK, SETTINGS
 
@@ -96,7 +97,7 @@ def test_what_runs_cost_beside_their_tokens_is_told(pages):
 
 def test_what_falls_as_a_policy_learns_is_of_the_whole_run(pages):
     """Else a method that has come far would have fewer mixed groups, whatever it chooses."""
-    assert row_of(pages[5], "RTMC", "0.3")[6].startswith("0.500 [")
+    assert row_of(pages[5], "RTMC", "0.3")[7].startswith("0.500 [")
 
 
 def test_what_lies_beyond_the_largest_rate_is_told_in_full(tmp_path):
@@ -115,6 +116,71 @@ def test_what_lies_beyond_the_largest_rate_is_told_in_full(tmp_path):
     assert "of 2 pairs of setting and method whose tuning once went on, 1 were best beyond it" in page
     assert row_of(page, SETTING, "GRPO")[5].startswith("0.200 [0.200")
     assert row_of(page, SETTING, "CRBC")[5].startswith("-0.100 [")
+
+
+def test_methods_of_other_rates_are_compared_at_one(tmp_path):
+    question: Any = QUESTIONS[2]
+    results = Results(tmp_path / "results.jsonl")
+    for seed in range(8):
+        for method, rate, height in (("GRPO", 0.3, 0.2), ("GRPO", 1.0, 0.5), ("RTMC", 1.0, 0.4)):
+            results.add(question.at(SETTING, method, seed, rate, SCALE), entry_of(height + 0.01 * seed))
+    row = row_of(at_one_rate(results), SETTING)
+    assert row[1].startswith("-0.100 [-0.100, -0.100]: worse")  # and not better, as at its own
+    assert row[2:] == ["", "", "", ""]
+
+
+def test_a_verdict_that_rests_on_one_setting_says_on_which():
+    even, far = [0.5 + 0.01 * i for i in range(8)], [0.9 + 0.01 * i for i in range(8)]
+    base = dict.fromkeys(("first", "second", "third"), even)
+    means = {"base": base, "one": base | {"second": far}, "all": {name: [x + 0.1 for x in even] for name in base}}
+    one, everywhere = gaps_of(means, "base")
+    assert told(one.found) == told(everywhere.found) == "better"
+    assert (one.rests, one.alone) == (("second",), " (not without second)")
+    assert (everywhere.rests, everywhere.alone) == ((), "")
+
+
+def test_every_verdict_follows_one_rule(pages):
+    """In a table, in the reading above it, over settings, and as a margin."""
+    *_, chance, gap, verdict = row_of(pages[2], "RTMC", "0.3")
+    assert chance.startswith("0.000 [")
+    assert gap.startswith("-0.100 [")
+    assert verdict == "worse"
+    assert f"- {SETTING}: better: graph values. worse: RTMC; RLOO;" in pages[2]
+    assert f"- RTMC: worse, {gap};" in pages[2]
+    assert row_of(pages[2], REGIMES[SETTING], "8")[2] == f"{gap}: worse"
+
+
+def test_runs_that_collapsed_are_counted_by_learning_rate(tmp_path):
+    question: Any = QUESTIONS[3]
+    results = Results(tmp_path / "results.jsonl")
+    for method in ("GRPO", "SR-PPO, k = 1"):
+        for cell in question.tuning(results, "misleading", method, SCALE):
+            lost = method != "GRPO" and cell.rate == 1.0 and cell.seed % 2
+            results.add(cell, entry_of(0.04 if lost else 0.6 if cell.rate == 0.3 else 0.5))
+        for seed in range(SCALE.seeds):
+            cell = question.cell(results, "misleading", method, seed, SCALE)
+            results.add(cell, entry_of(0.5))
+    page = question.report(results, SCALE, tmp_path)
+    assert row_of(page, "misleading", "SR-PPO, k = 1")[2] == "0 of 6 at 0.1; 0 of 10 at 0.3; 3 of 6 at 1"
+    assert "| misleading | GRPO | 0 of" not in page
+
+
+def test_predictions_are_compared_with_the_share_of_successes(tmp_path):
+    question: Any = QUESTIONS[4]
+    results = Results(tmp_path / "results.jsonl")
+    brier, success = [0.3, 0.25, 0.2, 0.15], [0.5, 0.5, 0.5, 0.25]
+    for method in ("uniform/uniform", "active/active"):
+        for cell in question.tuning(results, SETTING, method, SCALE):
+            results.add(cell, entry_of(0.6 if cell.rate == 0.3 else 0.5))
+        for seed in range(SCALE.seeds):
+            entry = entry_of(0.5)
+            if method != "uniform/uniform":
+                entry["quarters"] |= {"predictor/brier": brier, "success": success}
+            results.add(question.cell(results, SETTING, method, seed, SCALE), entry)
+    page = question.report(results, SCALE, tmp_path)
+    gains = [float(one.split()[0]) for one in row_of(page, SETTING, "active/active")[2:]]
+    assert gains == pytest.approx([-0.05, 0.0, 0.05, 0.0375], abs=1e-3)
+    assert f"| {SETTING} | uniform/uniform |" not in page
 
 
 def test_a_difference_that_may_be_the_learning_rates_says_so():
@@ -177,8 +243,10 @@ def test_methods_that_only_later_panels_show_are_in_the_legend(tmp_path):
 
 
 def test_the_order_of_credit_is_compared_with_the_order_of_learning(pages):
-    _, methods, r, cosine = row_of(pages[1], SETTING)
+    _, methods, both, r, cosine = row_of(pages[1], SETTING)
     assert methods == "5"
+    assert float(both.split()[0]) < -0.9
+    assert "Shown to be one order, of 1 settings: r with the cosine in 0 (the reverse in 1);" in pages[1]
     assert float(cosine.split()[0]) > 0.9  # those with the better cosine learned faster
     assert float(r.split()[0]) < -0.9
 

@@ -11,10 +11,11 @@ from benchmarks.study.cells import Cell, Results, Runs
 from benchmarks.study.figures import draw_accuracy
 from benchmarks.study.settings import SETTINGS, Setting, setting_of
 from benchmarks.study.starts import recipe_of
-from benchmarks.study.statistics import difference, interval_of, median, verdict
+from benchmarks.study.statistics import TOO_FEW, difference, interval_of, median
 
+from .comparing import markdown, told
 from .gradients import tell_of_policies
-from .question import TABLES, TINY, Scale, markdown
+from .question import TABLES, TINY, Scale
 
 TRUE = "(true)"
 MEASURES = ("r", "mse", "sign", "cosine")
@@ -32,7 +33,8 @@ class Accuracy:
         "Correlation (r), squared error, sign of large advantages and cosine of an update to the true policy gradient, "
         "for every estimator, groups of 4 to 64, smoothing of 0 to 8, and states by exact signatures, by the newest "
         "observation (coarse), by clusters of embeddings (learned), and none; in tables also with a quarter and "
-        "a half of the steps in forks that TRACE chooses with the true values. At the end: are those that are nearer "
+        "a half of the steps in forks that TRACE chooses with the true values, weighed by occupancy. An update that "
+        "says nothing has cosine 0. At the end: are those that are nearer "
         "also those that learn faster in question 2?"
     )
 
@@ -77,7 +79,9 @@ class Accuracy:
     def in_short(self, results: Results, scale: Scale) -> str:
         """Returns in how many settings an update is nearer to the true gradient than GRPO's, and farther."""
         credit = _rows(results.of(self.plan(results, scale)))
-        verdicts = [_against(_scores(rows, "cosine")) for rows in credit.values()]
+        verdicts = [
+            shown for rows in credit.values() if {*(shown := _against(_scores(rows, "cosine"))).values()} - {TOO_FEW}
+        ]
         names = [key for key in dict.fromkeys(key for one in verdicts for key in one) if key[1] == "exact"]
         counts = {
             key[0]: [sum(one.get(key) == word for one in verdicts) for word in ("better", "worse")] for key in names
@@ -131,7 +135,7 @@ def _against(cosine: dict[Key, list[float]]) -> dict[Key, str]:
     """Returns the verdict on each estimator's cosine beside GRPO's."""
     theirs = cosine.get(GRPO)
     rivals = {key: values for key, values in cosine.items() if theirs and key != GRPO and key[0] != TRUE}
-    return {key: verdict(difference([values], [theirs or []])) for key, values in rivals.items()}
+    return {key: told(difference([values], [theirs or []])) for key, values in rivals.items()}
 
 
 def _reading(name: str, rows: Sequence[dict[str, Any]]) -> str:
@@ -150,8 +154,8 @@ def _reading(name: str, rows: Sequence[dict[str, Any]]) -> str:
     credit = max(rivals, key=lambda key: float(np.median(r.get(key, [-1.0]))))
     update = max(rivals, key=lambda key: float(np.median(cosine[key])))
     return (
-        f"In {name}, by the cosine of the update, beside {about(GRPO)}: {counts}. Nearest to the true credit is "
-        f"{about(credit)}, nearest to the true gradient {about(update)}; "
+        f"In {name}, by the cosine of the update, beside {about(GRPO)}: {counts}. The highest r has "
+        f"{about(credit)}, the highest cosine {about(update)}; "
         f"the true advantages have cosine {np.median(cosine[TRUE, 'exact']):.2f}."
     )
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from benchmarks.study.cells import TUNING_SEED, Cell, Results, Runs
 from benchmarks.study.methods import ENTROPY, SMOOTHING, smoothed
 from benchmarks.study.settings import SETTINGS
-from benchmarks.study.statistics import interval_of, mean, probability_of_improvement, verdict
+from benchmarks.study.statistics import difference, interval_of, mean
 
 from . import allocation, closed_loop, critic, estimators, forking
-from .question import Scale, margin_of, markdown, other_rate, scores_of
+from .comparing import margin_of, markdown, other_rate, scores_of, told
+from .question import Scale
 
 FloatArray = NDArray[np.float64]
 _WEIGHTS = ("occupancy", "counts", "unique")
@@ -39,6 +40,13 @@ ONE_BY_ONE = (
 LARGEST, BEYOND = SETTINGS["decisive"].ladder[-1], 10.0
 """Learning rates: the largest that tables are tuned with, and one that is not, to see what that withholds."""
 BEYOND_METHODS = ("RTMC", "graph values", "GRPO", "RLOO", "step reward")
+AT_ONE_RATE = (
+    ("RTMC", "GRPO"),
+    ("graph values", "GRPO"),
+    ("graph values", "RTMC"),
+    ("step reward", "GRPO"),
+    ("step reward", "RTMC"),
+)
 BEYOND_SETTINGS = ("decisive-short", "decisive-hard", "decisive-long", "decisive-rare", "irrecoverable-hard")
 
 DEFAULT = "RTMC"
@@ -86,7 +94,8 @@ class Defaults:
             best = sorted(here, key=lambda method: -float(np.median(here[method])))[:3]
             if len(best) < 3:
                 continue
-            shown = {m: _against(runs, here[DEFAULT]) for m, runs in here.items() if m != DEFAULT and DEFAULT in here}
+            base = here.get(DEFAULT)
+            shown = {m: told(difference([runs], [base])) for m, runs in here.items() if m != DEFAULT and base}
             pairs = [pair for pair in found if pair[0].setting == setting]
             sides = [
                 "; ".join(m + other_rate(pairs, m, DEFAULT) for m, one in shown.items() if one == side)
@@ -97,9 +106,10 @@ class Defaults:
             lines.append([setting, *names, *(side or ("none shown" if shown else "not run") for side in sides)])
         if len(lines) == 1:
             return ""
-        ranks = f"{markdown(lines)}\n\nRanks alone claim nothing. {CHANGE if decided else STAY}"
-        more = "" if scale.quick else beyond(results)
-        return "\n\n".join(filter(None, [ranks, _one_by_one(found), _rates(found), more]))
+        command = f"    python -m benchmarks.study 7 report{scale.words}"
+        ranks = f"{markdown(lines)}\n\n{command}\n\nRanks alone claim nothing. {CHANGE if decided else STAY}"
+        more = [] if scale.quick else [at_one_rate(results), beyond(results)]
+        return "\n\n".join(filter(None, [ranks, _one_by_one(found), _rates(found), *more]))
 
     def in_short(self, results: Results, scale: Scale) -> str:
         """Returns nothing: what follows for the defaults is no number."""
@@ -114,10 +124,8 @@ def _one_by_one(found: Runs) -> str:
     for said, default, others in ONE_BY_ONE:
         for other in others:
             shared = sorted(set(table.get(default, {})) & set(table.get(other, {})))
-            if gap := margin_of(found, other, default, *shared):
-                lines.append([said, default, other, gap, ", ".join(shared)])
-    if len(lines) == 1:
-        return ""
+            gap = margin_of(found, other, default, *shared)
+            lines.append([said, default, other, gap or "not run", ", ".join(shared)])
     title = "Default by default (difference of the medians of the mean of the curve, mean over settings):"
     return f"{title}\n\n{markdown(lines)}"
 
@@ -134,8 +142,8 @@ def _rates(found: Runs) -> str:
     return f"Learning rates that were the best, with the number of methods: {'; '.join(said)}."
 
 
-def beyond(results: Results) -> str:
-    """Returns what tables do at a rate at which one update decides an action for good: of all that was run at both."""
+def _by_rate(results: Results) -> dict[tuple[str, str], dict[float, dict[int, float]]]:
+    """Collects means of curves in tables by setting and method, at the largest rate and beyond, by seed."""
     at: dict[tuple[str, str], dict[float, dict[int, float]]] = {}
     for entry in results:
         if (
@@ -146,8 +154,32 @@ def beyond(results: Results) -> str:
         ):
             by = at.setdefault((entry["setting"], entry["method"]), {LARGEST: {}, BEYOND: {}})
             by[entry["rate"]][entry["seed"]] = entry["metrics"]["mean"]
+    return at
+
+
+def at_one_rate(results: Results) -> str:
+    """Returns what is left of differences in tables where all take the largest rate, whatever they were tuned to."""
+    at = _by_rate(results)
+    lines: list[Sequence[str]] = [["setting", *(f"{one} less {base}" for one, base in AT_ONE_RATE)]]
+    for setting in BEYOND_SETTINGS:
+        row = [setting]
+        for pair in AT_ONE_RATE:
+            ours, theirs = (at.get((setting, method), {}).get(LARGEST, {}) for method in pair)
+            shared = sorted(ours.keys() & theirs.keys())
+            gap = difference([[ours[s] for s in shared]], [[theirs[s] for s in shared]]) if len(shared) > 1 else None
+            row.append(f"{gap}: {told(gap)}" if gap else "")
+        lines.append(row)
+    title = (
+        f"A verdict between methods of different rates may be one between the rates. At {LARGEST:g}, which most "
+        "were tuned to, runs of one rate differ by (median of the mean of the curve):"
+    )
+    return f"{title}\n\n{markdown(lines)}" if any(any(row[1:]) for row in lines[1:]) else ""
+
+
+def beyond(results: Results) -> str:
+    """Returns what tables do at a rate at which one update decides an action for good: of all that was run at both."""
     lines: list[Sequence[str]] = [["setting", "method", "runs", f"mean at {LARGEST:g}", f"mean at {BEYOND:g}", "gap"]]
-    for (setting, method), by in sorted(at.items()):
+    for (setting, method), by in sorted(_by_rate(results).items()):
         if len(shared := sorted(by[LARGEST].keys() & by[BEYOND].keys())) >= 5:
             low, high = ([by[rate][seed] for seed in shared] for rate in (LARGEST, BEYOND))
             gap = interval_of([[high], [low]], _mean_gap, paired=True)
@@ -185,10 +217,6 @@ def _tuned_beyond(results: Results) -> tuple[int, int]:
             by.setdefault(entry["rate"], []).append(entry["metrics"]["mean"])
     means = [{rate: np.mean(runs) for rate, runs in by.items()} for by in at.values() if max(by) > LARGEST]
     return len(means), sum(max(by, key=lambda rate: by[rate]) > LARGEST for by in means)
-
-
-def _against(runs: Sequence[float], default: Sequence[float]) -> str:
-    return verdict(probability_of_improvement([runs], [default]), nothing=0.5)
 
 
 QUESTION = Defaults()

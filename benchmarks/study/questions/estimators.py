@@ -6,7 +6,8 @@ from functools import partial
 from benchmarks.study.cells import Runs
 from benchmarks.study.methods import ENTROPY, SMOOTHING, smoothed
 
-from .question import ALL, TrainingQuestion, margin_of, markdown
+from .comparing import margin_of, markdown
+from .question import ALL, TrainingQuestion
 
 REGIMES = {
     "decisive-short": "6 steps, decided by 1 action in 20",
@@ -24,8 +25,9 @@ SIZES = (4, 16)
 class Estimators(TrainingQuestion):
     """Adds where the margin over GRPO grows."""
 
-    def more(self, found: Runs) -> str:
+    def more(self, found: Runs, tried: Runs) -> str:
         """Returns the margins over GRPO by horizon, rarity and size of groups."""
+        del tried
         margin = partial(margin_of, found)
         lines: list[Sequence[str]] = [["setting", "groups of", "RTMC less GRPO", "graph values less GRPO"]]
         for setting, said in REGIMES.items():

@@ -2,7 +2,8 @@
 
 from benchmarks.study.cells import Runs
 
-from .question import ALL, TrainingQuestion, margin_of, markdown
+from .comparing import margin_of, markdown
+from .question import ALL, TrainingQuestion
 
 PAIRS = {
     "graph values": ("TRACE, a quarter", "graph values"),
@@ -15,11 +16,15 @@ PAIRS = {
 class Forking(TrainingQuestion):
     """Adds what forks are worth to each reader of trees."""
 
-    def more(self, found: Runs) -> str:
+    def more(self, found: Runs, tried: Runs) -> str:
         """Returns the margin of a quarter in forks over none, under each estimator."""
+        del tried
         rows = [[s, *(margin_of(found, *pair, s) for pair in PAIRS.values())] for s in self.settings]
         rows = [row for row in rows if any(row[1:])]
-        title = "A quarter of the episodes in forks less none, by who reads the trees:"
+        title = (
+            "A quarter of the episodes in forks less none, by who reads the trees (what a user should do stands in "
+            "`docs/which_method.md`):"
+        )
         return f"{title}\n\n{markdown([['setting', *PAIRS], *rows])}" if rows else ""
 
 

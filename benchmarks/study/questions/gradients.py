@@ -16,6 +16,7 @@ from .question import TABLES, Scale, markdown, scores_of
 
 __all__ = ["tell_of_policies"]
 
+ORDERS = ("r with the cosine", "r with the curve", "cosine with the curve")
 LEAST = 5
 """Fewer methods make no order."""
 
@@ -33,7 +34,8 @@ def tell_of_policies(credit: Mapping[str, Sequence[dict[str, Any]]], results: Re
         A paragraph, a figure and a table of rank correlations; empty where question 2 was not run.
     """
     curves = scores_of(estimators.QUESTION.runs(results, scale), "mean")
-    lines: list[Sequence[str]] = [["setting", "methods", "r with the curve", "cosine with the curve"]]
+    lines: list[Sequence[str]] = [["setting", "methods", *ORDERS]]
+    shown = {order: [0, 0] for order in ORDERS}
     points: dict[str, dict[str, tuple[float, float]]] = {}
     for setting, rows in credit.items():
         learned = {m: curves[m][setting] for m in _chains() if len(curves.get(m, {}).get(setting, [])) > 1}
@@ -41,11 +43,13 @@ def tell_of_policies(credit: Mapping[str, Sequence[dict[str, Any]]], results: Re
         methods = [m for m in learned if all(scored[name].get(_estimator(m)) for name in scored)]
         if len(methods) < LEAST:
             continue
-        said = [
-            str(interval_of([[by[_estimator(m)] for m in methods], [learned[m] for m in methods]], rank_agreement))
-            for by in scored.values()
-        ]
-        lines.append([setting, str(len(methods)), *said])
+        r, cosine = ([by[_estimator(m)] for m in methods] for by in scored.values())
+        curve = [learned[m] for m in methods]
+        agree = [interval_of(pair, rank_agreement) for pair in ((r, cosine), (r, curve), (cosine, curve))]
+        for order, one in zip(ORDERS, agree, strict=True):
+            shown[order][0] += one.low > 0
+            shown[order][1] += one.high < 0
+        lines.append([setting, str(len(methods)), *map(str, agree)])
         points[setting] = {
             m: (float(np.median(scored["cosine"][_estimator(m)])), float(np.median(learned[m]))) for m in methods
         }
@@ -54,7 +58,10 @@ def tell_of_policies(credit: Mapping[str, Sequence[dict[str, Any]]], results: Re
     draw_against(points, "cosine to the true gradient", "mean of the learning curve", stem)
     title = "**From credit to policies**: rank correlation over methods of question 2, on one kind of states each"
     command = f"    python -m benchmarks.study 1 2 report{scale.words}"
-    return f"![Credit and learning](images/study/{stem.name}.png)\n\n{command}\n\n{title}\n\n{markdown(lines)}"
+    orders = "; ".join(f"{order} in {same} (the reverse in {other})" for order, (same, other) in shown.items())
+    reading = f"Shown to be one order, of {len(points)} settings: {orders}. In the others it is not known."
+    picture = f"![Credit and learning](images/study/{stem.name}.png)"
+    return f"{picture}\n\n{command}\n\n{title}\n\n{markdown(lines)}\n\n{reading}"
 
 
 def _chains() -> list[str]:

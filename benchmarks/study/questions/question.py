@@ -1,7 +1,7 @@
 """What a question is: cells to run, and a section of the report to make of their results."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,21 +17,30 @@ from benchmarks.study.starts import recipe_of
 from benchmarks.study.statistics import (
     NO_DIFFERENCE,
     TOO_FEW,
-    Interval,
     difference,
     interval_of,
     iqm,
     median,
     probability_of_improvement,
-    verdict,
 )
 
-__all__ = ["Question", "Scale", "Scores", "TrainingQuestion", "margin_of", "other_rate", "scores_of"]
+from .comparing import (
+    INCONCLUSIVE,
+    Gap,
+    command,
+    cost_of,
+    equal_curves,
+    gaps_of,
+    markdown,
+    of_training,
+    other_rate,
+    scores_of,
+    settles,
+    told,
+)
 
-Scores = Mapping[str, Mapping[str, Sequence[float]]]
-"""A metric of every run, by method and setting."""
+__all__ = ["Question", "Scale", "TrainingQuestion"]
 
-BY_RANKS = f"{NO_DIFFERENCE} by ranks"
 COST = "steps, episodes, core seconds"
 """Of a run, measuring included."""
 
@@ -118,15 +127,6 @@ class Question(Protocol):
         ...
 
 
-def scores_of(found: Runs, metric: str) -> dict[str, dict[str, list[float]]]:
-    """Collects a metric by method and setting, in the order of the seeds."""
-    table: dict[str, dict[str, list[float]]] = {}
-    for cell, entry in sorted(found, key=lambda pair: pair[0].seed):
-        if (value := entry["metrics"].get(metric)) is not None:
-            table.setdefault(cell.method, {}).setdefault(cell.setting, []).append(value)
-    return table
-
-
 @dataclass(frozen=True)
 class TrainingQuestion:
     """Methods trained from the same start until the same budget is spent.
@@ -158,6 +158,8 @@ class TrainingQuestion:
     _made: dict[tuple[Any, ...], tuple[Cell, Setting, Any]] = field(
         default_factory=dict[tuple[Any, ...], tuple[Cell, Setting, Any]], init=False, repr=False, compare=False
     )
+
+    _known: dict[str, Any] = field(default_factory=dict[str, Any], init=False, repr=False, compare=False)
 
     def plan(self, results: Results, scale: Scale) -> list[Cell]:
         """Returns setting by setting the runs that tune, then those whose learning rate is known, seed by seed."""
@@ -255,17 +257,24 @@ class TrainingQuestion:
             f"![Learning curves](images/study/{stem}_curves.png)",
             f"![Means of the curves, medians with intervals](images/study/{stem}_intervals.png)",
             f"![Performance profiles](images/study/{stem}_profiles.png)",
-            f"    python -m benchmarks.study {self.number} report{scale.words}",
+            command("report", "draws them from the results that are kept")
+            + "\n"
+            + command(f"{self.number} report{scale.words}", "first runs what is left"),
             self._reading(found),
             self._across(found),
-            self.more(found),
+            self.more(found, results.of(self.plan(results, scale))),
             *(self._table(found, name) for name in dict.fromkeys(cell.setting for cell, _ in found)),
         ]
         return "\n\n".join(filter(None, parts))
 
-    def more(self, found: Runs) -> str:
-        """Returns what a question says beside what all say."""
-        del found
+    def more(self, found: Runs, tried: Runs) -> str:
+        """Returns what a question says beside what all say.
+
+        Args:
+            found: runs that are compared.
+            tried: all runs, those that tuned among them.
+        """
+        del found, tried
         return ""
 
     def _comparable(self, found: Runs) -> list[tuple[Cell, dict[str, Any]]]:
@@ -282,12 +291,13 @@ class TrainingQuestion:
         extra = [(name, scores_of(here, name)) for name in self.metrics]
         base = means.get(self.baseline, {}).get(setting)
         start = here[0][1]["metrics"]["start"]
-        head = ["method", "rate", "runs", "mean of the curve", "its IQM", "success at the end"]
-        head += [*self.metrics, *(f"{name}, at the end" if _settles(name) else name for name in self.quarters), COST]
-        lines = [[*head, f"P(better than {self.baseline})", "against it"]]
+        head = ["method", "rate", "runs", "mean of the curve", "its IQM", "success at the end", "fell"]
+        head += [*self.metrics, *(f"{name}, at the end" if settles(name) else name for name in self.quarters), COST]
+        lines = [[*head, f"P(better than {self.baseline})", f"less {self.baseline}", "against it"]]
         for method, by in finals.items():
             heights = means[method][setting]
-            chance = probability_of_improvement([heights], [base]) if base and method != self.baseline else None
+            against = [base] if base and method != self.baseline else None
+            gap = difference([heights], against) if against else None
             rates = {cell.rate for cell, _ in here if cell.method == method}
             lines.append(
                 [
@@ -297,24 +307,26 @@ class TrainingQuestion:
                     str(interval_of([[heights]], median)),
                     str(interval_of([[heights]], iqm)),
                     str(interval_of([[by[setting]]], median)),
+                    str(sum(end < start for end in by[setting])),
                     *(str(interval_of([[t[method][setting]]], median)) if method in t else "" for _, t in extra),
-                    *(_of_training(here, method, name) for name in self.quarters),
-                    _cost(here, method),
-                    str(chance or ""),
-                    (verdict(chance, nothing=0.5) + other_rate(here, method, self.baseline)) if chance else "",
+                    *(of_training(here, method, name) for name in self.quarters),
+                    cost_of(here, method),
+                    str(probability_of_improvement([heights], against)) if against else "",
+                    str(gap or ""),
+                    (told(gap) + other_rate(here, method, self.baseline)) if gap else "",
                 ]
             )
         return f"**{setting}** (start {start:.2f}; {len(here)} runs)\n\n{markdown(lines)}"
 
     def _reading(self, found: Runs) -> str:
-        """Says in words what the intervals of the probabilities of improvement show, setting by setting."""
+        """Says in words what the differences show, setting by setting."""
         means, said = scores_of(found, "mean"), list[str]()
         for setting in dict.fromkeys(cell.setting for cell, _ in found):
             base = means.get(self.baseline, {}).get(setting)
             others = [m for m, by in means.items() if m != self.baseline and setting in by]
             if not base or not others:
                 continue
-            shown = {m: verdict(probability_of_improvement([means[m][setting]], [base]), nothing=0.5) for m in others}
+            shown = {m: told(difference([means[m][setting]], [base])) for m in others}
             here = [pair for pair in found if pair[0].setting == setting]
             words = [
                 f"{word}: {'; '.join(names)}"
@@ -323,10 +335,10 @@ class TrainingQuestion:
             ]
             words += [
                 f"{word} for {'all ' if rest == len(shown) else ''}{rest}"
-                for word in (NO_DIFFERENCE, TOO_FEW)
+                for word in (NO_DIFFERENCE, INCONCLUSIVE, TOO_FEW)
                 if (rest := sum(one == word for one in shown.values()))
             ]
-            if same := _same(means, setting):
+            if same := equal_curves(means, setting):
                 words.append(f"equal curves: {'; '.join(same)}")
             said.append(f"- {setting}: {'. '.join(words)}.")
         return f"Learning faster or slower than {self.baseline}:\n\n" + "\n".join(said) if said else ""
@@ -334,32 +346,32 @@ class TrainingQuestion:
     def in_short(self, results: Results, scale: Scale) -> str:
         """Returns what is shown over several settings in which a method and the baseline were run."""
         by_word: dict[str, list[str]] = {}
-        for method, gap, settings in self._gaps(self._comparable(self.runs(results, scale))):
-            if len(settings) > 1:
-                by_word.setdefault(_told(gap), []).append(f"{method} {gap} in {len(settings)}")
-        words = ("better", "worse", NO_DIFFERENCE, BY_RANKS)
-        said = [f"{word}: {'; '.join(by_word[word])}" for word in words if word in by_word]
+        for gap in self._gaps(self._comparable(self.runs(results, scale))):
+            if len(gap.settings) > 1:
+                said = f"{gap.method} {gap.found} in {len(gap.settings)}{gap.alone}"
+                by_word.setdefault(told(gap.found), []).append(said)
+        said = [f"{word}: {'; '.join(by_word[word])}" for word in ("better", "worse", NO_DIFFERENCE, INCONCLUSIVE)
+                if word in by_word]  # fmt: skip
         return f"Beside {self.baseline}. {'. '.join(one[0].upper() + one[1:] for one in said)}." if said else ""
 
     def _across(self, found: Runs) -> str:
         """Says what holds over all settings that both methods were run in."""
         ends, said = scores_of(found, "final"), list[str]()
-        for method, gap, shared in self._gaps(found):
-            here = [pair for pair in found if pair[0].setting in shared]
-            word = _told(gap) + other_rate(here, method, self.baseline)
-            end = difference([ends[method][s] for s in shared], [ends[self.baseline][s] for s in shared])
-            said.append(f"- {method}: {word}, {gap}; at the end {end} ({', '.join(shared)}; {gap.runs} runs)")
+        for gap in self._gaps(found):
+            here = [pair for pair in found if pair[0].setting in gap.settings]
+            word = told(gap.found) + gap.alone + other_rate(here, gap.method, self.baseline)
+            end = difference(*([ends[name][s] for s in gap.settings] for name in (gap.method, self.baseline)))
+            where = f"{', '.join(gap.settings)}; {gap.found.runs} runs"
+            said.append(f"- {gap.method}: {word}, {gap.found}; at the end {end} ({where})")
         head = f"Against {self.baseline}, difference of the medians of the mean of the curve, mean over settings:"
         return f"{head}\n\n" + "\n".join(said) if said else ""
 
-    def _gaps(self, found: Runs) -> Iterator[tuple[str, Interval, list[str]]]:
-        """Yields how far each method is above the baseline, and the settings that both were run in."""
-        means = scores_of(found, "mean")
-        base = means.get(self.baseline, {})
-        for method, by in means.items():
-            shared = [name for name in by if name in base and min(len(by[name]), len(base[name])) > 1]
-            if method != self.baseline and shared:
-                yield method, difference([by[s] for s in shared], [base[s] for s in shared]), shared
+    def _gaps(self, found: Runs) -> list[Gap]:
+        """Returns how far each method is above the baseline; once for the same runs, as the page asks twice."""
+        what = tuple((cell.key, entry["metrics"]["mean"]) for cell, entry in found)
+        if self._known.get("runs") != what:
+            self._known.update(runs=what, gaps=list(gaps_of(scores_of(found, "mean"), self.baseline)))
+        return self._known["gaps"]
 
 
 def _best_rate(cells: Sequence[Cell], results: Results) -> float | None:
@@ -373,85 +385,6 @@ def _best_rate(cells: Sequence[Cell], results: Results) -> float | None:
     scores = {rate: [entry["metrics"]["mean"] for cell, entry in found if cell.rate == rate] for rate in planned}
     means = {rate: float(np.mean(of)) for rate, of in scores.items() if len(of) == planned[rate]}
     return max(sorted(rate for rate in means if np.isfinite(means[rate])), key=lambda rate: means[rate], default=None)
-
-
-def _told(gap: Interval) -> str:
-    """Says what a difference shows, and where its interval alone would show more."""
-    word = verdict(gap)
-    return BY_RANKS if word == NO_DIFFERENCE and not gap.holds(0.0) else word
-
-
-def margin_of(found: Runs, method: str, base: str, *settings: str) -> str:
-    """Returns the difference of the mean medians of two methods, and what it shows; empty where a run is missing.
-
-    Args:
-        found: runs.
-        method: the one.
-        base: the other.
-        settings: where both are compared.
-    """
-    here = [pair for pair in found if pair[0].setting in settings and pair[0].method in (method, base)]
-    means = scores_of(here, "mean")
-    ours, theirs = ([means.get(name, {}).get(setting, ()) for setting in settings] for name in (method, base))
-    if not settings or not all([*ours, *theirs]):
-        return ""
-    gap = difference(ours, theirs)
-    return f"{gap}: {_told(gap)}{other_rate(here, method, base)}"
-
-
-def _same(means: Scores, setting: str) -> list[str]:
-    """Returns which methods had equal curves in a setting, so that what they differ in changed nothing there."""
-    groups: dict[tuple[float, ...], list[str]] = {}
-    for method, by in means.items():
-        if len(runs := by.get(setting, ())) > 1:
-            groups.setdefault(tuple(runs), []).append(method)
-    return [" = ".join(group) for group in groups.values() if len(group) > 1]
-
-
-def other_rate(here: Runs, method: str, base: str) -> str:
-    """Says that a method took another learning rate than the one it is compared with: then that may be the difference.
-
-    Args:
-        here: runs.
-        method: the one.
-        base: the other.
-    """
-    rates: dict[str, dict[str, set[float]]] = {method: {}, base: {}}
-    for cell, _ in here:
-        if cell.method in rates:
-            rates[cell.method].setdefault(cell.setting, set()).add(cell.rate)
-    shared = rates[method].keys() & rates[base].keys()
-    others = sorted(setting for setting in shared if rates[method][setting] != rates[base][setting])
-    where = f" in {', '.join(others)}" if len(shared) > 1 else ""
-    return f" (at another rate{where})" if others else ""
-
-
-def _cost(here: Runs, method: str) -> str:
-    """Returns what the same tokens were beside, as medians over runs."""
-    runs = [(e["ledger"]["steps"], e["ledger"]["episodes"], e["cpu_seconds"]) for c, e in here if c.method == method]
-    return ", ".join(f"{number:.0f}" for number in np.median(runs, axis=0))
-
-
-def _settles(name: str) -> bool:
-    """Whether a metric of training is read when it has settled: what a critic or a predictor has learned."""
-    return name.startswith(("critic/", "predictor/", "entropy"))
-
-
-def _of_training(here: Runs, method: str, name: str) -> str:
-    """Returns a metric of training: of its last quarter, if it settles, else of all of it.
-
-    What is measured of groups falls as a policy learns: the last quarter would compare how far methods have come.
-    """
-    found = [entry["quarters"][name] for cell, entry in here if cell.method == method and name in entry["quarters"]]
-    values = [quarters[-1] if _settles(name) else float(np.mean(quarters)) for quarters in found]
-    return str(interval_of([[values]], median)) if values else ""
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Returns a table; the first line is its head."""
-    head, *rest = lines
-    rows = [head, ["---"] * len(head), *rest]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 ALL = tuple(SETTINGS)
