@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.study.cells import TUNING_SEED, Cell, Results, Runs
+from benchmarks.study.figures import draw_intervals
 from benchmarks.study.methods import ENTROPY, SMOOTHING, smoothed
 from benchmarks.study.settings import SETTINGS
 from benchmarks.study.statistics import difference, interval_of, mean
 
 from . import allocation, closed_loop, critic, estimators, forking
-from .comparing import margin_of, markdown, other_rate, scores_of, told
+from .comparing import command, margin_of, markdown, other_rate, scores_of, told
 from .question import Scale
 
 FloatArray = NDArray[np.float64]
@@ -80,7 +81,6 @@ class Defaults:
 
     def report(self, results: Results, scale: Scale, images: Path) -> str:
         """Returns a table of the three best methods by setting, and what is shown better or worse than the default."""
-        del images
         runs: dict[tuple[str, str, int], tuple[Cell, dict[str, Any]]] = {}
         for module in _OTHERS:
             for cell, entry in module.QUESTION.runs(results, scale):  # what two questions ask for counts once
@@ -88,13 +88,15 @@ class Defaults:
         found = list(runs.values())
         table = scores_of(found, "mean")
         lines: list[Sequence[str]] = [["setting", "first", "second", "third", "better than RTMC", "worse than RTMC"]]
-        decided = False
+        decided, drawn = False, dict[str, dict[str, list[float]]]()
         for setting in dict.fromkeys(setting for by in table.values() for setting in by):
             here = {method: by[setting] for method, by in table.items() if len(by.get(setting, [])) > 1}
             best = sorted(here, key=lambda method: -float(np.median(here[method])))[:3]
             if len(best) < 3:
                 continue
             base = here.get(DEFAULT)
+            for method in [*best, DEFAULT] if base else best:
+                drawn.setdefault(method, {})[setting] = here[method]
             shown = {m: told(difference([runs], [base])) for m, runs in here.items() if m != DEFAULT and base}
             pairs = [pair for pair in found if pair[0].setting == setting]
             sides = [
@@ -106,10 +108,13 @@ class Defaults:
             lines.append([setting, *names, *(side or ("none shown" if shown else "not run") for side in sides)])
         if len(lines) == 1:
             return ""
-        command = f"    python -m benchmarks.study 7 report{scale.words}"
-        ranks = f"{markdown(lines)}\n\n{command}\n\nRanks alone claim nothing. {CHANGE if decided else STAY}"
+        stem = f"question_7_best{scale.suffix}"
+        draw_intervals(drawn, "mean of the curve", images / stem)
+        picture = f"![The three best and the default, medians with intervals](images/study/{stem}.png)"
+        ranks = f"{markdown(lines)}\n\nRanks alone claim nothing. {CHANGE if decided else STAY}"
+        shown = command("report", "draws it from the results that are kept")
         more = [] if scale.quick else [at_one_rate(results), beyond(results)]
-        return "\n\n".join(filter(None, [ranks, _one_by_one(found), _rates(found), *more]))
+        return "\n\n".join(filter(None, [picture, shown, ranks, _one_by_one(found), _rates(found), *more]))
 
     def in_short(self, results: Results, scale: Scale) -> str:
         """Returns nothing: what follows for the defaults is no number."""
