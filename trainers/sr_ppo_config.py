@@ -26,9 +26,9 @@ class SRPPOConfig(TreeConfig):
         credit = trust (credit by the critic) + (1 - trust) (outcome - success of the generation's other prompts)
 
     so that without a confirmed critic it is REINFORCE with the mean of other prompts as baseline. An unconfirmed critic
-    would cost no bias as a baseline, but variance: one that expects too much makes every failure push, and a policy
-    that rarely succeeds collapses (`docs/study.md`, question 3). Nothing is gained by letting the critic learn first:
-    the episodes of a `critic_warmup` are lost to the policy. Without the guard, warm the critic up.
+    would cost no bias as a baseline, but variance: one that expects too much makes every failure push. What
+    collapses without the guard, `docs/study.md` counts (question 3). Nothing is gained by letting the critic learn
+    first: the episodes of a `critic_warmup` are lost to the policy. Without the guard, warm it up.
 
     With `closed_loop` the critic does not give the credit: it predicts where outcomes are mixed, TRACE continues
     episodes there, RTMC reads the realized trees, and the critic learns from them. Set `num_rollouts` and
