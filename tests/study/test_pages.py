@@ -72,7 +72,12 @@ def pages(folder) -> dict[int, str]:
                 | {"mse": 0.1, "sign": 0.5, "active": 1.0}
                 for i, (name, cosine) in enumerate([*nearness.items(), ("RTMC, graph values", 0.9), ("(true)", 0.95)])
             ]
-            results.add(cell, {"rows": rows})
+            forks = [
+                {"estimator": "Dr.GRPO", "signature": f"exact, {share} in forks", "size": 8, "r": 0.5, "cosine": cosine}
+                | {"mse": 0.1, "sign": 0.5, "active": 1.0}
+                for share, cosine in (("a quarter", 0.601), ("half", 0.401))
+            ]
+            results.add(cell, {"rows": rows + forks})
     return {number: QUESTIONS[number].report(results, SCALE, folder / "images") for number in (1, 2, 5, 7)}
 
 
@@ -226,6 +231,11 @@ def test_forks_are_weighed_by_who_reads_the_trees(pages):
     assert rtmc.startswith("-0.100 [")
 
 
+def test_what_forks_are_worth_to_an_update_is_told_by_who_reads_them(pages):
+    assert row_of(pages[1], SETTING, "a quarter")[2:] == ["", "", "0.100 [0.100, 0.100]: better"]
+    assert row_of(pages[1], SETTING, "half")[2:] == ["", "", "-0.100 [-0.100, -0.100]: worse"]
+
+
 def test_runs_that_tuned_are_in_no_curve(pages, folder):
     question: Any = QUESTIONS[2]
     curves = scores_of(question.runs(Results(folder / "results.jsonl"), SCALE), "mean")
@@ -243,8 +253,7 @@ def test_methods_that_only_later_panels_show_are_in_the_legend(tmp_path):
 
 
 def test_the_order_of_credit_is_compared_with_the_order_of_learning(pages):
-    _, methods, both, r, cosine = row_of(pages[1], SETTING)
-    assert methods == "5"
+    _, _, both, r, cosine = row_of(pages[1], SETTING, "5")
     assert float(both.split()[0]) < -0.9
     assert "Shown to be one order, of 1 settings: r with the cosine in 0 (the reverse in 1);" in pages[1]
     assert float(cosine.split()[0]) > 0.9  # those with the better cosine learned faster

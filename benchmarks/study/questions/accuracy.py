@@ -1,6 +1,6 @@
 """Question 1: how near is credit to the truth, and is better credit a better gradient?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from .gradients import tell_of_policies
 from .question import TABLES, TINY, Scale
 
 TRUE = "(true)"
+READERS = ("RTMC, graph values", "RTMC (paper)", "Dr.GRPO")
 MEASURES = ("r", "mse", "sign", "cosine")
 Key = tuple[str, str]
 GRPO: Key = ("GRPO", "exact")
@@ -73,6 +74,7 @@ class Accuracy:
             draw_accuracy(rows, name, images / stem)
             parts.append(f"![{name}](images/study/{stem}.png)\n\n    python -m benchmarks.study 1 report{scale.words}")
             parts += [_reading(name, rows), self._table(name, rows, found)]
+        parts.append(_forks(credit))
         parts.append(tell_of_policies(credit, results, scale, images / f"question_1_policies{scale.suffix}"))
         return "\n\n".join(filter(None, parts))
 
@@ -158,6 +160,23 @@ def _reading(name: str, rows: Sequence[dict[str, Any]]) -> str:
         f"{about(credit)}, the highest cosine {about(update)}; "
         f"the true advantages have cosine {np.median(cosine[TRUE, 'exact']):.2f}."
     )
+
+
+def _forks(credit: Mapping[str, Sequence[dict[str, Any]]]) -> str:
+    """Returns what forks are worth to a single update, by who reads them."""
+    rows: list[Sequence[str]] = []
+    for setting, measured in credit.items():
+        cosine = _scores(measured, "cosine")
+        for share in ("a quarter", "half"):
+            pairs = [(cosine.get((name, f"exact, {share} in forks")), cosine.get((name, "exact"))) for name in READERS]
+            gaps = [difference([forked], [plain]) if forked and plain else None for forked, plain in pairs]
+            if any(gaps):
+                rows.append([setting, share, *(f"{gap}: {told(gap)}" if gap else "" for gap in gaps)])
+    title = (
+        "**Forks**: cosine of an update with a part of the steps in forks less that without, at equal steps, by who "
+        "reads the trees:"
+    )
+    return f"{title}\n\n{markdown([['setting', 'in forks', *READERS], *rows])}" if rows else ""
 
 
 QUESTION = Accuracy()
