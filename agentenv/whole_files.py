@@ -25,18 +25,19 @@ def whole_file(path: Path) -> Generator[Path]:
     """Gives a name to write to, and renames what is written there to `path`; where something breaks, nothing is left.
 
     Args:
-        path: of the file; one that is there stays until it is replaced.
+        path: of the file; one that is there stays until it is replaced, and a link leads to the one that is.
 
     Raises:
         OSError: it could not be written; the message says what to do.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    real = path.resolve()
+    part = real.with_name(f".{real.name}.{os.getpid()}.part")
     try:
         with say_remedy(path):
             yield part
             with part.open("rb") as file:
                 os.fsync(file.fileno())
-            part.replace(path)
+            part.replace(real)
     finally:
         with suppress(OSError):
             part.unlink()

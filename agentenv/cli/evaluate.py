@@ -10,6 +10,7 @@ import typer
 
 from .agent_option import ABOUT, KINDS
 from .command_line import blame, refuse
+from .output_files import output_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,12 +64,15 @@ def evaluate(  # noqa: PLR0913, PLR0917  one per option
     from agentenv.errors import TaskError, TreeFileError
     from agentenv.evaluation import evaluate_trees
     from agentenv.rollout import Rollout
+    from agentenv.whole_files import replace_file
 
     from .actors import AgentChoice
     from .console import open_console, print_json
     from .env_choice import choose_env, sample_tasks
     from .progress import show_progress
 
+    if out is not None:
+        output_file("--out", out, ours=_is_evaluation, what="an evaluation")
     choice = choose_env(env_id, option or ())
     ks = _ks(k, rollouts)
     if trees is not None and trees.exists():
@@ -90,7 +94,7 @@ def evaluate(  # noqa: PLR0913, PLR0917  one per option
     record = result.to_dict() | {"summary": _summary(result, ks)}
     if out is not None:
         with blame("--out", OSError):
-            out.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            replace_file(out, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     if as_json:
         print_json(record)
     else:
@@ -168,7 +172,7 @@ def _number(value: float) -> str:
 
 
 def _print(console: "Console", result: "Evaluation", ks: Sequence[int], out: Path | None) -> None:
-    from .console import print_fields, print_table, say_line
+    from .console import own_command, print_fields, print_table, say_line
 
     columns = ["task", "episodes", *(f"pass@{k}" for k in ks), "return", "steps", "tokens", "truncated", "failed"]
     rows = [
@@ -190,7 +194,11 @@ def _print(console: "Console", result: "Evaluation", ks: Sequence[int], out: Pat
     fields["failed"] = f"{result.failed} episodes, and {retries} attempts that were tried again"
     print_fields(console, fields)
     if out is not None:
-        say_line(console, f"\nCompare it: agentenv compare {out} OTHER.json")
+        say_line(console, f"\nCompare it: {own_command('compare', out, 'OTHER.json')}")
+
+
+def _is_evaluation(head: bytes) -> bool:
+    return head.lstrip().startswith(b"{") and b'"agentenv-eval-' in head
 
 
 def _alone(result: Any, k: int) -> float:

@@ -1,5 +1,6 @@
 """`agentenv export`: trees and environments in the forms that other tools read."""
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,7 +82,10 @@ def export(
         refuse("FILE", f"there is no {str(source)!r}")
     if out.exists() and to != "trackio":
         refuse("--out", f"must not exist yet; got {str(out)!r}, which does: name another")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with blame("--out", OSError):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):  # what cannot be written is said now, and not of FILE
+            pass
     if to in writing.BATCHES and len(credit or ()) != 1:
         refuse("--credit", f"must be given once for a batch, got {len(credit or ())}")
     if to in _OF_ENVIRONMENTS:

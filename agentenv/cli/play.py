@@ -80,7 +80,7 @@ def play(  # noqa: PLR0913, PLR0917  one per option
         refuse("ENV_ID|FILE", f"no such file: {env_id!r}")
     choice = choose_env(env_id, option or ())
     given = parse_task(task)
-    _check_file(trees)
+    _check_trees(trees)
     seed = random.randrange(10_000) if seed is None else seed  # noqa: S311  any will do
     actor = None if named is None else named.make(choice, _begun(choice, given, seed))
     player = Player(choice.make(), open_console(), task=given, seed=seed, agent=actor)
@@ -124,7 +124,7 @@ def _play_tree(
     if trees is not None and trees.exists() and trees.samefile(file):
         refuse("--trees", f"must be another file than the one that is played, got {str(trees)!r} for both")
     choice, found = open_tree(file, tree, env, option)
-    _check_file(trees)
+    _check_trees(trees)
     actor = None if named is None else named.make(choice, _begun(choice, found.task, 0))
     player = Player(choice.make(), open_console(), task=found.task, agent=actor)
     with _kept(player, trees):
@@ -138,7 +138,7 @@ def _kept(player: "Player", trees: Path | None) -> Generator[None]:
     """Closes the player at the end, and writes what was played."""
     from agentenv.serialize import write_trees
 
-    from .console import open_console, say_line
+    from .console import open_console, own_command, say_line
 
     try:
         yield
@@ -146,16 +146,11 @@ def _kept(player: "Player", trees: Path | None) -> Generator[None]:
         player.close()
         if trees is not None and (played := [tree for tree in player.trees if len(tree) > 1]):
             write_trees(trees, played, append=True)
-            say_line(open_console(), f"{len(played)} written: agentenv trees {trees}")
+            say_line(open_console(), f"{len(played)} written: {own_command('trees', trees)}")
 
 
-def _check_file(path: Path | None) -> None:
-    """Refuses a file that trees cannot be added to, before anything is played."""
-    if path is None or not path.exists():
-        return
-    from agentenv.errors import TreeFileError
-    from agentenv.serialize import iter_trees
+def _check_trees(trees: Path | None) -> None:
+    from .saved_trees import check_addable
 
-    with blame("--trees", TreeFileError, OSError, UnicodeDecodeError):
-        if path.stat().st_size:
-            next(iter_trees(path), None)
+    if trees is not None:
+        check_addable("--trees", trees)

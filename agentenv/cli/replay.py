@@ -43,7 +43,7 @@ def replay(  # noqa: PLR0913, PLR0917  one per option
         agentenv replay trees.jsonl --at 5 --agent human
         agentenv replay trees.jsonl --tree 3 --at 2 --agent http://127.0.0.1:8000/v1 --rollouts 8 --out more.jsonl
     """
-    from agentenv.errors import SnapshotError, TreeError
+    from agentenv.errors import SnapshotError, TreeError, TreeFileError
     from agentenv.rollout import Rollout, go_back
     from agentenv.serialize import write_trees
     from agentenv.tree import Anchor, Fork
@@ -54,8 +54,7 @@ def replay(  # noqa: PLR0913, PLR0917  one per option
     from .saved_trees import open_tree
 
     choice, found = open_tree(file, tree, env, option or ())
-    if out is not None and out.exists() and out.samefile(file):
-        refuse("--out", f"must be another file than the one that is read, got {str(out)!r} for both")
+    _check_out(out, file)
     instance = choice.make()
     try:
         with blame("--at", SnapshotError, TreeError):
@@ -70,7 +69,7 @@ def replay(  # noqa: PLR0913, PLR0917  one per option
     with Rollout(choice.make, actor, keep_snapshots=False) as rollout:
         rollout.extend([found], [Anchor(0, at, rollouts, Fork("hand", f"agentenv replay --at {at}"))])
     if out is not None:
-        with blame("--out", OSError):
+        with blame("--out", OSError, TreeFileError):
             write_trees(out, [found], append=True)
     ends = [_end(found, leaf) for leaf in found.leaves() if leaf >= before]
     if as_json:
@@ -83,6 +82,16 @@ def replay(  # noqa: PLR0913, PLR0917  one per option
     say_line(console, text + (f", {len(ends) - len(went)} failed" if len(ends) > len(went) else ""))
     if out is not None:
         say_line(console, f"Read it: {own_command('trees', out)}")
+
+
+def _check_out(out: Path | None, file: Path) -> None:
+    from .saved_trees import check_addable
+
+    if out is None:
+        return
+    if out.exists() and out.samefile(file):
+        refuse("--out", f"must be another file than the one that is read, got {str(out)!r} for both")
+    check_addable("--out", out)
 
 
 def _end(tree: Any, leaf: int) -> dict[str, Any]:

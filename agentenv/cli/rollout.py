@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import os
+import shlex
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from agentenv.errors import TreeFileError
 
 from .agent_option import ABOUT, KINDS
 from .command_line import blame, refuse
+from .output_files import output_file
 
 if TYPE_CHECKING:
     from agentenv.credit import Allocator
@@ -116,16 +119,26 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
 
 
 def _path(out: Path | None, *, resume: bool, overwrite: bool) -> Path:
-    """Returns the file to write, which does not exist unless the run goes on with it."""
+    """Returns the file to write, which has no trees unless the run goes on with it."""
+    from agentenv.serialize import TreeWriter
+
+    from .saved_trees import is_trees
+
     if resume:
         if out is None:
             refuse("--resume", "needs --out FILE, the file to go on with")
-        return out
+        if overwrite:
+            refuse("--overwrite", "cannot be given with --resume, which goes on with the file: leave out one of them")
+        if not out.exists():
+            refuse("--out", f"must be the file to go on with, there is no {str(out)!r}: without --resume it is begun")
     path = out or _free_path()
-    with blame("--out", OSError, ValueError):
-        _check_replaceable(path, overwrite=overwrite)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
+    real = output_file("--out", path, ours=is_trees, what="a trees file")
+    if not resume and real.exists() and real.stat().st_size:
+        if not overwrite:
+            refuse("--out", f"{str(path)!r} exists: --resume goes on with it, --overwrite replaces it")
+        with blame("--out", OSError, TreeFileError):
+            TreeWriter(real).close()  # which refuses while another writes it
+            os.truncate(real, 0)
     return path
 
 
@@ -137,22 +150,11 @@ def _how_to_go_on(path: Path) -> Generator[None]:
     try:
         yield
     except (KeyboardInterrupt, EOFError):  # Ctrl-C; a person who leaves
-        say_line(open_console(stderr=True), f"\nstopped; what has ended is in {path}: go on with --resume --out {path}")
+        words = shlex.join(["--resume", "--out", str(path)])
+        say_line(
+            open_console(stderr=True), f"\nstopped; what has ended is in {path}: the same command goes on with {words}"
+        )
         raise
-
-
-def _check_replaceable(path: Path, *, overwrite: bool) -> None:
-    """Refuses to replace a file that is not one of ours, and one of ours unless that was asked for."""
-    from agentenv.serialize import FORMAT
-
-    if path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            if FORMAT.encode() not in file.readline(200):
-                msg = f"it would replace {str(path)!r}, which is not a trees file; choose another name"
-                raise ValueError(msg)
-        if not overwrite:
-            msg = f"{str(path)!r} exists: --resume goes on with it, --overwrite replaces it"
-            raise ValueError(msg)
 
 
 def _free_path() -> Path:

@@ -5,13 +5,32 @@ from pathlib import Path
 
 from agentenv.errors import TreeFileError, UnknownEnvError
 from agentenv.registry import env_class, likely_class
-from agentenv.serialize import read_trees
+from agentenv.serialize import FORMAT, iter_trees, read_trees
 from agentenv.tree import EpisodeTree
 
 from .command_line import blame, refuse
 from .env_choice import EnvChoice, choose_env
+from .output_files import output_file
 
-__all__ = ["open_tree"]
+__all__ = ["check_addable", "is_trees", "open_tree"]
+
+
+def is_trees(head: bytes) -> bool:
+    """Whether a file that begins so is a trees file."""
+    return FORMAT.encode() in head.partition(b"\n")[0]
+
+
+def check_addable(argument: str, path: Path) -> None:
+    """Refuses a file that trees cannot be added to, before anything is played.
+
+    Args:
+        argument: that names it.
+        path: the file; its folder is made.
+    """
+    real = output_file(argument, path, ours=is_trees, what="a trees file")
+    with blame(argument, TreeFileError, OSError, UnicodeDecodeError):
+        if real.exists() and real.stat().st_size:
+            next(iter_trees(real), None)
 
 
 def open_tree(file: Path, index: int, env_id: str | None, options: Sequence[str]) -> tuple[EnvChoice, EpisodeTree]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .command_line import blame, refuse
+from .output_files import output_file
 
 if TYPE_CHECKING:
     from agentenv.arrays import TreeArrays
@@ -59,7 +60,7 @@ def view(
     """
     from agentenv.credit import ESTIMATORS
     from agentenv.errors import TreeFileError
-    from agentenv.viewer import View, write_page
+    from agentenv.viewer import View, is_page, write_page
 
     from .console import open_console, say_line
     from .env_choice import choose_env
@@ -72,8 +73,8 @@ def view(
         refuse("--tokenizer", f"must be a folder with tokenizer.json, or that file; got {str(tokenizer)!r}")
     if env is not None:
         choose_env(env, option or (), argument="--env")
-    if out is not None and (out.is_dir() or not out.name):
-        refuse("--out", f"must be a file, got the folder {str(out)!r}")
+    if out is not None:
+        output_file("--out", out, ours=is_page, what="a page of ours")
     with blame("--tokenizer", ValueError), blame("FOLDER_OR_FILE", TreeFileError, OSError):
         found = View(
             path, choose=choose, estimators=sorted(ESTIMATORS), credit=names, tokenizer=tokenizer, env=env,
@@ -84,7 +85,6 @@ def view(
         _serve(found, port, browser=browser)
         return
     with blame("--out", OSError):
-        out.parent.mkdir(parents=True, exist_ok=True)
         size = write_page(found, out)
     for problem in found.run.problems.values():
         say_line(console, f"Left out: {problem}")

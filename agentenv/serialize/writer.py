@@ -169,6 +169,7 @@ def write_trees(path: str | Path, trees: Iterable[EpisodeTree], *, append: bool 
             for tree in trees:
                 writer.add_tree(tree)
         return
+    path = path.resolve()  # so that a link stays one
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with TreeWriter(aside) as writer:

@@ -16,7 +16,7 @@ from agentenv.whole_files import replace_file
 from .data import encode
 from .view import View
 
-__all__ = ["live_page", "write_page"]
+__all__ = ["is_page", "live_page", "write_page"]
 
 _ENTRY = "viewer/main"
 _MODULES = ("calibration", "canvas", "cards", "charts", "colors", "curves", "diff", "dom", "keys", "layout", "main",
@@ -32,6 +32,11 @@ def _static(name: str) -> str:
 def live_page() -> str:
     """Returns the page that asks the server it came from."""
     return _page("agentenv view", (), live=True)
+
+
+def is_page(head: bytes) -> bool:
+    """Whether a file that begins so is a page of ours."""
+    return head.startswith(b'<!doctype html>\n<html lang="en" data-live=')
 
 
 def write_page(view: View, path: str | Path) -> int:

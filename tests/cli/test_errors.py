@@ -43,7 +43,7 @@ MATH = "agentenv/MathVerifier-v0"
         (["play", MATH, "--task", '{"question": 3}'], ["'--task'", "question"]),
         (["play", MATH, "--task", "7"], ["'--task'", "7"]),
         (["play", MATH, "--seed", "-1"], ["'--seed'", "'-1'"]),
-        (["play", MATH, "--trees", "dice_env.py"], ["'--trees'", "dice_env.py, line 1"]),
+        (["play", MATH, "--trees", "dice_env.py"], ["'--trees'", "'dice_env.py' is neither"]),
         (["rollout"], ["Missing argument 'ENV_ID'"]),
         (["rollout", MATH, "--tasks", "0"], ["'--tasks'", "1", "'0'"]),
         (["rollout", MATH, "--tasks", "many"], ["'--tasks'", "integer", "'many'"]),

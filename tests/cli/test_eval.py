@@ -119,7 +119,7 @@ def test_two_runs_are_compared_task_by_task(here):
     [
         (("eval", MATH, "--rollouts", 2, "-k", 3), "'-k'"),
         (("eval", MATH, "--trees", "dice_env.py"), "must name a new file"),
-        (("eval", MATH, "--out", "no/where.json", "--tasks", 1), "'--out'"),
+        (("eval", MATH, "--out", ".", "--tasks", 1), "'--out'"),
         (("compare", "a.json", "b.json"), "'A.json'"),
         (("compare", "dice_env.py", "b.json"), "must be what eval --out wrote"),
     ],
