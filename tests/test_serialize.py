@@ -172,10 +172,10 @@ def drop(lines, number, field):
 
 
 CASES = {
-    "broken json": (lambda lines: [lines[0], b'{"task_id": nope}'], ", line 2: Expecting value"),
+    "broken json": (lambda lines: [lines[0], b'{"task_id": nope}'], ", line 2: is no JSON (Expecting value"),
     "cut line": (lambda lines: [*lines[:2], lines[2][:100]], ", line 3: "),
-    "blank line": (lambda lines: [lines[0], b"", lines[1]], ", line 2: Expecting value"),
-    "not utf-8": (lambda lines: [lines[0], b"\xff\xfe"], ", line 2: 'utf-8' codec can't decode"),
+    "blank line": (lambda lines: [lines[0], b"", lines[1]], ", line 2: is no JSON (Expecting value"),
+    "not utf-8": (lambda lines: [lines[0], b"\xff\xfe"], ", line 2: is no JSON ('utf-8' codec can't decode"),
     "deep": (lambda lines: [lines[0], b"[" * 100_000], ", line 2: "),
     "no header": (lambda lines: lines[1:], ", line 1: expected a header {'format': 'agentenv.trees', 'version': 2}"),
     "a list": (lambda lines: [b"[]"], ", line 1: expected a header"),
@@ -232,6 +232,20 @@ def test_a_broken_file_is_named_with_line_and_reason(tmp_path, name):
     message = broken(tmp_path / "trees.jsonl", change)
     assert message.startswith(words), message
     assert len(message) > len(", line 3: "), message
+
+
+@pytest.mark.parametrize(
+    ("number", "line", "remedy"),
+    [
+        (1, b"# notes of mine", "): name a file of trees, as rollout, train or play writes them"),
+        (1, b"\x1f\x8b\x08", "): name a file of trees"),
+        (2, b"", "): remove the line, or take the file"),
+        (3, b"<<<<<<< HEAD", "): remove the line, or take the file"),
+    ],
+)
+def test_a_line_that_is_no_json_says_so_and_what_to_do(tmp_path, number, line, remedy):
+    message = broken(tmp_path / "trees.jsonl", lambda lines: [*lines[: number - 1], line, *lines[number - 1 :]])
+    assert message.startswith(f", line {number}: is no JSON (") and remedy in message, message
 
 
 def test_a_line_that_was_cut_is_an_error(tmp_path):

@@ -1,5 +1,8 @@
 """`agentenv serve`: an environment for other people's frameworks."""
 
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +14,25 @@ if TYPE_CHECKING:
     from .env_choice import EnvChoice
 
 __all__ = ["serve"]
+
+_OPENENV = (
+    "(the program comes with `pip install openenv`, in an environment of its own: it wants an older mcp than ours)"
+)
+_APART = "in an environment with this package without its extra mcp"
+_VERIFIERS = {
+    0: (
+        "vf-eval",
+        ("-n", "2", "-r", "1"),
+        f"(the program comes with `pip install verifiers==0.2.0`, {_APART}; its options -m and -b name a model and the "
+        "URL of its server)",
+    ),
+    1: (
+        "vf-validate",
+        ("--taskset.num-tasks", "8", "--runtime.type", "subprocess"),
+        f"(the program comes with `pip install verifiers==0.4.0`, {_APART})",
+    ),
+}
+"""By version: the program that checks a package, its options, and what must be installed."""
 
 
 def serve(
@@ -68,7 +90,9 @@ def serve(
     server = OpenEnvServer(choice.make, host=host, port=port, **limits)
     with blame("--port", OSError):
         server.start()
-    say_line(open_console(), f"listening at {server.url}; check it: openenv validate --url {server.url}")
+    console = open_console()
+    say_line(console, f"listening at {server.url}; check it: {_theirs('openenv', 'validate', '--url', server.url)}")
+    say_line(console, _OPENENV)
     try:
         server.wait()
     finally:
@@ -83,8 +107,21 @@ def _write(choice: "EnvChoice", out: Path, verifiers: int | None) -> None:
     with blame("--out", ValueError, OSError):
         if verifiers is None:
             folder = write_openenv_folder(choice.name, out, options=choice.options)
-            check = f"openenv validate {folder} --level static"
+            check, needs = _theirs("openenv", "validate", folder, "--level", "static"), _OPENENV
         else:
             folder = write_verifiers_folder(choice.name, out, version=verifiers, options=choice.options)
-            check = f"in {folder}: vf-eval {folder.resolve().name}"
-    say_line(open_console(), f"wrote {folder}; check it: {check}")
+            program, options, needs = _VERIFIERS[verifiers]
+            where = shlex.quote(str(folder.resolve()))  # their programs look for a module by its name
+            check = f"PYTHONPATH={where} {_theirs(program, folder.resolve().name, *options)}"
+    console = open_console()
+    say_line(console, f"wrote {folder}; check it: {check}")
+    say_line(console, needs)
+
+
+def _theirs(program: str, *words: object) -> str:
+    """Returns a call of somebody else's program, as it can be copied: of this environment, where it has it."""
+    from .console import own_command
+
+    if shutil.which(program) or Path(sys.executable).with_name(program).exists():
+        return own_command(*words, program=program)
+    return shlex.join([program, *map(str, words)])

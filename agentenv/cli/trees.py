@@ -51,7 +51,7 @@ def trees(
     from agentenv.errors import TreeFileError
     from agentenv.serialize import read_trees
 
-    from .console import open_console, print_json, print_table, say_line
+    from .console import open_console, own_command, print_json, print_table, say_line
     from .drawing import print_tree
 
     with blame("FILE", TreeFileError, OSError):
@@ -81,7 +81,7 @@ def trees(
         title = f"tree {i}: {entry.env_id} task {entry.task_id}"
         print_tree(console, entry, title=title, advantages=None if part is None else part.advantages)
     if not tree and len(found) > 1:
-        say_line(console, f"\nThe others: agentenv trees {file} --tree {int(mixed == 0)}")
+        say_line(console, f"\nThe others: {own_command('trees', file, '--tree', int(mixed == 0))}")
 
 
 def _credit(found: "Sequence[EpisodeTree]", name: str, options: Sequence[str]) -> "list[StepAdvantages | None]":

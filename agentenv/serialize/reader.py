@@ -100,8 +100,17 @@ class _Blame:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, _MALFORMED) and not isinstance(error, TreeFileError):
             reason = f"missing {error}" if isinstance(error, KeyError) else f"{error!s:.500}"
+            if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+                reason = f"is no JSON ({reason}): {_remedy(self.number)}"
             msg = f"{self.path}, line {self.number}: {reason}"
             raise TreeFileError(msg) from error
+
+
+def _remedy(number: int) -> str:
+    """Says what to do about a line that nothing can be read from."""
+    if number == 1:
+        return "name a file of trees, as rollout, train or play writes them"
+    return "remove the line, or take the file from where it was whole; or is this a file of something else?"
 
 
 def _lines(path: str | Path) -> Iterator[Line]:

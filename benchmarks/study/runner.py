@@ -15,7 +15,7 @@ from typing import Any, cast
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .cells import Cell, Results, StudyError
+from .cells import Cell, Results, StudyError, not_finite
 from .sizes import device_name
 
 __all__ = ["run_cell", "run_plan"]
@@ -36,6 +36,8 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     began, wall = time.process_time(), time.perf_counter()
     try:
         result = _work_of(cell)(cell, folder)
+        if wrong := not_finite(cell.seed, result):
+            result = {"error": f"{wrong}: the run diverged"}
     except StudyError:
         raise
     except Exception as error:  # noqa: BLE001  any is a result: it says what broke
@@ -152,7 +154,8 @@ class _Bar:
     def learn(self, cell: Cell, result: dict[str, Any]) -> None:
         self._spent += result["wall_seconds"]
         self._expected += cell.cost
-        said = result.get("error") or f"{result.get('metrics', {}).get('final', float('nan')):.2f}"
+        final = result.get("metrics", {}).get("final")  # credit has none: nothing is learned
+        said = result.get("error") or ("done" if final is None else f"success {final:.2f}")
         run = f"{cell.setting} | {cell.method} | seed {cell.seed} | rate {cell.rate:g}"
         self.progress.console.print(f"{run} | {result['cpu_seconds']:.0f} s | {said}", markup=False)
 

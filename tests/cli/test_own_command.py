@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from cli_runs import run
 
+from agentenv import Action, EpisodeTree
 from agentenv.cli.console import own_command
+from agentenv.serialize import write_trees
 
 BESIDE = Path(sys.executable).with_name("agentenv")
 
@@ -66,3 +68,60 @@ def test_what_new_proposes_runs_in_a_plain_shell(elsewhere):
     assert done.returncode == 0, done.stderr
     assert "pytest" in done.stdout
     assert "play" in done.stdout
+
+
+def test_the_other_trees_are_shown_by_what_trees_proposes(elsewhere):
+    trees = [EpisodeTree(({"role": "user", "content": word},), task_id=word) for word in ("one", "other")]
+    for tree in trees:
+        tree.add(0, Action("go"), reward=1.0, terminated=True)
+    write_trees("my trees.jsonl", trees)
+    proposed = run("trees", "my trees.jsonl").stdout.splitlines()[-1].removeprefix("The others: ")
+    done = shell(proposed, elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert "tree 1:" in done.stdout and "task other" in done.stdout
+
+
+TELLS = """#!/bin/sh
+printf '%s\\n' "$(basename "$0")" "$PYTHONPATH" "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "program", "said"),
+    [
+        (["--openenv", "--out", "its env"], "openenv", ["validate", "its env", "--level", "static"]),
+        (["--verifiers", "0", "--out", "its code/math_one"], "vf-eval", ["math_one", "-n", "2", "-r", "1"]),
+        (["--verifiers", "1", "--out", "math_two"], "vf-validate", ["math_two", "--taskset.num-tasks", "8"]),
+    ],
+)
+def test_what_serve_proposes_is_a_command_and_what_it_needs_is_said(elsewhere, monkeypatch, words, program, said):
+    """Their programs are of other environments: here one stands for them that says how it was called."""
+    result = run("serve", "agentenv/MathVerifier-v0", *words)
+    assert result.exit_code == 0, result.stderr
+    wrote, needs = result.stdout.splitlines()
+    assert "pip install" in needs
+    tools = elsewhere / "their tools"
+    tools.mkdir()
+    (tools / program).write_text(TELLS)
+    (tools / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    done = shell(wrote.partition("; check it: ")[2], elsewhere)
+    name, found, *got = done.stdout.splitlines()
+    assert (name, got[: len(said)]) == (program, said), done.stderr
+    if program != "openenv":
+        assert (Path(found) / f"{said[0]}.py").is_file()
+
+
+def test_a_served_environment_says_how_it_is_checked(elsewhere, monkeypatch):
+    monkeypatch.setattr("agentenv.interop.OpenEnvServer.wait", lambda _: None)
+    first, needs = run("serve", "agentenv/MathVerifier-v0", "--openenv", "--port", 0).stdout.splitlines()
+    words = shlex.split(first.partition("; check it: ")[2])
+    assert words[:3] == ["openenv", "validate", "--url"] and words[3] in first.partition(";")[0]
+    assert "pip install openenv" in needs
+
+
+def test_the_readme_of_a_new_package_says_what_its_commands_need(elsewhere):
+    run("new", "drawer-desk")
+    head, commands, _ = (elsewhere / "drawer-desk" / "README.md").read_text().partition("```bash")
+    assert commands and "source .venv/bin/activate" in head and "agentenv-rl" in head

@@ -9,6 +9,7 @@ import pytest
 from cli_runs import one_line_error, run, run_json
 
 from agentenv import Action, EpisodeTree, ToolCall, TreeArrays
+from agentenv.cli.console import own_command
 from agentenv.cli.drawing import describe_action
 from agentenv.credit import ESTIMATORS, rtmc_advantages
 from agentenv.serialize import write_trees
@@ -80,7 +81,7 @@ def test_the_table_and_its_json(file):
         "nodes",
         "begins",
     ]
-    assert f"agentenv trees {file} --tree 1" in text
+    assert own_command("trees", file, "--tree", 1) in text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """The study from end to end, in little: cells, training, truth by brute force, the page."""
 
+import json
+import os
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -208,6 +212,81 @@ def test_the_command_says_what_is_wrong_in_a_line(run, tmp_path, capsys):
             main(words)
         assert ended.value.code
         assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("words", [[], ["--quick"], ["1", "--budget-minutes", "1e-9"], ["--docs only"]])
+def test_no_page_is_written_of_no_results(tmp_path, capsys, words):
+    """Nor is one of something replaced by one of nothing."""
+    page = tmp_path / "kept" / "study.md"
+    page.parent.mkdir()
+    page.write_text("what was")
+    named = ["--folder", str(tmp_path / "tpyo"), "--docs", str(page.parent)]
+    asked = ["1", "--budget-minutes", "1e-9"] if words == ["--docs only"] else ["report", *words]
+    with pytest.raises(SystemExit) as ended:
+        main([*asked, *named])
+    assert ended.value.code == 1
+    assert re.search(r"tpyo/\w+\.jsonl must hold runs .* it has none: choose another --folder", capsys.readouterr().err)
+    assert page.read_text() == "what was" and [page] == list(page.parent.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--folder", "--starts", "--docs"])
+@pytest.mark.parametrize("kind", ["file", "fifo", "below"])
+def test_what_is_no_folder_is_refused_at_once(tmp_path, capsys, option, kind):
+    place = tmp_path / "place"
+    (os.mkfifo if kind == "fifo" else Path.touch)(place)
+    with pytest.raises(SystemExit) as ended:
+        main(["report", option, str(place / "x" if kind == "below" else place)])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument {option}: must be a folder" in said and f"{place} is a file: choose another" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--minutes", "3"], "did you mean --budget-minutes?"),
+        (["--pl"], "did you mean --plan?"),
+        (["--fodler=x"], "did you mean --folder?"),
+        (["--xyzzy"], "--help lists what there is"),
+    ],
+)
+def test_options_are_whole_and_nearly_right_ones_are_told(capsys, words, hint):
+    with pytest.raises(SystemExit) as ended:
+        main(["all", *words])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(hint)
+
+
+def test_the_examples_of_the_help_work(run, tmp_path, capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    examples = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("  python -m")]
+    assert len(examples) == 3 and all(one[:3] == ["python", "-m", "benchmarks.study"] for one in examples)
+    monkeypatch.chdir(tmp_path)  # folders in examples are below the one they are typed in
+    shutil.copytree(run, tmp_path / "build" / "try")  # whose question was run already, but for a second seed
+    monkeypatch.setattr("benchmarks.study.__main__.STARTS", run)
+    monkeypatch.setattr("benchmarks.study.__main__.RESULTS", run / "kept")
+    monkeypatch.setattr("benchmarks.study.__main__._short", str)
+    (run / "kept").mkdir()
+    (run / "kept" / "results.jsonl").write_bytes(b"".join((run / "quick.jsonl").read_bytes().splitlines(True)[:3]))
+    for words in examples:
+        main(words[3:])
+    assert (tmp_path / "build" / "try" / "docs" / "study.md").is_file()
+    assert (tmp_path / "build" / "page" / "study.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "1 line that a crash cut off is"), (2, "2 lines that a crash cut off are")]
+)
+def test_lines_and_runs_that_are_passed_over_are_counted_in_words(run, tmp_path, capsys, count, said):
+    whole = (run / "quick.jsonl").read_text()
+    old = json.dumps(json.loads(whole.splitlines()[0]) | {"setting": "chess", "key": "old"})
+    (tmp_path / "quick.jsonl").write_text(whole + f"{old}\n" + '{"cut": \n' * count)
+    main(["report", "--quick", "--folder", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert said in out and "1 run of setting chess is passed over: there is none of that name any more" in out
+    assert "chess" not in (tmp_path / "docs" / "study.md").read_text()
 
 
 def test_the_page_of_other_results_is_not_put_into_the_docs(run, tmp_path, capsys):
