@@ -16,7 +16,7 @@ import pickle
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -31,6 +31,7 @@ from agentenv.whole_files import replace_file
 
 __all__ = [
     "RestoreParts",
+    "ResumeError",
     "Stateful",
     "last_checkpoint",
     "load_parts",
@@ -41,9 +42,14 @@ __all__ = [
 
 _FOLDER = "agentenv_state"
 _MARK = "trainer_state.json"
+_PREFIX = f"{PREFIX_CHECKPOINT_DIR}-"
 _FILES = "files.json"
 _WRITING = re.compile(r"failed writing|file write failed|inline_container|os error|I/O error")
 """What torch and safetensors say, by errors of their own, where a file cannot be written."""
+
+
+class ResumeError(ValueError):
+    """A run cannot go on from its checkpoint, or not with these settings."""
 
 
 @runtime_checkable
@@ -61,11 +67,14 @@ class Stateful(Protocol):
 
 def last_checkpoint(run: str | Path) -> Path | None:
     """Returns the newest checkpoint that was written to its end; a crash may have cut off a newer one."""
-    folders = [f for f in Path(run).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if f.name.rpartition("-")[2].isdigit()]
-    for folder in sorted(folders, key=lambda f: int(f.name.rpartition("-")[2]), reverse=True):
-        if _is_whole(folder):
-            return folder
-    return None
+    return next(iter(_whole_checkpoints(run)), None)
+
+
+def _whole_checkpoints(run: str | Path) -> list[Path]:
+    """Those that were written to their end, the newest first."""
+    steps = {folder.name.removeprefix(_PREFIX): folder for folder in Path(run).glob(f"{_PREFIX}*")}
+    numbers = sorted(filter(str.isdecimal, steps), key=int, reverse=True)
+    return [steps[number] for number in numbers if _is_whole(steps[number])]
 
 
 def read_checkpoint(given: str | bool | None, run: str) -> Path | None:
@@ -78,19 +87,50 @@ def read_checkpoint(given: str | bool | None, run: str) -> Path | None:
         run: the folder of the run.
 
     Raises:
-        ValueError: a file is missing or has another length than it was written with; the message names it.
+        ResumeError: there is none, or a file is missing or has another length than it was written with; the message
+            names it, and the checkpoint before it that could be taken.
     """
-    checkpoint = last_checkpoint(run) if given is True else Path(str(given)) if given else None
-    path = checkpoint / _FOLDER / _FILES if checkpoint else None
-    if checkpoint is None or path is None or not path.is_file():  # of an older version, or of another trainer
-        return checkpoint
-    for name, size in json.loads(path.read_text(encoding="utf-8")).items():
-        file = checkpoint / name
-        if not file.is_file() or file.stat().st_size != size:
-            now = f"has {file.stat().st_size:,} bytes of {size:,}" if file.is_file() else "is missing"
-            msg = f"{str(file)!r} {now}: go on from another checkpoint, or bring it back from where it was copied from"
-            raise ValueError(msg)
+    if not given:
+        return None
+    whole = _whole_checkpoints(run)
+    if given is True and not whole:
+        msg = f"{run!r} must hold a checkpoint written to its end, and holds none: begin anew in another folder"
+        raise ResumeError(msg)
+    checkpoint = whole[0] if given is True else Path(str(given))
+    fault = _find_fault(checkpoint)
+    if fault is not None:
+        told = f" ({_way_back(whole)})" if given is True else ""
+        msg = f"{fault}: go on from another checkpoint{told}, or bring it back from where it was copied from"
+        raise ResumeError(msg)
     return checkpoint
+
+
+def _find_fault(checkpoint: Path) -> str | None:
+    """Says which file of a checkpoint is missing or cut off; `None` where nothing is."""
+    if not _is_whole(checkpoint):
+        return f"{str(checkpoint / _MARK)!r} is missing or cut off"
+    path = checkpoint / _FOLDER / _FILES
+    if not path.is_file():  # of an older version, or of another trainer
+        return None
+    try:
+        sizes: dict[str, int] = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        return f"{str(path)!r} cannot be read ({error})"
+    for name, size in sizes.items():
+        file = checkpoint / name
+        if not file.is_file():
+            return f"{str(file)!r} is missing"
+        if file.stat().st_size != size:
+            return f"{str(file)!r} has {file.stat().st_size:,} bytes of {size:,}"
+    return None
+
+
+def _way_back(whole: Sequence[Path]) -> str:
+    """Says what to remove so that the last checkpoint is one without a fault."""
+    sound = next((number for number, folder in enumerate(whole) if _find_fault(folder) is None), None)
+    if sound is None:
+        return "this folder holds no other: begin anew in another folder"
+    return f"remove {' and '.join(repr(str(folder)) for folder in whole[:sound])}, then {str(whole[sound])!r} is taken"
 
 
 def _is_whole(checkpoint: Path) -> bool:
@@ -109,7 +149,7 @@ def whole_checkpoint(args: TrainingArguments, state: TrainerState) -> Generator[
     Raises:
         OSError: it could not be saved; the message says what to do.
     """
-    folder = Path(str(args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+    folder = Path(str(args.output_dir), f"{_PREFIX}{state.global_step}")
     main = state.is_world_process_zero
     if main:
         for name in (_MARK, f"{_FOLDER}/{_FILES}"):
@@ -169,7 +209,7 @@ def load_parts(parts: Mapping[str, Stateful], checkpoint: Path, *, rank: int = 0
             does not know begin anew, with a warning.
 
     Raises:
-        ValueError: the checkpoint does not know a part, or the part cannot take its state; the message names it.
+        ResumeError: the checkpoint does not know a part, or the part cannot take its state; the message names it.
     """
     for name, part in parts.items():
         path = _path(checkpoint, name, rank)
@@ -179,14 +219,14 @@ def load_parts(parts: Mapping[str, Stateful], checkpoint: Path, *, rank: int = 0
             remedy = "it begins anew" if fresh else "set allow_changes (--override) to let it begin anew"
             msg = f"{str(checkpoint)!r} holds no state of {name} ({type(part).__name__}) for process {rank}: {remedy}"
             if not fresh:
-                raise ValueError(msg)
+                raise ResumeError(msg)
             warnings.warn(msg, RuntimeWarning, stacklevel=2)
             continue
         try:
             part.load_state_dict(_load(path.read_bytes()))
         except (KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
             msg = f"{name} ({type(part).__name__}) cannot take its state from {str(path)!r}: {error}"
-            raise ValueError(msg) from error
+            raise ResumeError(msg) from error
 
 
 class RestoreParts(TrainerCallback):

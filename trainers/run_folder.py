@@ -29,9 +29,11 @@ from agentenv.serialize import write_trees
 from agentenv.tree import EpisodeTree
 from agentenv.whole_files import append_line, replace_file, whole_file
 
+from .checkpoint import ResumeError
 from .config import TreeConfig
 
 __all__ = [
+    "FolderTakenError",
     "GrowsTrees",
     "RunFolder",
     "changed_settings",
@@ -50,6 +52,10 @@ _FREE = ("log", "eval", "save", "hub", "push", "dataloader", "trackio", "torch_c
          "include", "skip_memory", "metric_for", "greater", "load_best", "use_cpu", "ignore_data",
          "restore_callback")  # fmt: skip
 """How settings begin that do not change what is learned: how long, how it is shown, what is kept."""
+
+
+class FolderTakenError(ValueError):
+    """Another run trains in the folder."""
 
 
 class GrowsTrees(Protocol):
@@ -87,7 +93,8 @@ class RunFolder(TrainerCallback):
         """Writes the configuration, or compares it with that of the run which goes on.
 
         Raises:
-            ValueError: a run goes on with other settings, without `allow_changes`.
+            ResumeError: a run goes on with other settings, without `allow_changes`.
+            FolderTakenError: another run trains in the folder.
         """
         folder = Path(str(args.output_dir))
         config, changes = self.compare(args, folder) if state.global_step else (self._describe(args), {})
@@ -111,7 +118,7 @@ class RunFolder(TrainerCallback):
         except BlockingIOError:
             os.close(held)
             msg = f"output_dir must be no other run's, and one trains in {str(folder)!r} now: name another, or wait"
-            raise ValueError(msg) from None
+            raise FolderTakenError(msg) from None
         except OSError:  # a file system without locks
             os.close(held)
             return
@@ -131,7 +138,7 @@ class RunFolder(TrainerCallback):
             folder: of the run.
 
         Raises:
-            ValueError: something differs, without `allow_changes`.
+            ResumeError: something differs, without `allow_changes`.
         """
         config = self._describe(args)
         before = _read_config(folder) or _read_config(self._origin() or folder)
@@ -139,7 +146,7 @@ class RunFolder(TrainerCallback):
         if changes and not cast("TreeConfig", args).allow_changes:
             told = "; ".join(f"{name} is {old!r} in the run, {new!r} now" for name, (old, new) in changes.items())
             msg = f"{str(folder)!r} would go on with other settings: {told}. Set allow_changes (--override) to let it"
-            raise ValueError(msg)
+            raise ResumeError(msg)
         _warn_of_schedule(before.get("settings", {}), config["settings"])
         return config, changes
 

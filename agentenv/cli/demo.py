@@ -29,7 +29,7 @@ def demo(
     """
     from .actors import quiet_transformers
     from .console import open_console, own_command
-    from .run_folders import choose_run_folder
+    from .run_folders import choose_run_folder, tell_when_stopped
     from .threads import wait_briefly
 
     wait_briefly()
@@ -52,4 +52,5 @@ def demo(
         seed=seed,
     )
     settings = little if quick else DemoSettings(seed=seed)
-    run_demo(folder, settings, console=open_console(), command=own_command())
+    with tell_when_stopped(folder, resume=None):
+        run_demo(folder, settings, console=open_console(), command=own_command())

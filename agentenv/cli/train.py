@@ -1,12 +1,14 @@
 """`agentenv train`: trains a model on episode trees."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .command_line import refuse
+from .console import open_console, say_line
 from .samplers import SAMPLERS, choose_sampler
 from .train_config import add_words, read_config
 
@@ -127,19 +129,21 @@ def train(  # noqa: PLR0913, PLR0917  one per option
 
     Each optimizer step grows a tree per task, turns the trees into step advantages, and updates the model with TRL's
     GRPO loss. The run folder gets config.json, metrics.jsonl, trees, curve.png and checkpoints. `agentenv demo` is a
-    run that needs no model. What a file says, options on the command line override.
+    run that needs no model, and makes the runs/demo/checkpoint-30 below. What a file says, options on the command line
+    override.
 
     Examples:
         agentenv train agentenv/MathVerifier-v0 --model tiny --steps 20 --learning-rate 5e-4 --max-action-tokens 24
         agentenv train agentenv/MathVerifier-v0 --model Qwen/Qwen3-0.6B --steps 200 --continuations 4 --dry-run
-        agentenv train agentenv/MathVerifier-v0 --model models/qwen --credit sr_ppo --set k=8
-        agentenv train agentenv/MathVerifier-v0 --model models/qwen --agent vllm:models/qwen
-        agentenv train examples/recipes/search_trace.yaml --model models/qwen --steps 50
-        agentenv train agentenv/MathVerifier-v0 --model models/qwen --run-folder runs/grpo --credit grpo --resume
+        agentenv train agentenv/MathVerifier-v0 --model tiny --credit sr_ppo --set k=8 --max-action-tokens 24
+        agentenv train agentenv/MathVerifier-v0 --model runs/demo/checkpoint-30 --agent vllm:runs/demo/checkpoint-30
+        agentenv train agentenv/MathVerifier-v0 --model tiny --run-folder runs/grpo --credit grpo --steps 20
+        agentenv train agentenv/MathVerifier-v0 --model tiny --run-folder runs/grpo --credit grpo --steps 40 --resume
+        agentenv train examples/recipes/search_trace.yaml --model tiny --steps 50 --dry-run
     """
     from .env_choice import choose_env
     from .estimators import choose_allocator, choose_estimator, choose_predictor, try_estimator, weigh_alike
-    from .run_folders import choose_run_folder
+    from .run_folders import choose_run_folder, tell_when_stopped
 
     choice = choose_env(env_id, add_words(ctx, "option", option))
     method = credit if credit in {"sr_ppo", "closed_loop"} else "tree"
@@ -159,12 +163,14 @@ def train(  # noqa: PLR0913, PLR0917  one per option
     from .actors import quiet_transformers
     from .threads import wait_briefly
 
-    if model != "tiny" and not Path(model).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        refuse("--model", f"must be a model's folder, NAME/NAME on the hub, or tiny, got {model!r}: no such folder")
+    _look_for_model(model)
     wait_briefly()
     quiet_transformers("--model")
     sampler = choose_sampler(agent, add_words(ctx, "agent_option", agent_option), model=model)
-    from .training import Plan, load_model, run_training
+    from .training import Plan, check_resumed, load_model, run_training
+
+    if resume:
+        check_resumed(folder)
 
     settings = {
         "max_steps": steps,
@@ -180,4 +186,15 @@ def train(  # noqa: PLR0913, PLR0917  one per option
     plan = Plan(
         choice, method, estimator, allocator, folder, settings, tasks_per_step, tasks, eval_tasks, every, rows, sampler
     ).with_settings(ctx, set_ or ())
-    run_training(plan, *load_model(plan, model, dry_run=dry_run), resume=resume, dry_run=dry_run)
+    with nullcontext() if dry_run else tell_when_stopped(folder, resume=resume):
+        run_training(plan, *load_model(plan, model, dry_run=dry_run), resume=resume, dry_run=dry_run)
+
+
+def _look_for_model(model: str) -> None:
+    """Says when a model is sought on the hub, for that can take a while and fail by other words."""
+    if model == "tiny" or Path(model).is_dir():
+        return
+    if Path(model).exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model):
+        why = "that is a file" if Path(model).exists() else "no such folder"
+        refuse("--model", f"must be a model's folder, NAME/NAME on the hub, or tiny, got {model!r}: {why}")
+    say_line(open_console(stderr=True), f"no folder {model} here: asking the Hugging Face hub")

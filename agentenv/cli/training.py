@@ -14,8 +14,9 @@ from transformers.trainer_callback import PrinterCallback
 from agentenv.agents import TransformersAgent
 from agentenv.errors import ModelError, TaskError
 from agentenv.trainers import Play, SRPPOConfig, SRPPOTrainer, TreeConfig, TreeTrainer, warm_start
+from agentenv.trainers.checkpoint import ResumeError, last_checkpoint, read_checkpoint
 from agentenv.trainers.progress import TrainingBar
-from agentenv.trainers.run_folder import read_metrics
+from agentenv.trainers.run_folder import FolderTakenError, read_metrics
 from agentenv.trainers.trl_vllm import check_model
 
 from .command_line import blame
@@ -25,9 +26,19 @@ from .env_choice import sample_tasks
 from .samplers import reach_server
 from .training_plan import Plan, describe
 
-__all__ = ["Plan", "load_model", "run_training"]
+__all__ = ["Plan", "check_resumed", "load_model", "run_training"]
 
 _IMITATED = 2048
+
+
+def check_resumed(folder: Path) -> None:
+    """Refuses to go on from a checkpoint of which something is missing, before a model is made.
+
+    Raises:
+        typer.BadParameter: that, with the checkpoint that is taken without it.
+    """
+    with blame("--resume", ResumeError):
+        read_checkpoint(True, str(folder))
 
 
 def load_model(plan: Plan, model: str, *, dry_run: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -97,11 +108,8 @@ def run_training(
     trainer.add_callback(TrainingBar(console, plan.settings["max_steps"]))
     say_line(console, f"run folder {plan.folder}")
     try:
-        trainer.train(resume_from_checkpoint=resume or None)
-    except KeyboardInterrupt:
-        if list(plan.folder.glob("checkpoint-*")):
-            say_line(open_console(stderr=True), "\nstopped; the same command with --resume goes on")
-        raise
+        with blame("--resume", ResumeError), blame("--run-folder", FolderTakenError):
+            trainer.train(resume_from_checkpoint=resume or None)
     finally:
         trainer.close()
         if plan.sampler is not None:
@@ -125,7 +133,7 @@ def _rehearse(plan: Plan, config: TreeConfig, make: Callable[[TreeConfig], Any],
         trainer = make(rehearsed)
         trainer.close()
         if resume:
-            with blame("--resume", ValueError):
+            with blame("--resume", ResumeError):
                 trainer.run_folder.compare(config, plan.folder)
 
 
@@ -157,7 +165,7 @@ def _report(console: Console, plan: Plan) -> None:
     for name, key in (("success, held-out tasks", "eval_success"), ("success, training episodes", "success")):
         if values := [entry[key] for entry in metrics if entry.get(key) is not None]:
             fields[name] = f"{values[0]:.3f} at first, {values[-1]:.3f} at last"
-    checkpoint, trees = _newest(plan.folder, "checkpoint-*"), _newest(plan.folder / "trees", "*.jsonl")
+    checkpoint, trees = last_checkpoint(plan.folder), _newest(plan.folder / "trees", "*.jsonl")
     fields |= {"curve": str(plan.folder / "curve.png"), "checkpoint": str(checkpoint)}
     print_fields(console, fields)
     say_line(console, "\nGo on:")

@@ -1,6 +1,8 @@
 """`agentenv train` and `agentenv demo`: they train, and leave a run folder that can be read and resumed."""
 
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 from cli_runs import one_line_error, run, run_json
@@ -215,3 +217,47 @@ def test_a_server_samples_by_plan_but_not_ahead_of_training(here, model):
     planned = run(*words, "--credit", "sr_ppo", "--continuations", 0)
     assert planned.exit_code == 0 and "sampling by vLLM" in planned.stdout, planned.stderr
     assert "left out with staleness" in one_line_error(run(*words, "--set", "staleness=1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("runs/none/checkpoint-3", "no such folder"),
+        ("./qwen", "no such folder"),
+        ("../qwen", "no such folder"),
+        ("dice_env.py", "that is a file"),
+    ],
+)
+def test_what_can_be_no_name_on_the_hub_is_no_folder_either(here, name, told):
+    error = one_line_error(run("train", "dice_env:Letters", "--model", name))
+    assert "'--model'" in error and told in error and repr(name) in error
+
+
+def test_it_is_said_first_that_the_hub_is_asked(here, model, monkeypatch):
+    from agentenv.agents import TransformersAgent
+    from agentenv.errors import ModelError
+
+    def unreachable(folder, **_):
+        msg = f"nobody answers for {folder}"
+        raise ModelError(msg)
+
+    monkeypatch.setattr(TransformersAgent, "from_pretrained", unreachable)
+    asked = run("train", "dice_env:Letters", "--model", "models/qwen", *SMALL)
+    assert asked.exit_code == 2
+    assert asked.stderr.splitlines()[0] == "no folder models/qwen here: asking the Hugging Face hub"
+    assert "Error: " in asked.stderr.splitlines()[1]
+    (here / "models").mkdir()
+    (here / "models" / "qwen").symlink_to(model)
+    assert "asking" not in run("train", "dice_env:Letters", "--model", "models/qwen", *SMALL).stderr
+
+
+def test_the_examples_of_the_help_name_models_that_there_are():
+    """A small one made on the spot, one of the hub, or what `agentenv demo` leaves."""
+    examples = [line for line in run("train", "--help").stdout.splitlines() if line.startswith("    agentenv train")]
+    assert len(examples) >= 5
+    for example in examples:
+        words = shlex.split(example)
+        named = words[words.index("--model") + 1]
+        assert named in {"tiny", "Qwen/Qwen3-0.6B", "runs/demo/checkpoint-30"}, example
+        if words[2].endswith(".yaml"):
+            assert (Path(__file__).parents[2] / words[2]).is_file()
