@@ -182,7 +182,7 @@ def test_no_file_is_replaced_unless_it_is_ours_and_that_was_asked_for(tmp_path):
     mine.write_text("my notes\n")
     for more in ((), ("--overwrite",)):
         line = one_line_error(run(*words, mine, *more))
-        assert "'--out'" in line and "not a trees file" in line
+        assert "'--out'" in line and "must be a trees file" in line
         assert mine.read_text() == "my notes\n"
     assert run(*words, trees).exit_code == 0
     before = trees.read_bytes()
