@@ -113,7 +113,7 @@ def test_the_page_tells_sizes_apart_and_names_device_and_command(run):
     fifth = page.split("\n## 5. ")[1].split("\n## ")[0]
     assert "**Not run yet.**" in fifth.split("\n### ")[0]  # with the tiny model
     section = fifth.split(f"\n### With 20 million parameters on {device_name('cpu')}\n")[1]
-    assert "python -m benchmarks.study 5 report --size 20m --device cpu\n" in section
+    assert "python -m benchmarks.study 5 report --size 20m --device cpu  # first runs what is left\n" in section
     assert "**sokoban** (start" in section
     assert (folder / "docs/images/study/question_5_20m_cpu_curves.svg").is_file()
     for number in (2, 4, 5):  # a CPU's numbers are not a GPU's
