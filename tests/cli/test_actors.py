@@ -109,7 +109,7 @@ def test_a_person_acts_in_a_rollout(here):
     assert {node.action.tool_calls[0].name for node in read_trees("h.jsonl")[0].nodes[1:] if node.action} == {"roll"}
     left = run(*words[:-1], "i.jsonl", stdin="roll 6\n")
     assert left.exit_code == 130 and "Interrupted" in left.stderr
-    assert "go on with --resume" in left.stderr
+    assert "the same command goes on with --resume --out i.jsonl" in left.stderr
 
 
 def test_random_has_options_and_repeats_itself(here):
