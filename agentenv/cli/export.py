@@ -1,6 +1,5 @@
 """`agentenv export`: trees and environments in the forms that other tools read."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from .command_line import blame, refuse
+from .output_files import make_folder
 
 __all__ = ["export"]
 
@@ -82,10 +82,7 @@ def export(
         refuse("FILE", f"there is no {str(source)!r}")
     if out.exists() and to != "trackio":
         refuse("--out", f"must not exist yet; got {str(out)!r}, which does: name another")
-    with blame("--out", OSError):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):  # what cannot be written is said now, and not of FILE
-            pass
+    make_folder("--out", out.parent)
     if to in writing.BATCHES and len(credit or ()) != 1:
         refuse("--credit", f"must be given once for a batch, got {len(credit or ())}")
     if to in _OF_ENVIRONMENTS:

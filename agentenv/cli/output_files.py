@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .command_line import blame, refuse
 
-__all__ = ["output_file"]
+__all__ = ["make_folder", "output_file"]
 
 _HEAD_BYTES = 4096
 
@@ -40,7 +40,21 @@ def output_file(argument: str, path: Path, *, ours: Callable[[bytes], bool], wha
                 refuse(argument, f"must be {what} or a new file, {str(path)!r} is neither: choose another name")
             if not os.access(real, os.W_OK):
                 refuse(argument, f"must be a file that can be written, {str(path)!r} cannot: choose another name")
-        real.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=real.parent):  # what cannot be written is said now
-            pass
+    make_folder(argument, real.parent)
     return real
+
+
+def make_folder(argument: str, folder: Path) -> None:
+    """Makes a folder, and tries now whether it can be written to.
+
+    Args:
+        argument: that names what is written there.
+        folder: the folder.
+
+    Raises:
+        typer.BadParameter: it cannot be made, or written to.
+    """
+    with blame(argument, OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass

@@ -36,8 +36,9 @@ TRUE = "(true)"
 BATCH = 1024
 """Contexts in one forward: brute force continues tens of thousands at once, whose keys and values would take 20 GB."""
 LARGE = 0.1
-ROUNDING = 1e-6  # of sums of gradients in float32
 """Advantages beyond this have a sign that counts."""
+ROUNDING = 1e-6
+"""Of the weight of what is summed in float32: a sum of gradients that should be 0 is off by less."""
 
 
 def credit_cell(cell: Cell, folder: Path) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from benchmarks.study.cells import Cell, Results, Runs
 from benchmarks.study.figures import draw_accuracy
 from benchmarks.study.settings import SETTINGS, Setting, setting_of
 from benchmarks.study.starts import recipe_of
-from benchmarks.study.statistics import TOO_FEW, difference, interval_of, median
+from benchmarks.study.statistics import TOO_FEW, difference
 
-from .comparing import markdown, told
+from .comparing import markdown, median_of, told
 from .gradients import tell_of_policies
 from .question import TABLES, TINY, Scale
 
@@ -99,7 +99,7 @@ class Accuracy:
         lines: list[Sequence[str]] = [["estimator", "states", *MEASURES, "cosine against GRPO's"]]
         for key in dict.fromkeys((row["estimator"], row["signature"]) for row in rows):
             values = [scores[measure].get(key) for measure in MEASURES]
-            lines.append([*key, *(str(interval_of([[v]], median)) if v else "" for v in values), against.get(key, "")])
+            lines.append([*key, *(median_of(v) if v else "" for v in values), against.get(key, "")])
         noise = [entry["metrics"]["noise"] for entry in about if "metrics" in entry]
         truth = f"brute force, whose own variance is {np.mean(noise):.4f}" if noise else "exact"
         seeds = "1 seed" if len(about) == 1 else f"{len(about)} seeds"

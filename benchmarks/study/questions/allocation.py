@@ -3,9 +3,8 @@
 import numpy as np
 
 from benchmarks.study.cells import MIXED, Runs
-from benchmarks.study.statistics import interval_of, median
 
-from .comparing import markdown
+from .comparing import markdown, median_of
 from .question import ALL, TrainingQuestion
 
 BRIER = "predictor/brier"
@@ -23,7 +22,7 @@ class Allocation(TrainingQuestion):
                 share = np.array(quarters["success"])
                 gain = share * (1 - share) - np.array(quarters[BRIER])
                 runs.setdefault((cell.setting, cell.method), []).append(gain.tolist())
-        rows = [[*names, *map(_middle, zip(*gains, strict=True))] for names, gains in runs.items()]
+        rows = [[*names, *map(median_of, zip(*gains, strict=True))] for names, gains in runs.items()]
         title = (
             "How good predictions of success are (what they cost is in the core seconds below): Brier score of always "
             "saying that quarter's share of successes, less the predictor's; above 0 it knows more than that, below "
@@ -31,10 +30,6 @@ class Allocation(TrainingQuestion):
         )
         head = ["setting", "method", "first quarter", "second", "third", "last"]
         return f"{title}\n\n{markdown([head, *rows])}" if rows else ""
-
-
-def _middle(values: tuple[float, ...]) -> str:
-    return str(interval_of([[values]], median))
 
 
 QUESTION = Allocation(

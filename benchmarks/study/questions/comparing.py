@@ -11,7 +11,7 @@ from benchmarks.study.statistics import NO_DIFFERENCE, Interval, difference, int
 
 __all__ = [
     "INCONCLUSIVE", "Gap", "Scores", "command", "cost_of", "equal_curves", "gaps_of", "margin_of", "markdown",
-    "of_training", "other_rate", "scores_of", "settles", "told",
+    "median_of", "of_training", "other_rate", "scores_of", "settles", "told",
 ]  # fmt: skip
 
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
@@ -144,7 +144,12 @@ def of_training(here: Runs, method: str, name: str) -> str:
     """
     found = [entry["quarters"][name] for cell, entry in here if cell.method == method and name in entry["quarters"]]
     values = [quarters[-1] if settles(name) else float(np.mean(quarters)) for quarters in found]
-    return str(interval_of([[values]], median)) if values else ""
+    return median_of(values) if values else ""
+
+
+def median_of(values: Sequence[float]) -> str:
+    """Returns the median of runs with its interval, as the page writes it."""
+    return str(interval_of([[values]], median))
 
 
 def command(words: str, does: str) -> str:

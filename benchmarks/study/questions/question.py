@@ -20,7 +20,6 @@ from benchmarks.study.statistics import (
     difference,
     interval_of,
     iqm,
-    median,
     probability_of_improvement,
 )
 
@@ -32,6 +31,7 @@ from .comparing import (
     equal_curves,
     gaps_of,
     markdown,
+    median_of,
     of_training,
     other_rate,
     scores_of,
@@ -241,11 +241,12 @@ class TrainingQuestion:
 
     def runs(self, results: Results, scale: Scale) -> list[tuple[Cell, dict[str, Any]]]:
         """Returns the runs that went through with their results, without those that tuned a learning rate."""
-        return results.of(cell for cell in self.plan(results, scale) if cell.seed < TUNING_SEED)
+        return _untuned(results.of(self.plan(results, scale)))
 
     def report(self, results: Results, scale: Scale, images: Path) -> str:
         """Draws learning curves and profiles, and returns the section."""
-        found = self._comparable(self.runs(results, scale))
+        tried = results.of(self.plan(results, scale))
+        found = self._comparable(_untuned(tried))
         if not found:
             return ""
         stem = f"question_{self.number}{scale.suffix}"
@@ -262,7 +263,7 @@ class TrainingQuestion:
             + command(f"{self.number} report{scale.words}", "first runs what is left"),
             self._reading(found),
             self._across(found),
-            self.more(found, results.of(self.plan(results, scale))),
+            self.more(found, tried),
             *(self._table(found, name) for name in dict.fromkeys(cell.setting for cell, _ in found)),
         ]
         return "\n\n".join(filter(None, parts))
@@ -304,11 +305,11 @@ class TrainingQuestion:
                     method,
                     ", ".join(f"{rate:g}" for rate in sorted(rates)),
                     str(len(heights)),
-                    str(interval_of([[heights]], median)),
+                    median_of(heights),
                     str(interval_of([[heights]], iqm)),
-                    str(interval_of([[by[setting]]], median)),
+                    median_of(by[setting]),
                     str(sum(end < start for end in by[setting])),
-                    *(str(interval_of([[t[method][setting]]], median)) if method in t else "" for _, t in extra),
+                    *(median_of(t[method][setting]) if method in t else "" for _, t in extra),
                     *(of_training(here, method, name) for name in self.quarters),
                     cost_of(here, method),
                     str(probability_of_improvement([heights], against)) if against else "",
@@ -372,6 +373,11 @@ class TrainingQuestion:
         if self._known.get("runs") != what:
             self._known.update(runs=what, gaps=list(gaps_of(scores_of(found, "mean"), self.baseline)))
         return self._known["gaps"]
+
+
+def _untuned(found: Runs) -> list[tuple[Cell, dict[str, Any]]]:
+    """Leaves runs that do not tune."""
+    return [pair for pair in found if pair[0].seed < TUNING_SEED]
 
 
 def _best_rate(cells: Sequence[Cell], results: Results) -> float | None:
