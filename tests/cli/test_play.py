@@ -14,6 +14,7 @@ import pytest
 from cli_runs import one_line_error, run
 
 from agentenv import Action
+from agentenv.cli.console import own_command
 from agentenv.serialize import read_trees
 from agentenv.types import message_text
 
@@ -127,7 +128,7 @@ def test_an_agent_acts_where_it_is_asked_to(here):
 def test_sessions_add_to_one_file(here):
     play(["roll"], env_id="dice_env:Dice")
     text = play(["roll", ":new 5", ":new", "roll"], env_id="dice_env:Dice")
-    assert "2 written: agentenv trees played.jsonl" in text
+    assert f"2 written: {own_command('trees', 'played.jsonl')}" in text
     assert [tree.metadata["seed"] for tree in read_trees(here / "played.jsonl")] == [0, 0, 6]
 
 
