@@ -59,10 +59,10 @@ def test_by_its_path_where_a_shell_finds_that_of_another_environment(elsewhere, 
 
 
 def test_what_new_proposes_runs_in_a_plain_shell(elsewhere):
-    result = run("new", "drawer-desk", "--into", "my code")
+    result = run("new", "lamp-shelf", "--into", "my code")
     assert result.exit_code == 0, result.stderr
     move, tests, play = (line.strip() for line in result.stdout.partition("Next:")[2].strip().splitlines())
-    assert (move, shlex.split(play)[1:]) == ("cd 'my code/drawer-desk'", ["play", "drawer_desk:DrawerDeskEnv"])
+    assert (move, shlex.split(play)[1:]) == ("cd 'my code/lamp-shelf'", ["play", "lamp_shelf:LampShelfEnv"])
     assert shlex.split(tests)[1:] == ["-m", "pytest"]
     done = shell(f"{move} && {tests} --version && {play} --help", elsewhere)
     assert done.returncode == 0, done.stderr
@@ -122,6 +122,6 @@ def test_a_served_environment_says_how_it_is_checked(elsewhere, monkeypatch):
 
 
 def test_the_readme_of_a_new_package_says_what_its_commands_need(elsewhere):
-    run("new", "drawer-desk")
-    head, commands, _ = (elsewhere / "drawer-desk" / "README.md").read_text().partition("```bash")
+    run("new", "lamp-shelf")
+    head, commands, _ = (elsewhere / "lamp-shelf" / "README.md").read_text().partition("```bash")
     assert commands and "source .venv/bin/activate" in head and "agentenv-rl" in head
