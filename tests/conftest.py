@@ -27,8 +27,8 @@ settings.load_profile("agentenv")
 
 HERE = Path(__file__).parent
 NEEDS_TORCH = re.compile(
-    r"^(?:from|import) (?:accelerate|benchmarks\.study\.(?:__main__|figures|questions|report)|chat_families|peft|"
-    r"tiny_chat|torch|trainer_env|transformers|trl|vllm_models)\b",
+    r"^(?:from|import) (?:accelerate|benchmarks\.study\.(?:__main__|cells|figures|questions|report|tabular)|"
+    r"chat_families|peft|tiny_chat|torch|trainer_env|transformers|trl|vllm_models)\b",
     re.MULTILINE,
 )
 """What a file that cannot even be imported without torch has in a line of its own. Such files get the mark `model`."""
