@@ -99,7 +99,7 @@ def test_credit_that_cancels_at_every_state_and_action_is_no_update():
             for steps in seen.values():
                 for three in zip(*[iter(steps)] * 3, strict=False):
                     credit[list(three)] = 0.1, 0.2, -0.3
-        return StepAdvantages(credit, credit, credit, np.ones(len(tree)))
+        return StepAdvantages(credit, credit, credit, np.ones(len(tree), dtype=np.int64))
 
     score = certify(cancelling, PROBLEMS["sparse"](), rollouts=2048, weights="unique")
     assert score.active > 0.5

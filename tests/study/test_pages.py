@@ -136,7 +136,7 @@ def test_methods_of_other_rates_are_compared_at_one(tmp_path):
 
 def test_a_verdict_that_rests_on_one_setting_says_on_which():
     even, far = [0.5 + 0.01 * i for i in range(8)], [0.9 + 0.01 * i for i in range(8)]
-    base = dict.fromkeys(("first", "second", "third"), even)
+    base: dict[str, list[float]] = dict.fromkeys(("first", "second", "third"), even)
     means = {"base": base, "one": base | {"second": far}, "all": {name: [x + 0.1 for x in even] for name in base}}
     one, everywhere = gaps_of(means, "base")
     assert told(one.found) == told(everywhere.found) == "better"
