@@ -24,9 +24,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from typing_extensions import override
 
+from agentenv.checkpoints import MARK, PREFIX, is_whole, whole_checkpoints
 from agentenv.whole_files import replace_file
 
 __all__ = [
@@ -41,8 +41,6 @@ __all__ = [
 ]
 
 _FOLDER = "agentenv_state"
-_MARK = "trainer_state.json"
-_PREFIX = f"{PREFIX_CHECKPOINT_DIR}-"
 _FILES = "files.json"
 _WRITING = re.compile(r"failed writing|file write failed|inline_container|os error|I/O error")
 """What torch and safetensors say, by errors of their own, where a file cannot be written."""
@@ -67,14 +65,7 @@ class Stateful(Protocol):
 
 def last_checkpoint(run: str | Path) -> Path | None:
     """Returns the newest checkpoint that was written to its end; a crash may have cut off a newer one."""
-    return next(iter(_whole_checkpoints(run)), None)
-
-
-def _whole_checkpoints(run: str | Path) -> list[Path]:
-    """Those that were written to their end, the newest first."""
-    steps = {folder.name.removeprefix(_PREFIX): folder for folder in Path(run).glob(f"{_PREFIX}*")}
-    numbers = sorted(filter(str.isdecimal, steps), key=int, reverse=True)
-    return [steps[number] for number in numbers if _is_whole(steps[number])]
+    return next(iter(whole_checkpoints(run)), None)
 
 
 def read_checkpoint(given: str | bool | None, run: str) -> Path | None:
@@ -92,7 +83,7 @@ def read_checkpoint(given: str | bool | None, run: str) -> Path | None:
     """
     if not given:
         return None
-    whole = _whole_checkpoints(run)
+    whole = whole_checkpoints(run)
     if given is True and not whole:
         msg = f"{run!r} must hold a checkpoint written to its end, and holds none: begin anew in another folder"
         raise ResumeError(msg)
@@ -107,8 +98,8 @@ def read_checkpoint(given: str | bool | None, run: str) -> Path | None:
 
 def _find_fault(checkpoint: Path) -> str | None:
     """Says which file of a checkpoint is missing or cut off; `None` where nothing is."""
-    if not _is_whole(checkpoint):
-        return f"{str(checkpoint / _MARK)!r} is missing or cut off"
+    if not is_whole(checkpoint):
+        return f"{str(checkpoint / MARK)!r} is missing or cut off"
     path = checkpoint / _FOLDER / _FILES
     if not path.is_file():  # of an older version, or of another trainer
         return None
@@ -133,11 +124,6 @@ def _way_back(whole: Sequence[Path]) -> str:
     return f"remove {' and '.join(repr(str(folder)) for folder in whole[:sound])}, then {str(whole[sound])!r} is taken"
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    mark = checkpoint / _MARK
-    return mark.is_file() and mark.read_bytes().rstrip().endswith(b"}")
-
-
 @contextmanager
 def whole_checkpoint(args: TrainingArguments, state: TrainerState) -> Generator[Path]:
     """Gives the folder of a checkpoint, which is then there whole or not at all: one that is cut off is removed.
@@ -149,10 +135,10 @@ def whole_checkpoint(args: TrainingArguments, state: TrainerState) -> Generator[
     Raises:
         OSError: it could not be saved; the message says what to do.
     """
-    folder = Path(str(args.output_dir), f"{_PREFIX}{state.global_step}")
+    folder = Path(str(args.output_dir), f"{PREFIX}{state.global_step}")
     main = state.is_world_process_zero
     if main:
-        for name in (_MARK, f"{_FOLDER}/{_FILES}"):
+        for name in (MARK, f"{_FOLDER}/{_FILES}"):
             (folder / name).unlink(missing_ok=True)
     try:
         yield folder
@@ -161,7 +147,7 @@ def whole_checkpoint(args: TrainingArguments, state: TrainerState) -> Generator[
             sizes = {str(file.relative_to(folder)): file.stat().st_size for file in files}  # parts speak for themselves
             replace_file(folder / _FOLDER / _FILES, json.dumps(sizes, indent=1))
     except BaseException as error:
-        if _is_whole(folder):  # what broke came after it
+        if is_whole(folder):  # what broke came after it
             raise
         if main:
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from agentenv.checkpoints import whole_checkpoints
+
 from .command_line import refuse
 from .console import open_console, say_line
 
@@ -67,11 +69,11 @@ def _how_to_go_on(folder: Path, *, resume: bool | None) -> str:
     remedy = f"to run again, name another --run-folder, or remove {quoted}"
     if resume is None:
         return f"{quoted} stays as it is, and this command cannot go on with it: {remedy}"
-    checkpoint = _last_whole(folder)
-    if checkpoint is None:
+    checkpoints = whole_checkpoints(folder)
+    if not checkpoints:
         return f"no checkpoint was saved yet, so the run cannot go on: {remedy}"
     added = "" if resume else f" with --run-folder {quoted} --resume"
-    return f"the same command{added} goes on from {checkpoint}"
+    return f"the same command{added} goes on from {checkpoints[0]}"
 
 
 def _first_free(name: str) -> Path:
@@ -96,7 +98,7 @@ def _refuse_held(folder: Path, held: Sequence[str], *, resumable: bool) -> None:
     what, remedy = repr(held[0]), "name another"
     if _is_run(held):
         what = "a run"
-        if resumable and _last_whole(folder):
+        if resumable and whole_checkpoints(folder):
             remedy += ", or --resume it"
         elif resumable:
             what, remedy = "a run without a checkpoint, so that --resume cannot go on", f"{remedy}, or remove it"
@@ -104,7 +106,7 @@ def _refuse_held(folder: Path, held: Sequence[str], *, resumable: bool) -> None:
 
 
 def _refuse_without_checkpoint(folder: Path, held: Sequence[str]) -> None:
-    if _last_whole(folder):
+    if whole_checkpoints(folder):
         return
     if not held:
         what = "is empty" if folder.exists() else "is not there"
@@ -120,11 +122,3 @@ def _refuse_without_checkpoint(folder: Path, held: Sequence[str]) -> None:
 
 def _is_run(held: Sequence[str]) -> bool:
     return "metrics.jsonl" in held
-
-
-def _last_whole(folder: Path) -> Path | None:
-    """As `agentenv.trainers.checkpoint.last_checkpoint`, which needs torch."""
-    marked = [mark.parent for mark in folder.glob("checkpoint-*/trainer_state.json")]
-    steps = {path.name.removeprefix("checkpoint-"): path for path in marked}
-    numbers = [step for step in steps if step.isdecimal()]
-    return steps[max(numbers, key=int)] if numbers else None

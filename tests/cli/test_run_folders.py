@@ -14,13 +14,12 @@ MARK = "trainer_state.json"
 
 
 def make_run(folder, *checkpoints, marked=()):
-    """A run with folders of checkpoints, of which those that are marked were written to their end."""
+    """A run with folders of checkpoints, of which those that are marked were written to their end, the others cut off."""
     folder.mkdir()
     (folder / "metrics.jsonl").write_text("")
     for name in {*checkpoints, *marked}:
         (folder / name).mkdir()
-    for name in marked:
-        (folder / name / MARK).write_text("{}")
+        (folder / name / MARK).write_text("{}" if name in marked else '{"global_step": ')
 
 
 @pytest.mark.parametrize("command", [TRAIN, [*TRAIN, "--dry-run"], ["demo"]], ids=["train", "dry", "demo"])
