@@ -14,7 +14,7 @@ MARK = "trainer_state.json"
 
 
 def make_run(folder, *checkpoints, marked=()):
-    """A run with folders of checkpoints, of which those that are marked were written to their end; others are cut off."""
+    """A run with checkpoints, of which those that are marked were written to their end; the others are cut off."""
     folder.mkdir()
     (folder / "metrics.jsonl").write_text("")
     for name in {*checkpoints, *marked}:
