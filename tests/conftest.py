@@ -6,6 +6,7 @@ in CI, a test that skips for another reason than those of `MAY_SKIP` has failed.
 """
 
 import functools
+import gc
 import ipaddress
 import os
 import random
@@ -91,6 +92,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("model")]
     if (seed := config.getoption("--shuffle")) is not None:
         random.Random(seed).shuffle(items)
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector the tests and all that they import: to go through that takes seconds each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def _runs_beside(item: pytest.Item, peer: str | None) -> bool:

@@ -1,6 +1,8 @@
 """How far the checker reaches: given actions, trees, coverage, late attributes, and what a fork costs."""
 
+import gc
 import json
+import os
 import sqlite3
 import threading
 import warnings
@@ -231,3 +233,32 @@ def test_how_long_to_wait_for_what_goes_away_is_an_argument():
     goes.set()
     goes, seconds = threading.Event(), 1.0  # nobody sets it: each goes after a second
     assert run_clauses(Slow, clauses=leaks, leak_wait_s=60.0)[0].outcome == "passed"
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_goes_away_in_a_cycle_of_references_is_not_left_and_the_collector_stays_as_it_was(frozen):
+    class Held:
+        """Is closed by the collector alone."""
+
+        def __init__(self):
+            self.file, self.itself = os.open(os.devnull, os.O_RDONLY), self
+
+        def __del__(self):
+            os.close(self.file)
+
+    class Cyclic(Guess):
+        def close(self):
+            if self.state is not None:
+                Held()
+            super().close()
+
+    leaks = [clause for clause in CLAUSES if clause.name == "leaks"]
+    gc.unfreeze()
+    try:
+        if frozen:
+            gc.freeze()
+        before = gc.get_freeze_count()
+        assert run_clauses(Cyclic, clauses=leaks, leak_wait_s=0.0)[0].outcome == "passed"
+        assert bool(gc.get_freeze_count()) == bool(before) == frozen
+    finally:
+        gc.freeze()  # as `conftest.py` did
