@@ -18,7 +18,8 @@ def stepped(kind, steps=12, **options):
     optimizer = kind(matrices, **options)
     for _ in range(steps):
         optimizer.zero_grad()
-        sum(((one - aim) ** 2).sum() for one, aim in zip(matrices[:-1], aims, strict=False)).backward()
+        for one, aim in list(zip(matrices, aims, strict=True))[:-1]:
+            ((one - aim) ** 2).sum().backward()
         optimizer.step()
     return [one.detach() for one in matrices]
 
