@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .again import run_again
-from .cells import ROOT, Cell, Results, StudyError
+from .cells import ROOT, Cell, OtherStartError, Results, StudyError
 from .questions import QUESTIONS
 from .questions.question import Scale
 from .report import write_report
@@ -78,20 +78,26 @@ def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None
         results, arguments.starts, jobs=arguments.jobs, minutes=arguments.budget_minutes
     ):
         parser.exit(1)
-    if numbers:
-        run_plan(
-            plan,
-            results,
-            arguments.starts,
-            jobs=arguments.jobs,
-            minutes=arguments.budget_minutes,
-            retry=arguments.retry,
-        )
+    passed_over: OtherStartError | None = None
+    try:
+        if numbers:
+            run_plan(
+                plan,
+                results,
+                arguments.starts,
+                jobs=arguments.jobs,
+                minutes=arguments.budget_minutes,
+                retry=arguments.retry,
+            )
+    except OtherStartError as error:  # told when the page is written
+        passed_over = error
     if report or arguments.docs:
         _refuse_no_results(results)  # of what was run by now
         most = max(scale.seeds, results.about("tiny", "cpu")[1])  # the page tells of everything
         here = replace(scale, size="tiny", device="cpu", seeds=most)
         print(write_report(results, here, arguments.docs or _docs_of(arguments)))
+    if passed_over is not None:
+        raise passed_over
 
 
 def _say_what_is_left_out(results: Results) -> None:

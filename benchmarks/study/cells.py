@@ -16,7 +16,18 @@ from agentenv.signatures import digest
 
 from .sizes import DEVICES, SIZES
 
-__all__ = ["MIXED", "ROOT", "TUNING_SEED", "Cell", "Results", "Runs", "StudyError", "code_version", "not_finite"]
+__all__ = [
+    "MIXED",
+    "ROOT",
+    "TUNING_SEED",
+    "Cell",
+    "OtherStartError",
+    "Results",
+    "Runs",
+    "StudyError",
+    "code_version",
+    "not_finite",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 _CODE = ("agentenv", "agents", "credit", "sandboxes", "trainers", "benchmarks/study")
@@ -30,6 +41,10 @@ TUNING_SEED = 9_000
 
 class StudyError(ValueError):
     """Something that a study is run with cannot be used: results, or a start. No cell is to blame."""
+
+
+class OtherStartError(StudyError):
+    """A run would start from another model than the kept ones of its setting: what is compared would be the models."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +153,11 @@ class Results:
                 "imitation on another processor, or with other libraries, makes another; keep runs from each in a "
                 "--folder of their own"
             )
-            raise StudyError(msg)
+            raise OtherStartError(msg)
+
+    def start_of(self, cell: Cell) -> str:
+        """Returns the hash of the weights that runs of a cell's setting start from; empty where that is not known."""
+        return self._starts.get((cell.setting, cell.quick, cell.size), "")
 
     def check_writable(self) -> None:
         """Makes the file, so that nothing is computed that cannot be kept; raises `OSError` where it cannot be."""
@@ -169,7 +188,7 @@ class Results:
 
         Raises:
             ValueError: it is no result that could be read again.
-            StudyError: it does not start from the model that others of its setting start from.
+            OtherStartError: it does not start from the model that others of its setting start from.
         """
         entry = {"key": cell.key, **asdict(cell), "panel": result.pop("panel", ""), "code": code_version(), **result}
         self._check_start(entry)

@@ -15,7 +15,7 @@ from typing import Any, cast
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .cells import Cell, Results, StudyError, not_finite
+from .cells import Cell, OtherStartError, Results, StudyError, not_finite
 from .sizes import device_name
 
 __all__ = ["run_cell", "run_plan"]
@@ -23,18 +23,22 @@ __all__ = ["run_cell", "run_plan"]
 Plan = Callable[[], list[Cell]]
 
 
-def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
+def run_cell(cell: Cell, folder: Path, start: str = "") -> dict[str, Any]:
     """Runs a cell; one that breaks has its error as result, which is counted and not run again unless asked for.
 
     Args:
         cell: what to run.
         folder: of the starting models.
+        start: the hash of the weights that it must start from; empty for any.
 
     Raises:
+        OtherStartError: it would start from others, which is found before anything is run.
         StudyError: it cannot start from what there is, which is no result.
     """
     began, wall = time.process_time(), time.perf_counter()
     try:
+        if start:
+            _check_start(cell, folder, start)
         result = _work_of(cell)(cell, folder)
         if wrong := not_finite(cell.seed, result):
             result = {"error": f"{wrong}: the run diverged"}
@@ -45,6 +49,13 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     gc.collect()  # a trainer holds itself, and with it the model and what it keeps of rollouts
     spent = {"cpu_seconds": time.process_time() - began, "wall_seconds": time.perf_counter() - wall}
     return result | spent | {"load": os.getloadavg()[0], "machine": device_name(cell.device)}
+
+
+def _check_start(cell: Cell, folder: Path, start: str) -> None:
+    from .settings import setting_of
+    from .starts import check_start
+
+    check_start(setting_of(cell.setting, quick=cell.quick), folder, start, size=cell.size, device=cell.device)
 
 
 def _work_of(cell: Cell) -> Callable[[Cell, Path], dict[str, Any]]:
@@ -83,32 +94,50 @@ def run_plan(
 
     Returns:
         How many cells were run.
+
+    Raises:
+        OtherStartError: settings were passed over, as the kept runs of each start from another model than is made here;
+            all that can be run was.
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # of the processes to come
     results.check_writable()
     deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     again = {cell.key for cell in plan() if retry and "error" in (results.get(cell) or {})}
-    done = 0
+    done, refused = 0, dict[str, str]()
     bar = _Bar(jobs, console)
     with bar.progress, _workers(jobs) as submit:
         running: dict[Future[dict[str, Any]], Cell] = {}
         while True:
             busy = {cell.key for cell in running.values()}
-            waiting = {c.key: c for c in plan() if (c not in results or c.key in again) and c.key not in busy}
+            left = (c for c in plan() if c not in results or c.key in again)
+            waiting = {c.key: c for c in left if c.key not in busy and c.setting not in refused}
             for cell in list(waiting.values())[: max(0, jobs - len(running))]:
                 if time.monotonic() < deadline:
-                    running[submit(run_cell, cell, folder)] = waiting.pop(cell.key)
+                    running[submit(run_cell, cell, folder, results.start_of(cell))] = waiting.pop(cell.key)
             bar.show(done, len(running) + len(waiting), sum(cell.cost for cell in waiting.values()))
             if not running:
-                return done
+                break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 cell = running.pop(future)
-                result = future.result()
-                results.add(cell, result)
+                try:
+                    result = future.result()
+                    results.add(cell, result)
+                except OtherStartError as error:
+                    refused[cell.setting] = str(error)
+                    bar.say(f"passed over | {error}")
+                    continue
                 again.discard(cell.key)
                 done += 1
                 bar.learn(cell, result)
+    if refused:
+        msg = (
+            f"{results.path}: passed over {', '.join(refused)}, whose runs would start from another model than those "
+            "that are kept: imitation on another processor, or with other libraries, makes another. Run these settings "
+            "with a --folder of their own"
+        )
+        raise OtherStartError(msg)
+    return done
 
 
 @contextmanager
@@ -138,7 +167,10 @@ def _end_with_parent() -> None:
 
 def _now(work: Callable[..., dict[str, Any]], *args: Any) -> Future[dict[str, Any]]:
     future: Future[dict[str, Any]] = Future()
-    future.set_result(work(*args))
+    try:
+        future.set_result(work(*args))
+    except StudyError as error:
+        future.set_exception(error)
     return future
 
 
@@ -157,7 +189,10 @@ class _Bar:
         final = result.get("metrics", {}).get("final")  # credit has none: nothing is learned
         said = result.get("error") or ("done" if final is None else f"success {final:.2f}")
         run = f"{cell.setting} | {cell.method} | seed {cell.seed} | rate {cell.rate:g}"
-        self.progress.console.print(f"{run} | {result['cpu_seconds']:.0f} s | {said}", markup=False)
+        self.say(f"{run} | {result['cpu_seconds']:.0f} s | {said}")
+
+    def say(self, line: str) -> None:
+        self.progress.console.print(line, markup=False)
 
     def show(self, done: int, rest: int, expected: float) -> None:
         speed = self._spent / self._expected if self._expected else 1.0

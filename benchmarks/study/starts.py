@@ -17,11 +17,11 @@ from agentenv.trainers.imitation import MATRIX_LR, OTHER_LR
 from agentenv.trainers.run_folder import name_of
 from benchmarks import trained_loss
 
-from .cells import StudyError
+from .cells import OtherStartError, StudyError
 from .settings import Setting
 from .sizes import Size, size_of
 
-__all__ = ["recipe_of", "start_of", "weights_of"]
+__all__ = ["check_start", "recipe_of", "start_of", "weights_of"]
 
 _FORM = 1
 """Raised when the imitation changes so that its models are others."""
@@ -73,6 +73,18 @@ def start_of(setting: Setting, folder: Path, *, size: str = "tiny", device: str 
         )
         raise StudyError(msg) from error
     return torch.nn.Module.to(model, device), tokenizer
+
+
+def check_start(setting: Setting, folder: Path, weights: str, *, size: str = "tiny", device: str = "cpu") -> None:
+    """Refuses, before any run, a start whose weights have another hash than is given; the rest is as for `start_of`.
+
+    Raises:
+        OtherStartError: it has.
+    """
+    here = weights_of(start_of(setting, folder, size=size, device=device)[0])
+    if here != weights:
+        msg = f"{setting.name}: a kept run starts from weights {weights}, what is made here has {here}"
+        raise OtherStartError(msg)
 
 
 def weights_of(model: Any) -> str:

@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from tiny_chat import random_model
 
-from benchmarks.study.cells import ROOT, TUNING_SEED, Cell, Results, StudyError
+from benchmarks.study.cells import ROOT, TUNING_SEED, Cell, OtherStartError, Results, StudyError
 from benchmarks.study.runner import run_cell, run_plan
+from benchmarks.study.settings import QUICK
+from benchmarks.study.starts import recipe_of, weights_of
 
 CELL = Cell("train", "math", "GRPO", 0, 100, 1e-3, {"estimator": "GRPO"})
 CREDIT = Cell("credit", "decisive", "all", 0, 0)
@@ -252,6 +255,27 @@ def test_results_that_cannot_be_kept_are_not_computed(tmp_path):
     place.write_text("")
     with pytest.raises(OSError, match="file"):
         run_plan(lambda: [broken(0)], Results(place / "results.jsonl"), tmp_path, console=Console(quiet=True))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_setting_that_starts_from_another_model_here_is_passed_over_before_it_is_run(tmp_path, jobs):
+    """On another processor imitation makes another model; all that needs none of those is run."""
+    results, shown = Results(tmp_path / "results.jsonl"), io.StringIO()
+    place, key = QUICK["sokoban"], recipe_of(QUICK["sokoban"])
+    model, tokenizer = random_model()
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / f"{place.name}-{key}")
+    there = replace(CELL, setting="sokoban", quick=True, config={"no such": "method"})
+    results.add(there, trained(weights="made elsewhere"))
+    cells = [replace(there, seed=1), replace(there, seed=2), broken(0), broken(1)]
+    console = Console(file=shown, width=300)
+    with pytest.raises(OtherStartError, match=r"passed over sokoban, whose runs .* with a --folder of their own"):
+        run_plan(lambda: cells, results, tmp_path, jobs=jobs, console=console)
+    assert cells[2] in results and cells[3] in results
+    assert cells[0] not in results and cells[1] not in results
+    assert f"starts from weights made elsewhere, what is made here has {weights_of(model)}" in shown.getvalue()
+    results = Results(tmp_path / "own" / "results.jsonl")
+    assert run_plan(lambda: cells[:1], results, tmp_path, console=console) == 1
 
 
 def runs(pid: int) -> bool:
