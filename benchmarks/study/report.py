@@ -65,7 +65,9 @@ LIMITS = """\
 - In tables every state has weights of its own, so that noise in one state harms no other, and most methods took the
   largest rate, 1: there a few lucky episodes decide a run, for good or bad, and intervals are wide.
   All trees of a table are of one task: choosing tasks has nothing to choose there.
-- All runs of a setting begin with one and the same model; seeds differ in tasks, sampling and updates.
+- All runs of a setting begin with one and the same model; seeds differ in tasks, sampling and updates. Imitation makes
+  another model on another kind of processor: there the study passes over the settings with kept runs, says so, and goes
+  on with the tables; `--folder` begins anew.
 - Tasks of code repair are one kind of bug in one line, and their reports say what is right. Grading takes longer than
   the model: some 0.1 seconds an episode, beyond the core that is counted.
 - All questions of search QA are about one world of 33 documents, which a model can learn by heart.
