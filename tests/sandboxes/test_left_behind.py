@@ -1,7 +1,8 @@
-"""What an agent leaves cannot break its own grading: nothing that needs its files raises, takes long, or is inexact."""
+"""What an agent leaves cannot break its own grading: nothing that needs its files raises, is inexact, or takes longer than a
+test may.
+"""
 
 import pickle
-import time
 
 import pytest
 from left_behind import LEFT_BEHIND, LIMITS, program
@@ -18,7 +19,6 @@ BASE = {"calc.py": "def add(a, b):\n    return a - b\n", "inner/kept.txt": "kept
 FIX = "def add(a, b):\n    return a + b\n"
 SCALES = {"namespace": 1.0, "docker": 1.0, "process": 0.05, "subprocess": 0.05}
 """How many files are made: the last two promise no limit on them, and have them on a slow disk."""
-LONGEST_S = 40.0
 
 
 def leave(box: GuestSandbox, mess: str, scale: float) -> None:
@@ -30,7 +30,6 @@ def leave(box: GuestSandbox, mess: str, scale: float) -> None:
 
 def grade(box: GuestSandbox, before: WorkspaceSnapshot) -> WorkspaceSnapshot:
     """Does all that grading, training and storing do with a sandbox; returns the state."""
-    began = time.monotonic()
     changes = {change.path: change for change in box.changes(before)}
     assert changes["calc.py"].kind == "modified"
     exported = box.export(["calc.py", "*/bottom.py"])
@@ -45,7 +44,6 @@ def grade(box: GuestSandbox, before: WorkspaceSnapshot) -> WorkspaceSnapshot:
     assert box.changes(before) == []
     box.restore(state)
     assert box.snapshot().content_id == state.content_id, "restore was inexact"
-    assert time.monotonic() - began < LONGEST_S
     return state
 
 

@@ -247,7 +247,7 @@ def agree_on_suites(open_, program, wrong):
 def check(agree, place):
     skip_without(place)
 
-    @settings(max_examples=EXAMPLES.get(place, 2), deadline=None)
+    @settings(max_examples=EXAMPLES.get(place, 1), deadline=None)
     @given(programs, st.sets(st.integers(0, 3), max_size=2))
     @example([*LOOKS, *READS], {0, 5})
     @example([*EXITS], {0})
