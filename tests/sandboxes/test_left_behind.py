@@ -1,5 +1,5 @@
-"""What an agent leaves cannot break its own grading: nothing that needs its files raises, is inexact, or takes longer than a
-test may.
+"""What an agent leaves cannot break its own grading: nothing that needs its files raises, is inexact, or takes
+longer than a test may.
 """
 
 import pickle
