@@ -209,8 +209,7 @@ def _optimizers(model: PreTrainedModel, matrix_lr: float, other_lr: float) -> li
     trained = [p for p in model.parameters() if p.requires_grad]
     inner = [p for p in trained if p.ndim == 2 and id(p) not in outer]
     rest = [p for p in trained if p.ndim != 2 or id(p) in outer]
-    options: Any = {"lr": matrix_lr, "momentum": 0.9, "weight_decay": 0.0, "adjust_lr_fn": "match_rms_adamw"}
-    muon = muon_for(model)(inner, **options)
+    muon = muon_for(model)(inner, lr=matrix_lr, momentum=0.9, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
     adamw = torch.optim.AdamW(rest, lr=other_lr, betas=(0.9, 0.95), weight_decay=0.0)
     for optimizer in (muon, adamw):
         for group in optimizer.param_groups:

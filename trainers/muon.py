@@ -44,7 +44,9 @@ class Muon32(torch.optim.Muon):
         """Adds a gradient to its running mean; returns what to step along."""
         assert matrix.grad is not None
         state: dict[str, torch.Tensor] = self.state[matrix]
-        mean = state.setdefault("momentum_buffer", torch.zeros_like(matrix))
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)
+        mean = state["momentum_buffer"]
         mean.lerp_(matrix.grad, 1 - group["momentum"])
         return matrix.grad.lerp(mean, group["momentum"]) if group["nesterov"] else mean
 

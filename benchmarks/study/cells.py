@@ -17,6 +17,7 @@ from agentenv.signatures import digest
 from .sizes import DEVICES, SIZES
 
 __all__ = [
+    "MAKES_ANOTHER",
     "MIXED",
     "ROOT",
     "TUNING_SEED",
@@ -35,6 +36,8 @@ _FIRST = {"size": "tiny", "device": "cpu"}
 MIXED = "mixed trees per 100 episodes"
 """A metric: the effective ratio over the episodes of a tree, as an allocator may choose few large trees or many small.
 """
+MAKES_ANOTHER = "imitation on another processor, or with other libraries, makes another"
+"""What is said of a start that is not as it was."""
 TUNING_SEED = 9_000
 """Seeds from here on tune learning rates, and are used for nothing else."""
 
@@ -150,8 +153,7 @@ class Results:
         if known != weights:
             msg = (
                 f"{self.path}: runs of {where[0]} must start from one model, got weights {known} and {weights}: "
-                "imitation on another processor, or with other libraries, makes another; keep runs from each in a "
-                "--folder of their own"
+                f"{MAKES_ANOTHER}; keep runs from each in a --folder of their own"
             )
             raise OtherStartError(msg)
 

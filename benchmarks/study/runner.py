@@ -15,7 +15,7 @@ from typing import Any, cast
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .cells import Cell, OtherStartError, Results, StudyError, not_finite
+from .cells import MAKES_ANOTHER, Cell, OtherStartError, Results, StudyError, not_finite
 from .sizes import device_name
 
 __all__ = ["run_cell", "run_plan"]
@@ -133,8 +133,7 @@ def run_plan(
     if refused:
         msg = (
             f"{results.path}: passed over {', '.join(refused)}, whose runs would start from another model than those "
-            "that are kept: imitation on another processor, or with other libraries, makes another. Run these settings "
-            "with a --folder of their own"
+            f"that are kept: {MAKES_ANOTHER}. Run these settings with a --folder of their own"
         )
         raise OtherStartError(msg)
     return done
