@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-__all__ = ["MARK", "PREFIX", "is_whole", "whole_checkpoints"]
+__all__ = ["MARK", "PREFIX", "is_whole", "step_of", "whole_checkpoints"]
 
 PREFIX = "checkpoint-"
 """What the name of a checkpoint's folder begins with; the number of its step follows. transformers gives this name."""
@@ -21,3 +21,8 @@ def is_whole(checkpoint: Path) -> bool:
     """Returns whether a checkpoint was written to its end."""
     mark = checkpoint / MARK
     return mark.is_file() and mark.read_bytes().rstrip().endswith(b"}")
+
+
+def step_of(checkpoint: Path) -> int:
+    """Returns the optimizer step of a checkpoint."""
+    return int(checkpoint.name.removeprefix(PREFIX))

@@ -66,7 +66,7 @@ class SamplingAhead:
         return self._ahead.take()
 
     def wait(self) -> None:
-        """Waits until nothing is being sampled."""
+        """Waits until nothing is being sampled; what went wrong is raised where it is taken."""
         self._ahead.wait()
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class SamplingAhead:
         self._generation.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the generations that are sampled and not trained yet."""
+        """Returns the generations that are sampled and not trained yet, up to the first that failed."""
         return {"ready": [(_text(one.trees), dict(one.report), one.step) for one in self._ahead.wait()]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

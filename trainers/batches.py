@@ -6,7 +6,7 @@ one by one. Packed, an entry is a whole micro-batch, whose trees belong together
 Letters: `B` padded rows, `L` tokens of a completion, `P` packed rows, `T` tokens of each, `M` sampled tokens.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -14,11 +14,14 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from agentenv.credit import step_weights
+
+from .config import TreeConfig
 from .layout import Rows
 from .packed_model import PackedModel
 from .packing import fold
 
-__all__ = ["computed_tokens", "micro_batch", "micro_batches", "model_for", "pack"]
+__all__ = ["computed_tokens", "loss_weights", "micro_batch", "micro_batches", "model_for", "pack"]
 
 IntArray = NDArray[np.int64]
 Tensors = dict[str, torch.Tensor]
@@ -97,6 +100,31 @@ def micro_batch(inputs: Mapping[str, Any]) -> Tensors:
 def model_for(model: Any, batch: Tensors) -> Any:
     """Returns what computes the log-probabilities of a micro-batch: the model itself where its rows are padded."""
     return PackedModel(model, batch) if "packed_ids" in batch else model
+
+
+def loss_weights(
+    rows: Rows, args: TreeConfig, *, count: int, gather: Callable[[torch.Tensor], torch.Tensor]
+) -> NDArray[np.float64]:
+    """The weight `[N]` of every step in the loss, up to one factor for all.
+
+    Where the loss divides by the sum of the weights, the factor makes the smallest 1, because TRL takes a sum below 1
+    for 1. Dr. GRPO divides by the number of rows instead of that of the trajectories, which the factor repairs.
+
+    Args:
+        rows: of this process.
+        args: the settings.
+        count: padded rows of the batch.
+        gather: joins tensors, one of each process.
+    """
+    arrays = rows.arrays
+    weights = step_weights(arrays, args.step_weights)
+    used = weights[rows.nodes[rows.trained]]
+    found = [float(used[used > 0].min(initial=np.inf)), float(weights[arrays.is_root].sum()), float(count)]
+    across = gather(torch.tensor(found, device=args.device)).view(-1, 3)
+    smallest, trajectories, rows_in_all = float(across[:, 0].min()), *across[:, 1:].sum(0).tolist()
+    if args.loss_type == "dr_grpo":
+        return weights * rows_in_all / max(trajectories, 1.0)
+    return weights / smallest
 
 
 def computed_tokens(batch: Mapping[str, Any]) -> int:

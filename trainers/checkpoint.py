@@ -100,6 +100,8 @@ def _find_fault(checkpoint: Path) -> str | None:
     """Says which file of a checkpoint is missing or cut off; `None` where nothing is."""
     if not is_whole(checkpoint):
         return f"{str(checkpoint / MARK)!r} is missing or cut off"
+    if not any(checkpoint.glob("rng_state*.pth")):
+        return f"{str(checkpoint)!r} holds no optimizer, schedule and random numbers (save_only_model)"
     path = checkpoint / _FOLDER / _FILES
     if not path.is_file():  # of an older version, or of another trainer
         return None

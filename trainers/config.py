@@ -11,7 +11,6 @@ from agentenv.arrays import TreeArrays
 from agentenv.credit import step_weights
 
 from .options import check_options, check_types
-from .packable import LAYOUTS
 from .trl_vllm import check_vllm
 
 __all__ = ["TreeConfig", "check_args"]
@@ -24,8 +23,13 @@ _NAMES: dict[str, tuple[str, ...]] = {
 }
 """Those that a setting may have. TRL looks at its own when the first loss is computed, after a whole generation."""
 
+LAYOUTS = ("auto", "packed", "padded")
+
 _PER_SEQUENCE = frozenset({"grpo", "sapo", "luspo", "vespo"})
 """Losses of TRL that normalize, or take the importance ratio of, whole sequences."""
+
+_PER_MICRO_BATCH = frozenset({"grpo", "sapo", "luspo", "bnpo"})
+"""Losses of TRL that are means over the rows, or the tokens, of a micro-batch."""
 
 
 @dataclass
@@ -44,8 +48,8 @@ class TreeConfig(GRPOConfig):
     - `max_completion_length` is the constant of `loss_type="dr_grpo"` (512 by default) and refused with other losses.
       Lengths are limited by `max_action_tokens`, `max_episode_tokens` and the environment's `max_steps`.
     - `disable_dropout` is true by default: what was sampled without dropout is trained without it.
-    - losses per sequence (`grpo`, `sapo`, `luspo`, `vespo`, `importance_sampling_level="sequence"`) need
-      `num_continuations=0`: a step that several sequences share has no sequence of its own.
+    - losses per sequence (`grpo`, `sapo`, `luspo`, `vespo`, `importance_sampling_level="sequence"`) and
+      `off_policy_mask_threshold` need `num_continuations=0`: a step that several sequences share has none of its own.
     """
 
     method = "trees"
@@ -204,6 +208,10 @@ class TreeConfig(GRPOConfig):
                 f"{self.max_packed_tokens} with layout={self.layout!r}"
             )
             raise ValueError(msg)
+        reason = per_micro_batch(self)
+        if self.layout == "packed" and reason:
+            msg = f"layout must be 'auto' or 'padded' with {reason}, got 'packed': packing makes other micro-batches"
+            raise ValueError(msg)
 
     def _check_loss(self) -> None:
         if self.loss_type == "dr_grpo":
@@ -215,6 +223,12 @@ class TreeConfig(GRPOConfig):
             )
             raise ValueError(msg)
         level = self.importance_sampling_level
+        if self.num_continuations and self.off_policy_mask_threshold is not None:
+            msg = (
+                "off_policy_mask_threshold must be None with num_continuations above 0, got "
+                f"{self.off_policy_mask_threshold}: it drops whole sequences, and with one the steps that others share"
+            )
+            raise ValueError(msg)
         if self.num_continuations and (self.loss_type in _PER_SEQUENCE or level == "sequence"):
             msg = (
                 f"num_continuations must be 0 with loss_type={self.loss_type!r} and "
@@ -233,6 +247,18 @@ class TreeConfig(GRPOConfig):
             )
             raise ValueError(msg)
         return tasks
+
+
+def per_micro_batch(args: TreeConfig) -> str:
+    """Names the setting by which the loss is a mean over each micro-batch; empty where it sums over all of them.
+
+    The gradient of such a loss depends on which rows come together, and packing brings others together.
+    """
+    if args.loss_type in _PER_MICRO_BATCH:
+        return f"loss_type={args.loss_type!r}"
+    if args.use_adaptive_entropy:
+        return "use_adaptive_entropy=True"
+    return f"entropy_coef={args.entropy_coef}" if args.entropy_coef else ""
 
 
 def check_args(args: object, kind: type[TreeConfig]) -> None:

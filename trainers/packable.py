@@ -10,12 +10,11 @@ from accelerate.utils import extract_model_from_parallel
 
 from agentenv.errors import ModelError
 
+from .config import TreeConfig, per_micro_batch
 from .layout import Rows
 from .packed_model import MASKED, PackedModel, implementation
 
-__all__ = ["LAYOUTS", "Layout", "longest_path", "obstacle", "probe", "token_cost"]
-
-LAYOUTS = ("auto", "packed", "padded")
+__all__ = ["Layout", "longest_path", "obstacle", "probe", "token_cost"]
 
 _LAYERS = frozenset({"full_attention", "sliding_attention", "attention"})
 _TRUNK, _BRANCH = 6, 5
@@ -25,19 +24,18 @@ class Layout:
     """Decides for every generation whether its rows are packed; every process decides alike.
 
     Args:
-        wanted: one of `LAYOUTS`.
+        args: the settings; a loss that is a mean over each micro-batch is computed on padded rows.
         model: before it is wrapped for distribution.
         balanced: whether the loss has a term that balances experts, which counts tokens of padded rows.
-        half: whether forward passes are in half precision, whatever the weights are.
         gather: joins the lists of all processes.
     """
 
     def __init__(
-        self, wanted: str, model: Any, *, balanced: bool, half: bool, gather: Callable[[list[Any]], list[Any]]
+        self, args: TreeConfig, model: Any, *, balanced: bool, gather: Callable[[list[Any]], list[Any]]
     ) -> None:
-        self.wanted = wanted
+        self.wanted = "padded" if per_micro_batch(args) else args.layout
         self.token_cost = token_cost(model)
-        self._half = half
+        self._half = args.bf16 or args.fp16
         self._balanced = balanced
         self._gather = gather
         self._reasons: dict[str, str | None] = {}

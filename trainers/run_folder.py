@@ -6,18 +6,22 @@ metrics.jsonl      one JSON object per log, with its step
 trees/step_10.jsonl  the episode trees of that step
 curve.png          reward and success by step
 checkpoint-N/      model, tokenizer, optimizer: TRL's own
+earlier-N/         what another run left here, or this one after the step that it went back to
 
 What a crash cut off is left out when it is read; whole files are replaced, never written over.
 """
 
 import fcntl
 import json
+import logging
 import os
 import platform
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -25,6 +29,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from typing_extensions import override
 
 import agentenv
+from agentenv.checkpoints import PREFIX, step_of, whole_checkpoints
 from agentenv.serialize import write_trees
 from agentenv.tree import EpisodeTree
 from agentenv.whole_files import append_line, replace_file, whole_file
@@ -40,9 +45,12 @@ __all__ = [
     "draw_curve",
     "name_of",
     "names_of",
+    "put_aside",
     "read_metrics",
     "write_model_card",
 ]
+
+_log = logging.getLogger(__name__)
 
 _PACKAGES = ("torch", "transformers", "trl", "accelerate", "gymnasium", "numpy")
 
@@ -52,6 +60,10 @@ _FREE = ("log", "eval", "save", "hub", "push", "dataloader", "trackio", "torch_c
          "include", "skip_memory", "metric_for", "greater", "load_best", "use_cpu", "ignore_data",
          "restore_callback")  # fmt: skip
 """How settings begin that do not change what is learned: how long, how it is shown, what is kept."""
+
+
+_RECORD = ("config*.json", "metrics.jsonl", "trees", "curve.png", f"{PREFIX}*")
+"""What a run writes into its folder."""
 
 
 class FolderTakenError(ValueError):
@@ -102,6 +114,9 @@ class RunFolder(TrainerCallback):
             return
         folder.mkdir(parents=True, exist_ok=True)
         self._hold(folder)
+        if aside := put_aside(folder, state.global_step):
+            told = "what this run left after the step it goes on from" if state.global_step else "another run"
+            _log.warning("%s lay in %r, and is in %r now", told, str(folder), str(aside))
         if not state.global_step or not (folder / "config.json").exists():
             replace_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
         elif changes:
@@ -182,6 +197,34 @@ class RunFolder(TrainerCallback):
             draw_curve(read_metrics(args.output_dir), Path(str(args.output_dir)) / "curve.png")
 
 
+def put_aside(folder: Path, step: int) -> Path | None:
+    """Moves what would pass for the run's own into `earlier-N`, so that neither is it taken for that, nor lost.
+
+    Args:
+        folder: of the run.
+        step: that the run begins at. At 0 all that another run left is moved; later, checkpoints after it, with a copy
+            of the metrics.
+
+    Returns:
+        Where it is now; `None` where there was nothing.
+    """
+    metrics = folder / "metrics.jsonl"
+    found = [one for one in whole_checkpoints(folder) if step_of(one) > step]
+    if step:
+        found += [path for path in _later_configs(folder) if _begun_at(path) > step]
+    elif found or (metrics.exists() and metrics.stat().st_size):
+        found = [path for pattern in _RECORD for path in sorted(folder.glob(pattern))]
+    if not found:
+        return None
+    aside = next(path for n in count(1) if not (path := folder / f"earlier-{n}").exists())
+    aside.mkdir()
+    if step and metrics.exists():
+        shutil.copy2(metrics, aside)
+    for path in found:
+        path.rename(aside / path.name)
+    return aside
+
+
 def name_of(value: Any) -> str:
     """Returns how to say in a file which function, class or id was given."""
     if isinstance(value, str):
@@ -232,9 +275,17 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[
 
 def _read_config(folder: Path) -> dict[str, Any]:
     """The newest configuration of a run; empty where there is none."""
-    paths = sorted(folder.glob("config_step_*.json"), key=lambda path: int(path.stem.rpartition("_")[2]))
-    path = [folder / "config.json", *paths][-1]
+    path = [folder / "config.json", *_later_configs(folder)][-1]
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _later_configs(folder: Path) -> list[Path]:
+    """The configurations that a run went on with, in the order of the steps from which on."""
+    return sorted(folder.glob("config_step_*.json"), key=_begun_at)
+
+
+def _begun_at(config: Path) -> int:
+    return int(config.stem.rpartition("_")[2])
 
 
 def read_metrics(folder: str | Path | None) -> list[dict[str, Any]]:

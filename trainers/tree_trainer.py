@@ -18,10 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object, send_to_device
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 from trl import GRPOTrainer
@@ -38,7 +37,6 @@ from agentenv.credit import (
     effective_ratio,
     make_estimator,
     rtmc_advantages,
-    step_weights,
 )
 from agentenv.credit.weights import pool_with
 from agentenv.env import Env
@@ -51,7 +49,16 @@ from agentenv.stats import EpisodeStats, episode_stats
 from agentenv.tree import EpisodeTree
 
 from .ahead import SamplingAhead, correct
-from .batches import computed_tokens, environment_reward, micro_batch, micro_batches, model_for, pack, task_rows
+from .batches import (
+    computed_tokens,
+    environment_reward,
+    loss_weights,
+    micro_batch,
+    micro_batches,
+    model_for,
+    pack,
+    task_rows,
+)
 from .buffer import BEGIN, Buffer
 from .checkpoint import RestoreParts, Stateful, load_parts, read_checkpoint, save_parts, whole_checkpoint
 from .completions import CompletionTable, whole_table
@@ -179,14 +186,13 @@ class TreeTrainer(GRPOTrainer):
         part = partial(part, **({"make_agent": agent} if not args.use_vllm else self._trls_vllm()))
         self._sampling = part(gather=gather_object)
         self._ahead = SamplingAhead(part()) if args.staleness else None  # in a thread, where processes cannot meet
-        named = {"estimator": estimator, "token_estimator": token_estimator, "allocator": allocate}
+        named: dict[str, object] = {"estimator": estimator, "token_estimator": token_estimator, "allocator": allocate}
+        named["reference"] = self.ref_model if args.sync_ref_model else None
         self._stateful |= {name: part for name, part in named.items() if isinstance(part, Stateful)}
         self._stateful["generation"] = Buffer(self)
         if self._ahead is not None:
             self._stateful["ahead"] = self._ahead
-        self._layout = Layout(
-            args.layout, self.model, balanced=self.aux_loss_enabled, half=args.bf16 or args.fp16, gather=gather_object
-        )
+        self._layout = Layout(args, self.model, balanced=self.aux_loss_enabled, gather=gather_object)
         self._table = CompletionTable(self._logs, args, gather_object, tokenizer.decode)
         description = {
             "env": name_of(env),
@@ -269,6 +275,11 @@ class TreeTrainer(GRPOTrainer):
         return loss
 
     @override
+    def get_high_entropy_mask(self, entropies: torch.Tensor, mask: torch.Tensor, threshold: float) -> torch.Tensor:
+        """Says which trained tokens are among the most uncertain, whatever they weigh in the loss."""
+        return super().get_high_entropy_mask(entropies, (mask > 0).to(mask.dtype), threshold)
+
+    @override
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         mode = "train" if cast("torch.nn.Module", self.model).training else "eval"
         numbers = [int(row["task"]) for row in inputs]
@@ -285,6 +296,12 @@ class TreeTrainer(GRPOTrainer):
         self._record(numbers, rows, credit, batch, mode)
         self._table.fill(self.last_trees, rows, credit)
         return batch
+
+    @override
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluates; training draws the same random numbers afterwards as without it."""
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+            return super().evaluate(*args, **kwargs)
 
     @override
     def prediction_step(
@@ -322,8 +339,9 @@ class TreeTrainer(GRPOTrainer):
         sampled = ahead.take()
         self._sampling.report = sampled.report | {"sampling/staleness": float(self.state.global_step - sampled.step)}
         args = self.args
-        steps = args.num_iterations * cast("int", args.steps_per_generation) / args.gradient_accumulation_steps
-        left = math.ceil((self.state.max_steps - self.state.global_step) / steps) - 1
+        parts, each = args.gradient_accumulation_steps, args.num_iterations * cast("int", args.steps_per_generation)
+        to_do = (self.state.max_steps - self.state.global_step) * parts - self._step % parts
+        left = math.ceil(to_do / each) - 1
         for _ in range(min(args.staleness, left) - len(ahead)):
             self._sample_ahead(ahead, numbers)
         return sampled.trees
@@ -362,7 +380,7 @@ class TreeTrainer(GRPOTrainer):
         most = max(*gather_object([max(own)]), 1)
         batch: dict[str, Any] = rows.with_advantages(
             credit,
-            self._weights(rows, most * parts),
+            loss_weights(rows, self.args, count=most * parts, gather=self._gather),
             pad_token_id=tokenizer.pad_token_id,
             count=len(rows) + 1 if packed else most * parts,
             multiple_of=multiple_of,
@@ -378,22 +396,6 @@ class TreeTrainer(GRPOTrainer):
         if self._ahead is not None or (self.args.use_vllm and self.args.vllm_importance_sampling_correction):
             self._sampling.report |= means([self._correct(micro) for micro in micro_batches(batch)])
         return batch
-
-    def _weights(self, rows: Rows, count: int) -> NDArray[np.float64]:
-        """The weight `[N]` of every step in the loss, up to one factor for all.
-
-        Where the loss divides by the sum of the weights, the factor makes the smallest 1, because TRL takes a sum below
-        1 for 1. Dr. GRPO divides by the number of rows instead of that of the trajectories, which the factor repairs.
-        """
-        arrays = rows.arrays
-        weights = step_weights(arrays, self.args.step_weights)
-        used = weights[rows.nodes[rows.trained]]
-        found = [float(used[used > 0].min(initial=np.inf)), float(weights[arrays.is_root].sum()), float(count)]
-        across = self._gather(torch.tensor(found, device=self.accelerator.device)).view(-1, 3)
-        smallest, trajectories, rows_in_all = float(across[:, 0].min()), *across[:, 1:].sum(0).tolist()
-        if self.loss_type == "dr_grpo":
-            return weights * rows_in_all / max(trajectories, 1.0)
-        return weights / smallest
 
     def _reference_logprobs(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Log-probabilities `[B, L]` of the completions under the reference model, for the KL term.

@@ -2,8 +2,9 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import takewhile
+from typing import Any, Generic, TypeVar
 
 __all__ = ["Ahead"]
 
@@ -39,8 +40,9 @@ class Ahead(Generic[Result]):
         return self._results.popleft().result()
 
     def wait(self) -> list[Result]:
-        """Waits for all calls and returns their results, which stay to be taken; raises what one of them raised."""
-        return [future.result() for future in self._results]
+        """Waits for all calls and returns their results, up to the first that raised; all stay to be taken."""
+        wait(self._results)
+        return [future.result() for future in takewhile(_went_through, self._results)]
 
     def restore(self, results: Iterable[Result]) -> None:
         """Puts back results that `wait` returned, in place of all that is to come."""
@@ -56,3 +58,7 @@ class Ahead(Generic[Result]):
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
+
+
+def _went_through(future: Future[Any]) -> bool:
+    return future.exception() is None

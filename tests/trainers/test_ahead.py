@@ -12,8 +12,10 @@ from tiny_chat import random_model
 from trainer_env import Digits, trainer
 
 from agentenv.agents import TransformersAgent
+from agentenv.checkpoints import whole_checkpoints
 from agentenv.protocols import AsyncAgent
 from agentenv.trainers.ahead import correct
+from agentenv.trainers.generation import Generation
 
 pytestmark = pytest.mark.model
 
@@ -65,6 +67,40 @@ def test_old_samples_carry_the_probabilities_of_the_weights_that_sampled_them(tm
             at = whole.size(1) - len(action.token_ids) - 1
             mine = logprobs[at:].gather(1, whole[0, at + 1 :, None])[:, 0].numpy()
             np.testing.assert_allclose(action.logprobs, mine, atol=2e-4)
+
+
+@pytest.mark.parametrize("staleness", [0, 1, 2])
+def test_what_goes_wrong_ahead_takes_no_checkpoint_that_is_due(tmp_path, staleness):
+    begun = []
+
+    class Breaks(Digits):
+        def start(self, task):
+            begun.append(task)
+            return super().start(task)
+
+        def respond(self, action):
+            if len(begun) > 3 * 4:
+                msg = "a bug of the environment, met in the fourth generation"
+                raise RuntimeError(msg)
+            return super().respond(action)
+
+    options = {"num_rollouts": 2, "num_continuations": 0, "save_strategy": "steps", "save_steps": 1}
+    with pytest.raises(RuntimeError, match="a bug of the environment"):
+        run_to(tmp_path, 6, staleness=staleness, env=Breaks, **options)
+    assert [path.name for path in whole_checkpoints(tmp_path)] == ["checkpoint-3", "checkpoint-2", "checkpoint-1"]
+    again = run_to(tmp_path, 4, resume=True, staleness=staleness, allow_changes=True, **options)
+    assert again.state.global_step == 4
+
+
+@pytest.mark.parametrize(("staleness", "parts", "steps"), [(1, 2, 2), (2, 1, 2), (1, 4, 3), (3, 3, 3)], ids=str)
+def test_no_more_is_sampled_than_is_trained(tmp_path, monkeypatch, staleness, parts, steps):
+    grown, grow = [], Generation.grow
+    monkeypatch.setattr(Generation, "grow", lambda self, *a, **k: grown.append(1) or grow(self, *a, **k))
+    run_to(
+        tmp_path, steps, staleness=staleness, steps_per_generation=parts, gradient_accumulation_steps=4,
+        per_device_train_batch_size=2, num_rollouts=2, num_continuations=0,
+    )  # fmt: skip
+    assert len(grown) == -(-steps * 4 // parts)
 
 
 def test_timing_changes_nothing(tmp_path):

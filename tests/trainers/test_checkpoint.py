@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from tiny_chat import random_model
-from trainer_env import trainer
+from trainer_env import TASKS, trainer
+from transformers import AutoModelForCausalLM
 
 from agentenv.credit import rtmc_advantages
 from agentenv.trainers.checkpoint import last_checkpoint, load_parts, save_parts
@@ -83,8 +84,9 @@ def weights_of(run):
         lambda: {"allocator": "trace", "predictor": "hidden"},
         lambda: {"steps_per_generation": 6, "gradient_accumulation_steps": 2, "allocator": Moody()},
         lambda: {"num_iterations": 3},
+        lambda: {"eval_strategy": "steps", "eval_steps": 1, "eval_tasks": TASKS[:5], "steps_per_generation": 4},
     ],
-    ids=["parts", "trace", "hidden", "several_steps_per_generation", "several_iterations"],
+    ids=["parts", "trace", "hidden", "several_steps_per_generation", "several_iterations", "evaluated"],
 )
 def test_a_resumed_run_ends_in_the_same_weights_bit_for_bit(tmp_path, options):
     def logs(run):
@@ -95,6 +97,35 @@ def test_a_resumed_run_ends_in_the_same_weights_bit_for_bit(tmp_path, options):
         again = run_to(tmp_path, 4, resume=str(tmp_path / f"checkpoint-{stop}"), **options())
         assert torch.equal(weights_of(whole), weights_of(again))
         assert logs(whole) == logs(again)
+
+
+def test_a_reference_that_follows_the_model_goes_on_too(tmp_path):
+    made, tokenizer = random_model()
+    made.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    follows = {"beta": 0.5, "sync_ref_model": True, "ref_model_sync_steps": 1, "ref_model_mixup_alpha": 0.5}
+
+    def run_from(resume):
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+        settings = {"max_steps": 3, "save_strategy": "steps", "save_steps": 2, **follows}
+        run = trainer(model, tokenizer, tmp_path / "run", **settings)
+        run.train(resume_from_checkpoint=resume)
+        return run
+
+    whole = run_from(None)
+    shutil.rmtree(tmp_path / "run" / "checkpoint-3")
+    again = run_from(True)
+    assert torch.equal(weights_of(whole), weights_of(again))
+    pairs = zip(whole.ref_model.parameters(), again.ref_model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(next(made.parameters()), next(again.ref_model.parameters()))
+
+
+def test_evaluation_changes_nothing_of_what_is_trained(tmp_path):
+    options = {"steps_per_generation": 4, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 1}
+    looks = {"eval_strategy": "steps", "eval_steps": 1, "eval_tasks": TASKS[:5], "eval_rollouts": 2}
+    runs = [run_to(tmp_path / str(len(more)), 3, **options, **more) for more in ({}, looks)]
+    assert torch.equal(weights_of(runs[0]), weights_of(runs[1]))
 
 
 def test_one_trainer_may_go_back(tmp_path):

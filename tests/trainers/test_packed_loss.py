@@ -26,7 +26,7 @@ from transformers import (
     Qwen3NextConfig,
 )
 
-from agentenv import EpisodeTree
+from agentenv import Action, EpisodeTree
 from agentenv.credit import StepAdvantages
 from agentenv.errors import ModelError
 from agentenv.trainers.batches import computed_tokens, micro_batches, model_for
@@ -200,7 +200,7 @@ TOKEN_LOSSES = [
     {"loss_type": "bnpo"},
     {"loss_type": "dr_grpo", "delta": 1.5},
     {"loss_type": "cispo", "epsilon_high": 5.0},
-    {"loss_type": "dapo", "beta": 0.1, "off_policy_mask_threshold": 0.1},
+    {"loss_type": "dapo", "beta": 0.1},
     {"loss_type": "dapo", "top_entropy_quantile": 0.5},
 ]
 
@@ -216,6 +216,7 @@ SEQUENCE_LOSSES = [
     {"loss_type": "sapo"},
     {"loss_type": "luspo"},
     {"loss_type": "vespo"},
+    {"loss_type": "dapo", "beta": 0.1, "off_policy_mask_threshold": 0.1},
     {"loss_type": "dapo", "importance_sampling_level": "sequence"},
     {"loss_type": "grpo", "importance_sampling_level": "sequence", "beta": 0.1},
 ]
@@ -230,8 +231,6 @@ def test_losses_of_sequences(options, tmp_path):
 
 def _example(seed: int, *, fork: bool = True, steps: int = 8) -> EpisodeTree:
     """A tree drawn from a seed, without Hypothesis: its own example() is for the console."""
-    from agentenv import Action
-
     rng = np.random.default_rng(seed)
     tree = EpisodeTree(({"role": "user", "content": "q"},))
     for _ in range(steps):
@@ -267,6 +266,48 @@ def test_micro_batches_add_up_to_the_whole():
         assert len(micro_batches(batch)) == 2
         _, divided = two.of(batch)
         assert torch.allclose(whole, divided, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"loss_type": "grpo"}, {"loss_type": "luspo"}, {"loss_type": "bnpo"}, {"loss_type": "dapo", "entropy_coef": 1.0}],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_a_mean_over_each_micro_batch_is_of_the_rows_of_the_generation(options):
+    """Such a loss depends on which rows come together, which packing would decide by the shapes of the trees."""
+    harness = Injected(**options, num_continuations=0, gradient_accumulation_steps=2)
+    assert harness.run._layout.wanted == "padded"
+    with pytest.raises(ValueError, match=r"layout must be 'auto' or 'padded' with .*, got 'packed'"):
+        Injected(**options, num_continuations=0, layout="packed")
+
+
+def test_the_most_uncertain_tokens_are_chosen_whatever_they_weigh():
+    """A trunk of eight siblings weighs eight: it is no more uncertain for that."""
+    rng = np.random.default_rng(0)
+    tree = EpisodeTree(({"role": "user", "content": "q"},))
+
+    def step(parent):
+        prompt = tree.prompt_token_ids(parent) or (*tree.token_ids(parent), *rng.integers(0, 6, 3).tolist())
+        action = Action("x", token_ids=tuple(rng.integers(0, 6, 6).tolist()), logprobs=(-1.0,) * 6)
+        return tree.add(parent, replace(action, prompt_token_ids=prompt), reward=0.0)
+
+    trunk = step(0)
+    for _ in range(8):
+        step(trunk)
+    harness, seen = Injected(top_entropy_quantile=0.25), []
+    chosen = harness.run.get_high_entropy_mask
+
+    def spy(entropies, mask, threshold):
+        seen.append((entropies, mask, chosen(entropies, mask, threshold)))
+        return seen[-1][2]
+
+    harness.run.get_high_entropy_mask = spy
+    for layout in ("packed", "padded"):
+        harness.gradient(harness.sampled([tree]), layout)
+        entropies, mask, kept = seen.pop()
+        assert mask.max() > 1.5 * mask[mask > 0].min()
+        least = torch.quantile(entropies[mask > 0].float(), 0.75)
+        assert torch.equal(kept.bool(), (entropies >= least) & (mask > 0))
 
 
 def test_computed_tokens_are_the_unique_ones():

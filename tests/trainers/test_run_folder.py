@@ -388,3 +388,52 @@ def test_anything_callable_can_be_environment_and_estimator(tmp_path):
     described = json.loads((tmp_path / "config.json").read_text())
     assert described["env"].endswith("Maker") and described["estimator"].endswith("Credit")
     assert "0x" not in described["env"] + described["estimator"]
+
+
+def weights_of(run):
+    return torch.cat([p.detach().flatten() for p in run.model.parameters()])
+
+
+def test_a_new_run_in_a_used_folder_is_not_mixed_up_with_the_old_one(tmp_path, caplog):
+    old = weights_of(run_to(tmp_path, 3)).clone()
+    metrics = (tmp_path / "metrics.jsonl").read_bytes()
+    run_to(tmp_path, 1, learning_rate=0.05)
+    assert f"another run lay in {str(tmp_path)!r}, and is in {str(tmp_path / 'earlier-1')!r} now" in caplog.text
+    assert (tmp_path / "earlier-1" / "metrics.jsonl").read_bytes() == metrics
+    assert sorted(path.name for path in (tmp_path / "earlier-1").glob("checkpoint-*")) == [
+        f"checkpoint-{step}" for step in (1, 2, 3)
+    ]
+    new = run_to(tmp_path, 3, resume=True, learning_rate=0.05)
+    straight = run_to(tmp_path / "straight", 3, learning_rate=0.05)
+    assert torch.equal(weights_of(new), weights_of(straight))
+    assert not torch.equal(weights_of(new), old)
+    assert steps_of(tmp_path) == [1, 2, 3]
+    run_to(tmp_path, 1)
+    assert steps_of(tmp_path / "earlier-2") == [1, 2, 3]
+
+
+def test_a_run_that_went_back_does_not_go_on_from_what_it_left_behind(tmp_path):
+    run_to(tmp_path, 4)
+    back = {"learning_rate": 0.05, "allow_changes": True}
+    run_to(tmp_path, 3, resume=str(tmp_path / "checkpoint-2"), **back)
+    aside = tmp_path / "earlier-1"
+    assert sorted(path.name for path in aside.iterdir()) == ["checkpoint-3", "checkpoint-4", "metrics.jsonl"]
+    assert steps_of(aside) == [1, 2, 3, 4]
+    again = run_to(tmp_path, 4, resume=True, learning_rate=0.05)
+    other = run_to(tmp_path / "other", 4, resume=str(aside.parent / "checkpoint-2"), **back)
+    assert torch.equal(weights_of(again), weights_of(other))
+    assert steps_of(tmp_path) == [1, 2, 3, 4]
+
+
+def test_going_back_leaves_the_settings_of_the_abandoned_steps_behind(tmp_path):
+    run_to(tmp_path, 2)
+    run_to(tmp_path, 3, resume=True, learning_rate=0.5, allow_changes=True)
+    run_to(tmp_path, 2, resume=str(tmp_path / "checkpoint-1"), allow_changes=True)
+    assert sorted(path.name for path in tmp_path.glob("config*.json")) == ["config.json", "config_step_1.json"]
+    assert run_to(tmp_path, 3, resume=True).state.global_step == 3  # compared with the settings that it went back to
+
+
+def test_a_checkpoint_of_a_model_alone_is_not_gone_on_from(tmp_path):
+    run_to(tmp_path, 2, save_only_model=True)
+    with pytest.raises(ValueError, match=r"checkpoint-2' holds no optimizer, schedule and random numbers"):
+        run_to(tmp_path, 3, resume=True)

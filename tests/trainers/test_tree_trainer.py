@@ -263,7 +263,7 @@ def test_a_generation_in_which_everything_broke_changes_nothing(tmp_path):
         {"loss_type": "sapo", "num_continuations": 0},
         {"importance_sampling_level": "sequence", "num_continuations": 0},
         {"delta": 2.0},
-        {"off_policy_mask_threshold": 0.5},
+        {"off_policy_mask_threshold": 0.5, "num_continuations": 0},
         {"pad_to_multiple_of": 8},
         {"top_entropy_quantile": 0.5, "entropy_coef": 0.01},
     ],
