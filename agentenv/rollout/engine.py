@@ -43,7 +43,8 @@ class Rollout:
         step_seconds: an environment that takes longer for one step, or for opening and going to the anchor, is given
             up: a failure of infrastructure, counted and retried.
         record: a file that every rollout is written to as it ends, see `agentenv.serialize`.
-        resume: goes on with that file: what it holds is not played again. Tasks, seed and calls must be the same.
+        resume: goes on with that file: what it holds is not played again. Tasks, seed and calls, anchors
+            included, must be the same.
         on_end: called for every rollout that has ended, e.g. to move a progress bar.
 
     Attributes:

@@ -45,11 +45,25 @@ class Recorder:
             self._writer.begin_tree(tree)
 
     def holds(self, tree: EpisodeTree, branch: Branch) -> bool:
-        """Whether the journal holds a rollout already; then its attempts are put into the branch."""
+        """Whether the journal holds a rollout already; then its attempts are put into the branch.
+
+        Raises:
+            TreeFileError: it started from another node there.
+        """
         number = self._numbers.get(tree)
-        found = None if self._journal is None or number is None else self._journal.attempts(number, branch.number)
+        if self._journal is None or number is None:
+            return False
+        found = self._journal.attempts(number, branch.number)
         if found is None:
             return False
+        there, here = self._journal.start(number, branch.number), _key(tree, branch.anchor)
+        if there != here:
+            msg = (
+                f"rollout {branch.number} of tree {number} of the file to go on with was grown from another node: "
+                f"(rollout, attempt, step) {there} there, {here} here; ask for the anchors that it was grown from, "
+                "or record to another file"
+            )
+            raise TreeFileError(msg)
         branch.recorded = True
         for number, recorded in enumerate(found):
             steps = [Step(node, prompt) for node, prompt in recorded]

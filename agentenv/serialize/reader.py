@@ -88,6 +88,11 @@ class Journal:
         record = self._records.get(tree)
         return None if record is None else record.attempts(rollout)
 
+    def start(self, tree: int, rollout: int) -> Key | None:
+        """Returns the key of the node that a rollout starts from; `None` if it has not ended."""
+        record = self._records.get(tree)
+        return None if record is None else record.start(rollout)
+
 
 class _Blame:
     """Says which line of which file a broken record is in."""
@@ -189,6 +194,12 @@ class _Record:
                 node = read_node(unpack(event, self.blobs), NO_PARENT)
                 attempts[-1].append((node, self.prompts.get(_before(event))))
         return attempts or None
+
+    def start(self, rollout: int) -> Key | None:
+        for number, event in self.lines(rollout)[:1]:
+            with _Blame(self.path, number):
+                return _before(event)
+        return None
 
     def build(self) -> EpisodeTree:
         """Rebuilds the tree, rollouts in order."""

@@ -225,6 +225,32 @@ def test_a_run_that_goes_on_must_be_the_same(tmp_path):
         Rollout(Dice, GuessingAgent(), record=tmp_path / "other.jsonl", resume=True)
 
 
+@pytest.mark.parametrize(
+    ("first", "anchors", "words"),
+    [
+        (2, [Anchor(0, 0, 1)], "rollout 2 of tree 0 .* (0, 0, 1) there, (0, 0, 0) here"),
+        (2, [Anchor(0, 2, 1)], "rollout 2 of tree 0 .* (0, 0, 1) there, (0, 0, 2) here"),
+        (2, [Anchor(0, 1, 2), Anchor(1, 1, 1)], "rollout 2 of tree 1 .* (0, 0, 0) there, (0, 0, 1) here"),
+        (3, [Anchor(0, 1, 1)], "rollout 2 of tree 0 .* (0, 0, 1) there, (0, 0, 0) here"),
+        (1, [Anchor(0, 1, 1)], "rollout 1 of tree 0 .* (0, 0, 0) there, (0, 0, 1) here"),
+    ],
+)
+def test_a_run_that_goes_on_must_ask_for_the_same_anchors(tmp_path, first, anchors, words):
+    path = tmp_path / "trees.jsonl"
+
+    def run(count, anchors, **options):
+        with Rollout(Dice, GuessingAgent(), seed=4, record=path, **options) as rollout:
+            rollout.extend(rollout.grow([{"goal": 30}] * 2, count), anchors)
+        return rollout.trees
+
+    asked = [Anchor(0, 1, 2), Anchor(1, 0, 1)]
+    whole = chains(run(2, asked))
+    with pytest.raises(TreeFileError, match=words.replace("(", r"\(").replace(")", r"\)")) as caught:
+        run(first, anchors, resume=True)
+    assert "ask for the anchors that it was grown from, or record to another file" in str(caught.value)
+    assert chains(run(2, asked, resume=True)) == whole == chains(read_trees(path)), "and nothing was written"
+
+
 def test_rollouts_that_failed_are_in_the_journal(tmp_path):
     from envs_for_tests import Flaky
 
