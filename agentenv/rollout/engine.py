@@ -146,7 +146,8 @@ class Rollout:
             anchors: where, and how often.
 
         Raises:
-            TreeError: an anchor does not exist, has ended or has no snapshot.
+            TreeError: an anchor does not exist, has ended or has no snapshot; or, at the end, the agent saw different
+                prompts at one node, so that not all rollouts fit into the tree.
         """
         for anchor in anchors:
             _check_anchor(trees, anchor)
@@ -167,6 +168,7 @@ class Rollout:
         finally:
             self.ledger += self._recorder.settle(trees) + Ledger(wall_seconds=time.monotonic() - began)
             self._offer_known(trees, branches)
+        _raise_refused(branches)
 
     def _begin(self, tasks: Sequence[Any]) -> list[EpisodeTree]:
         """Resets for every task."""
@@ -303,6 +305,18 @@ def _check_anchor(trees: Sequence[EpisodeTree], anchor: Anchor) -> None:
         why = "it has ended" if known and tree.nodes[anchor.node].ended else why
         msg = f"tree {anchor.tree}: node {anchor.node} cannot be an anchor: {why}"
         raise TreeError(msg)
+
+
+def _raise_refused(branches: Sequence[Branch]) -> None:
+    """Raises where rollouts that ended cannot be in their trees."""
+    refused = [branch for branch in branches if branch.refused is not None]
+    if refused:
+        first = refused[0]
+        msg = (
+            f"{len(refused)} of {len(branches)} rollouts could not be kept, the others are in their trees; "
+            f"tree {first.tree}, rollout {first.number}: {first.refused}"
+        )
+        raise TreeError(msg) from first.refused
 
 
 def rollout_trees(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from agentenv.errors import InfrastructureError
+from agentenv.errors import InfrastructureError, TreeError
 from agentenv.protocols import BranchingEnv, Context, Snapshot, Transition
 from agentenv.recording import failed_node, node_after
 from agentenv.tokens import TokenIds
@@ -112,6 +112,7 @@ class Branch:
         attempts: what was done, attempt by attempt; only the last may have gone through.
         recorded: whether it comes from a journal.
         fork: who chose the anchor, and why.
+        refused: why it cannot be in its tree, once it has ended.
     """
 
     tree: int
@@ -126,6 +127,7 @@ class Branch:
     attempts: "list[Attempt]" = field(default_factory=list["Attempt"])
     recorded: bool = False
     fork: Fork | None = None
+    refused: TreeError | None = None
 
     def next_attempt(self) -> "Attempt":
         """Begins an attempt: the conversation as it was at the anchor."""

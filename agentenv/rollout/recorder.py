@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
-from agentenv.errors import TreeFileError
+from agentenv.errors import TreeError, TreeFileError
 from agentenv.serialize import Journal, TreeWriter
 from agentenv.serialize.events import Key, key_of
 from agentenv.tree import Cost, EpisodeTree
@@ -71,20 +71,33 @@ class Recorder:
         return True
 
     def add(self, trees: Sequence[EpisodeTree], branch: Branch, *, known: bool = False) -> None:
-        """Takes a rollout that has ended, and writes it to the journal."""
+        """Takes a rollout that has ended, and writes it to the journal.
+
+        One that saw another prompt at its anchor than those before it is marked as refused, and not written.
+        """
         if not known:
             _sign(branch)
         self._ended.append(branch)
         tree = trees[branch.tree]
+        prompts = [attempt.steps[0].prompt for attempt in branch.attempts if attempt.steps]
+        try:
+            tree.restore_prompt(branch.anchor, *(prompt for prompt in prompts if prompt is not None))
+        except TreeError as error:
+            branch.refused = error
+            return
         if self._writer is not None and not known and tree in self._numbers:
             attempts = [[(step.node, step.prompt) for step in attempt.steps] for attempt in branch.attempts]
             self._writer.add_rollout(self._numbers[tree], _key(tree, branch.anchor), attempts)
 
     def settle(self, trees: Sequence[EpisodeTree]) -> Ledger:
-        """Adds what has ended to the trees, by tree and number; returns what those played cost."""
+        """Adds what has ended to the trees, by tree and number; returns what those played cost, refused ones too."""
         ended, self._ended = sorted(self._ended, key=lambda branch: (branch.tree, branch.number)), []
         for branch in ended:
-            add_branch(trees[branch.tree], branch)
+            try:
+                if branch.refused is None:
+                    add_branch(trees[branch.tree], branch)
+            except TreeError as error:
+                branch.refused = error
         played = [branch for branch in ended if not branch.recorded]
         attempts = [attempt for branch in played for attempt in branch.attempts]
         costs = [step.node.cost for attempt in attempts for step in attempt.steps]
