@@ -142,15 +142,17 @@ class Rollout:
         What has ended is in the trees, and in the journal, even where this raises.
 
         Args:
-            trees: grown by this class.
+            trees: grown by this class; with `record`, begun by this very `Rollout`.
             anchors: where, and how often.
 
         Raises:
-            TreeError: an anchor does not exist, has ended or has no snapshot; or, at the end, the agent saw different
-                prompts at one node, so that not all rollouts fit into the tree.
+            TreeError: an anchor does not exist, has ended or has no snapshot, or its tree was begun elsewhere and
+                cannot be recorded; or, at the end, the agent saw different prompts at one node, so that not all
+                rollouts fit into the tree.
         """
         for anchor in anchors:
             _check_anchor(trees, anchor)
+            self._recorder.check_begun(anchor.tree, trees[anchor.tree])
         began = time.monotonic()
         branches = self._branches(trees, anchors)
         try:

@@ -44,15 +44,28 @@ class Recorder:
         if known is None and self._writer is not None:
             self._writer.begin_tree(tree)
 
+    def check_begun(self, index: int, tree: EpisodeTree) -> None:
+        """Refuses a tree that the journal has no root of, so that its rollouts could not be read.
+
+        Raises:
+            TreeError: another rollout began it, or a file.
+        """
+        if self._writer is not None and tree not in self._numbers:
+            msg = (
+                f"trees[{index}] was not begun by this Rollout, and {self._writer.path} has no root of it: begin it "
+                "here (grow or begin), or leave out record and write it by agentenv.serialize.write_trees"
+            )
+            raise TreeError(msg)
+
     def holds(self, tree: EpisodeTree, branch: Branch) -> bool:
         """Whether the journal holds a rollout already; then its attempts are put into the branch.
 
         Raises:
             TreeFileError: it started from another node there.
         """
-        number = self._numbers.get(tree)
-        if self._journal is None or number is None:
+        if self._journal is None:
             return False
+        number = self._numbers[tree]
         found = self._journal.attempts(number, branch.number)
         if found is None:
             return False
@@ -85,7 +98,7 @@ class Recorder:
         except TreeError as error:
             branch.refused = error
             return
-        if self._writer is not None and not known and tree in self._numbers:
+        if self._writer is not None and not known:
             attempts = [[(step.node, step.prompt) for step in attempt.steps] for attempt in branch.attempts]
             self._writer.add_rollout(self._numbers[tree], _key(tree, branch.anchor), attempts)
 

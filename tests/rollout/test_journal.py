@@ -1,5 +1,6 @@
 """What a journal promises: no finished rollout is lost or invented, whatever ends the run, and a run can go on."""
 
+import copy
 import errno
 import os
 import signal
@@ -15,7 +16,7 @@ from growing import TASKS
 from rollout_faults import Buggy, Sleepy, slow_run
 
 import agentenv as ae
-from agentenv.errors import SnapshotError, TreeFileError
+from agentenv.errors import SnapshotError, TreeError, TreeFileError
 from agentenv.rollout import Rollout, revisit
 from agentenv.serialize import Journal, TreeWriter, read_trees, write_trees
 from agentenv.tree import Anchor
@@ -249,6 +250,31 @@ def test_a_run_that_goes_on_must_ask_for_the_same_anchors(tmp_path, first, ancho
         run(first, anchors, resume=True)
     assert "ask for the anchors that it was grown from, or record to another file" in str(caught.value)
     assert chains(run(2, asked, resume=True)) == whole == chains(read_trees(path)), "and nothing was written"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_tree_that_another_rollout_began_is_refused_before_anything_is_played(tmp_path, resume):
+    path = tmp_path / "trees.jsonl"
+    with Rollout(Dice, GuessingAgent(), seed=4) as other:
+        elsewhere = other.grow([{"goal": 30}], 2)
+    if resume:
+        with Rollout(Dice, GuessingAgent(), seed=4, record=path) as rollout:
+            rollout.grow([{"goal": 30}], 2)
+    with Rollout(Dice, GuessingAgent(), seed=4, record=path, resume=resume) as rollout:
+        own = rollout.grow([{"goal": 30}], 2)
+        before = path.read_bytes(), rollout.ledger
+        for stranger in (elsewhere[0], copy.deepcopy(own[0])):
+            size = len(stranger)
+            with pytest.raises(
+                TreeError, match=r"trees\[1\] was not begun by this Rollout, and .*trees\.jsonl has no root"
+            ):
+                rollout.extend([own[0], stranger], [Anchor(0, 0, 1), Anchor(1, 0, 1)])
+            assert (path.read_bytes(), rollout.ledger, len(stranger)) == (*before, size)
+        rollout.extend([elsewhere[0], own[0]], [Anchor(1, 0, 1)])
+    assert [signature(tree) for tree in read_trees(path)] == [signature(own[0])]
+    with Rollout(Dice, GuessingAgent(), seed=4) as rollout:
+        rollout.extend(elsewhere, [Anchor(0, 0, 1)])
+    assert signature(elsewhere[0]) == signature(own[0])
 
 
 def test_rollouts_that_failed_are_in_the_journal(tmp_path):
