@@ -6,6 +6,7 @@ on its environment. Executors differ in who asks the agent, and when; what an ep
 
 import copy
 import hashlib
+import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
@@ -170,7 +171,14 @@ class Attempt:
         return Context(self.messages, tools, self.token_ids, self.covered, seed, room)
 
     def take(self, answer: Answer, after: Transition, env_seconds: float, limits: Limits) -> None:
-        """Records one step, and truncates where a limit is reached."""
+        """Records one step, and truncates where a limit is reached.
+
+        Raises:
+            ValueError: the reward is not finite, which no tree takes.
+        """
+        if not math.isfinite(after.reward):
+            msg = f"reward must be finite, got {after.reward!r}; where nothing is known raise InfrastructureError"
+            raise ValueError(msg)
         action = answer.action
         prompt = None if action.prompt_token_ids is None else relative_prompt(self.token_ids, action.prompt_token_ids)
         late = limits.max_seconds is not None and time.monotonic() - self.began >= limits.max_seconds

@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from agentenv.errors import SnapshotError, TreeError, TreeFileError
 from agentenv.rollout import Rollout, revisit
 from agentenv.serialize import Journal, TreeWriter, read_trees, write_trees
 from agentenv.tree import Anchor
-from agentenv.wrappers import RecordTree
+from agentenv.wrappers import RecordTree, TransformReward
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 TESTS = Path(__file__).parent.parent
@@ -94,6 +95,24 @@ def test_what_ends_beside_a_bug_is_kept():
     with pytest.raises(KeyError), Rollout(OneBug, Holds()) as rollout:
         rollout.grow([{"goal": 5}, {"goal": 30}, {"goal": 7}], 3)
     assert [len(tree) - 1 for tree in rollout.trees] == [3, 0, 3]
+
+
+@pytest.mark.parametrize("agent", [GuessingAgent, SlowGuessingAgent])
+@pytest.mark.parametrize("reward", [math.nan, -math.inf])
+def test_a_reward_that_no_tree_takes_is_a_bug_that_costs_no_rollout_that_ended(tmp_path, agent, reward):
+    def shaped():
+        return TransformReward(Dice(), lambda given, info: reward if info["step_count"] == 6 else given)
+
+    path = tmp_path / "trees.jsonl"
+    with (
+        pytest.raises(ValueError, match=r"reward must be finite, got .*; where nothing is known raise Infrastructure"),
+        Rollout(shaped, agent(), seed=1, record=path) as rollout,
+    ):
+        rollout.grow([{"goal": 30}], 12)
+    assert 0 < len(chains(rollout.trees)) < 12
+    assert all(tree.nodes[leaf].ended for tree in rollout.trees for leaf in tree.leaves()), "no half of a rollout"
+    assert chains(read_trees(path)) == chains(rollout.trees)
+    assert rollout.ledger.episodes == len(chains(rollout.trees))
 
 
 def test_control_c_loses_nothing_and_the_run_goes_on(tmp_path):
