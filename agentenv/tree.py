@@ -368,25 +368,27 @@ class EpisodeTree:
         self._check_index(node)
         self.restore_prompt(node, relative_prompt(self.token_ids(node), tuple(prompt_token_ids)))
 
-    def restore_prompt(self, node: int, prompt: Prompt) -> None:
-        """Records what an agent saw before acting from `node`, as `relative_prompt` gives it.
+    def restore_prompt(self, node: int, *prompts: Prompt) -> None:
+        """Records what actions from `node` saw, as `relative_prompt` gives it; nothing where this raises.
 
         Raises:
             TreeError: it keeps more tokens than there are, or another action from the same node saw other tokens.
         """
         self._check_index(node)
-        if not 0 <= prompt.kept <= self._lengths[node]:
-            msg = f"prompt.kept must be in [0, {self._lengths[node]}] at node {node}, got {prompt.kept}"
-            raise TreeError(msg)
         known = self._prompts[node]
-        if known is not None and not self._same_prompt(node, known, prompt):
-            msg = f"two actions from node {node} saw different prompts ({len(known)} and {len(prompt)} tokens)"
-            raise TreeError(msg)
-        if known is not None:
+        for prompt in prompts:
+            if not 0 <= prompt.kept <= self._lengths[node]:
+                msg = f"prompt.kept must be in [0, {self._lengths[node]}] at node {node}, got {prompt.kept}"
+                raise TreeError(msg)
+            known = prompt if known is None else known
+            if not self._same_prompt(node, known, prompt):
+                where = f"node {node} of the tree of task {self.task_id!r}"
+                raise different_prompts(where, len(known), len(prompt))
+        if known is None or self._prompts[node] is not None:
             return
-        self._prompts[node] = prompt
+        self._prompts[node] = known
         for child in self._children[node]:
-            self._lengths[child] = _length(prompt, self._nodes[child].action)
+            self._lengths[child] = _length(known, self._nodes[child].action)
 
     def _same_prompt(self, node: int, one: Prompt, other: Prompt) -> bool:
         """Whether two prompts have the same tokens; they may keep differently much of the path before them."""
@@ -428,6 +430,16 @@ class EpisodeTree:
     def arrays(self) -> TreeArrays:
         """Returns this tree alone as `TreeArrays`."""
         return TreeArrays.from_trees([self])
+
+
+def different_prompts(node: str, one: int, other: int) -> TreeError:
+    """Returns the error for a second prompt at a node; `one` and `other` are their numbers of tokens."""
+    msg = (
+        f"two actions from {node} saw different prompts ({one} and {other} tokens), and a node has one; make what "
+        "the agent shows its model depend on the conversation alone (no date, no random id), or grow a tree for every "
+        "rollout"
+    )
+    return TreeError(msg)
 
 
 def _length(prompt: Prompt | None, action: Action | None) -> int:

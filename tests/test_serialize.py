@@ -11,10 +11,10 @@ from episode_trees import episode_trees
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentenv.errors import TreeFileError
+from agentenv.errors import TreeError, TreeFileError
 from agentenv.rollout import rollout_trees
-from agentenv.serialize import FORMAT, VERSION, iter_trees, read_trees, write_trees
-from agentenv.tree import EpisodeTree
+from agentenv.serialize import FORMAT, VERSION, TreeWriter, iter_trees, read_trees, write_trees
+from agentenv.tree import EpisodeTree, Node, Prompt
 from agentenv.types import Action, ToolCall, Usage
 
 
@@ -268,6 +268,72 @@ def test_a_failed_write_leaves_the_file_that_was_there(tmp_path):
             write_trees(path, [tree], append=append)
         assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["trees.jsonl"]
+
+
+# ---------------------------------------------------------------------- what actions saw
+
+
+def stepped(rollout, *prompts):
+    """A rollout's nodes, each with what its action saw."""
+    action = Action("a", (), (1,), (-1.0,))
+    return [[(Node(-1, action, (), 0.0, rollout=rollout), prompt) for prompt in prompts]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ((Prompt(0, (7, 8)),), (Prompt(0, (7, 9)),), r"tree 0 with .* \[0, 0, 0\] saw different prompts \(2 and 2"),
+        ((Prompt(0, (7, 8)),), (Prompt(0, ()),), r"tree 0 with .* \[0, 0, 0\] saw different prompts \(2 and 0"),
+        ((Prompt(0, (7,)), Prompt(2, (8,))), (None, Prompt(2, (9,))), None),
+    ],
+)
+def test_a_writer_refuses_another_prompt_at_a_node(tmp_path, first, second, words):
+    path = tmp_path / "trees.jsonl"
+    with TreeWriter(path, journal=True) as writer:
+        writer.begin_tree(EpisodeTree(()))
+        writer.add_rollout(0, (0, 0, 0), stepped(0, *first))
+        before = path.read_bytes()
+        if words:
+            with pytest.raises(TreeError, match=words):
+                writer.add_rollout(0, (0, 0, 0), stepped(1, *second))
+            assert path.read_bytes() == before
+        else:  # at nodes of their own they may differ
+            writer.add_rollout(0, (0, 0, 0), stepped(1, *second))
+        writer.add_rollout(0, (0, 0, 0), stepped(2, *first))
+    (tree,) = read_trees(path)
+    assert tree.prompt(0) == first[0]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_of_two_sessions_that_saw_something_else_a_reader_names_the_line_unless_the_first_never_ended(tmp_path, ended):
+    path = tmp_path / "trees.jsonl"
+    with TreeWriter(path, journal=True) as writer:
+        writer.begin_tree(EpisodeTree(()))
+        writer.add_rollout(0, (0, 0, 0), stepped(0, Prompt(0, (7,)), None))
+    if not ended:
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with TreeWriter(path, append=True, journal=True) as writer:
+        writer.add_rollout(0, (0, 0, 0), stepped(1, Prompt(0, (8,))))
+    if ended:
+        with pytest.raises(TreeFileError, match=r"line 5: two actions from node 0 .* saw different prompts"):
+            read_trees(path)
+    else:
+        assert read_trees(path)[0].prompt(0) == Prompt(0, (8,))
+
+
+@pytest.mark.parametrize("token", [5, 6])
+def test_a_prompt_that_keeps_more_of_a_path_that_became_known_is_compared_by_the_reader(tmp_path, token):
+    path = tmp_path / "trees.jsonl"
+    with TreeWriter(path, journal=True) as writer:
+        writer.begin_tree(EpisodeTree(()))
+        writer.add_rollout(0, (0, 0, 0), stepped(0, None, Prompt(0, (7, 1, 5))))
+        writer.add_rollout(0, (0, 0, 0), stepped(1, Prompt(0, (7,))))
+        writer.add_rollout(0, (0, 0, 1), stepped(2, Prompt(2, (token,))))
+    if token == 5:
+        assert read_trees(path)[0].prompt_token_ids(1) == (7, 1, 5)
+    else:
+        with pytest.raises(TreeFileError, match="line 6: two actions from node 1 of"):
+            read_trees(path)
 
 
 # ---------------------------------------------------------------------- version 1

@@ -143,7 +143,7 @@ def test_tokens_are_unknown_from_an_action_of_unknown_tokens_until_the_next_prom
 def test_two_actions_from_one_node_saw_one_prompt():
     tree = EpisodeTree(ROOT)
     tree.add(0, Action("a", (), (1,), None, (1, 2)), reward=0.0)
-    with pytest.raises(TreeError, match=r"two actions from node 0 saw different prompts \(2 and 3 tokens\)"):
+    with pytest.raises(TreeError, match=r"two actions from node 0 of .* saw different prompts \(2 and 3 tokens\)"):
         tree.add(0, Action("b", (), (1,), None, (1, 2, 3)), reward=0.0)
     assert len(tree) == 2
 
@@ -155,7 +155,7 @@ def test_a_prompt_is_the_same_when_what_comes_before_it_became_known_in_between(
     tree.add(0, Action("c", (), (30,), None, (1,)), reward=0.0)  # now (1, 10) is
     tree.add(first, Action("d", (), (21,), None, (1, 10, 5)), reward=0.0)
     assert tree.prompt_token_ids(first) == (1, 10, 5)
-    with pytest.raises(TreeError, match=r"two actions from node 1 saw different prompts \(3 and 3 tokens\)"):
+    with pytest.raises(TreeError, match=r"two actions from node 1 of .* saw different prompts \(3 and 3 tokens\)"):
         tree.add(first, Action("e", (), (22,), None, (1, 10, 6)), reward=0.0)
 
 
@@ -165,6 +165,20 @@ def test_a_stored_prompt_must_fit(kept):
     tree.add(0, Action("a", (), (2,), None, (1,)), reward=0.0)
     with pytest.raises(TreeError, match=rf"prompt.kept must be in \[0, 2\] at node 1, got {kept}"):
         tree.restore_prompt(1, Prompt(kept, ()))
+
+
+def test_of_prompts_that_differ_none_is_kept_and_the_error_says_where_and_what_to_do():
+    tree = EpisodeTree(ROOT, task_id="seven")
+    words = (
+        r"two actions from node 0 of the tree of task 'seven' saw different prompts \(2 and 2 tokens\), and a node has "
+        r"one; make what the agent shows its model depend on the conversation alone .*, or grow a tree for every "
+    )
+    with pytest.raises(TreeError, match=words):
+        tree.restore_prompt(0, Prompt(0, (1, 2)), Prompt(0, (1, 2)), Prompt(0, (1, 3)))
+    assert tree.prompt(0) is None
+    tree.restore_prompt(0, Prompt(0, (1, 3)), Prompt(0, (1, 3)))
+    tree.restore_prompt(0)
+    assert tree.prompt(0) == Prompt(0, (1, 3))
 
 
 @settings(max_examples=150)

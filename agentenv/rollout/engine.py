@@ -43,7 +43,8 @@ class Rollout:
         step_seconds: an environment that takes longer for one step, or for opening and going to the anchor, is given
             up: a failure of infrastructure, counted and retried.
         record: a file that every rollout is written to as it ends, see `agentenv.serialize`.
-        resume: goes on with that file: what it holds is not played again. Tasks, seed and calls must be the same.
+        resume: goes on with that file: what it holds is not played again. Tasks, seed and calls, anchors
+            included, must be the same.
         on_end: called for every rollout that has ended, e.g. to move a progress bar.
 
     Attributes:
@@ -141,14 +142,17 @@ class Rollout:
         What has ended is in the trees, and in the journal, even where this raises.
 
         Args:
-            trees: grown by this class.
+            trees: grown by this class; with `record`, begun by this very `Rollout`.
             anchors: where, and how often.
 
         Raises:
-            TreeError: an anchor does not exist, has ended or has no snapshot.
+            TreeError: an anchor does not exist, has ended or has no snapshot, or its tree was begun elsewhere and
+                cannot be recorded; or, at the end, the agent saw different prompts at one node, so that not all
+                rollouts fit into the tree.
         """
         for anchor in anchors:
             _check_anchor(trees, anchor)
+            self._recorder.check_begun(anchor.tree, trees[anchor.tree])
         began = time.monotonic()
         branches = self._branches(trees, anchors)
         try:
@@ -166,6 +170,7 @@ class Rollout:
         finally:
             self.ledger += self._recorder.settle(trees) + Ledger(wall_seconds=time.monotonic() - began)
             self._offer_known(trees, branches)
+        _raise_refused(branches)
 
     def _begin(self, tasks: Sequence[Any]) -> list[EpisodeTree]:
         """Resets for every task."""
@@ -302,6 +307,18 @@ def _check_anchor(trees: Sequence[EpisodeTree], anchor: Anchor) -> None:
         why = "it has ended" if known and tree.nodes[anchor.node].ended else why
         msg = f"tree {anchor.tree}: node {anchor.node} cannot be an anchor: {why}"
         raise TreeError(msg)
+
+
+def _raise_refused(branches: Sequence[Branch]) -> None:
+    """Raises where rollouts that ended cannot be in their trees."""
+    refused = [branch for branch in branches if branch.refused is not None]
+    if refused:
+        first = refused[0]
+        msg = (
+            f"{len(refused)} of {len(branches)} rollouts could not be kept, the others are in their trees; "
+            f"tree {first.tree}, rollout {first.number}: {first.refused}"
+        )
+        raise TreeError(msg) from first.refused
 
 
 def rollout_trees(

@@ -6,6 +6,7 @@ on its environment. Executors differ in who asks the agent, and when; what an ep
 
 import copy
 import hashlib
+import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from agentenv.errors import InfrastructureError
+from agentenv.errors import InfrastructureError, TreeError
 from agentenv.protocols import BranchingEnv, Context, Snapshot, Transition
 from agentenv.recording import failed_node, node_after
 from agentenv.tokens import TokenIds
@@ -112,6 +113,7 @@ class Branch:
         attempts: what was done, attempt by attempt; only the last may have gone through.
         recorded: whether it comes from a journal.
         fork: who chose the anchor, and why.
+        refused: why it cannot be in its tree, once it has ended.
     """
 
     tree: int
@@ -126,6 +128,7 @@ class Branch:
     attempts: "list[Attempt]" = field(default_factory=list["Attempt"])
     recorded: bool = False
     fork: Fork | None = None
+    refused: TreeError | None = None
 
     def next_attempt(self) -> "Attempt":
         """Begins an attempt: the conversation as it was at the anchor."""
@@ -168,7 +171,14 @@ class Attempt:
         return Context(self.messages, tools, self.token_ids, self.covered, seed, room)
 
     def take(self, answer: Answer, after: Transition, env_seconds: float, limits: Limits) -> None:
-        """Records one step, and truncates where a limit is reached."""
+        """Records one step, and truncates where a limit is reached.
+
+        Raises:
+            ValueError: the reward is not finite, which no tree takes.
+        """
+        if not math.isfinite(after.reward):
+            msg = f"reward must be finite, got {after.reward!r}; where nothing is known raise InfrastructureError"
+            raise ValueError(msg)
         action = answer.action
         prompt = None if action.prompt_token_ids is None else relative_prompt(self.token_ids, action.prompt_token_ids)
         late = limits.max_seconds is not None and time.monotonic() - self.began >= limits.max_seconds

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
-from agentenv.errors import TreeFileError
+from agentenv.errors import TreeError, TreeFileError
 from agentenv.serialize import Journal, TreeWriter
 from agentenv.serialize.events import Key, key_of
 from agentenv.tree import Cost, EpisodeTree
@@ -44,12 +44,39 @@ class Recorder:
         if known is None and self._writer is not None:
             self._writer.begin_tree(tree)
 
+    def check_begun(self, index: int, tree: EpisodeTree) -> None:
+        """Refuses a tree that the journal has no root of, so that its rollouts could not be read.
+
+        Raises:
+            TreeError: another rollout began it, or a file.
+        """
+        if self._writer is not None and tree not in self._numbers:
+            msg = (
+                f"trees[{index}] was not begun by this Rollout, and {self._writer.path} has no root of it: begin it "
+                "here (grow or begin), or leave out record and write it by agentenv.serialize.write_trees"
+            )
+            raise TreeError(msg)
+
     def holds(self, tree: EpisodeTree, branch: Branch) -> bool:
-        """Whether the journal holds a rollout already; then its attempts are put into the branch."""
-        number = self._numbers.get(tree)
-        found = None if self._journal is None or number is None else self._journal.attempts(number, branch.number)
+        """Whether the journal holds a rollout already; then its attempts are put into the branch.
+
+        Raises:
+            TreeFileError: it started from another node there.
+        """
+        if self._journal is None:
+            return False
+        number = self._numbers[tree]
+        found = self._journal.attempts(number, branch.number)
         if found is None:
             return False
+        there, here = self._journal.start(number, branch.number), _key(tree, branch.anchor)
+        if there != here:
+            msg = (
+                f"rollout {branch.number} of tree {number} of the file to go on with was grown from another node: "
+                f"(rollout, attempt, step) {there} there, {here} here; ask for the anchors that it was grown from, "
+                "or record to another file"
+            )
+            raise TreeFileError(msg)
         branch.recorded = True
         for number, recorded in enumerate(found):
             steps = [Step(node, prompt) for node, prompt in recorded]
@@ -57,20 +84,33 @@ class Recorder:
         return True
 
     def add(self, trees: Sequence[EpisodeTree], branch: Branch, *, known: bool = False) -> None:
-        """Takes a rollout that has ended, and writes it to the journal."""
+        """Takes a rollout that has ended, and writes it to the journal.
+
+        One that saw another prompt at its anchor than those before it is marked as refused, and not written.
+        """
         if not known:
             _sign(branch)
         self._ended.append(branch)
         tree = trees[branch.tree]
-        if self._writer is not None and not known and tree in self._numbers:
+        prompts = [attempt.steps[0].prompt for attempt in branch.attempts if attempt.steps]
+        try:
+            tree.restore_prompt(branch.anchor, *(prompt for prompt in prompts if prompt is not None))
+        except TreeError as error:
+            branch.refused = error
+            return
+        if self._writer is not None and not known:
             attempts = [[(step.node, step.prompt) for step in attempt.steps] for attempt in branch.attempts]
             self._writer.add_rollout(self._numbers[tree], _key(tree, branch.anchor), attempts)
 
     def settle(self, trees: Sequence[EpisodeTree]) -> Ledger:
-        """Adds what has ended to the trees, by tree and number; returns what those played cost."""
+        """Adds what has ended to the trees, by tree and number; returns what those played cost, refused ones too."""
         ended, self._ended = sorted(self._ended, key=lambda branch: (branch.tree, branch.number)), []
         for branch in ended:
-            add_branch(trees[branch.tree], branch)
+            try:
+                if branch.refused is None:
+                    add_branch(trees[branch.tree], branch)
+            except TreeError as error:
+                branch.refused = error
         played = [branch for branch in ended if not branch.recorded]
         attempts = [attempt for branch in played for attempt in branch.attempts]
         costs = [step.node.cost for attempt in attempts for step in attempt.steps]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,6 +89,11 @@ class Journal:
         record = self._records.get(tree)
         return None if record is None else record.attempts(rollout)
 
+    def start(self, tree: int, rollout: int) -> Key | None:
+        """Returns the key of the node that a rollout starts from; `None` if it has not ended."""
+        record = self._records.get(tree)
+        return None if record is None else record.start(rollout)
+
 
 class _Blame:
     """Says which line of which file a broken record is in."""
@@ -152,13 +158,12 @@ def _check_header(record: Any) -> None:
 
 @dataclass
 class _Record:
-    """The events of one tree, and what was seen at every node from which an action was taken."""
+    """The events of one tree."""
 
     path: str | Path
     begin: Line
     blobs: dict[str, str]
     rollouts: dict[int, list[Line]] = field(default_factory=dict[int, list[Line]])
-    prompts: dict[Key, Prompt] = field(default_factory=dict[Key, Prompt])
 
     def add(self, number: int, event: dict[str, Any]) -> None:
         """Takes a node's event; the first of a rollout begins it anew."""
@@ -166,8 +171,21 @@ class _Record:
         if attempt == 0 and "from" in event:
             self.rollouts[rollout] = []
         self.rollouts.setdefault(rollout, []).append((number, event))
-        if (prompt := read_prompt(event.get("prompt"))) is not None:
-            self.prompts[_before(event)] = prompt
+
+    @cached_property
+    def prompts(self) -> dict[Key, Prompt]:
+        """What was seen at every node, by the first that was written; what was not finished is not asked."""
+        prompts: dict[Key, Prompt] = {}
+        for number, event in (line for rollout in self.rollouts for line in self.lines(rollout)):
+            with _Blame(self.path, number):
+                if (prompt := read_prompt(event.get("prompt"))) is not None:
+                    prompts.setdefault(_before(event), prompt)
+        return prompts
+
+    def seen(self, event: Mapping[str, Any]) -> Prompt | None:
+        """What an event's action saw: written with it, or with another from the same node."""
+        own = read_prompt(event.get("prompt"))
+        return self.prompts.get(_before(event)) if own is None else own
 
     def root(self) -> EpisodeTree:
         number, event = self.begin
@@ -187,8 +205,14 @@ class _Record:
                 if "from" in event:
                     attempts.append([])
                 node = read_node(unpack(event, self.blobs), NO_PARENT)
-                attempts[-1].append((node, self.prompts.get(_before(event))))
+                attempts[-1].append((node, self.seen(event)))
         return attempts or None
+
+    def start(self, rollout: int) -> Key | None:
+        for number, event in self.lines(rollout)[:1]:
+            with _Blame(self.path, number):
+                return _before(event)
+        return None
 
     def build(self) -> EpisodeTree:
         """Rebuilds the tree, rollouts in order."""
@@ -206,7 +230,7 @@ class _Record:
                     msg = f"rollout {key[0]}, attempt {key[1]} has two steps {key[2]}"
                     raise TreeError(msg)
                 node = read_node(unpack(event, self.blobs), _place(places, before))
-                places[key] = tree.append(node, prompt=self.prompts.get(before))
+                places[key] = tree.append(node, prompt=self.seen(event))
                 last = key
         for (number, event), node in ((self.begin, 0), *((line, places[read_key(line[1])]) for line in lines)):
             if "prompt_after" in event:

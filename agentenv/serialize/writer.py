@@ -11,13 +11,16 @@ from threading import Lock
 from typing import IO, Any, Self
 
 from agentenv.errors import TreeFileError
-from agentenv.tree import EpisodeTree, Node, Prompt
+from agentenv.tree import EpisodeTree, Node, Prompt, different_prompts
 
 from .blobs import pack
 from .events import FORMAT, ROOT, VERSION, Key, node_event, tree_event, tree_events
 from .reader import number_of_trees
 
 __all__ = ["TreeWriter", "write_trees"]
+
+Seen = tuple[int, int, int]
+"""Of a prompt: the tokens that it keeps, all of its tokens, and a hash of those that follow."""
 
 
 class TreeWriter:
@@ -45,7 +48,7 @@ class TreeWriter:
         self._journal = journal
         self._lock = Lock()
         self._blobs: set[str] = set()
-        self._prompts: set[tuple[int, Key]] = set()
+        self._prompts: dict[tuple[int, Key], Seen] = {}
         self._file = self.path.open("r+b" if self.path.exists() else "wb", buffering=0)
         try:
             _lock_alone(self._file, self.path)
@@ -96,9 +99,12 @@ class TreeWriter:
             number: of the tree.
             start: key of the node that it starts from.
             attempts: the nodes in order, each with what its action saw.
+
+        Raises:
+            TreeError: another action from the same node saw other tokens.
         """
         with self._lock:
-            seen: set[tuple[int, Key]] = set()
+            seen: dict[tuple[int, Key], Seen] = {}
             events = [event for nodes in attempts for event in self._events(number, start, nodes, seen)]
             if events:
                 events[-1]["last"] = True
@@ -113,26 +119,41 @@ class TreeWriter:
             start: key of the node before.
             node: the node.
             prompt: what its action saw.
+
+        Raises:
+            TreeError: as for `add_rollout`.
         """
         with self._lock:
-            seen: set[tuple[int, Key]] = set()
+            seen: dict[tuple[int, Key], Seen] = {}
             self._write(self._events(number, start, [(node, prompt)], seen))
             self._prompts |= seen
 
     def _events(
-        self, number: int, before: Key, nodes: Sequence[tuple[Node, Prompt | None]], seen: set[tuple[int, Key]]
+        self, number: int, before: Key, nodes: Sequence[tuple[Node, Prompt | None]], seen: dict[tuple[int, Key], Seen]
     ) -> list[dict[str, Any]]:
-        """Events of nodes that follow each other; a prompt is written with the first action that saw it."""
+        """Events of nodes that follow each other; a prompt is written with the first action that saw it.
+
+        It is written again where it keeps more of the path, which may have become known since: a reader compares them.
+        """
         events: list[dict[str, Any]] = []
         for step, (node, prompt) in enumerate(nodes, before[2] + 1):
             goes_on = before != ROOT and before[:2] == (node.rollout, node.attempt)
-            new = prompt is not None and (number, before) not in self._prompts | seen
+            new = prompt is not None and self._is_new(number, before, prompt, seen)
             events.append(
                 node_event(number, step, node, start=None if goes_on else before, prompt=prompt if new else None)
             )
-            seen |= {(number, before)} if new else set()
             before = (node.rollout, node.attempt, step)
         return events
+
+    def _is_new(self, number: int, before: Key, prompt: Prompt, seen: dict[tuple[int, Key], Seen]) -> bool:
+        """Whether a prompt is not in the file as it is; then it is put into `seen`."""
+        place, now = (number, before), (prompt.kept, len(prompt), hash(prompt.token_ids))
+        known = seen.get(place) or self._prompts.get(place)
+        if known is not None and now != known and (now[0] == known[0] or now[1] != known[1]):
+            where = f"the node of tree {number} with rollout, attempt and step {list(before)}"
+            raise different_prompts(where, known[1], now[1])
+        seen[place] = now
+        return now != known
 
     def _write(self, events: Iterable[dict[str, Any]]) -> None:
         blobs: dict[str, str] = {}

@@ -1,6 +1,8 @@
 """What a journal promises: no finished rollout is lost or invented, whatever ends the run, and a run can go on."""
 
+import copy
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -15,11 +17,11 @@ from growing import TASKS
 from rollout_faults import Buggy, Sleepy, slow_run
 
 import agentenv as ae
-from agentenv.errors import SnapshotError, TreeFileError
+from agentenv.errors import SnapshotError, TreeError, TreeFileError
 from agentenv.rollout import Rollout, revisit
 from agentenv.serialize import Journal, TreeWriter, read_trees, write_trees
 from agentenv.tree import Anchor
-from agentenv.wrappers import RecordTree
+from agentenv.wrappers import RecordTree, TransformReward
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 TESTS = Path(__file__).parent.parent
@@ -93,6 +95,24 @@ def test_what_ends_beside_a_bug_is_kept():
     with pytest.raises(KeyError), Rollout(OneBug, Holds()) as rollout:
         rollout.grow([{"goal": 5}, {"goal": 30}, {"goal": 7}], 3)
     assert [len(tree) - 1 for tree in rollout.trees] == [3, 0, 3]
+
+
+@pytest.mark.parametrize("agent", [GuessingAgent, SlowGuessingAgent])
+@pytest.mark.parametrize("reward", [math.nan, -math.inf])
+def test_a_reward_that_no_tree_takes_is_a_bug_that_costs_no_rollout_that_ended(tmp_path, agent, reward):
+    def shaped():
+        return TransformReward(Dice(), lambda given, info: reward if info["step_count"] == 6 else given)
+
+    path = tmp_path / "trees.jsonl"
+    with (
+        pytest.raises(ValueError, match=r"reward must be finite, got .*; where nothing is known raise Infrastructure"),
+        Rollout(shaped, agent(), seed=1, record=path) as rollout,
+    ):
+        rollout.grow([{"goal": 30}], 12)
+    assert 0 < len(chains(rollout.trees)) < 12
+    assert all(tree.nodes[leaf].ended for tree in rollout.trees for leaf in tree.leaves()), "no half of a rollout"
+    assert chains(read_trees(path)) == chains(rollout.trees)
+    assert rollout.ledger.episodes == len(chains(rollout.trees))
 
 
 def test_control_c_loses_nothing_and_the_run_goes_on(tmp_path):
@@ -223,6 +243,57 @@ def test_a_run_that_goes_on_must_be_the_same(tmp_path):
     (tmp_path / "other.jsonl").write_text('{"format": "something"}\n')
     with pytest.raises(TreeFileError, match="expected a header"):
         Rollout(Dice, GuessingAgent(), record=tmp_path / "other.jsonl", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("first", "anchors", "words"),
+    [
+        (2, [Anchor(0, 0, 1)], "rollout 2 of tree 0 .* (0, 0, 1) there, (0, 0, 0) here"),
+        (2, [Anchor(0, 2, 1)], "rollout 2 of tree 0 .* (0, 0, 1) there, (0, 0, 2) here"),
+        (2, [Anchor(0, 1, 2), Anchor(1, 1, 1)], "rollout 2 of tree 1 .* (0, 0, 0) there, (0, 0, 1) here"),
+        (3, [Anchor(0, 1, 1)], "rollout 2 of tree 0 .* (0, 0, 1) there, (0, 0, 0) here"),
+        (1, [Anchor(0, 1, 1)], "rollout 1 of tree 0 .* (0, 0, 0) there, (0, 0, 1) here"),
+    ],
+)
+def test_a_run_that_goes_on_must_ask_for_the_same_anchors(tmp_path, first, anchors, words):
+    path = tmp_path / "trees.jsonl"
+
+    def run(count, anchors, **options):
+        with Rollout(Dice, GuessingAgent(), seed=4, record=path, **options) as rollout:
+            rollout.extend(rollout.grow([{"goal": 30}] * 2, count), anchors)
+        return rollout.trees
+
+    asked = [Anchor(0, 1, 2), Anchor(1, 0, 1)]
+    whole = chains(run(2, asked))
+    with pytest.raises(TreeFileError, match=words.replace("(", r"\(").replace(")", r"\)")) as caught:
+        run(first, anchors, resume=True)
+    assert "ask for the anchors that it was grown from, or record to another file" in str(caught.value)
+    assert chains(run(2, asked, resume=True)) == whole == chains(read_trees(path)), "and nothing was written"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_tree_that_another_rollout_began_is_refused_before_anything_is_played(tmp_path, resume):
+    path = tmp_path / "trees.jsonl"
+    with Rollout(Dice, GuessingAgent(), seed=4) as other:
+        elsewhere = other.grow([{"goal": 30}], 2)
+    if resume:
+        with Rollout(Dice, GuessingAgent(), seed=4, record=path) as rollout:
+            rollout.grow([{"goal": 30}], 2)
+    with Rollout(Dice, GuessingAgent(), seed=4, record=path, resume=resume) as rollout:
+        own = rollout.grow([{"goal": 30}], 2)
+        before = path.read_bytes(), rollout.ledger
+        for stranger in (elsewhere[0], copy.deepcopy(own[0])):
+            size = len(stranger)
+            with pytest.raises(
+                TreeError, match=r"trees\[1\] was not begun by this Rollout, and .*trees\.jsonl has no root"
+            ):
+                rollout.extend([own[0], stranger], [Anchor(0, 0, 1), Anchor(1, 0, 1)])
+            assert (path.read_bytes(), rollout.ledger, len(stranger)) == (*before, size)
+        rollout.extend([elsewhere[0], own[0]], [Anchor(1, 0, 1)])
+    assert [signature(tree) for tree in read_trees(path)] == [signature(own[0])]
+    with Rollout(Dice, GuessingAgent(), seed=4) as rollout:
+        rollout.extend(elsewhere, [Anchor(0, 0, 1)])
+    assert signature(elsewhere[0]) == signature(own[0])
 
 
 def test_rollouts_that_failed_are_in_the_journal(tmp_path):
