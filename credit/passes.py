@@ -10,7 +10,7 @@ from agentenv.arrays import NO_PARENT, TreeArrays
 from agentenv.errors import TreeError
 from agentenv.tree import EpisodeTree
 
-from .groups import group_means, group_sums, ratio
+from .groups import Numbers, group_means, group_sums, ratio
 from .result import StepAdvantages
 
 __all__ = [
@@ -176,7 +176,7 @@ def at_ends(tree: TreeArrays, scores: FloatArray, below: FloatArray) -> FloatArr
     return own
 
 
-def tree_sums(tree: TreeArrays, values: FloatArray) -> FloatArray:
+def tree_sums(tree: TreeArrays, values: Numbers) -> FloatArray:
     """Sums `[N]` values per tree, giving `[M]`."""
     return group_sums(tree.tree_ids, values, tree.num_trees)
 

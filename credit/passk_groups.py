@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from agentenv.arrays import TreeArrays
 from agentenv.errors import TreeError
 
+from .checks import is_whole
 from .groups import ratio
 from .passes import assemble, check_steps, mean_below, successes, tree_sums
 from .passk import log_miss_probability, pass_at_k
@@ -33,13 +34,13 @@ def passk_training_advantages(tree: TreeArrays, *, k: int = 4, threshold: float 
 
     Args:
         tree: `[N]` one or many trees; each tree is one group.
-        k: subset size, at most the smallest group, broken trajectories included.
+        k: subset size, at most the smallest group of those that infrastructure broke nothing of.
         threshold: a trajectory succeeds where its undiscounted return is above; default: its tree's threshold.
     """
     check_steps(tree)
     success = successes(tree, threshold).astype(np.float64)
     n = tree_sums(tree, tree.is_trajectory.astype(np.float64))
-    _check_k(k, tree)
+    k = _check_k(k, tree)
     hits = tree_sums(tree, success)
     mean = np.where(n >= k, pass_at_k(np.maximum(n, k), hits, k), 0.0)
     deviation = np.sqrt(mean * (1.0 - mean))
@@ -69,14 +70,14 @@ def pkpo_advantages(
 
     Args:
         tree: `[N]` one or many trees; each tree is one group, its score the undiscounted return.
-        k: subset size, at most the smallest group, broken trajectories included.
+        k: subset size, at most the smallest group of those that infrastructure broke nothing of.
         baseline: `"none"` gives s_i, `"leave_one_out"` A_i.
     """
     if baseline not in ("none", "leave_one_out"):
         msg = f"baseline must be 'none' or 'leave_one_out', got {baseline!r}"
         raise ValueError(msg)
     check_steps(tree)
-    _check_k(k, tree)
+    k = _check_k(k, tree)
     enough = tree_sums(tree, tree.is_trajectory.astype(np.float64)) >= k
     ends = np.flatnonzero(tree.is_trajectory & enough[tree.tree_ids])
     with_i, without_i = pkpo_weights(tree.tree_ids[ends], tree.returns[ends], k=k, num_groups=tree.num_trees)
@@ -146,10 +147,13 @@ def _suffix(owner: IntArray, starts: FloatArray, values: FloatArray) -> FloatArr
     return running[ends][owner] - running[1:]
 
 
-def _check_k(k: int, tree: TreeArrays) -> None:
-    smallest = int(np.bincount(tree.tree_ids[tree.is_leaf & ~tree.is_root], minlength=tree.num_trees).min())
-    if k != int(k) or not 1 <= k <= smallest:
-        msg = (
-            f"k must be a whole number in [1, {smallest}], the number of trajectories of the smallest group; got {k!r}"
-        )
+def _check_k(k: float, tree: TreeArrays) -> int:
+    """Returns k. A group that infrastructure broke may be smaller than it was meant to be, and bounds nothing."""
+    sizes = tree_sums(tree, tree.is_leaf & ~tree.is_root)
+    whole = sizes[tree_sums(tree, ~tree.valid) == 0]
+    smallest = int(whole.min()) if len(whole) else None
+    if not is_whole(k) or k < 1 or (smallest is not None and k > smallest):
+        rule = "of at least 1" if smallest is None else f"in [1, {smallest}]"
+        msg = f"k must be a whole number {rule}, the number of trajectories of the smallest unbroken group; got {k!r}"
         raise TreeError(msg)
+    return int(k)
