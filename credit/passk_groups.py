@@ -1,5 +1,6 @@
 """Pass@k objectives for groups of whole trajectories: PKPO and Pass@k training."""
 
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -104,23 +105,24 @@ def pkpo_weights(ids: IntArray, rewards: FloatArray, *, k: int, num_groups: int)
     Returns:
         `[n]` and `[n]`.
     """
-    sizes = np.bincount(ids, minlength=num_groups).astype(np.float64)
+    sizes = np.bincount(ids, minlength=num_groups)
     order = np.lexsort((rewards, ids))
     owner, g = ids[order], rewards[order]
-    n = sizes[owner]
+    n = sizes[owner].astype(np.float64)
     starts = np.cumsum(sizes) - sizes
     rank = np.arange(len(order)) - starts[owner] + 1.0
+    starts = starts[sizes > 0]
     holds = _share(n - 1, n - rank, k - 1)
     below = _share(n - 2, n - rank, k - 2) * ratio(np.full(len(n), k - 1.0), n - 1)
-    with_i = k / n * (holds * g + _suffix(owner, starts, below * g))
+    with_i = k / n * (holds * g + _sums_after(below * g, starts))
     if k == 1:
         total = np.bincount(owner, g, num_groups)[owner]
         without_i = ratio(total - g, (n - 1) * n)
     else:
         lower = _share(n - 2, n - 1 - rank, k - 2) * ratio(np.full(len(n), k - 1.0), n - 1)
         upper = below  # rank j among all is rank j - 1 among the others
-        before = _prefix(owner, starts, lower * g)
-        without_i = k / n * (before + _suffix(owner, starts, upper * g))
+        before = _sums_before(lower * g, starts)
+        without_i = k / n * (before + _sums_after(upper * g, starts))
     back = np.empty(len(order), dtype=np.int64)
     back[order] = np.arange(len(order))
     return with_i[back], without_i[back]
@@ -134,17 +136,17 @@ def _share(n: FloatArray, missed: FloatArray, k: float) -> FloatArray:
     return out
 
 
-def _prefix(owner: IntArray, starts: FloatArray, values: FloatArray) -> FloatArray:
-    """Sums the entries before each one within its group."""
-    running = np.concatenate([[0.0], np.cumsum(values)])
-    return running[:-1] - running[starts.astype(np.int64)][owner]
+def _sums_before(values: FloatArray, starts: IntArray) -> FloatArray:
+    """Sums the entries before each one within its group, each group for itself: no other's rounding enters."""
+    out = np.zeros(len(values))
+    for start, end in pairwise([*starts.tolist(), len(values)]):
+        np.cumsum(values[start : end - 1], out=out[start + 1 : end])
+    return out
 
 
-def _suffix(owner: IntArray, starts: FloatArray, values: FloatArray) -> FloatArray:
+def _sums_after(values: FloatArray, starts: IntArray) -> FloatArray:
     """Sums the entries after each one within its group."""
-    ends = np.append(starts[1:], len(values)).astype(np.int64)
-    running = np.concatenate([[0.0], np.cumsum(values)])
-    return running[ends][owner] - running[1:]
+    return _sums_before(values[::-1], len(values) - np.append(starts[1:], len(values))[::-1])[::-1]
 
 
 def _check_k(k: float, tree: TreeArrays) -> int:

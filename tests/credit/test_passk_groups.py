@@ -43,6 +43,19 @@ def test_pkpo_equals_enumeration(rewards, k):
     np.testing.assert_allclose(leaves(pkpo_advantages(tree, k=k), tree)[:n], gain / len(subsets), atol=1e-12)
 
 
+@pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("large", [1e6, -1e12, 1e300])
+def test_pkpo_of_a_group_is_the_same_to_the_last_bit_beside_any_other(baseline, k, large):
+    groups = [[0.1, 0.7, 0.7, 0.2], [large, 0.0, large / 3], [1, 0, 0, 1, 0], [-large, 0.0, large], SIX]
+    tree = group(*groups)
+    together = pkpo_advantages(tree, k=k, baseline=baseline).advantages
+    for i in (0, 2, 4):
+        alone = group(groups[i])
+        expected = leaves(pkpo_advantages(alone, k=k, baseline=baseline), alone)
+        np.testing.assert_array_equal(together[(tree.tree_ids == i) & ~tree.is_root], expected)
+
+
 def test_pkpo_worked_numbers():
     tree = group([1, 1, 0, 0, 0, 0])
     np.testing.assert_allclose(leaves(pkpo_advantages(tree, k=3, baseline="none"), tree), [0.5] * 2 + [0.35] * 4)
