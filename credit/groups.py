@@ -6,7 +6,7 @@ Letters: `n` entries, `K` groups.
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["beyond_rounding", "group_means", "group_sums", "ratio", "scaled"]
+__all__ = ["beyond_rounding", "group_largest", "group_means", "group_sums", "ratio", "scaled"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -27,6 +27,13 @@ def group_means(ids: IntArray, values: FloatArray, weights: FloatArray, size: in
     return ratio(group_sums(ids, values * weights, size), group_sums(ids, weights, size))
 
 
+def group_largest(ids: IntArray, values: FloatArray, size: int) -> FloatArray:
+    """Finds the largest magnitude of `values [n]` over equal `ids [n]`, giving `[K]`, 0 for an empty group."""
+    largest = np.zeros(size)
+    np.maximum.at(largest, ids, np.abs(values))
+    return largest
+
+
 def ratio(total: Numbers, count: Numbers) -> FloatArray:
     """Divides elementwise, giving 0 where `count` is 0 or less."""
     return np.divide(total, count, out=np.zeros(np.shape(total)), where=count > 0)
@@ -34,9 +41,7 @@ def ratio(total: Numbers, count: Numbers) -> FloatArray:
 
 def beyond_rounding(ids: IntArray, entries: FloatArray, deviations: FloatArray) -> FloatArray:
     """Returns the deviations `[K]` of groups, 0 where they are no more than the rounding of the `entries [n]`."""
-    largest = np.zeros(len(deviations))
-    np.maximum.at(largest, ids, np.abs(entries))
-    return np.where(deviations > _ROUNDING * largest, deviations, 0.0)
+    return np.where(deviations > _ROUNDING * group_largest(ids, entries, len(deviations)), deviations, 0.0)
 
 
 def scaled(values: FloatArray, deviations: FloatArray, epsilon: float) -> FloatArray:

@@ -31,6 +31,7 @@ class Matching:
     pairs: IntArray  # [N - roots] number of the (state, action) pair, in [0, num_pairs); not all need occur
     after: IntArray  # [N - roots] number of the state the step leads to, in [0, num_states)
     first: BoolArray  # [N - roots] no earlier step of the same trajectory is the same pair
+    trees: IntArray  # [num_states] the tree of each state
     num_states: int
     num_pairs: int
 
@@ -112,7 +113,9 @@ def match_steps(tree: TreeArrays, state_ids: ArrayLike | None = None, action_ids
     if num_pairs > 4 * len(tree):
         pairs, num_pairs = renumber(pairs)
     first = first_visits(tree, steps, pairs)
-    return Matching(steps, left, pairs, numbers[steps], first, num_states, num_pairs)
+    trees = np.zeros(num_states, dtype=np.int64)
+    trees[numbers] = tree.tree_ids
+    return Matching(steps, left, pairs, numbers[steps], first, trees, num_states, num_pairs)
 
 
 def match_transitions(matching: Matching) -> tuple[IntArray, int]:

@@ -145,7 +145,7 @@ def graph_weights(tree: TreeArrays) -> FloatArray:
     step = csr_array((share[inner], (match.after[inner], match.states[inner])), shape=(match.num_states,) * 2)
     starts = group_sums(match.states, live & tree.is_root[tree.parents[match.steps]], match.num_states)
     weights = np.zeros(len(tree))
-    weights[match.steps] = share * solve_fixed_point(step, starts)[match.states]
+    weights[match.steps] = share * solve_fixed_point(step, starts, match.trees)[match.states]
     return np.where(tree.is_root, group_sums(tree.parents[match.steps], weights[match.steps], len(tree)), weights)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from agentenv.arrays import TreeArrays
 from agentenv.credit import (
+    ESTIMATORS,
     crbc_advantages,
     gigpo_advantages,
     grpo_advantages,
@@ -15,6 +16,7 @@ from agentenv.credit import (
     step_reward_advantages,
     tree_grpo_advantages,
 )
+from agentenv.credit.weights import graph_weights
 
 STANDARDIZE = {
     "grpo": grpo_advantages,
@@ -82,3 +84,29 @@ def test_states_that_one_step_leaves_get_nothing_without_epsilon():
     uneven = gigpo_advantages(TreeArrays.build([-1, 0, 1, 0, 3], [0, 0, 1, 0, 0]), scale=True, epsilon=0.0)
     assert np.isfinite(uneven.advantages).all()
     assert uneven.advantages[1] > 0 > uneven.advantages[3]
+
+
+def beside(neighbours):
+    """Twelve steps round and round three states to a success, and a step away from them; then other trees."""
+    parents, rewards = [-1, *range(12), 0], [0.0] * 12 + [1.0, 0.0]
+    states, actions = [*(i % 3 for i in range(12)), 7, 8], [0] * 13 + [1]
+    ids = [0] * 14
+    for i, large in enumerate(neighbours, start=1):
+        root = len(parents)
+        parents, rewards = [*parents, -1, root, root, root, root], [*rewards, 0.0, large, 0.0, -large, large / 3]
+        states, actions, ids = [*states, *range(5)], [*actions, 0, 0, 1, 1, 2], [*ids, *[i] * 5]
+    return TreeArrays.build(parents, rewards, tree_ids=ids, state_ids=states, action_ids=actions)
+
+
+OPTIONS = {"pkpo": {"k": 2}, "passk_training": {"k": 2}, "passk": {"merge": True}, "gigpo": {"scale": True}}
+
+
+@pytest.mark.parametrize("name", [*ESTIMATORS, "rtmc graph", "graph_weights"])
+@pytest.mark.parametrize("large", [1e6, 1e12, 1e15])
+def test_no_tree_changes_the_precision_of_another(name, large):
+    if name == "rtmc graph":
+        ask = partial(rtmc_advantages, values="graph", discount=1.0)
+    else:
+        ask = graph_weights if name == "graph_weights" else partial(ESTIMATORS[name], **OPTIONS.get(name, {}))
+    alone, together = (getattr(x, "advantages", x) for x in (ask(beside([])), ask(beside([large, -large]))))
+    np.testing.assert_allclose(together[:14], alone, rtol=1e-12, atol=1e-12)
