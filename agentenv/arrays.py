@@ -92,7 +92,8 @@ def read_integers(name: str, values: ArrayLike) -> IntArray:
     """
     given = np.asarray(values)
     if given.size and given.dtype.kind not in "iu":
-        msg = f"{name} must be integers (number them with agentenv.tree.number_signatures), got {given.dtype}"
+        remedy = " (number them with agentenv.tree.number_signatures)" if name in {"state_ids", "action_ids"} else ""
+        msg = f"{name} must be integers{remedy}, got {given.dtype}"
         raise TreeError(msg)
     if given.size and int(given.max()) >= 2**63:
         msg = f"{name} must be integers in [-2^63, 2^63), got {int(given.max())}"

@@ -10,6 +10,7 @@ from agentenv.arrays import NO_PARENT, TreeArrays
 from agentenv.errors import TreeError
 from agentenv.tree import EpisodeTree
 
+from .checks import check_finite
 from .groups import Numbers, group_means, group_sums, ratio
 from .result import StepAdvantages
 
@@ -135,12 +136,14 @@ def successes(tree: TreeArrays, threshold: float | None) -> BoolArray:
 
     Args:
         tree: `[N]`
-        threshold: a trajectory succeeds where its undiscounted return is above; `None`: the threshold of its tree.
+        threshold: a trajectory succeeds where its undiscounted return is above, finite; `None`: its tree's threshold.
 
     Returns:
         `bool [N]`
     """
     check_arrays(tree)
+    if threshold is not None:
+        check_finite("threshold", threshold)
     return tree.succeeded if threshold is None else tree.is_trajectory & (tree.returns > threshold)
 
 

@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 
 from agentenv.arrays import TreeArrays
 
+from .checks import check_weights
 from .fixed_point import solve_fixed_point
 from .groups import beyond_rounding, group_sums, ratio
 from .matching import match_steps
@@ -81,12 +82,7 @@ def step_weights(tree: TreeArrays, weights: Weights = "occupancy") -> FloatArray
     if given.shape != (len(tree),):
         msg = f"weights must have shape [N] = [{len(tree)}], one entry per node, got {list(given.shape)}"
         raise ValueError(msg)
-    bad = ~(np.isfinite(given) & (given >= 0))
-    if bad.any():
-        i = int(np.argmax(bad))
-        msg = f"weights must be finite and at least 0; weights[{i}] is {given[i]}"
-        raise ValueError(msg)
-    return np.where(live, given, 0.0)
+    return np.where(live, check_weights("weights", given), 0.0)
 
 
 def occupancy_weights(tree: TreeArrays) -> FloatArray:
