@@ -6,6 +6,7 @@ sample continuations from).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,8 +75,8 @@ def allocate_uniform(anchors: int | ArrayLike, *, budget: int, maximum: int | No
         budget: rollouts to spend, at least 0.
         maximum: cap per anchor; what it leaves over is not spent.
     """
-    if isinstance(anchors, int | float | np.number):
-        anchors = np.arange(check_whole("anchors", anchors, 0))
+    if np.ndim(anchors) == 0:
+        anchors = np.arange(check_whole("anchors", cast("int", anchors), 0))
     which = read_integers("anchors", anchors)
     check_budget(budget)
     budget = check_whole("budget", budget, 0)

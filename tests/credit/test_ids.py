@@ -1,6 +1,7 @@
 """Ids are names: any integers of 64 bits give what small ones give, and what is no such integer is refused."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ from agentenv.credit import (
 )
 from agentenv.credit.weights import graph_weights
 
-BY_STATES = {
+BY_STATES: dict[str, Any] = {
     "gigpo": partial(gigpo_advantages, scale=True),
     "passk": partial(passk_advantages, merge=True),
     "reachability": reachability_advantages,
 }
-BY_PAIRS = {
+BY_PAIRS: dict[str, Any] = {
     "rtmc": rtmc_advantages,
     "rtmc graph": partial(rtmc_advantages, values="graph", normalize=True),
     "rtmc others": partial(rtmc_advantages, baseline="others"),
@@ -57,7 +58,7 @@ def test_large_ids_give_what_small_ones_give(kind, seed):
     states, actions = names(rng, kind)[tree.state_ids], names(rng, kind)[tree.action_ids]
     own = TreeArrays.build(tree.parents, tree.rewards, tree_ids=tree.tree_ids, state_ids=states, action_ids=actions)
     for name, estimator in (BY_STATES | BY_PAIRS).items():
-        given = {"state_ids": states} | ({"action_ids": actions} if name in BY_PAIRS else {})
+        given: dict[str, Any] = {"state_ids": states} | ({"action_ids": actions} if name in BY_PAIRS else {})
         for result in (estimator(tree, **given), estimator(own)):
             np.testing.assert_allclose(result.advantages, estimator(tree).advantages, atol=1e-9, err_msg=name)
     np.testing.assert_allclose(graph_weights(own), graph_weights(tree))

@@ -1,6 +1,7 @@
 """Equal returns are no deviation, whatever rounding makes of their mean; and small differences of large ones are."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from agentenv.credit import (
 )
 from agentenv.credit.weights import graph_weights
 
-STANDARDIZE = {
+STANDARDIZE: dict[str, Any] = {
     "grpo": grpo_advantages,
     "grpo population": partial(grpo_advantages, ddof=0),
     "salt": salt_advantages,
@@ -56,10 +57,10 @@ def test_equal_returns_get_nothing(name, fork, value):
 def test_what_rounding_leaves_is_not_scaled_up(value):
     for count in (3, 7, 11):
         tree = episodes([value] * count, fork=True)
-        for options in ({}, {"weights": "counts"}):
-            scaled = rtmc_advantages(tree, discount=1.0, normalize=True, **options).advantages
+        for weights in ("occupancy", "counts"):
+            scaled = rtmc_advantages(tree, discount=1.0, normalize=True, weights=weights).advantages
             assert np.abs(scaled).max() <= 1e-14 * value
-            assert not crbc_advantages(tree, discount=1.0, **options).advantages.any()
+            assert not crbc_advantages(tree, discount=1.0, weights=weights).advantages.any()
 
 
 @pytest.mark.parametrize("name", STANDARDIZE)
@@ -98,12 +99,18 @@ def beside(neighbours):
     return TreeArrays.build(parents, rewards, tree_ids=ids, state_ids=states, action_ids=actions)
 
 
-OPTIONS = {"pkpo": {"k": 2}, "passk_training": {"k": 2}, "passk": {"merge": True}, "gigpo": {"scale": True}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "pkpo": {"k": 2},
+    "passk_training": {"k": 2},
+    "passk": {"merge": True},
+    "gigpo": {"scale": True},
+}
 
 
 @pytest.mark.parametrize("name", [*ESTIMATORS, "rtmc graph", "graph_weights"])
 @pytest.mark.parametrize("large", [1e6, 1e12, 1e15])
 def test_no_tree_changes_the_precision_of_another(name, large):
+    ask: Any
     if name == "rtmc graph":
         ask = partial(rtmc_advantages, values="graph", discount=1.0)
     else:

@@ -1,5 +1,7 @@
 """SR-PPO: by hand, by loop, and its limits."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -55,7 +57,7 @@ def test_prompt_weighted_is_the_community_port():
 @pytest.mark.parametrize("k", [1, 4, 64])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_a_sequence_without_a_sampled_token_changes_no_other(k, normalize):
-    options = {"k": k, "decay": 0.5, "prompt_weighted": True, "normalize_weights": normalize}
+    options: dict[str, Any] = {"k": k, "decay": 0.5, "prompt_weighted": True, "normalize_weights": normalize}
     alone = sr_ppo_advantages(P, Y, **options)
     with_empty = sr_ppo_advantages(
         np.insert(P, [0, 1, 2], 0.7, axis=0),
