@@ -14,7 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentenv.errors import TreeError
 
-__all__ = ["NO_PARENT", "SUCCESS_THRESHOLD", "NodeLike", "TreeArrays", "TreeLike", "number_signatures"]
+__all__ = [
+    "NO_PARENT",
+    "SUCCESS_THRESHOLD",
+    "NodeLike",
+    "TreeArrays",
+    "TreeLike",
+    "number_signatures",
+    "read_flags",
+    "read_integers",
+]
 
 NO_PARENT = -1
 
@@ -75,6 +84,39 @@ def number_signatures(tree_ids: Sequence[int] | IntArray, signatures: Iterable[H
     return np.asarray(out, dtype=np.int64)
 
 
+def read_integers(name: str, values: ArrayLike) -> IntArray:
+    """Reads integers that 64 bits hold.
+
+    Raises:
+        TreeError: floats, which would be cut off, flags, or an integer of 2^63 or more.
+    """
+    given = np.asarray(values)
+    if given.size and given.dtype.kind not in "iu":
+        remedy = " (number them with agentenv.tree.number_signatures)" if name in {"state_ids", "action_ids"} else ""
+        msg = f"{name} must be integers{remedy}, got {given.dtype}"
+        raise TreeError(msg)
+    if given.size and int(given.max()) >= 2**63:
+        msg = f"{name} must be integers in [-2^63, 2^63), got {int(given.max())}"
+        raise TreeError(msg)
+    return given.astype(np.int64)
+
+
+def read_flags(name: str, values: ArrayLike) -> BoolArray:
+    """Reads what is true or false, as such or as 1 and 0.
+
+    Raises:
+        TreeError: another number: a probability, say, is no flag.
+    """
+    given = np.asarray(values)
+    if given.dtype != np.bool_:
+        bad = np.ravel((given != 0) & (given != 1))
+        if bad.any():
+            i = int(np.argmax(bad))
+            msg = f"{name} must be True or False (1 or 0); entry {i} is {given.ravel()[i]}"
+            raise TreeError(msg)
+    return given.astype(np.bool_)
+
+
 _DTYPES: dict[str, type[np.generic]] = {
     "parents": np.int64,
     "rewards": np.float64,
@@ -110,7 +152,10 @@ class TreeArrays:
         if not len(self.thresholds):
             object.__setattr__(self, "thresholds", np.full(len(self.parents), SUCCESS_THRESHOLD))
         for name, dtype in _DTYPES.items():
-            array = np.array(getattr(self, name), dtype=dtype, order="C")
+            given = getattr(self, name)
+            if dtype is not np.float64:
+                given = (read_integers if dtype is np.int64 else read_flags)(name, given)
+            array = np.array(given, dtype=dtype, order="C")
             if array.ndim != 1 or len(array) != len(self.parents):
                 msg = f"{name} must have shape [N] = [{len(self.parents)}], got {list(array.shape)}"
                 raise TreeError(msg)
@@ -171,7 +216,7 @@ class TreeArrays:
         Raises:
             TreeError: an array has the wrong length or breaks a rule; the message names array, entry and rule.
         """
-        above = np.asarray(parents, dtype=np.int64)
+        above = read_integers("parents", parents)
         count = len(above)
         own = np.arange(count)
         if terminated is None:
@@ -181,12 +226,12 @@ class TreeArrays:
         return cls(
             parents=above,
             rewards=np.asarray(rewards, dtype=np.float64),
-            terminated=np.asarray(terminated, dtype=np.bool_),
-            truncated=np.asarray(_default(truncated, np.zeros(count)), dtype=np.bool_),
-            tree_ids=np.asarray(_default(tree_ids, np.zeros(count)), dtype=np.int64),
-            state_ids=np.asarray(_default(state_ids, own), dtype=np.int64),
-            action_ids=np.asarray(_default(action_ids, own), dtype=np.int64),
-            valid=np.asarray(_default(valid, np.ones(count)), dtype=np.bool_),
+            terminated=np.asarray(terminated),
+            truncated=np.asarray(_default(truncated, np.zeros(count))),
+            tree_ids=np.asarray(_default(tree_ids, 0 * own)),
+            state_ids=np.asarray(_default(state_ids, own)),
+            action_ids=np.asarray(_default(action_ids, own)),
+            valid=np.asarray(_default(valid, np.ones(count))),
             thresholds=np.broadcast_to(np.asarray(_default(thresholds, SUCCESS_THRESHOLD), np.float64), (count,)),
         )
 

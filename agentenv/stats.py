@@ -82,7 +82,7 @@ class Tally:
         retries: broken attempts of either that were started again.
         successes: with a return above their environment's threshold.
         returns: sum of undiscounted returns.
-        squares: sum of their squares.
+        spread: sum of their squared distances from their mean.
         steps: sum of lengths in steps, from the root.
         truncated: that a limit ended.
     """
@@ -92,7 +92,7 @@ class Tally:
     retries: int = 0
     successes: int = 0
     returns: float = 0.0
-    squares: float = 0.0
+    spread: float = 0.0
     steps: int = 0
     truncated: int = 0
 
@@ -101,19 +101,25 @@ class Tally:
         """Counts episodes."""
         values = [episode.value for episode in ended if episode.value is not None]
         through = [episode for episode in ended if episode.value is not None]
+        total = math.fsum(values)
+        distances = [value - total / len(values) for value in values]
         return cls(
             episodes=len(through),
             failed=len(ended) - len(through),
             retries=sum(episode.retries for episode in ended),
             successes=sum(episode.succeeded for episode in through),
-            returns=math.fsum(values),
-            squares=math.fsum(value * value for value in values),
+            returns=total,
+            spread=math.fsum(distance * distance for distance in distances),
             steps=sum(episode.steps for episode in through),
             truncated=sum(episode.truncated for episode in through),
         )
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+        sums = {name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}
+        if self.episodes and other.episodes:
+            apart = self.mean_return - other.mean_return
+            sums["spread"] += apart * apart * (self.episodes * other.episodes / sums["episodes"])
+        return Tally(**sums)
 
     def _mean(self, total: float) -> float:
         return total / self.episodes if self.episodes else math.nan
@@ -135,8 +141,8 @@ class Tally:
 
     @property
     def std_return(self) -> float:
-        """Standard deviation of the returns: sqrt(E[R^2] - E[R]^2)."""
-        return math.sqrt(max(0.0, self._mean(self.squares) - self.mean_return**2)) if self.episodes else math.nan
+        """Standard deviation of the returns: sqrt(E[(R - E[R])^2])."""
+        return math.sqrt(self._mean(self.spread))
 
     @property
     def mean_steps(self) -> float:

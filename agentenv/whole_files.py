@@ -44,13 +44,13 @@ def whole_file(path: Path) -> Generator[Path]:
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
-    """Writes a whole file or, where something breaks, none of it.
+    """Writes a whole file or, where something breaks, none of it; half a surrogate pair becomes its escape, as in JSON.
 
     Raises:
         OSError: it could not be written; the message says what to do.
     """
     with whole_file(path) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -60,7 +60,7 @@ def append_line(path: Path, line: str) -> None:
         OSError: it could not be written; the message says what to do.
     """
     with say_remedy(path), path.open("ab", buffering=0) as file:
-        before, data = file.tell(), memoryview(f"{line}\n".encode())
+        before, data = file.tell(), memoryview(f"{line}\n".encode("utf-8", "backslashreplace"))
         try:
             while data:
                 data = data[file.write(data) :]

@@ -6,12 +6,14 @@ sample continuations from).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agentenv.arrays import TreeArrays
+from agentenv.arrays import TreeArrays, read_integers
 
+from .checks import check_whole
 from .groups import group_sums
 
 __all__ = [
@@ -73,14 +75,18 @@ def allocate_uniform(anchors: int | ArrayLike, *, budget: int, maximum: int | No
         budget: rollouts to spend, at least 0.
         maximum: cap per anchor; what it leaves over is not spent.
     """
-    which = np.arange(anchors) if isinstance(anchors, int) else np.asarray(anchors, dtype=np.int64)
+    if np.ndim(anchors) == 0:
+        anchors = np.arange(check_whole("anchors", cast("int", anchors), 0))
+    which = read_integers("anchors", anchors)
     check_budget(budget)
+    budget = check_whole("budget", budget, 0)
+    most = budget if maximum is None else check_whole("maximum", maximum, 0)
     if len(which) == 0:
         return Allocation(which, which.copy(), 0.0)
     share, extra = divmod(budget, len(which))
     counts = np.full(len(which), share, dtype=np.int64)
     counts[:extra] += 1
-    return make_allocation(which, counts if maximum is None else np.minimum(counts, maximum), 0.0)
+    return make_allocation(which, np.minimum(counts, most), 0.0)
 
 
 def make_allocation(anchors: ArrayLike | None, counts: IntArray, value: float) -> Allocation:
@@ -89,7 +95,7 @@ def make_allocation(anchors: ArrayLike | None, counts: IntArray, value: float) -
     Raises:
         ValueError: anchors of the wrong length.
     """
-    which = np.arange(len(counts)) if anchors is None else np.asarray(anchors, dtype=np.int64)
+    which = np.arange(len(counts)) if anchors is None else read_integers("anchors", anchors)
     if which.shape != counts.shape:
         msg = f"anchors must have shape [A] = [{len(counts)}], got {list(which.shape)}"
         raise ValueError(msg)
@@ -178,9 +184,7 @@ def cap_groups(density: Density, room: IntArray, groups: IntArray, maximum: int)
     Returns:
         `int64 [A]`
     """
-    if maximum < 0:
-        msg = f"group_maximum must be at least 0, got {maximum!r}"
-        raise ValueError(msg)
+    maximum = check_whole("group_maximum", maximum, 0)
     low, high = np.zeros(len(room), dtype=np.int64), np.minimum(room, maximum)
     size = int(groups.max(initial=-1)) + 1
     some = np.flatnonzero(high > 0)

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .allocation import Allocation, check_budget, make_allocation
+from .checks import check_finite
 
 __all__ = ["allocate_arpo"]
 
@@ -43,6 +44,7 @@ def allocate_arpo(
     if not 0.0 <= threshold <= 1.0:
         msg = f"threshold must be in [0, 1], got {threshold!r}"
         raise ValueError(msg)
+    check_finite("weight", weight)
     check_budget(budget)
     branch = np.clip(rng.random(len(now)) - weight * (now - first), 0.0, 1.0) <= threshold
     counts = (branch & (np.cumsum(branch) <= budget)).astype(np.int64)

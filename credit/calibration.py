@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .allocation import check_shares
+from .checks import check_weights
 
 __all__ = ["Calibration", "calibration_by_depth", "calibration_of"]
 
@@ -41,8 +42,8 @@ def calibration_of(
         ValueError: lengths that differ, probabilities outside [0, 1], or nothing to score.
     """
     p, t = check_shares("predictions", predictions), check_shares("targets", targets)
-    w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if not (p.shape == t.shape == w.shape) or (w < 0).any() or w.sum() <= 0:
+    w = np.ones(len(p)) if weights is None else check_weights("weights", weights)
+    if not (p.shape == t.shape == w.shape) or w.sum() <= 0:
         msg = (
             f"predictions, targets and weights must have one length and positive sum, got {len(p)}, {len(t)}, {len(w)}"
         )
@@ -67,7 +68,7 @@ def calibration_by_depth(
         bins: number of bins for the calibration error.
     """
     p, t, d = np.asarray(predictions), np.asarray(targets), np.asarray(depths)
-    w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=np.float64)
+    w = np.ones(len(p)) if weights is None else check_weights("weights", weights)
     found = [int(depth) for depth in np.unique(d[w > 0])]
     return {depth: calibration_of(p[d == depth], t[d == depth], w[d == depth], bins=bins) for depth in found}
 

@@ -5,8 +5,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentenv.arrays import TreeArrays
 
+from .checks import check_finite
 from .graph import graph_values
-from .groups import group_sums, ratio
+from .groups import beyond_rounding, group_sums, ratio
 from .grpo import grpo_advantages
 from .matching import Matching, match_steps
 from .passes import assemble, check_discount, check_steps
@@ -74,7 +75,8 @@ def crbc_advantages(
     own = weigh(tree, weights).steps[match.steps]
     state_values, action_values = graph_values(tree, match, discount=discount, weights=weights, depth=depth)
     value, action_value = discount * state_values[match.states], discount * action_values[match.pairs]
-    scaled = (action_value - value) / np.maximum(_deviations(match, own, action_value - value), min_deviation)
+    deviation = _deviations(match, own, action_value, action_value - value)
+    scaled = (action_value - value) / np.maximum(deviation, min_deviation) * (deviation > 0)
     scaled *= _has_choice(match, own)
     result = np.zeros((3, len(tree)))
     result[:, match.steps] = scaled, value, action_value
@@ -82,10 +84,11 @@ def crbc_advantages(
     return assemble(tree, episode_weight * episode + step_weight * result[0], result[1], result[2])
 
 
-def _deviations(match: Matching, own: FloatArray, gaps: FloatArray) -> FloatArray:
+def _deviations(match: Matching, own: FloatArray, action_values: FloatArray, gaps: FloatArray) -> FloatArray:
     """Computes sigma of the state that each step leaves: `[N - roots]`."""
     squares = group_sums(match.states, own * gaps**2, match.num_states)
-    return np.sqrt(ratio(squares, group_sums(match.states, own, match.num_states)))[match.states]
+    deviations = np.sqrt(ratio(squares, group_sums(match.states, own, match.num_states)))
+    return beyond_rounding(match.states, action_values, deviations)[match.states]
 
 
 def _has_choice(match: Matching, own: FloatArray) -> NDArray[np.bool_]:
@@ -100,9 +103,7 @@ def _check(depth: int | None, episode_weight: float, step_weight: float, min_dev
         msg = f"depth must be None (closure) or an integer of at least 0, got {depth!r}"
         raise ValueError(msg)
     for name, value in (("episode_weight", episode_weight), ("step_weight", step_weight)):
-        if not 0.0 <= value < np.inf:
-            msg = f"{name} must be at least 0 and finite, got {value!r}"
-            raise ValueError(msg)
+        check_finite(name, value, minimum=0)
     if not 0.0 < min_deviation < np.inf:
         msg = f"min_deviation must be above 0 and finite, got {min_deviation!r}"
         raise ValueError(msg)

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .allocation import Allocation, check_budget, make_allocation
+from .checks import check_whole
 
 __all__ = ["allocate_dynamic"]
 
@@ -30,13 +31,13 @@ def allocate_dynamic(
         anchors 0, 1, ...; `value` is the number of mixed groups expected of them.
     """
     won, tried = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
-    if won.shape != tried.shape or (won > tried).any() or (won < 0).any():
+    if won.shape != tried.shape or not ((won >= 0) & (won <= tried) & np.isfinite(tried)).all():
         msg = f"successes must be in [0, trials] and of its shape, got {won.tolist()} and {tried.tolist()}"
         raise ValueError(msg)
-    if group_size < 2:
-        msg = f"group_size must be at least 2 (one rollout is never mixed), got {group_size!r}"
-        raise ValueError(msg)
+    group_size = check_whole("group_size", group_size, 2, why=" (one rollout is never mixed)")
+    wanted = check_whole("wanted", wanted, 0)
     check_budget(budget)
+    budget = check_whole("budget", budget, 0)
     done = tried > 0
     mixed = int(np.count_nonzero(done & (won > 0) & (won < tried)))
     share = mixed / max(1, int(done.sum())) if mixed else 1.0

@@ -7,14 +7,17 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array
 from scipy.sparse.linalg import spsolve
 
+from .groups import group_largest
+
 __all__ = ["solve_fixed_point"]
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 _MAX_SWEEPS = 500
 
 
-def solve_fixed_point(step: csr_array, start: FloatArray, *, tolerance: float = 1e-10) -> FloatArray:
+def solve_fixed_point(step: csr_array, start: FloatArray, groups: IntArray, *, tolerance: float = 1e-10) -> FloatArray:
     """Solves `x = start + step @ x`, for a `step` whose powers vanish.
 
     Sweeps converge exactly after as many of them as an acyclic graph is deep; where cycles make them slow, a sparse
@@ -23,17 +26,19 @@ def solve_fixed_point(step: csr_array, start: FloatArray, *, tolerance: float = 
     Args:
         step: `[S, S]`
         start: `[S]`
-        tolerance: of the last sweep's change, relative to the largest entry of `start` and `x`.
+        groups: `[S]` numbers 0, 1, ...; `step` leads from none to another, and each is solved to its own precision.
+        tolerance: of the last sweep's change, relative to the group's largest entry of `start` and `x`.
 
     Returns:
         `[S]`
     """
-    values, largest = start, float(np.abs(start).max(initial=0.0))
+    size = int(groups.max(initial=-1)) + 1
+    values, largest = start, group_largest(groups, start, size)
     for _ in range(_MAX_SWEEPS):
         updated = np.asarray(start + step @ values, dtype=np.float64)
-        change = np.abs(updated - values).max(initial=0.0)
+        change = group_largest(groups, updated - values, size)
         values = updated
-        if change <= 1e-3 * tolerance * max(largest, float(np.abs(values).max(initial=0.0))):
+        if (change <= 1e-3 * tolerance * np.maximum(largest, group_largest(groups, values, size))).all():
             return values
     system = (eye_array(len(start), format="csr") - step).tocsc()
     return np.asarray(spsolve(system, start), dtype=np.float64)

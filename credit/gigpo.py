@@ -7,7 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentenv.arrays import TreeArrays
 
-from .groups import group_means, ratio
+from .checks import check_finite
+from .groups import group_means, ratio, scaled
 from .matching import check_ids, state_numbers
 from .passes import assemble, check_discount, check_steps, mean_below, returns_below, spread_below, sum_below
 from .result import StepAdvantages
@@ -48,7 +49,7 @@ def gigpo_advantages(
         step_weight: omega, at least 0.
         scale: divide both terms by their deviations.
         episode_mean: what the episode term averages over.
-        epsilon: added to the deviations.
+        epsilon: added to the deviations, at least 0; entries without deviation get 0, whatever it is.
         state_ids: `[N]` integers that replace `tree.state_ids`.
         weights: of trajectories and steps in every mean, see `step_weights`; train with the same.
 
@@ -56,9 +57,8 @@ def gigpo_advantages(
         `values` holds the state group's mean return, `action_values` the step's own mean return.
     """
     check_discount(discount)
-    if not 0.0 <= step_weight < np.inf:
-        msg = f"step_weight must be at least 0 and finite, got {step_weight!r}"
-        raise ValueError(msg)
+    check_finite("step_weight", step_weight, minimum=0)
+    check_finite("epsilon", epsilon, minimum=0)
     if episode_mean not in ("trajectories", "steps"):
         msg = f"episode_mean must be 'trajectories' or 'steps', got {episode_mean!r}"
         raise ValueError(msg)
@@ -124,5 +124,6 @@ def _center(
     if epsilon is None:
         return centered, mean
     spread = weights * centered**2 + (0.0 if within is None else within)
-    deviation = sample_deviation(ids, spread, weights, weights if squares is None else squares, size=size)
-    return centered / (deviation[ids] + epsilon), mean
+    squares = weights if squares is None else squares
+    deviation = sample_deviation(ids, entries, spread, weights, squares, size=size)
+    return scaled(centered, deviation[ids], epsilon), mean

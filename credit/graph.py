@@ -66,7 +66,7 @@ def graph_values(
     coordinates = (matching.states[inner], matching.after[inner])
     step = csr_array((discount * share[inner], coordinates), shape=(size, size))
     if depth is None:
-        values = ahead = solve_fixed_point(step, reward, tolerance=tolerance)
+        values = ahead = solve_fixed_point(step, reward, matching.trees, tolerance=tolerance)
     else:
         returns = ratio(returns_below(tree, weighing.below, discount=discount), weighing.below)[matching.steps]
         values = ahead = group_means(matching.states, returns, own, size)

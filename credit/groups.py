@@ -1,4 +1,4 @@
-"""Sums and means of entries that share a number.
+"""Sums, means and deviations of entries that share a number.
 
 Letters: `n` entries, `K` groups.
 """
@@ -6,10 +6,13 @@ Letters: `n` entries, `K` groups.
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["group_means", "group_sums", "ratio"]
+__all__ = ["beyond_rounding", "group_largest", "group_means", "group_sums", "ratio", "scaled"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+_ROUNDING = 1e-12
+"""Of the largest entry: deviations that should be 0 are smaller, as sums and means of equal entries are rounded."""
+
 Numbers = NDArray[np.float64] | NDArray[np.int64] | NDArray[np.bool_]
 
 
@@ -24,6 +27,23 @@ def group_means(ids: IntArray, values: FloatArray, weights: FloatArray, size: in
     return ratio(group_sums(ids, values * weights, size), group_sums(ids, weights, size))
 
 
+def group_largest(ids: IntArray, values: FloatArray, size: int) -> FloatArray:
+    """Finds the largest magnitude of `values [n]` over equal `ids [n]`, giving `[K]`, 0 for an empty group."""
+    largest = np.zeros(size)
+    np.maximum.at(largest, ids, np.abs(values))
+    return largest
+
+
 def ratio(total: Numbers, count: Numbers) -> FloatArray:
     """Divides elementwise, giving 0 where `count` is 0 or less."""
     return np.divide(total, count, out=np.zeros(np.shape(total)), where=count > 0)
+
+
+def beyond_rounding(ids: IntArray, entries: FloatArray, deviations: FloatArray) -> FloatArray:
+    """Returns the deviations `[K]` of groups, 0 where they are no more than the rounding of the `entries [n]`."""
+    return np.where(deviations > _ROUNDING * group_largest(ids, entries, len(deviations)), deviations, 0.0)
+
+
+def scaled(values: FloatArray, deviations: FloatArray, epsilon: float) -> FloatArray:
+    """Divides values by the deviations of their groups plus epsilon, giving 0 where nothing deviates."""
+    return ratio(values, np.where(deviations > 0, deviations + epsilon, 0.0))

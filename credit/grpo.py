@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from agentenv.arrays import TreeArrays
 
-from .groups import ratio
+from .checks import check_finite
+from .groups import scaled
 from .passes import assemble, check_steps, mean_below, tree_means
 from .result import StepAdvantages
 from .weights import Weights, sample_deviation, weigh
@@ -29,7 +30,7 @@ def grpo_advantages(
 
     Args:
         tree: `[N]` one or many trees; each tree is one group.
-        epsilon: added to the deviation, at least 0; with 0 a group without deviation gets 0.
+        epsilon: added to the deviation, at least 0; a group without deviation gets 0, whatever it is.
         ddof: 1 for the sample deviation (Bessel), 0 for the population's.
         weights: of the trajectories in every mean, see `step_weights`; train with the same.
 
@@ -37,16 +38,19 @@ def grpo_advantages(
         `values` holds the group's mean return, `action_values` the mean return of the trajectories through the step;
         `advantages` is their difference divided by the deviation.
     """
-    _check(epsilon, ddof)
+    check_finite("epsilon", epsilon, minimum=0)
+    if ddof not in (0, 1):
+        msg = f"ddof must be 0 (population) or 1 (sample), got {ddof!r}"
+        raise ValueError(msg)
     check_steps(tree)
     below, ends = weigh(tree, weights).below, np.flatnonzero(tree.is_trajectory)
     ids, own = tree.tree_ids[ends], below[ends]
     mean = tree_means(tree, tree.returns, below)
     spread = own * (tree.returns[ends] - mean[ids]) ** 2
-    deviation = sample_deviation(ids, spread, own, own**2, size=tree.num_trees, ddof=ddof)
-    scale = ratio(np.ones(tree.num_trees), deviation + epsilon)
+    deviation = sample_deviation(ids, tree.returns[ends], spread, own, own**2, size=tree.num_trees, ddof=ddof)
     action_values, baseline = mean_below(tree, tree.returns, below), mean[tree.tree_ids]
-    return assemble(tree, (action_values - baseline) * scale[tree.tree_ids], baseline, action_values)
+    advantages = scaled(action_values - baseline, deviation[tree.tree_ids], epsilon)
+    return assemble(tree, advantages, baseline, action_values)
 
 
 def dr_grpo_advantages(tree: TreeArrays, *, weights: Weights = "occupancy") -> StepAdvantages:
@@ -68,12 +72,3 @@ def dr_grpo_advantages(tree: TreeArrays, *, weights: Weights = "occupancy") -> S
     mean = tree_means(tree, tree.returns, below)[tree.tree_ids]
     action_values = mean_below(tree, tree.returns, below)
     return assemble(tree, action_values - mean, mean, action_values)
-
-
-def _check(epsilon: float, ddof: int) -> None:
-    if not 0.0 <= epsilon < np.inf:
-        msg = f"epsilon must be at least 0 and finite, got {epsilon!r}"
-        raise ValueError(msg)
-    if ddof not in (0, 1):
-        msg = f"ddof must be 0 (population) or 1 (sample), got {ddof!r}"
-        raise ValueError(msg)

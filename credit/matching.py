@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agentenv.arrays import TreeArrays
+from agentenv.arrays import TreeArrays, read_integers
 from agentenv.errors import TreeError
 
 from .passes import check_arrays
@@ -31,6 +31,7 @@ class Matching:
     pairs: IntArray  # [N - roots] number of the (state, action) pair, in [0, num_pairs); not all need occur
     after: IntArray  # [N - roots] number of the state the step leads to, in [0, num_states)
     first: BoolArray  # [N - roots] no earlier step of the same trajectory is the same pair
+    trees: IntArray  # [num_states] the tree of each state
     num_states: int
     num_pairs: int
 
@@ -39,7 +40,7 @@ def check_ids(tree: TreeArrays, ids: ArrayLike | None, default: IntArray, name: 
     """Reads ids `[N]` that may replace those of the tree.
 
     Raises:
-        TreeError: the length differs from the number of nodes, or the ids are not integers.
+        TreeError: the length differs from the number of nodes, or the ids are not integers of 64 bits.
     """
     if ids is None:
         return default
@@ -47,10 +48,7 @@ def check_ids(tree: TreeArrays, ids: ArrayLike | None, default: IntArray, name: 
     if given.shape != (len(tree),):
         msg = f"{name} must have shape [N] = [{len(tree)}], one entry per node, got {list(given.shape)}"
         raise TreeError(msg)
-    if given.dtype.kind not in "iu":
-        msg = f"{name} must be integers (number them with agentenv.tree.number_signatures), got {given.dtype}"
-        raise TreeError(msg)
-    return given.astype(np.int64)
+    return read_integers(name, given)
 
 
 def renumber(keys: IntArray) -> tuple[IntArray, int]:
@@ -76,9 +74,10 @@ def state_numbers(tree: TreeArrays, state_ids: IntArray) -> tuple[IntArray, int]
         `[N]` numbers in [0, S), not all of them need occur, and S.
     """
     low, high = _ranges(tree, state_ids)
-    starts = np.concatenate([[0], np.cumsum(high - low + 1)])
+    spans = (high - low).view(np.uint64)  # exact for all ids of 64 bits, where the signed difference wraps
+    starts = np.concatenate([[0], np.cumsum(np.minimum(spans, 4 * len(tree)).astype(np.int64) + 1)])
     if starts[-1] <= 4 * len(tree):
-        return state_ids + (starts[:-1] - low)[tree.tree_ids], int(starts[-1])
+        return (state_ids - low[tree.tree_ids]) + starts[tree.tree_ids], int(starts[-1])
     dense, count = renumber(state_ids)
     return renumber(tree.tree_ids * count + dense)
 
@@ -114,7 +113,9 @@ def match_steps(tree: TreeArrays, state_ids: ArrayLike | None = None, action_ids
     if num_pairs > 4 * len(tree):
         pairs, num_pairs = renumber(pairs)
     first = first_visits(tree, steps, pairs)
-    return Matching(steps, left, pairs, numbers[steps], first, num_states, num_pairs)
+    trees = np.zeros(num_states, dtype=np.int64)
+    trees[numbers] = tree.tree_ids
+    return Matching(steps, left, pairs, numbers[steps], first, trees, num_states, num_pairs)
 
 
 def match_transitions(matching: Matching) -> tuple[IntArray, int]:

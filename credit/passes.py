@@ -10,7 +10,8 @@ from agentenv.arrays import NO_PARENT, TreeArrays
 from agentenv.errors import TreeError
 from agentenv.tree import EpisodeTree
 
-from .groups import group_means, group_sums, ratio
+from .checks import check_finite
+from .groups import Numbers, group_means, group_sums, ratio
 from .result import StepAdvantages
 
 __all__ = [
@@ -135,12 +136,14 @@ def successes(tree: TreeArrays, threshold: float | None) -> BoolArray:
 
     Args:
         tree: `[N]`
-        threshold: a trajectory succeeds where its undiscounted return is above; `None`: the threshold of its tree.
+        threshold: a trajectory succeeds where its undiscounted return is above, finite; `None`: its tree's threshold.
 
     Returns:
         `bool [N]`
     """
     check_arrays(tree)
+    if threshold is not None:
+        check_finite("threshold", threshold)
     return tree.succeeded if threshold is None else tree.is_trajectory & (tree.returns > threshold)
 
 
@@ -176,7 +179,7 @@ def at_ends(tree: TreeArrays, scores: FloatArray, below: FloatArray) -> FloatArr
     return own
 
 
-def tree_sums(tree: TreeArrays, values: FloatArray) -> FloatArray:
+def tree_sums(tree: TreeArrays, values: Numbers) -> FloatArray:
     """Sums `[N]` values per tree, giving `[M]`."""
     return group_sums(tree.tree_ids, values, tree.num_trees)
 

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
+from .checks import is_whole
+
 __all__ = ["log_miss_probability", "max_at_k", "pass_at_k"]
 
 FloatArray = NDArray[np.float64]
@@ -80,8 +82,8 @@ def max_at_k(rewards: ArrayLike, k: int) -> float:
     ascending = np.sort(np.asarray(rewards, dtype=np.float64))
     _refuse(~np.isfinite(ascending), "rewards", ascending, "must be finite")
     count = len(ascending)
-    if not 1 <= k <= count:
-        msg = f"k must be in [1, n] = [1, {count}], got {k!r}"
+    if not is_whole(k) or not 1 <= k <= count:
+        msg = f"k must be a whole number in [1, n] = [1, {count}], got {k!r}"
         raise ValueError(msg)
     rank = np.arange(1, count + 1, dtype=np.float64)
     largest = np.full(count, float(count))

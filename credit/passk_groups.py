@@ -1,5 +1,6 @@
 """Pass@k objectives for groups of whole trajectories: PKPO and Pass@k training."""
 
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from agentenv.arrays import TreeArrays
 from agentenv.errors import TreeError
 
+from .checks import is_whole
 from .groups import ratio
 from .passes import assemble, check_steps, mean_below, successes, tree_sums
 from .passk import log_miss_probability, pass_at_k
@@ -33,13 +35,13 @@ def passk_training_advantages(tree: TreeArrays, *, k: int = 4, threshold: float 
 
     Args:
         tree: `[N]` one or many trees; each tree is one group.
-        k: subset size, at most the smallest group, broken trajectories included.
+        k: subset size, at most the smallest group of those that infrastructure broke nothing of.
         threshold: a trajectory succeeds where its undiscounted return is above; default: its tree's threshold.
     """
     check_steps(tree)
     success = successes(tree, threshold).astype(np.float64)
     n = tree_sums(tree, tree.is_trajectory.astype(np.float64))
-    _check_k(k, tree)
+    k = _check_k(k, tree)
     hits = tree_sums(tree, success)
     mean = np.where(n >= k, pass_at_k(np.maximum(n, k), hits, k), 0.0)
     deviation = np.sqrt(mean * (1.0 - mean))
@@ -69,14 +71,14 @@ def pkpo_advantages(
 
     Args:
         tree: `[N]` one or many trees; each tree is one group, its score the undiscounted return.
-        k: subset size, at most the smallest group, broken trajectories included.
+        k: subset size, at most the smallest group of those that infrastructure broke nothing of.
         baseline: `"none"` gives s_i, `"leave_one_out"` A_i.
     """
     if baseline not in ("none", "leave_one_out"):
         msg = f"baseline must be 'none' or 'leave_one_out', got {baseline!r}"
         raise ValueError(msg)
     check_steps(tree)
-    _check_k(k, tree)
+    k = _check_k(k, tree)
     enough = tree_sums(tree, tree.is_trajectory.astype(np.float64)) >= k
     ends = np.flatnonzero(tree.is_trajectory & enough[tree.tree_ids])
     with_i, without_i = pkpo_weights(tree.tree_ids[ends], tree.returns[ends], k=k, num_groups=tree.num_trees)
@@ -103,23 +105,24 @@ def pkpo_weights(ids: IntArray, rewards: FloatArray, *, k: int, num_groups: int)
     Returns:
         `[n]` and `[n]`.
     """
-    sizes = np.bincount(ids, minlength=num_groups).astype(np.float64)
+    sizes = np.bincount(ids, minlength=num_groups)
     order = np.lexsort((rewards, ids))
     owner, g = ids[order], rewards[order]
-    n = sizes[owner]
+    n = sizes[owner].astype(np.float64)
     starts = np.cumsum(sizes) - sizes
     rank = np.arange(len(order)) - starts[owner] + 1.0
+    starts = starts[sizes > 0]
     holds = _share(n - 1, n - rank, k - 1)
     below = _share(n - 2, n - rank, k - 2) * ratio(np.full(len(n), k - 1.0), n - 1)
-    with_i = k / n * (holds * g + _suffix(owner, starts, below * g))
+    with_i = k / n * (holds * g + _sums_after(below * g, starts))
     if k == 1:
         total = np.bincount(owner, g, num_groups)[owner]
         without_i = ratio(total - g, (n - 1) * n)
     else:
         lower = _share(n - 2, n - 1 - rank, k - 2) * ratio(np.full(len(n), k - 1.0), n - 1)
         upper = below  # rank j among all is rank j - 1 among the others
-        before = _prefix(owner, starts, lower * g)
-        without_i = k / n * (before + _suffix(owner, starts, upper * g))
+        before = _sums_before(lower * g, starts)
+        without_i = k / n * (before + _sums_after(upper * g, starts))
     back = np.empty(len(order), dtype=np.int64)
     back[order] = np.arange(len(order))
     return with_i[back], without_i[back]
@@ -133,23 +136,26 @@ def _share(n: FloatArray, missed: FloatArray, k: float) -> FloatArray:
     return out
 
 
-def _prefix(owner: IntArray, starts: FloatArray, values: FloatArray) -> FloatArray:
-    """Sums the entries before each one within its group."""
-    running = np.concatenate([[0.0], np.cumsum(values)])
-    return running[:-1] - running[starts.astype(np.int64)][owner]
+def _sums_before(values: FloatArray, starts: IntArray) -> FloatArray:
+    """Sums the entries before each one within its group, each group for itself: no other's rounding enters."""
+    out = np.zeros(len(values))
+    for start, end in pairwise([*starts.tolist(), len(values)]):
+        np.cumsum(values[start : end - 1], out=out[start + 1 : end])
+    return out
 
 
-def _suffix(owner: IntArray, starts: FloatArray, values: FloatArray) -> FloatArray:
+def _sums_after(values: FloatArray, starts: IntArray) -> FloatArray:
     """Sums the entries after each one within its group."""
-    ends = np.append(starts[1:], len(values)).astype(np.int64)
-    running = np.concatenate([[0.0], np.cumsum(values)])
-    return running[ends][owner] - running[1:]
+    return _sums_before(values[::-1], len(values) - np.append(starts[1:], len(values))[::-1])[::-1]
 
 
-def _check_k(k: int, tree: TreeArrays) -> None:
-    smallest = int(np.bincount(tree.tree_ids[tree.is_leaf & ~tree.is_root], minlength=tree.num_trees).min())
-    if k != int(k) or not 1 <= k <= smallest:
-        msg = (
-            f"k must be a whole number in [1, {smallest}], the number of trajectories of the smallest group; got {k!r}"
-        )
+def _check_k(k: float, tree: TreeArrays) -> int:
+    """Returns k. A group that infrastructure broke may be smaller than it was meant to be, and bounds nothing."""
+    sizes = tree_sums(tree, tree.is_leaf & ~tree.is_root)
+    whole = sizes[tree_sums(tree, ~tree.valid) == 0]
+    smallest = int(whole.min()) if len(whole) else None
+    if not is_whole(k) or k < 1 or (smallest is not None and k > smallest):
+        rule = "of at least 1" if smallest is None else f"in [1, {smallest}]"
+        msg = f"k must be a whole number {rule}, the number of trajectories of the smallest unbroken group; got {k!r}"
         raise TreeError(msg)
+    return int(k)

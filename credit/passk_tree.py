@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentenv.arrays import TreeArrays
 
+from .checks import check_finite, is_whole
 from .groups import group_sums, ratio
 from .matching import check_ids, state_numbers
 from .passes import assemble, check_steps, successes, sum_below, tree_means
@@ -96,12 +97,10 @@ def passk_advantages(
     """
     check_k(k)
     check_steps(tree)
-    if unbiased and (np.isinf(k) or k != int(k)):
+    if unbiased and not is_whole(k):
         msg = f"k must be whole with unbiased=True, got {k!r}"
         raise ValueError(msg)
-    if not 0.0 <= prior_count < np.inf:
-        msg = f"prior_count must be at least 0 and finite, got {prior_count!r}"
-        raise ValueError(msg)
+    check_finite("prior_count", prior_count, minimum=0)
     outcome = successes(tree, threshold).astype(np.float64)
     if success is None:
         pool = _pooling(tree, state_ids) if merge else None

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .allocation import Allocation, check_shares, make_allocation
+from .checks import check_whole, is_whole
+from .passes import check_discount
 
 __all__ = ["allocate_pcl"]
 
@@ -17,18 +19,17 @@ def allocate_pcl(success: ArrayLike, *, prompts: int, group_size: int, target: f
         success: `[A]` predicted success rate of each prompt of the pool.
         prompts: how many to keep, at most the pool's size. Ties go to earlier prompts.
         group_size: rollouts for each.
-        target: the preferred success rate.
+        target: the preferred success rate, in [0, 1].
 
     Returns:
         anchors 0, 1, ...; `value` is minus the mean distance from the target.
     """
     v = check_shares("success", success)
-    if not 0 <= prompts <= len(v):
-        msg = f"prompts must be in [0, {len(v)}], the size of the pool, got {prompts!r}"
+    if not is_whole(prompts) or not 0 <= prompts <= len(v):
+        msg = f"prompts must be in [0, {len(v)}], the size of the pool, and whole, got {prompts!r}"
         raise ValueError(msg)
-    if group_size < 1:
-        msg = f"group_size must be at least 1, got {group_size!r}"
-        raise ValueError(msg)
+    prompts, group_size = int(prompts), check_whole("group_size", group_size, 1)
+    check_discount(target, "target")
     distance = np.abs(v - target)
     chosen = np.argsort(distance, kind="stable")[:prompts]
     counts = np.zeros(len(v), dtype=np.int64)

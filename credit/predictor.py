@@ -16,6 +16,7 @@ from agentenv.tree import EpisodeTree
 from agentenv.types import message_text
 
 from .allocation import check_shares
+from .checks import check_weights
 from .trace import success_shares
 from .words import hash_code, words_of
 
@@ -73,7 +74,7 @@ class SuccessPredictor(Protocol):
         ...
 
     def update(self, prefixes: Sequence[Prefix], targets: ArrayLike, weights: ArrayLike | None = None) -> None:
-        """Learns from shares of successes `[A]` below prefixes, each backed by `weights [A]` trajectories."""
+        """Learns from shares of successes `[A]` below prefixes, each backed by `weights [A]` trajectories, if any."""
         ...
 
 
@@ -150,10 +151,10 @@ class _Logistic(ABC):
         """Learns from shares of successes; see `SuccessPredictor`.
 
         Raises:
-            ValueError: lengths that differ, or targets outside [0, 1].
+            ValueError: lengths that differ, targets outside [0, 1], or weights that are negative or not finite.
         """
         target, weight = _examples(prefixes, targets, weights)
-        if not len(prefixes):
+        if not weight.any():
             return
         features = self._features(prefixes)
         scores = features @ self._weights
@@ -319,8 +320,8 @@ def _examples(
     prefixes: Sequence[Prefix], targets: ArrayLike, weights: ArrayLike | None
 ) -> tuple[FloatArray, FloatArray]:
     target = check_shares("targets", targets)
-    weight = np.ones(len(target)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if not len(prefixes) == len(target) == len(weight):
+    weight = np.ones(len(target)) if weights is None else check_weights("weights", weights)
+    if weight.shape != target.shape or len(prefixes) != len(target):
         msg = f"prefixes, targets and weights must have one length, got {len(prefixes)}, {len(target)}, {len(weight)}"
         raise ValueError(msg)
     return target, weight

@@ -5,6 +5,7 @@ import numpy as np
 from agentenv.arrays import TreeArrays
 
 from .allocation import Allocation
+from .checks import check_whole
 from .trace import prefixes_of
 
 __all__ = ["allocate_random"]
@@ -22,10 +23,7 @@ def allocate_random(tree: TreeArrays, rng: np.random.Generator, *, nodes: int, c
         nodes: N, at most; a chain with fewer inner nodes gives all it has.
         continuations: from each node drawn.
     """
-    for name, value in (("nodes", nodes), ("continuations", continuations)):
-        if value < 1:
-            msg = f"{name} must be at least 1, got {value!r}"
-            raise ValueError(msg)
+    nodes, continuations = check_whole("nodes", nodes, 1), check_whole("continuations", continuations, 1)
     inner = prefixes_of(tree, mixed=True).nodes
     top = np.arange(len(tree))
     for level in tree.levels[2:]:

@@ -7,10 +7,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from agentenv.arrays import TreeArrays
+from agentenv.arrays import TreeArrays, read_flags
 
 from .matching import check_ids, match_steps, state_numbers
-from .passes import assemble, check_steps, successes
+from .passes import assemble, check_discount, check_steps, successes
 from .result import StepAdvantages
 
 __all__ = ["reachability_advantages", "reachable"]
@@ -36,7 +36,7 @@ def reachable(
         success: `[V]` bool, or the indices of the successful states.
         num_states: V; default: the length of a bool `success`, else one more than the largest index.
         probabilities: `[E]` probability of each edge under the policy, in [0, 1].
-        floor: edges with a smaller probability do not count (a language model gives every edge some).
+        floor: in [0, 1]; edges with a smaller probability do not count (a language model gives every edge some).
 
     Raises:
         ValueError: edges of the wrong shape, a state out of range, or probabilities outside [0, 1].
@@ -51,6 +51,10 @@ def reachable(
         msg = f"edges must be integers of shape [E, 2], got {links.dtype} of shape {list(links.shape)}"
         raise ValueError(msg)
     goals = np.asarray(success)
+    if goals.size and goals.dtype.kind not in "biu":
+        msg = f"success must be [V] bool or integers, the indices of successful states, got {goals.dtype}"
+        raise ValueError(msg)
+    check_discount(floor, "floor")
     if num_states is None:
         largest = max(int(links.max(initial=-1)), -1 if goals.dtype == bool else int(goals.max(initial=-1)))
         num_states = max(largest + 1, len(goals) if goals.dtype == bool else 0)
@@ -122,7 +126,7 @@ def reachability_advantages(
     if alive is None:
         value = _observed(tree, won, state_ids)
     else:
-        value = np.asarray(alive, dtype=np.bool_)
+        value = read_flags("alive", alive)
         if value.shape != (len(tree),):
             msg = f"alive must have shape [N] = [{len(tree)}], got {list(value.shape)}"
             raise ValueError(msg)

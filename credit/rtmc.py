@@ -8,8 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentenv.arrays import TreeArrays
 
+from .checks import check_finite
 from .graph import graph_values
-from .groups import group_means, group_sums, ratio
+from .groups import beyond_rounding, group_means, group_sums, ratio
 from .matching import Matching, match_steps, renumber
 from .passes import assemble, branches, check_discount, check_steps, returns_below, sum_below, tree_means
 from .result import StepAdvantages
@@ -73,7 +74,7 @@ def rtmc_advantages(
             step's own return in V'(s) is what keeps the update of `"all"` from the exact gradient; without it, and
             with discount 1, what is left is that later visits get the credit of first ones. Costs some variance.
         normalize: divide by the tree's standard deviation of advantages over the steps of all trajectories (population,
-            not centered, skipped at 1e-8 or less), the paper's optional scaling.
+            not centered, skipped at 1e-8 or less and where it is rounding), the paper's optional scaling.
         state_ids: `[N]` integers that replace `tree.state_ids`: clusters of embeddings, coarser signatures.
         action_ids: `[N]` integers that replace `tree.action_ids`.
         weights: of trajectories and steps in every mean, see `step_weights`; train with the same.
@@ -85,9 +86,7 @@ def rtmc_advantages(
         ValueError: an option outside its range, ids of the wrong length, or a tree without a leaf.
     """
     check_discount(discount)
-    if not 0.0 <= prior_count < np.inf:
-        msg = f"prior_count must be at least 0 and finite, got {prior_count!r}"
-        raise ValueError(msg)
+    check_finite("prior_count", prior_count, minimum=0)
     _check_choice("prior_mean", prior_mean, ("return", "discounted"))
     _check_choice("values", values, ("monte_carlo", "graph"))
     _check_choice("baseline", baseline, ("all", "others") if values == "monte_carlo" else ("all",))
@@ -113,7 +112,7 @@ def rtmc_advantages(
     action_value[match.steps] = action_values[match.pairs]
     advantages = action_value - smoothed
     if normalize:
-        advantages = _scale(tree, advantages, weighing.steps)
+        advantages = _scale(tree, advantages, action_value, weighing.steps)
     return assemble(tree, advantages, smoothed, action_value)
 
 
@@ -169,11 +168,11 @@ def _mean_remaining(
     return ratio(totals, visits)
 
 
-def _scale(tree: TreeArrays, advantages: FloatArray, weights: FloatArray) -> FloatArray:
+def _scale(tree: TreeArrays, advantages: FloatArray, action_values: FloatArray, weights: FloatArray) -> FloatArray:
     weights = np.where(tree.is_root, 0.0, weights)
     mean = group_means(tree.tree_ids, advantages, weights, tree.num_trees)[tree.tree_ids]
     variance = group_means(tree.tree_ids, (advantages - mean) ** 2, weights, tree.num_trees)
-    deviation = np.sqrt(variance)
+    deviation = beyond_rounding(tree.tree_ids, action_values, np.sqrt(variance))
     return advantages / np.where(deviation > 1e-8, deviation, 1.0)[tree.tree_ids]
 
 

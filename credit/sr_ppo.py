@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from agentenv.arrays import read_flags
+
 from .passk_tree import passk_values
 from .result import TokenAdvantages
 
@@ -49,7 +51,7 @@ def sr_ppo_advantages(
         k: attempts, at least 1; with `prompt_weighted` finite.
         decay: lambda, in [0, 1].
         prompt_weighted: weigh whole sequences instead of transforming values.
-        normalize_weights: divide the weights by their mean over the batch.
+        normalize_weights: divide the weights by their mean over the sequences with a sampled token.
 
     Raises:
         ValueError: shapes that do not fit, probabilities or outcomes outside [0, 1], k below 1, decay outside [0, 1].
@@ -74,9 +76,8 @@ def sr_ppo_advantages(
     for t in reversed(range(credit.shape[1] - 1) if decay else range(0)):
         credit[:, t] += decay * credit[:, t + 1]
     if prompt_weighted:
-        first = np.zeros(len(p))
-        first[some] = packed[some, 0]  # p_0: the values are p here
-        credit = credit * prompt_weights(first, k, normalize=normalize_weights)[:, None]
+        first = packed[some, :1].ravel()  # p_0: the values are p here
+        credit[some] *= prompt_weights(first, k, normalize=normalize_weights)[:, None]
     unpacked = [_unpack(np.where(live, array, 0.0), live, sampled) for array in (credit, packed, differences)]
     return TokenAdvantages(unpacked[0], unpacked[1], unpacked[2], sampled)
 
@@ -104,7 +105,7 @@ def _read(success: ArrayLike, mask: ArrayLike | None) -> tuple[FloatArray, BoolA
     if p.ndim != 2:
         msg = f"success must have shape [B, L], got {list(p.shape)}"
         raise ValueError(msg)
-    sampled = np.ones(p.shape, dtype=np.bool_) if mask is None else np.asarray(mask).astype(np.bool_)
+    sampled = np.ones(p.shape, dtype=np.bool_) if mask is None else read_flags("mask", mask)
     if sampled.shape != p.shape:
         msg = f"mask must have the shape of success, {list(p.shape)}, got {list(sampled.shape)}"
         raise ValueError(msg)

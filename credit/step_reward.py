@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from agentenv.arrays import TreeArrays
 
-from .groups import group_means, group_sums, ratio
+from .checks import check_finite
+from .groups import beyond_rounding, group_means, group_sums, ratio, scaled
 from .matching import renumber
 from .passes import assemble, branches, check_discount, check_steps, returns_below, spread_below
 from .result import StepAdvantages
@@ -43,10 +44,11 @@ def step_reward_advantages(
         discount: factor per step, in [0, 1].
         scale: divide by one (population) standard deviation per group, of the return-to-go over the steps of all
             trajectories.
-        epsilon: added to the deviation.
+        epsilon: added to the deviation, at least 0; a group without deviation gets 0, whatever it is.
         weights: of the trajectories in every mean, see `step_weights`; train with the same.
     """
     check_discount(discount)
+    check_finite("epsilon", epsilon, minimum=0)
     check_steps(tree)
     below = weigh(tree, weights).below
     sums = returns_below(tree, below, discount=discount)
@@ -66,7 +68,8 @@ def step_reward_advantages(
         within = np.where(tree.is_root, 0.0, spread_below(tree, below, action_values, discount))
         spread = group_sums(tree.tree_ids, within + inner * (action_values - mean) ** 2, tree.num_trees)
         variance = ratio(spread, group_sums(tree.tree_ids, inner, tree.num_trees))
-        advantages = ratio(advantages, (np.sqrt(variance) + epsilon)[tree.tree_ids])
+        deviation = beyond_rounding(tree.tree_ids, np.where(tree.is_root, 0.0, action_values), np.sqrt(variance))
+        advantages = scaled(advantages, deviation[tree.tree_ids], epsilon)
     return assemble(tree, advantages, baseline, action_values)
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agentenv.arrays import TreeArrays
+from agentenv.arrays import TreeArrays, read_integers
 
 from .allocation import Allocation, cap_groups, check_budget, check_shares, fill_greedily, make_allocation
+from .checks import check_whole, is_whole
 from .passes import mean_below, successes, tree_means
 from .weights import Weights, weigh
 
@@ -85,6 +86,7 @@ def allocate_roots(
         anchors 0, 1, ... and the expected number of mixed groups.
     """
     v = check_shares("success", success)
+    minimum = check_whole("minimum", minimum, 0)
     cap = _cap(maximum, minimum)
     price = _prices(costs, len(v))
     check_budget(budget, minimum=minimum * float(price.sum()))
@@ -261,14 +263,14 @@ def _groups(groups: ArrayLike | None, count: int) -> IntArray:
     if groups is None or np.shape(groups) != (count,):
         msg = f"group_maximum needs groups of shape [A] = [{count}], got {None if groups is None else np.shape(groups)}"
         raise ValueError(msg)
-    return np.unique(np.asarray(groups, dtype=np.int64), return_inverse=True)[1]
+    return np.unique(read_integers("groups", groups), return_inverse=True)[1]
 
 
 def _cap(maximum: int | None, minimum: int) -> int:
-    if minimum < 0 or (maximum is not None and maximum < minimum):
-        msg = f"maximum must be at least minimum, and minimum at least 0; got {maximum!r} and {minimum!r}"
+    if maximum is not None and not (is_whole(maximum) and maximum >= minimum):
+        msg = f"maximum must be at least minimum and a whole number; got {maximum!r} and {minimum!r}"
         raise ValueError(msg)
-    return 2**31 if maximum is None else maximum
+    return 2**31 if maximum is None else int(maximum)
 
 
 def _prices(costs: ArrayLike | None, count: int) -> FloatArray:

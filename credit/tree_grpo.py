@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from agentenv.arrays import TreeArrays
 
-from .groups import group_means, ratio
+from .checks import check_finite
+from .groups import group_means, scaled
 from .passes import assemble, branches, check_steps, mean_below
 from .result import StepAdvantages
 from .weights import Weights, sample_deviation, weigh
@@ -30,10 +31,11 @@ def tree_grpo_advantages(tree: TreeArrays, *, epsilon: float = 1e-6, weights: We
 
     Args:
         tree: `[N]` one or many episode trees; each is one prompt.
-        epsilon: added to the deviations.
+        epsilon: added to the deviations, at least 0; leaves without deviation get 0, whatever it is.
         weights: of the leaves in means and deviations, see `step_weights`; train with the same. The paper's code
             counts each leaf once, `"counts"`.
     """
+    check_finite("epsilon", epsilon, minimum=0)
     check_steps(tree)
     below, ends = weigh(tree, weights).below, np.flatnonzero(tree.is_trajectory)
     returns, own = tree.returns[ends], below[ends]
@@ -52,5 +54,5 @@ def _standardize(
     """Standardizes entries `[n]` in their groups; returns them and the means `[K]`."""
     mean = group_means(ids, entries, weights, size)
     centered = entries - mean[ids]
-    deviation = sample_deviation(ids, weights * centered**2, weights, weights**2, size=size)
-    return ratio(centered, deviation[ids] + epsilon), mean
+    deviation = sample_deviation(ids, entries, weights * centered**2, weights, weights**2, size=size)
+    return scaled(centered, deviation[ids], epsilon), mean

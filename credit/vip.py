@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .allocation import Allocation, check_budget, check_shares, fill_greedily, make_allocation
+from .checks import check_whole
 
 __all__ = ["allocate_vip"]
 
@@ -32,10 +33,10 @@ def allocate_vip(success: ArrayLike, *, budget: int, minimum: int = 1, maximum: 
         anchors 0, 1, ...; `value` is minus the summed variance.
     """
     v = check_shares("success", success)
-    if minimum < 1 or (maximum is not None and maximum < minimum):
-        msg = f"minimum must be at least 1 and at most maximum, got {minimum!r} and {maximum!r}"
-        raise ValueError(msg)
+    minimum = check_whole("minimum", minimum, 1)
     check_budget(budget, minimum=minimum * len(v))
+    budget = check_whole("budget", budget, 0)
+    most = budget if maximum is None else check_whole("maximum", maximum, minimum, why=f" (minimum is {minimum})")
     variance = v * (1.0 - v)
 
     def density(item: IntArray, unit: IntArray) -> FloatArray:
@@ -43,7 +44,7 @@ def allocate_vip(success: ArrayLike, *, budget: int, minimum: int = 1, maximum: 
         return variance[item] / (n * (n + 1.0))
 
     left = budget - minimum * len(v)
-    room = np.full(len(v), left if maximum is None else min(left, maximum - minimum), dtype=np.int64)
+    room = np.full(len(v), min(left, max(0, most - minimum)), dtype=np.int64)
     ones = np.ones(len(v))
     counts = fill_greedily(density, room, left, first=ones, following=ones) + minimum
     return make_allocation(None, counts, -float((variance / counts).sum()))

@@ -16,8 +16,9 @@ from scipy.sparse import csr_array
 
 from agentenv.arrays import TreeArrays
 
+from .checks import check_weights
 from .fixed_point import solve_fixed_point
-from .groups import group_sums, ratio
+from .groups import beyond_rounding, group_sums, ratio
 from .matching import match_steps
 from .passes import check_arrays, sum_below
 from .result import StepAdvantages
@@ -81,12 +82,7 @@ def step_weights(tree: TreeArrays, weights: Weights = "occupancy") -> FloatArray
     if given.shape != (len(tree),):
         msg = f"weights must have shape [N] = [{len(tree)}], one entry per node, got {list(given.shape)}"
         raise ValueError(msg)
-    bad = ~(np.isfinite(given) & (given >= 0))
-    if bad.any():
-        i = int(np.argmax(bad))
-        msg = f"weights must be finite and at least 0; weights[{i}] is {given[i]}"
-        raise ValueError(msg)
-    return np.where(live, given, 0.0)
+    return np.where(live, check_weights("weights", given), 0.0)
 
 
 def occupancy_weights(tree: TreeArrays) -> FloatArray:
@@ -145,7 +141,7 @@ def graph_weights(tree: TreeArrays) -> FloatArray:
     step = csr_array((share[inner], (match.after[inner], match.states[inner])), shape=(match.num_states,) * 2)
     starts = group_sums(match.states, live & tree.is_root[tree.parents[match.steps]], match.num_states)
     weights = np.zeros(len(tree))
-    weights[match.steps] = share * solve_fixed_point(step, starts)[match.states]
+    weights[match.steps] = share * solve_fixed_point(step, starts, match.trees)[match.states]
     return np.where(tree.is_root, group_sums(tree.parents[match.steps], weights[match.steps], len(tree)), weights)
 
 
@@ -187,7 +183,14 @@ def weigh(tree: TreeArrays, weights: Weights) -> Weighing:
 
 
 def sample_deviation(
-    ids: IntArray, spread: FloatArray, total: FloatArray, squares: FloatArray, *, size: int, ddof: int = 1
+    ids: IntArray,
+    entries: FloatArray,
+    spread: FloatArray,
+    total: FloatArray,
+    squares: FloatArray,
+    *,
+    size: int,
+    ddof: int = 1,
 ) -> FloatArray:
     """Computes the standard deviation of weighted samples in groups: `sqrt(sum w (x - mean)^2 / (W - ddof W2 / W))`.
 
@@ -196,6 +199,7 @@ def sample_deviation(
 
     Args:
         ids: `[n]` group of each entry, in [0, size).
+        entries: `[n]` each a sample, or the mean of some.
         spread: `[n]` weighted squared distances from the group's mean, each summed over the samples of an entry.
         total: `[n]` weights, likewise.
         squares: `[n]` squared weights, likewise.
@@ -203,11 +207,12 @@ def sample_deviation(
         ddof: 1 for the sample deviation, 0 for the population's.
 
     Returns:
-        `[K]`, 0 for a group of one sample.
+        `[K]`, 0 for a group of one sample, and where the samples differ by no more than rounding.
     """
     whole = group_sums(ids, total, size)
     freedom = whole - ddof * ratio(group_sums(ids, squares, size), whole)
-    return np.sqrt(ratio(group_sums(ids, spread, size), np.where(freedom > 1e-12 * whole, freedom, 0.0)))
+    variance = ratio(group_sums(ids, spread, size), np.where(freedom > 1e-12 * whole, freedom, 0.0))
+    return beyond_rounding(ids, entries, np.sqrt(variance))
 
 
 def pool_with(

@@ -15,4 +15,4 @@ def words_of(text: str) -> list[str]:
 
 def hash_code(name: str) -> int:
     """Returns 64 bits that belong to a name, the same in every process."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest())

@@ -147,5 +147,17 @@ def test_the_sum_of_the_parts_is_the_whole(all_rewards, size):
     assert total.roots.failed == len(trees) - len(returns)
     if returns:
         assert total.roots.mean_return == pytest.approx(np.mean(returns))
-        assert total.roots.std_return == pytest.approx(np.std(returns), abs=1e-7)
+        assert total.roots.std_return == pytest.approx(np.std(returns), rel=1e-12, abs=1e-12)
         assert total.roots.success == pytest.approx(np.mean(np.array(returns) > 0.5))
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e8, -1e12])
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_large_returns_hide_no_deviation(shift, size):
+    returns = [shift + x for x in (0.0, 1.0, 1.0, 0.0, 4.0, -2.0, 1.0)]
+    parts = [episode_stats([chain([x]) for x in returns[i : i + size]]) for i in range(0, len(returns), size)]
+    total = reduce(EpisodeStats.__add__, parts)
+    assert total.roots.std_return == pytest.approx(np.std(returns), rel=1e-4)
+    assert episode_stats([chain([x]) for x in (1e8, 1e8 + 1)]).roots.std_return == 0.5
+    assert episode_stats([chain([x]) for x in returns[1:3]]).roots.std_return == 0.0
+    assert episode_stats([chain([1e200]), chain([-1e200])]).roots.std_return == math.inf

@@ -6,6 +6,7 @@ the traceback.
 
 import importlib
 import inspect
+import io
 import itertools
 import os
 import re
@@ -88,6 +89,7 @@ class CommandGroup(TyperGroup):
 
         if not standalone_mode:
             return run()
+        _escape_what_cannot_be_printed()
         debug = "--debug" in itertools.takewhile(lambda word: word.startswith("-"), arguments)
         try:
             code = run()
@@ -100,6 +102,13 @@ class CommandGroup(TyperGroup):
         if code == _INTERRUPTED:
             typer.echo("\nInterrupted.", err=True)
         sys.exit(code or 0)
+
+
+def _escape_what_cannot_be_printed() -> None:
+    """Makes escapes of what the streams cannot hold: half a surrogate pair, say, which models do write."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in {"strict", "surrogateescape"}:
+            stream.reconfigure(errors="backslashreplace")
 
 
 def lazy_group(module: str) -> type[TyperGroup]:

@@ -17,7 +17,7 @@ def pack(value: Any, store: Callable[[str, str], None]) -> Any:
     def short(text: str) -> str:
         if len(text) < _LEAST or not text.startswith("data:"):
             return text
-        name = _SCHEME + hashlib.sha256(text.encode()).hexdigest()
+        name = _SCHEME + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         store(name, text)
         return name
 

@@ -43,6 +43,19 @@ def test_pkpo_equals_enumeration(rewards, k):
     np.testing.assert_allclose(leaves(pkpo_advantages(tree, k=k), tree)[:n], gain / len(subsets), atol=1e-12)
 
 
+@pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("large", [1e6, -1e12, 1e300])
+def test_pkpo_of_a_group_is_the_same_to_the_last_bit_beside_any_other(baseline, k, large):
+    groups = [[0.1, 0.7, 0.7, 0.2], [large, 0.0, large / 3], [1, 0, 0, 1, 0], [-large, 0.0, large], SIX]
+    tree = group(*groups)
+    together = pkpo_advantages(tree, k=k, baseline=baseline).advantages
+    for i in (0, 2, 4):
+        alone = group(groups[i])
+        expected = leaves(pkpo_advantages(alone, k=k, baseline=baseline), alone)
+        np.testing.assert_array_equal(together[(tree.tree_ids == i) & ~tree.is_root], expected)
+
+
 def test_pkpo_worked_numbers():
     tree = group([1, 1, 0, 0, 0, 0])
     np.testing.assert_allclose(leaves(pkpo_advantages(tree, k=3, baseline="none"), tree), [0.5] * 2 + [0.35] * 4)
@@ -120,6 +133,54 @@ def test_a_group_that_infrastructure_left_too_small_gets_zero_and_stops_nobody(e
     assert not result.advantages[5:].any()
     all_broken = TreeArrays.build([-1, 0, 0], [0, 0, 0], valid=[True, False, False])
     assert not estimator(all_broken, k=2).advantages.any()
+
+
+def with_failed_resets(*groups, failed):
+    """Puts before some groups a tree of one broken node, as a `reset` that fails for good leaves it."""
+    parents, rewards, ids, valid = [], [], [], []
+    for tree, values in enumerate(groups):
+        count = 1 if tree in failed else len(values)
+        parents += [-1] + [len(parents)] * count
+        rewards += [0.0, *(values if tree not in failed else [0.0])]
+        ids += [tree] * (count + 1)
+        valid += [True] + [tree not in failed] * count
+    return TreeArrays.build(parents, rewards, tree_ids=ids, valid=valid)
+
+
+@pytest.mark.parametrize("estimator", [pkpo_advantages, passk_training_advantages])
+@pytest.mark.parametrize("failed", [{0}, {1}, {0, 2}, {0, 1, 2}])
+def test_a_failed_reset_stops_nobody(estimator, failed):
+    groups = [[1, 0, 0, 1], [0, 0, 1, 0, 0], [1, 1, 0, 0]]
+    tree = with_failed_resets(*groups, failed=failed)
+    result = estimator(tree, k=4).advantages
+    for i, values in enumerate(groups):
+        alone = group(values)
+        expected = [0.0] if i in failed else leaves(estimator(alone, k=4), alone)
+        np.testing.assert_allclose(result[(tree.tree_ids == i) & ~tree.is_root], expected, atol=1e-12)
+    if len(failed) < 3:
+        with pytest.raises(ValueError, match=r"k must be .* in \[1, [45]\], .* smallest unbroken group; got 6"):
+            estimator(tree, k=6)
+
+
+@pytest.mark.parametrize("estimator", [pkpo_advantages, passk_training_advantages])
+def test_a_rollout_lost_before_its_forks_stops_nobody(estimator):
+    """The second group broke in its trunk, so that nothing could be continued there."""
+    tree = TreeArrays.build(
+        [-1, 0, 1, 1, 0, 0, -1, 6, 6], [0, 0, 1, 0, 0, 0, 0, 0, 1], tree_ids=[0] * 6 + [1] * 3, valid=[1] * 7 + [0, 1]
+    )
+    advantages = estimator(tree, k=3).advantages
+    assert advantages[:6].any()
+    assert not advantages[6:].any()
+
+
+@pytest.mark.parametrize("estimator", [pkpo_advantages, passk_training_advantages])
+@pytest.mark.parametrize("k", [0, 2.5, np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("broken", [False, True])
+def test_k_is_a_whole_number(estimator, k, broken):
+    tree = TreeArrays.build([-1, 0, 0, 0], [0, 1, 0, 0], valid=[True, True, True, not broken])
+    with pytest.raises(ValueError, match=rf"k must be a whole number .*; got {k}"):
+        estimator(tree, k=k)
+    np.testing.assert_array_equal(estimator(tree, k=np.float64(2)).advantages, estimator(tree, k=2).advantages)
 
 
 def test_refuses():

@@ -1,5 +1,7 @@
 """SR-PPO: by hand, by loop, and its limits."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,23 @@ def test_prompt_weighted_is_the_community_port():
     np.testing.assert_allclose(scaled.advantages * weights.mean(), result.advantages)
 
 
+@pytest.mark.parametrize("k", [1, 4, 64])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_sequence_without_a_sampled_token_changes_no_other(k, normalize):
+    options: dict[str, Any] = {"k": k, "decay": 0.5, "prompt_weighted": True, "normalize_weights": normalize}
+    alone = sr_ppo_advantages(P, Y, **options)
+    with_empty = sr_ppo_advantages(
+        np.insert(P, [0, 1, 2], 0.7, axis=0),
+        [1, Y[0], 0, Y[1], 1],
+        np.insert(np.ones(P.shape), [0, 1, 2], 0, 0),
+        **options,
+    )
+    np.testing.assert_array_equal(with_empty.advantages[[1, 3]], alone.advantages)
+    assert not with_empty.advantages[[0, 2, 4]].any()
+    for empty in (np.zeros((2, 3)), np.zeros((2, 0))):
+        assert not sr_ppo_advantages(empty, [1, 0], np.zeros(empty.shape), **options).advantages.any()
+
+
 def test_numbers_of_the_notes():
     np.testing.assert_allclose(passk_values([0.5, 0.9, 0.01], 4), [0.9375, 0.9999, 0.0394], atol=5e-5)
     assert passk_values(0.01, 128) == pytest.approx(0.7237, abs=5e-5)
@@ -69,6 +88,7 @@ def test_numbers_of_the_notes():
         ({"success": P[0]}, r"success must have shape \[B, L\], got \[4\]"),
         ({"outcomes": [1, 2]}, "outcomes must be"),
         ({"outcomes": [1]}, "outcomes must be"),
+        ({"mask": np.full(P.shape, 0.5)}, r"mask must be True or False \(1 or 0\); entry 0 is 0.5"),
         ({"mask": [[True]]}, "mask must have the shape of success"),
         ({"k": 0.5}, "k must be at least 1"),
         ({"k": np.inf, "prompt_weighted": True}, "k must be finite for prompt weights"),
