@@ -114,16 +114,16 @@ def _same_collection(gold: Reading, answer: Reading, leaf: Leaf) -> bool:
     kinds = gold[0], answer[0]
     if kinds == ("tuple", "tuple"):
         return _same_tuple(gold, answer, leaf)
+    golds = gold[-1] if gold[0] in _COLLECTIONS else [gold]
+    answers = answer[-1] if answer[0] in _COLLECTIONS else [answer]
+    if any(item[0] == "relation" and not _ORDER.isdisjoint(item[1]) for item in (*golds, *answers)):
+        return leaf(gold, answer)
     if gold[0] == "tuple":
         return _tuple_and_list(gold, answer, leaf, answer_first=False)
     if answer[0] == "tuple":
         if answer[1] == "[" and answer[2] == "]" and gold[0] in {"set", "list"}:  # a Python list of solutions
             return _cover(gold[-1], answer[-1], leaf)
         return _tuple_and_list(answer, gold, leaf, answer_first=True)
-    golds = gold[-1] if gold[0] in _COLLECTIONS else [gold]
-    answers = answer[-1] if answer[0] in _COLLECTIONS else [answer]
-    if any(item[0] == "relation" and not _ORDER.isdisjoint(item[1]) for item in (*golds, *answers)):
-        return leaf(gold, answer)
     if not (golds or answers):
         return True
     if _all_named(golds) and not any(item[0] == "named" for item in answers):
