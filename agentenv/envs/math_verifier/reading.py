@@ -22,6 +22,7 @@ from typing import Any
 from .answers import last_boxed
 from .exact import fold
 from .expressions import Expression, ExpressionError, Fraction, show_number, to_lists
+from .numerals import makes_other, scales_or_signs
 from .prose import KNOWN, is_prose, prose_candidates
 from .spelling import spell
 from .splitting import (
@@ -75,6 +76,7 @@ _STATED = re.compile(
 _WORDS = re.compile(r"[^\W\d_][^\W\d_]+(?:[ '-][^\W\d_]+)*")
 _MARKUP = re.compile(r"(\*{1,3}|`{1,3})(?P<inner>.+)\1|<(\w+)>(?P<content>.*)</\3>", re.DOTALL)
 _ENCLOSED = re.compile(r"\$\$?([^$]+)\$?\$|\\\(((?:(?!\\\)).)+)\\\)|\\\[((?:(?!\\\]).)+)\\\]", re.DOTALL)
+_SENTENCE = re.compile(r"[.!?]\s|\n")
 _NOTHING = re.compile(r"(?:there (?:is|are) )?no (?:real )?solutions?|(?:the )?empty set")
 _OPENERS = {"(": ")", "[": "]", "⟨": "⟩"}
 
@@ -135,6 +137,13 @@ def _read_segments(text: str, segments: list[tuple[int, int, str]], depth: int) 
         return _read_marked(content, depth + 1)
     if money := re.fullmatch(r"[^$]*\$[^$]*", text):  # one dollar sign is money
         return _read_text(spell(money[0]), depth)
+    start = max((match.end() for match in _SENTENCE.finditer(text[: segments[-1][0]])), default=0)
+    flat = text[start:]
+    for begin, end, content in reversed([segment for segment in segments if segment[0] >= start]):
+        flat = f"{flat[: begin - start]}{content}{flat[end - start :]}"
+    outside = _ENCLOSED.sub(" 0 ", text[start:])
+    if makes_other(spell(outside)) or scales_or_signs(outside):
+        return _read_text(spell(flat), depth)
     before, after = text[: segments[0][0]].strip(), text[segments[-1][1] :].strip()
     if len(segments) == 1 and (before or after) and not re.search(r"\d", before + after):
         unit = spell(after).rstrip(".")

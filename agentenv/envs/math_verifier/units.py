@@ -2,6 +2,8 @@
 
 import re
 
+from .numerals import makes_other
+
 __all__ = ["canonical_unit", "is_unit_word", "split_unit"]
 
 _NAMES = {
@@ -79,7 +81,7 @@ def split_unit(text: str) -> tuple[str, str] | None:
             return match["sign"] + match["value"], match["unit"]
     for pattern in (*_PATTERNS, _COUNT):
         match = pattern.fullmatch(text)
-        if match and not _is_percent(match["unit"]):
+        if match and not _is_percent(match["unit"]) and not makes_other(f"0 {match['unit']}"):
             return match["value"], match["unit"]
     return None
 
