@@ -52,9 +52,16 @@ def prose_candidates(text: str) -> Iterator[str]:
             yield rest
             inside = {match[0].strip() for match in _NUMBER.finditer(rest)}
             if len(inside) == 1 and not _HEDGES.search(rest) and not _MATHEMATICS.search(rest):
-                yield inside.pop()
+                yield from _amount(rest)
     if len(numbers) == 1 and not _MATHEMATICS.search(text) and not makes_other(text):
-        yield numbers.pop()
+        yield from _amount(text)
+
+
+def _amount(text: str) -> Iterator[str]:
+    """Yields the number in a text with what follows it in its clause, perhaps a unit, and alone."""
+    for match in _NUMBER.finditer(text):
+        yield _CLAUSE.split(text[match.start() :])[0].strip()
+        yield match[0].strip()
 
 
 def is_prose(text: str) -> bool:

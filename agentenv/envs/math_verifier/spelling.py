@@ -142,6 +142,10 @@ _RULES: tuple[_Rule, ...] = (
     _commands("lg", r"\\log_{10} "),
     _commands("tg", r"\\tan "),
     _commands("ctg", r"\\cot "),
+    (
+        re.compile(r"(?:(?<=:\d\d)\s*|(?<=\d)\s+|(?<=\d)(?=[AaPp]\.))([AaPp])(?:\.\s?)?[Mm](?![A-Za-z])\.?"),
+        lambda match: f" {match[1].upper()}M",
+    ),
     (re.compile("<=|=<"), "≤"),
     (re.compile(">="), "≥"),
     (re.compile("!=|<>"), "≠"),
