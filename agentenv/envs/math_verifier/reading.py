@@ -61,7 +61,11 @@ _STATED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _WORDS = re.compile(r"[^\W\d_][^\W\d_]+(?:[ '-][^\W\d_]+)*")
-_MARKUP = re.compile(r"(\*{1,3}|`{1,3})(?P<inner>.+)\1|<(\w+)>(?P<content>.*)</\3>", re.DOTALL)
+_EMPHASIS = re.compile(  # neither 2**10 nor 2 *3* 4
+    r"(?:^|(?<=[A-Za-z(\"][\s(\"])|(?<=[:.!?,]\s)|(?<=\n)|(?<=[\s(]))(?<![\d)\]}]\s)"
+    r"(?P<mark>\*{1,3}|_{1,3}|`{1,3})(?=[^\s*_`])(?P<inner>[^\n]*?[^\s*_`])(?P=mark)(?=[\s.,;:!?)\"]|$)"
+)
+_MARKUP = re.compile(r"(\*{1,3}|`{1,3}|['\"])(?P<inner>.+)\1|<(\w+)>(?P<content>.*)</\3>", re.DOTALL)
 _ENCLOSED = re.compile(r"\$\$?([^$]+)\$?\$|\\\(((?:(?!\\\)).)+)\\\)|\\\[((?:(?!\\\]).)+)\\\]", re.DOTALL)
 _SENTENCE = re.compile(r"[.!?]\s|\n")
 _NOTHING = re.compile(r"(?:there (?:is|are) )?no (?:real )?solutions?|(?:the )?empty set")
@@ -85,6 +89,7 @@ def _read_marked(text: str, depth: int) -> Reading:
     if depth > _MAX_DEPTH:
         msg = "it is nested too deeply"
         raise UnreadableError(msg)
+    text = _EMPHASIS.sub(lambda match: match["inner"], text)
     if emphasis := _MARKUP.fullmatch(text):
         return _read_marked(emphasis["inner"] or emphasis["content"] or "", depth + 1)
     if r"\boxed" in text or r"\fbox" in text:
