@@ -45,12 +45,32 @@ _OTHER = re.compile(
     rf"(?:squared|cubed|factorial|plus|minus|minimum|maximum|max|tops|{_ORDINAL}|{_SCALE})(?![A-Za-z])",
     re.IGNORECASE,
 )
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve"
+    " thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+)
+_SPELLED = {word: value for value, word in enumerate(_ONES.split())}
+_SPELLED |= {
+    word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
+}
+_REPEATED = re.compile(r"(?<![\w.,/])(?P<number>\d+)\s*\((?P<words>[A-Za-z∧ -]+)\)")
 
 
 def compute_words(text: str) -> str:
-    """Returns the text with what `3 dozen`, `1.5 million` and `negative 5` come to."""
+    """Returns the text with what `3 dozen`, `1.5 million` and `negative 5` come to, and `12 (twelve)` said once."""
+    text = _REPEATED.sub(lambda match: match[1] if match[1] == str(_spelled(match["words"])) else match[0], text)
     text = _SIGNED.sub(lambda match: "-" if (match["text"] or match["word"])[0] in "nNmM" else "+", text)
     return _SCALED.sub(_scaled, text)
+
+
+def _spelled(words: str) -> int:
+    """Returns a number below 1000 spelled in words, -1 for other words."""
+    total = 0
+    for word in re.findall(r"[a-z]+", words.lower()):
+        if word != "hundred" and word not in _SPELLED:
+            return -1
+        total = total * 100 if word == "hundred" else total + _SPELLED[word]
+    return total
 
 
 def _scaled(match: re.Match[str]) -> str:

@@ -182,6 +182,8 @@ def _read_text(text: str, depth: int) -> Reading:
             pass
     for candidate in prose_candidates(text):
         try:
+            if (choice := _choice(candidate, depth + 1)) is not None:
+                return choice
             return _read_math(candidate, depth + 1) if not is_prose(candidate) else _read_quantity(candidate, depth + 1)
         except UnreadableError:
             continue

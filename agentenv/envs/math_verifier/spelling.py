@@ -146,6 +146,7 @@ _RULES: tuple[_Rule, ...] = (
         re.compile(r"(?:(?<=:\d\d)\s*|(?<=\d)\s+|(?<=\d)(?=[AaPp]\.))([AaPp])(?:\.\s?)?[Mm](?![A-Za-z])\.?"),
         lambda match: f" {match[1].upper()}M",
     ),
+    (re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)"), "*"),
     (re.compile("<=|=<"), "≤"),
     (re.compile(">="), "≥"),
     (re.compile("!=|<>"), "≠"),
@@ -164,7 +165,7 @@ def spell(text: str) -> str:
         text = "".join(_compatible(kind, "".join(run)) for kind, run in groupby(text, _kind))
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
-    return compute_words(text).strip()
+    return compute_words(text).rstrip("\\ \n").strip()
 
 
 def _kind(character: str) -> str:

@@ -52,3 +52,25 @@ NUMBERS_OF_IT = ["Twice the answer is 72.", "a multiple of 72", "nearly 72", "\\
 @pytest.mark.parametrize("answer", [*NUMBERS, *FUNCTIONS, *DENIED, *BOUNDS, *NUMBERS_OF_IT])
 def test_a_number_is_not_the_answer_where_words_make_another_of_it(answer):
     assert not shared_verifier().check("72", answer)
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "right"),
+    [
+        ("12", "12 (twelve)", True),
+        ("12", "There are 25 (twenty-five).", False),
+        ("105", "105 (one hundred and five)", True),
+        ("12", "12 (thirteen)", False),
+        ("13", "12 (thirteen)", False),
+        ("1500", "1.5 x 10^3", True),
+        ("1500", "The mass is 1.5 X 10^{3} kg", True),
+        ("1500", "1.5 x 10^2", False),
+        ("12", "12\\\\", True),
+        ("A", "Answer: (A) 5", True),
+        ("\\textbf{(B)}\\ 7", "The answer is (B) 7.", True),
+        ("\\textbf{(B)}\\ 7", "The answer is (B) 8.", False),
+        ("A", "Answer: (A) 5 or (B) 6", False),
+    ],
+)
+def test_a_number_said_twice_and_a_choice_with_its_value_are_read_whole(reference, answer, right):
+    assert shared_verifier().check(reference, answer) is right
