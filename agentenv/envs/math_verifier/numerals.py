@@ -49,10 +49,9 @@ _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve"
     " thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 )
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _SPELLED = {word: value for value, word in enumerate(_ONES.split())}
-_SPELLED |= {
-    word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
-}
+_SPELLED |= {word: 10 * value for value, word in enumerate(_TENS.split(), 2)}
 _REPEATED = re.compile(r"(?<![\w.,/])(?P<number>\d+)\s*\((?P<words>[A-Za-z∧ -]+)\)")
 
 

@@ -180,10 +180,14 @@ def _read_text(text: str, depth: int) -> Reading:
             return _read_math(text, depth)
         except UnreadableError:
             pass
+    return _read_prose(text, depth)
+
+
+def _read_prose(text: str, depth: int) -> Reading:
     for candidate in prose_candidates(text):
+        if (choice := _choice(candidate, depth + 1)) is not None:
+            return choice
         try:
-            if (choice := _choice(candidate, depth + 1)) is not None:
-                return choice
             return _read_math(candidate, depth + 1) if not is_prose(candidate) else _read_quantity(candidate, depth + 1)
         except UnreadableError:
             continue
