@@ -5,8 +5,15 @@ from fractions import Fraction
 
 __all__ = ["compute_words", "denies", "makes_other", "scales_or_signs"]
 
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve"
+    " thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_SPELLED = {word: value for value, word in enumerate(_ONES.split())}
+_SPELLED |= {word: 10 * value for value, word in enumerate(_TENS.split(), 2)}
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "lakh": 5, "crore": 7}
-_SCALES |= {"mn": 6, "mln": 6, "bn": 9, "tn": 12}
+_SCALES |= {"mil": 6, "mn": 6, "mln": 6, "bn": 9, "tn": 12}
 _SCALE = rf"(?:{'|'.join(_SCALES)}|dozen)s?(?![A-Za-z])"
 _AMOUNT = r"\\frac\{\d+\}\{\d+\}|(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:/\d+)?"
 _SCALED = re.compile(
@@ -29,29 +36,26 @@ _FUNCTION = (
     rf"(?:half|quarter|square|cube|root|power|factorial|reciprocal|inverse|opposite|negation|negative|logarithm|log"
     rf"|multiple|factor|divisor|fraction|part|complement|percent|percentage|double|triple|twice|{_ORDINAL})"
 )
+_COUNT = rf"(?:{'|'.join(_SPELLED)}|{_SCALE})"
 _DENIED = re.compile(
     r"(?<![A-Za-z])(?:not|cannot|[a-z]+n't|never|neither|nor|hardly|doubt|wrong|incorrect|false"
-    rf"|{_FUNCTION}\s+(?:of\s+)?(?:the\s+|my\s+|our\s+|this\s+)?(?:\w+\s+)?(?:answer|solution|result))(?![A-Za-z])",
+    rf"|{_FUNCTION}\s+(?:of\s+)?(?:the\s+|my\s+|our\s+|this\s+)?(?:\w+\s+)?(?:answer|solution|result))(?![A-Za-z])"
+    r"|(?:∨|at\s+(?:least|most))\s*equal",
     re.IGNORECASE,
 )
 _NUMBER = r"\\?[$€£¥₹]?\s*[-+]?\.?\d"
 _OTHER = re.compile(
     r"(?<![A-Za-z])(?:"
     r"than(?![A-Za-z])|at\s+(?:least|most)(?![A-Za-z])|(?:anything|all)\s+but(?![A-Za-z])"
-    rf"|(?:(?:up|close)\s+to|over|under|above|below|beyond|exceed\w*|nearly|almost|(?:divided|multiplied)\s+by|times|twice"
+    rf"|(?:(?:up|close)\s+to|over|under|above|below|beyond|exceed\w*|nearly|almost|(?:divided|multiplied)\s+by|times|less|twice"
     rf"|thrice|double|triple|half|{_FUNCTION}\s+of)\s+(?:a\s+|an\s+|the\s+)?(?:number\s+)?{_NUMBER})"
+    rf"|(?<![A-Za-z]){_COUNT}(?:\s+times\s+|\s+point\s+|\s*∧\s*|[\s-]+){_NUMBER}"
+    rf"|\d(?:\s+times\s+|\s+point\s+|\s*∧\s*)(?:an?\s+)?(?:half|quarter|{_ORDINAL}|{_COUNT})(?![A-Za-z])"
     r"|[∧∨]\s*(?:more|less|fewer|so|up\w*|above|over|below|under|beyond)(?![A-Za-z])|∨\s*[a-z]{2,}er(?![A-Za-z])"
     r"|\d\s*(?:\\text\s*\{\s*)?"
     rf"(?:squared|cubed|factorial|plus|minus|minimum|maximum|max|tops|{_ORDINAL}|{_SCALE})(?![A-Za-z])",
     re.IGNORECASE,
 )
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve"
-    " thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-)
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_SPELLED = {word: value for value, word in enumerate(_ONES.split())}
-_SPELLED |= {word: 10 * value for value, word in enumerate(_TENS.split(), 2)}
 _REPEATED = re.compile(r"(?<![\w.,/])(?P<number>\d+)\s*\((?P<words>[A-Za-z∧ -]+)\)")
 
 

@@ -47,9 +47,11 @@ BOUNDS = [
     "up to 72",
 ]
 NUMBERS_OF_IT = ["Twice the answer is 72.", "a multiple of 72", "nearly 72", "\\text{half of } 72", "anything but 72"]
+SPELLED = ["72 and a half", "$72$ and one third", "one hundred and 72", "72 point five", "72 times three", "ten 72s"]
+EQUAL = ["greater than or equal to 72", "The result is at most equal to 72."]
 
 
-@pytest.mark.parametrize("answer", [*NUMBERS, *FUNCTIONS, *DENIED, *BOUNDS, *NUMBERS_OF_IT])
+@pytest.mark.parametrize("answer", [*NUMBERS, *FUNCTIONS, *DENIED, *BOUNDS, *NUMBERS_OF_IT, *SPELLED, *EQUAL])
 def test_a_number_is_not_the_answer_where_words_make_another_of_it(answer):
     assert not shared_verifier().check("72", answer)
 
