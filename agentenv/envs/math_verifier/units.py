@@ -82,6 +82,7 @@ _MONEY = (
     re.compile(r"(?P<sign>[-+]?)\s*(?P<unit>\\?\$|[€£¥₹]|(?:USD|EUR|GBP|US\$)\s)\s*(?P<value>[-+]?[\d.].*)", re.DOTALL),
     re.compile(r"(?P<sign>)(?P<value>.*\d)\s*(?P<unit>\\?\$|[€£¥₹])", re.DOTALL),
 )
+_RATE = re.compile(r"(.*\d)\s*(?:/\s*|(?:per|an?|each|every)\s+)([^\W\d_]{2}.*)", re.DOTALL)
 _NOT_UNITS = frozenset({"pi", "sqrt", "sin", "cos", "tan", "log", "ln", "exp", "percent", "pct", "percentage"})
 
 
@@ -89,6 +90,8 @@ def split_unit(text: str) -> tuple[str, str] | None:
     """Returns the value and the unit of a quantity, `None` where no unit is found."""
     for pattern in _MONEY:
         if match := pattern.fullmatch(text):
+            if rate := _RATE.fullmatch(match["value"]):
+                return match["sign"] + rate[1], f"{match['unit']}/{rate[2]}"
             return match["sign"] + match["value"], match["unit"]
     for pattern in (*_PATTERNS, _COUNT):
         match = pattern.fullmatch(text)
