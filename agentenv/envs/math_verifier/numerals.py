@@ -10,10 +10,12 @@ _ONES = (
     " thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 )
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_SPELLED = {word: value for value, word in enumerate(_ONES.split())}
-_SPELLED |= {word: 10 * value for value, word in enumerate(_TENS.split(), 2)}
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "lakh": 5, "crore": 7}
-_SCALES |= {"mil": 6, "mn": 6, "mln": 6, "bn": 9, "tn": 12}
+_SPELLED = {word: value for value, word in enumerate(_ONES.split())} | {
+    word: 10 * value for value, word in enumerate(_TENS.split(), 2)
+}
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "lakh": 5, "crore": 7} | {
+    "mil": 6, "mn": 6, "mln": 6, "bn": 9, "tn": 12,
+}  # fmt: skip
 _SCALE = rf"(?:{'|'.join(_SCALES)}|dozen)s?(?![A-Za-z])"
 _AMOUNT = r"\\frac\{\d+\}\{\d+\}|(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:/\d+)?"
 _SCALED = re.compile(
