@@ -52,9 +52,17 @@ def _same_choice(gold: Reading, answer: Reading, leaf: Leaf) -> bool:
 
 
 def _same_quantity(gold: Reading, answer: Reading, leaf: Leaf) -> bool:
-    if gold[0] == answer[0] and gold[2] != answer[2]:
+    if gold[0] == answer[0] and not _same_unit(gold[2], answer[2]):
+        return False
+    if gold[0] != "quantity" and answer[2].startswith("base "):  # no base is base 10
         return False
     return same(gold[1] if gold[0] == "quantity" else gold, answer[1] if answer[0] == "quantity" else answer, leaf)
+
+
+def _same_unit(gold: str, answer: str) -> bool:
+    if "pound" in gold or "pound" in answer:
+        gold, answer = (unit.replace("lb", "pound").replace("£", "pound") for unit in (gold, answer))
+    return gold == answer
 
 
 def _same_named(gold: Reading, answer: Reading, leaf: Leaf) -> bool:
@@ -114,16 +122,16 @@ def _same_collection(gold: Reading, answer: Reading, leaf: Leaf) -> bool:
     kinds = gold[0], answer[0]
     if kinds == ("tuple", "tuple"):
         return _same_tuple(gold, answer, leaf)
+    golds = gold[-1] if gold[0] in _COLLECTIONS else [gold]
+    answers = answer[-1] if answer[0] in _COLLECTIONS else [answer]
+    if any(item[0] == "relation" and not _ORDER.isdisjoint(item[1]) for item in (*golds, *answers)):
+        return leaf(gold, answer)
     if gold[0] == "tuple":
         return _tuple_and_list(gold, answer, leaf, answer_first=False)
     if answer[0] == "tuple":
         if answer[1] == "[" and answer[2] == "]" and gold[0] in {"set", "list"}:  # a Python list of solutions
             return _cover(gold[-1], answer[-1], leaf)
         return _tuple_and_list(answer, gold, leaf, answer_first=True)
-    golds = gold[-1] if gold[0] in _COLLECTIONS else [gold]
-    answers = answer[-1] if answer[0] in _COLLECTIONS else [answer]
-    if any(item[0] == "relation" and not _ORDER.isdisjoint(item[1]) for item in (*golds, *answers)):
-        return leaf(gold, answer)
     if not (golds or answers):
         return True
     if _all_named(golds) and not any(item[0] == "named" for item in answers):
@@ -263,8 +271,8 @@ def _by_leaf(gold: Reading, answer: Reading, leaf: Leaf) -> bool:
 
 _RULES: tuple[tuple[str, Callable[[Reading, Reading, Leaf], bool]], ...] = (
     ("choice", _same_choice),
-    ("quantity", _same_quantity),
     ("named", _same_named),
+    ("quantity", _same_quantity),
     ("percent", _same_percent),
     ("dots", _same_dots),
     ("words", _same_words),

@@ -203,7 +203,7 @@ class MathVerifier(ToolEnv):
         Args:
             answer: a number, an expression or LaTeX, without words.
         """
-        return self._submit(str(answer))
+        return self._submit(_text(answer))
 
     @override
     def on_text(self, text: str) -> Reply:
@@ -286,6 +286,14 @@ def _generators(kind: str | Sequence[str]) -> list[Generator]:
     return [GENERATORS[name] for name in kinds]
 
 
+def _text(value: object) -> str:
+    """Returns an argument as text; a whole number of more digits than Python prints, in hexadecimal."""
+    try:
+        return str(value)
+    except ValueError:
+        return hex(value) if isinstance(value, int) else type(value).__name__
+
+
 def _bounded(answer: str) -> str:
     """Returns the answer in canonical spelling; a digest in place of a very long one."""
     return canonical_answer(answer) if len(answer) <= MAX_ANSWER else f"#{digest(answer)}"
@@ -299,7 +307,7 @@ def _shorten(text: str) -> str:
 def _call_signature(call: ToolCall) -> str:
     arguments = call.arguments
     if isinstance(arguments, dict) and len(arguments) == 1:
-        text = str(next(iter(arguments.values())))
+        text = _text(next(iter(arguments.values())))
         if call.name == "submit" and "answer" in arguments:
             return f"submit({_bounded(text)})"
         if call.name == "calculate" and "expression" in arguments:

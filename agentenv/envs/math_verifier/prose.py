@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 
+from .numerals import denies, makes_other
+
 __all__ = ["KNOWN", "is_prose", "prose_candidates"]
 
 KNOWN = re.compile(
@@ -27,12 +29,14 @@ _NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:\\?\$|[€£¥₹])?\s*(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:/\d+)?(?:\s*\\?%)?(?!\w)"
 )
 _MATHEMATICS = re.compile(r"[\\^*_{}()\[\]<>≤≥≠|+=]|(?<=\w)-|(?<=\S) -")
+_CLAUSE = re.compile(r"[.!?;,]\s|\n")
 _HEDGES = re.compile(r"∨|(?<![A-Za-z])(?:either|maybe|perhaps|possibly|not|or|nor|neither)(?![A-Za-z])")
 
 
 def prose_candidates(text: str) -> Iterator[str]:
-    """Yields the texts that may be what a sentence states, the likeliest first; none where it names alternatives.
+    """Yields the texts that may be what a sentence states, the likeliest first.
 
+    None where it names alternatives, denies what it says, or makes another value of it (`at least 10`, `half of 10`).
     What follows the last `is`, `are`, `=`, `:` or the like, and then the only number in it.
     """
     text = text.strip().rstrip(".!?")
@@ -40,14 +44,24 @@ def prose_candidates(text: str) -> Iterator[str]:
     anchors = list(_ANCHOR.finditer(text))
     if anchors:
         rest = _LEAD.sub("", text[anchors[-1].end() :]).strip()
-        hedged = _HEDGES.search(text[: anchors[-1].end()]) and len(numbers) > 1
-        if rest and not hedged:
+        lead = text[: anchors[-1].end()]
+        hedged = (_HEDGES.search(lead) and len(numbers) > 1) or denies(_CLAUSE.split(lead)[-1])
+        if hedged or makes_other(rest):
+            return
+        if rest:
             yield rest
             inside = {match[0].strip() for match in _NUMBER.finditer(rest)}
             if len(inside) == 1 and not _HEDGES.search(rest) and not _MATHEMATICS.search(rest):
-                yield inside.pop()
-    if len(numbers) == 1 and not _MATHEMATICS.search(text):
-        yield numbers.pop()
+                yield from _amount(rest)
+    if len(numbers) == 1 and not _MATHEMATICS.search(text) and not makes_other(text):
+        yield from _amount(text)
+
+
+def _amount(text: str) -> Iterator[str]:
+    """Yields the number in a text with what follows it in its clause, perhaps a unit, and alone."""
+    for match in _NUMBER.finditer(text):
+        yield _CLAUSE.split(text[match.start() :])[0].strip()
+        yield match[0].strip()
 
 
 def is_prose(text: str) -> bool:

@@ -6,22 +6,22 @@ A text is read as a whole or not at all: nothing is decided by the last number t
 |---|---|
 | `["number", "3/4"]`, `["value", "3/4"]` | a literal number; what a calculation with numbers comes to |
 | `["decimal", "1.6e-19"]` | a decimal, digits as typed |
-| `["percent", r]`, `["quantity", r, unit]` | `50\%`; `5 m/s` |
+| `["percent", r]`, `["quantity", r, unit]` | `50\%`; `5 m/s`, `101_2` |
 | `["tree", ...]`, `["latex", text]` | an expression, read by us; another, left to math-verify's parser |
 | `["words", text]`, `["choice", letter, r]` | `east`; `(B)`, `\textbf{(B)}\ 7` |
 | `["list", conjunction, [r]]`, `["set", [r]]` | `2, 3`, `2 or 3`; `\{2, 3\}` |
-| `["tuple", open, close, [r]]`, `["union", [r]]` | `(2, 3)`, `[0, 1)`; `[0,1) \cup \{2\}` |
+| `["tuple", open, close, [r]]`, `["union", [r]]` | `(2, 3)`, `[0, 1)`, `3:4`, `2023-05-01`; `[0,1) \cup \{2\}` |
 | `["named", name, r]`, `["relation", [op], [r]]` | `x = 3`; `1 < x < 2`, `y = 2x + 1` with more than a name |
 | `["dots"]` | an ellipsis in a list |
 """
 
 import re
-from collections.abc import Callable
-from typing import Any
 
 from .answers import last_boxed
 from .exact import fold
 from .expressions import Expression, ExpressionError, Fraction, show_number, to_lists
+from .literals import Reading, UnreadableError, read_based, read_code, read_literal
+from .numerals import makes_other, scales_or_signs
 from .prose import KNOWN, is_prose, prose_candidates
 from .spelling import spell
 from .splitting import (
@@ -39,21 +39,8 @@ from .units import canonical_unit, split_unit
 
 __all__ = ["Reading", "UnreadableError", "read"]
 
-Reading = list[Any]
-"""JSON, as the table above says."""
-
 _MAX_DEPTH = 16
 _MAX_ITEMS = 200
-_MAX_EXPONENT = 400
-_INTEGER = r"(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)"
-_NUMBER = re.compile(rf"([-+]?)\s*({_INTEGER})\.?")
-_DECIMAL = re.compile(rf"([-+]?)\s*((?:{_INTEGER})?\.\d+)")
-_SCIENCE = re.compile(
-    r"([-+]?\s*\d+(?:\.\d*)?|[-+]?\.\d+)\s*"
-    r"(?:\*\s*10\s*\^\s*(?:\{\s*([-+]?\d+)\s*\}|\(([-+]?\d+)\)|([-+]?\d+))|[eE]([-+]?\d+))"
-)
-_FRACTION = re.compile(r"([-+]?)\s*(?:\\frac\{\s*(-?\d+)\s*\}\{\s*(-?\d+)\s*\}|(\d+)\s*/\s*(-?\d+))")
-_MIXED = re.compile(r"([-+]?)\s*(\d+)\s*(?:\\frac\{\s*(\d+)\s*\}\{\s*(\d+)\s*\}|(?<=\d)\s+(\d+)/(\d+))")
 _PERCENT = re.compile(
     r"(.*\S)\s*(?:\\?%|\\text\s*\{\s*(?:percent|pct|%|\\%)\s*\}|(?:percent|pct|percentage))", re.DOTALL
 )
@@ -66,6 +53,7 @@ _CHOICE = re.compile(
     r"(?:\(\s*(?P<a>[A-J])\s*\)|\[\s*(?P<b>[A-J])\s*\]|(?P<c>[A-J])\s*[).:]|(?P<d>[A-J])(?=\s*$))[.:]?\s*(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_LABEL = re.compile(r"(?<![\w(])\(?([A-J])\)")
 _PRIMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])('+)")
 _STATED = re.compile(
     r"(?:(?:so|thus|hence|therefore|then),?\s+)?(?:(?:the|my|our|this)\s+)?(?:final\s+|correct\s+|right\s+)?"
@@ -73,14 +61,15 @@ _STATED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _WORDS = re.compile(r"[^\W\d_][^\W\d_]+(?:[ '-][^\W\d_]+)*")
-_MARKUP = re.compile(r"(\*{1,3}|`{1,3})(?P<inner>.+)\1|<(\w+)>(?P<content>.*)</\3>", re.DOTALL)
+_EMPHASIS = re.compile(  # neither 2**10 nor 2 *3* 4
+    r"(?:^|(?<=[A-Za-z(\"][\s(\"])|(?<=[:.!?,]\s)|(?<=\n)|(?<=[\s(]))(?<![\d)\]}]\s)"
+    r"(?P<mark>\*{1,3}|_{1,3}|`{1,3})(?=[^\s*_`])(?P<inner>[^\n]*?[^\s*_`])(?P=mark)(?=[\s.,;:!?)\"]|$)"
+)
+_MARKUP = re.compile(r"(\*{1,3}|`{1,3}|['\"])(?P<inner>.+)\1|<(\w+)>(?P<content>.*)</\3>", re.DOTALL)
 _ENCLOSED = re.compile(r"\$\$?([^$]+)\$?\$|\\\(((?:(?!\\\)).)+)\\\)|\\\[((?:(?!\\\]).)+)\\\]", re.DOTALL)
+_SENTENCE = re.compile(r"[.!?]\s|\n")
 _NOTHING = re.compile(r"(?:there (?:is|are) )?no (?:real )?solutions?|(?:the )?empty set")
 _OPENERS = {"(": ")", "[": "]", "⟨": "⟩"}
-
-
-class UnreadableError(ValueError):
-    """A text does not say one thing that can be compared; the message says what is in the way."""
 
 
 def read(text: str) -> Reading:
@@ -100,6 +89,7 @@ def _read_marked(text: str, depth: int) -> Reading:
     if depth > _MAX_DEPTH:
         msg = "it is nested too deeply"
         raise UnreadableError(msg)
+    text = _EMPHASIS.sub(lambda match: match["inner"], text)
     if emphasis := _MARKUP.fullmatch(text):
         return _read_marked(emphasis["inner"] or emphasis["content"] or "", depth + 1)
     if r"\boxed" in text or r"\fbox" in text:
@@ -135,6 +125,13 @@ def _read_segments(text: str, segments: list[tuple[int, int, str]], depth: int) 
         return _read_marked(content, depth + 1)
     if money := re.fullmatch(r"[^$]*\$[^$]*", text):  # one dollar sign is money
         return _read_text(spell(money[0]), depth)
+    start = max((match.end() for match in _SENTENCE.finditer(text[: segments[-1][0]])), default=0)
+    flat = text[start:]
+    for begin, end, content in reversed([segment for segment in segments if segment[0] >= start]):
+        flat = f"{flat[: begin - start]}{content}{flat[end - start :]}"
+    outside = _ENCLOSED.sub(" 0 ", text[start:])
+    if makes_other(spell(outside)) or scales_or_signs(outside):
+        return _read_text(spell(flat), depth)
     before, after = text[: segments[0][0]].strip(), text[segments[-1][1] :].strip()
     if len(segments) == 1 and (before or after) and not re.search(r"\d", before + after):
         unit = spell(after).rstrip(".")
@@ -183,7 +180,13 @@ def _read_text(text: str, depth: int) -> Reading:
             return _read_math(text, depth)
         except UnreadableError:
             pass
+    return _read_prose(text, depth)
+
+
+def _read_prose(text: str, depth: int) -> Reading:
     for candidate in prose_candidates(text):
+        if (choice := _choice(candidate, depth + 1)) is not None:
+            return choice
         try:
             return _read_math(candidate, depth + 1) if not is_prose(candidate) else _read_quantity(candidate, depth + 1)
         except UnreadableError:
@@ -210,6 +213,8 @@ def _choice(text: str, depth: int) -> Reading | None:
         return None
     if not rest:
         return ["choice", letter, None]
+    if any(other[1] != letter for other in _LABEL.finditer(rest)):
+        return None
     if match["a"] and not (text.startswith("\\text") or re.match(r"\([A-J]\)\s", flat)):
         return None
     return ["choice", letter, _read_text(rest, depth + 1)]
@@ -237,7 +242,7 @@ def _read_math(text: str, depth: int) -> Reading:
         msg = "it is nested too deeply"
         raise UnreadableError(msg)
     text = text.strip()
-    for structure in (_conjunction, _signs, _relation, _separated, _union, _bracketed, _python, _ratio):
+    for structure in (read_code, _conjunction, _signs, _relation, _separated, _union, _bracketed, _python, _ratio):
         if (reading := structure(text, depth + 1)) is not None:
             return reading
     return _leaf(text, depth + 1)
@@ -414,7 +419,7 @@ def _python(text: str, depth: int) -> Reading | None:
 def _leaf(text: str, depth: int) -> Reading:
     if text == "…":
         return ["dots"]
-    for reader in (_literal, _percent, _quantity, _tree, _latex):
+    for reader in (read_literal, read_based, _percent, _quantity, _tree, _latex):
         if (reading := reader(text, depth)) is not None:
             return reading
     msg = f"{text!r:.60} is not understood"
@@ -432,37 +437,6 @@ def _quantity(text: str, depth: int) -> Reading | None:
         return None
     value, unit = _read_math(parts[0], depth), canonical_unit(parts[1])
     return value if unit is None else ["quantity", value, unit]
-
-
-def _literal(text: str, depth: int) -> Reading | None:
-    """Reads a number that nothing is left to compute in."""
-    del depth
-    readers: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Reading | None]], ...] = (
-        (_NUMBER, lambda m: ["number", str(_signed(m[1], Fraction(m[2].replace(",", ""))))]),
-        (_DECIMAL, lambda m: ["decimal", m[1].replace("+", "") + m[2].replace(",", "")]),
-        (_SCIENCE, lambda m: _scientific("".join(m[1].split()), next(filter(None, m.groups()[1:])))),
-        (_FRACTION, lambda m: _fraction_of(m[1], 0, m[2] or m[4], m[3] or m[5])),
-        (_MIXED, lambda m: _fraction_of(m[1], int(m[2]), m[3] or m[5], m[4] or m[6])),
-    )
-    for pattern, make in readers:
-        if match := pattern.fullmatch(text):
-            return make(match)
-    return None
-
-
-def _scientific(digits: str, exponent: str) -> Reading:
-    if abs(int(exponent)) > _MAX_EXPONENT:
-        msg = f"its exponent is beyond {_MAX_EXPONENT}"
-        raise UnreadableError(msg)
-    return ["decimal", f"{digits}e{int(exponent)}"]
-
-
-def _signed(sign: str, value: Fraction) -> Fraction:
-    return -value if sign == "-" else value
-
-
-def _fraction_of(sign: str, whole: int, above: str, below: str) -> Reading | None:
-    return ["number", str(_signed(sign, whole + Fraction(int(above), int(below))))] if int(below) else None
 
 
 def _tree(text: str, depth: int) -> Reading | None:
@@ -485,7 +459,7 @@ def _tree(text: str, depth: int) -> Reading | None:
 
 def _latex(text: str, depth: int) -> Reading | None:
     del depth
-    if re.search(r"[^\x20-\x7e∩∖∪∅]|__|#|\\text\s*\{[^{}]*\d", text) or is_prose(text):
+    if re.search(r"[^\x20-\x7e∩∖∪∅]|__|\d\s*_|#|\\text\s*\{[^{}]*\d", text) or is_prose(text):
         return None
     names = {"∩": r"\cap ", "∖": r"\setminus ", "∪": r"\cup ", "∅": r"\emptyset "}
     text = re.sub("[∩∖∪∅]", lambda match: names[match[0]], text)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from itertools import groupby
 
+from .numerals import compute_words
+
 __all__ = ["spell"]
 
 _INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0x2061, 0x2062, 0x2063, 0x2064, 0xFEFF])
@@ -140,6 +142,11 @@ _RULES: tuple[_Rule, ...] = (
     _commands("lg", r"\\log_{10} "),
     _commands("tg", r"\\tan "),
     _commands("ctg", r"\\cot "),
+    (
+        re.compile(r"(?:(?<=:\d\d)\s*|(?<=\d)\s+|(?<=\d)(?=[AaPp]\.))([AaPp])(?:\.\s?)?[Mm](?![A-Za-z])\.?"),
+        lambda match: f" {match[1].upper()}M",
+    ),
+    (re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)"), "*"),
     (re.compile("<=|=<"), "≤"),
     (re.compile(">="), "≥"),
     (re.compile("!=|<>"), "≠"),
@@ -158,7 +165,7 @@ def spell(text: str) -> str:
         text = "".join(_compatible(kind, "".join(run)) for kind, run in groupby(text, _kind))
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
-    return text.strip()
+    return compute_words(text).rstrip("\\ \n").strip()
 
 
 def _kind(character: str) -> str:

@@ -21,6 +21,7 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _ALTERNATIVES = re.compile(r"(?<=\))\s*\|\s*(?=\()")
+_ZEROS = re.compile(r"(?<![\d.])([1-9]\d{0,2})((?:,0\d\d)+)(?!\d)")
 _GROUPED = re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
 
 
@@ -95,12 +96,16 @@ def join_thousands(text: str, *, top: bool) -> str:
     """Returns the text without the commas that group thousands, where they can be told from separators.
 
     `1,234` alone is a number, `(100,200)` a pair; where other separators stand apart (`1,234, 5,678`), a comma without
-    a space groups.
+    a space groups. A group that begins with zero is no number of its own: `(1,000,2)` is a pair.
     """
     groups = [match.span() for match in _GROUPED.finditer(text)]
     if not groups:
-        return text
+        return _join_zeros(text)
     others = [i for i, character in enumerate(text) if character in ",;" and not any(a <= i < b for a, b in groups)]
     if (others and all(text[i + 1 : i + 2] in {" ", ""} for i in others)) or (not others and top):
         return _GROUPED.sub(lambda match: match[0].replace(",", ""), text)
-    return text
+    return _join_zeros(text)
+
+
+def _join_zeros(text: str) -> str:
+    return _ZEROS.sub(lambda match: match[0].replace(",", ""), text)

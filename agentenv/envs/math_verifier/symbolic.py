@@ -60,13 +60,28 @@ class Algebra:
         return self._rounds_to(decimal, Fraction(str(real)), endless=True)
 
     def _related(self, gold: Reading, answer: Reading) -> bool:
+        if self._is_solved(gold) and not self._is_solved(answer):  # the question, perhaps
+            return False
         if _is_equation(gold) and _is_equation(answer):
             return _equations_equal(_sides(gold), _sides(answer))
         if gold[0] == "tuple" and not _surely_interval(gold):
-            return False
+            return _orders(answer) and _as_set(gold).is_empty is False and _sets_equal(_as_set(gold), _as_set(answer))
         if "relation" in {gold[0], answer[0]} and len(_names(gold, self._leaves) | _names(answer, self._leaves)) > 1:
             return _inequalities_equal(gold, answer)
         return _sets_equal(_as_set(gold), _as_set(answer))
+
+    def _is_solved(self, reading: Reading) -> bool:
+        """Returns whether nothing is left to solve: every relation compares one unknown, alone, with values."""
+        if reading[0] in {"list", "set", "union"}:
+            return all(map(self._is_solved, reading[-1]))
+        if reading[0] == "named":
+            return not _names(reading[2], self._leaves)
+        if reading[0] == "latex":
+            return not build(reading).has(_sympy.ConditionSet, _sympy.core.relational.Relational)
+        if reading[0] != "relation":
+            return True
+        others = [part for part in reading[2] if not _is_unknown(part)]
+        return len(others) == len(reading[2]) - 1 and not any(_names(part, self._leaves) for part in others)
 
 
 def build(reading: Reading) -> Any:
@@ -276,6 +291,16 @@ def _names(reading: Reading, leaves: Callable[[Reading], Iterable[Reading]]) -> 
     """Returns the names of the unknowns in a reading."""
     expressions = (leaf for leaf in leaves(reading) if leaf[0] in {"tree", "latex"})
     return {symbol.name for leaf in expressions for symbol in build(leaf).free_symbols}
+
+
+def _is_unknown(reading: Reading) -> bool:
+    """Returns whether a reading is the name of an unknown as it stands, nothing left to simplify."""
+    return (reading[0] == "latex" or isinstance(reading[1], str)) and bool(getattr(build(reading), "is_Symbol", False))
+
+
+def _orders(reading: Reading) -> bool:
+    """Returns whether a reading says which values are meant by inequalities."""
+    return reading[0] == "relation" or (reading[0] in {"list", "set"} and any(map(_orders, reading[-1])))
 
 
 _RELATIONS: dict[str, Callable[[Any, Any], Any]] = {

@@ -473,3 +473,14 @@ def test_an_expression_that_breaks_the_worker_is_listed_while_others_are_compute
         assert "breaks the worker (SIGALRM), and another request does not" in message_text(observation[0])
         assert (terminated, len(info["breakages"]), len(info["mistakes"])) == (False, 1, 1)
         assert said(env, "calculate", expression="sqrt(8)") == "2*sqrt(2)"
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_whole_number_beyond_what_python_prints_is_an_answer_too_long(sign):
+    env = begin()
+    answer = sign * 10**5000
+    observation, reward, terminated, *_ = env.step(call("submit", answer=answer))
+    assert (message_text(observation[0]), reward, terminated) == ("wrong", 0.0, True)
+    env.snapshot()
+    one, two = (ae.Action.parse(call("submit", answer=each)) for each in (answer, answer + 1))
+    assert env.action_signature(one) != env.action_signature(two)
