@@ -398,6 +398,8 @@ def parse_text(text: str, *, find_calls: bool = True) -> Action:
 Found = tuple[Sequence[ToolCall], int]
 """Calls that were read, and where in the text they end."""
 
+_MOST_BROKEN = 100
+
 
 def scan_text(
     text: str,
@@ -411,13 +413,14 @@ def scan_text(
     Args:
         text: the message.
         opening: pattern of what opens a call, never empty text; `None` where there are no calls.
-        read: reads the calls whose opening matched; `None` says that they are broken and stay in the content.
+        read: reads the calls whose opening matched; `None` says that they are broken and stay in the content. After a
+            hundred broken ones nothing more is read: each may cost a look at all that follows it.
         thought: what opens and closes reasoning; either may be missing, as in `parse_text`.
     """
     opens, closes = thought
     tags = re.compile("|".join([re.escape(opens), re.escape(closes), *([opening] if opening else [])]))
     kept, thoughts, calls = list[str](), list[str](), list[ToolCall]()
-    thought_until, position, plain = 0, 0, True
+    thought_until, position, plain, broken = 0, 0, True, 0
     while (tag := tags.search(text, position)) is not None:
         kept.append(text[position : tag.start()])
         position = tag.end()
@@ -427,11 +430,12 @@ def scan_text(
             close = text.find(closes, position)
             thoughts.append(text[position : close if close >= 0 else None].strip())
             position, plain = close + len(closes) if close >= 0 else len(text), False
-        elif (found := read(tag)) is not None:
+        elif broken < _MOST_BROKEN and (found := read(tag)) is not None:
             calls += found[0]
             position, plain = found[1], False
         else:
             kept.append(tag[0])
+            broken += 1
     thoughts.insert(0, text[:thought_until].replace(opens, "").replace(closes, "").strip())
     content, reasoning = "".join([*kept, text[position:]]), "\n".join(filter(None, thoughts))
     numbered = tuple(replace(call, id=f"call_{i}") for i, call in enumerate(calls))

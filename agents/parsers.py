@@ -67,9 +67,9 @@ def _tagged(
 
 # ---------------------------------------------------------------------- <tool_call>: JSON, Qwen's XML, GLM's pairs
 
-_XML_NAME = re.compile(r"\s*<function=(?P<name>[^>\n]+)>\s*")
+_XML_NAME = re.compile(r"\s*<function=(?P<name>[^<>\n]+)>\s*")
 _XML_VALUE = re.compile(
-    r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>\s*(?=<parameter=[^>\n]+>|</function>)", re.DOTALL
+    r"<parameter=([^<>\n]+)>\n?(.*?)\n?</parameter>\s*(?=<parameter=[^<>\n]+>|</function>)", re.DOTALL
 )
 _XML_END = re.compile(r"</function>\s*(?:</tool_call>|\Z|(?=<tool_call>|<function=))")
 _GLM_NAME = re.compile(r"\s*(?P<name>[^\s<{\[]+)\s*")

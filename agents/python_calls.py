@@ -3,7 +3,7 @@
 import ast
 import json
 import re
-from typing import Any
+from typing import Any, cast
 
 from agentenv.types import ToolCall, decode_json
 
@@ -14,8 +14,10 @@ BROKEN = (ValueError, TypeError, AttributeError, SyntaxError, RecursionError, Me
 
 _PYTHON_CALL = re.compile(r"\s*([A-Za-z_][\w.]*)\(\s*")
 _PYTHON_VALUE = re.compile(
-    r"(\w+)\s*=\s*('.*?'|\".*?\"|[^'\"\s].*?)\s*(?=,\s*\w+\s*=|\)\s*(?:,\s*[A-Za-z_][\w.]*\(|\Z))", re.DOTALL
+    r"(\w+)\s*=\s*('.*?'|\".*?\"|[^'\"\s].*?)(?<!\s)\s*+(?=,\s*\w+\s*=|\)\s*(?:,\s*[A-Za-z_][\w.]*\(|\Z))", re.DOTALL
 )
+_NEXT_VALUE = re.compile(r",?\s*")
+_PYTHON_CLOSE = re.compile(r"\)[ \n,]*")
 
 
 def read_python(source: str) -> list[ToolCall]:
@@ -60,12 +62,11 @@ def _loose_python_calls(source: str) -> list[ToolCall]:
         while (pair := _PYTHON_VALUE.match(inner, position)) is not None:
             quoted = pair[2][0] in "'\"" and len(pair[2]) > 1
             values[pair[1]] = pair[2][1:-1] if quoted else _literal(pair[2])
-            position = pair.end() + (inner[pair.end()] == ",")
-            position += len(inner[position:]) - len(inner[position:].lstrip())
+            position = cast("re.Match[str]", _NEXT_VALUE.match(inner, pair.end())).end()
         calls.append(ToolCall(name[1], values))
-        if inner[position : position + 1] != ")":
+        if (close := _PYTHON_CLOSE.match(inner, position)) is None:
             break
-        position += 1 + len(inner[position + 1 :]) - len(inner[position + 1 :].lstrip(" \n,"))
+        position = close.end()
     if not calls or position != len(inner):
         msg = "it is no list of calls"
         raise ValueError(msg)

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from envs_for_tests import Guess
 
+from agentenv.agents.parsers import PARSERS, Parser
 from agentenv.malformed import call_problem, json_problem
 from agentenv.types import Action, parse_text
 
@@ -45,6 +47,24 @@ MARKS = [
     "```json",
 ]
 PLAIN = ["a", "1", " ", "\n", "{", "[", "(", '"', "'", "\\", ",", "=", ":", "<", "a(a=", '{"name":']
+BEGUN = [
+    "<function=a><parameter=a>",
+    "<tool_call>a<arg_key>a</arg_key><arg_value>",
+    '<tool_call>{"name": "a", "arguments": {"a": [',
+    '<tool_call>{"name": "a"}',
+    '<invoke name="a"><parameter name="a">',
+    "<|tool_call>call:a{a:",
+    '<|tool_call>call:a{a:<|"|>',
+    "<|tool_call_start|>[a(a=",
+    "<|tool_call_start|>[a(a='",
+    "<|tool_call_start|>[a(a=x, ",
+    "[a(a=x",
+    "[TOOL_CALLS]a[CALL_ID]a",
+    "<｜tool▁call▁begin｜>a<｜tool▁sep｜>",
+    "<|tool_call_begin|>a:1",
+    "to=a<|message|>",
+    "<|channel|>",
+]
 
 
 def _step(text: str) -> None:
@@ -53,11 +73,16 @@ def _step(text: str) -> None:
     env.step(text)
 
 
+def _read_with(parser: Parser, text: str) -> None:
+    parser(text, ())
+
+
 READERS: dict[str, Callable[[str], object]] = {
     "parse_text": parse_text,
     "call_problem": call_problem,
     "json_problem": json_problem,
     "ToolEnv.step": _step,
+    **{f"parsers.{family}": partial(_read_with, parser) for family, parser in PARSERS.items()},
     "Action.parse": lambda text: Action.parse({"content": text, "tool_calls": [{"name": "a", "arguments": text}]}),
 }
 
@@ -81,6 +106,15 @@ def test_long_repeats_are_read_in_time(reader, mark):
         start = time.process_time()
         READERS[reader](piece * (32_000 // len(piece)))
         assert time.process_time() - start < 1.0, piece
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_what_follows_the_beginning_of_a_call_is_read_in_time(reader):
+    for begun in BEGUN:
+        for piece in (*MARKS, *PLAIN, "a=1, ", "' ,", "a.", "\\'", "=a "):
+            start = time.process_time()
+            READERS[reader](begun + piece * (16_000 // len(piece)))
+            assert time.process_time() - start < 0.5, (begun, piece)
 
 
 @pytest.mark.parametrize("name", ["calculate_sum_of_numbers(3, 4)", "a" * 100_000, "a.b:c-" * 10_000, " " * 100_000])

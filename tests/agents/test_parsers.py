@@ -199,6 +199,17 @@ def test_what_is_no_call_stays_in_the_text(family, text):
     assert (action.content, action.tool_calls) == (text, ())
 
 
+@pytest.mark.parametrize("family", ["tool_call", "phi", "lfm2", "invoke"])
+def test_a_call_after_many_that_are_broken_is_read(family):
+    written = next(text for name, text in WRITTEN if name == family)
+    opening = {"tool_call": "<tool_call>", "phi": "<|tool_call|>", "lfm2": "<|tool_call_start|>"}.get(
+        family, '<invoke name="a">'
+    )
+    mentions = f"{opening}? <|tool_call_end|> " * 90
+    action = PARSERS[family](mentions + written, TOOLS)
+    assert (action.content, len(action.tool_calls)) == (mentions.strip(), 1)
+
+
 def test_without_tools_json_is_an_answer():
     text = '{"name": "write", "parameters": {"text": "a"}}'
     assert PARSERS["bare"](text, ()) == Action(text)
