@@ -167,16 +167,16 @@ class ToolCall:
 
         Args:
             value: `{"function": {"name", "arguments"}, "id"}` as OpenAI writes it, or the inner object alone. The
-                arguments may be a mapping or JSON text.
+                arguments may be a mapping or JSON text, and stand beside `function` where it has none.
 
         Raises:
             ValueError: the entry has no name.
         """
         outer = _mapping(value, "a tool call")
-        inner = _mapping(outer.get("function", outer), "a tool call's function")
+        inner = {**outer, **_mapping(outer.get("function", {}), "a tool call's function")}
         name = inner.get("name")
         if not isinstance(name, str) or not name:
-            msg = f"a tool call needs a 'name' (text), got {dict(inner)!r}"
+            msg = f"a tool call needs a 'name' (text), got {value!r}"
             raise ValueError(msg)
         arguments = inner.get("arguments", inner.get("parameters", {}))
         return cls(name, _arguments(arguments), str(outer.get("id") or ""))

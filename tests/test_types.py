@@ -191,6 +191,14 @@ def test_arguments_that_are_no_object_stay_text():
     assert ToolCall.parse({"name": "f", "arguments": '"x"'}) == ToolCall("f", '"x"')
     assert ToolCall.parse({"name": "f", "arguments": '{"x": "a\nb"}'}) == ToolCall("f", {"x": "a\nb"})
     assert ToolCall.parse({"name": "f", "parameters": {"x": 1}}) == ToolCall("f", {"x": 1})
+    for function, beside in (
+        ({"name": "f"}, {"arguments": {"x": 1}}),
+        ({"name": "f"}, {"arguments": '{"x": 1}'}),
+        ({"name": "f"}, {"parameters": {"x": 1}}),
+        ({"arguments": {"x": 1}}, {"name": "f"}),
+        ({"name": "f", "arguments": {"x": 1}}, {"name": "g", "arguments": {"x": 2}}),
+    ):
+        assert ToolCall.parse({"function": function, **beside}) == ToolCall("f", {"x": 1})
     assert ToolCall("f", "{broken").to_dict()["function"]["arguments"] == "{broken"
 
 
