@@ -18,7 +18,7 @@ _BARE = re.compile(r'\s*+\[?\s*+\{\s*"(?:name|type|function|tool_name)"\s*:')
 """How a message begins that is nothing but a call, as Llama 3 writes it."""
 
 _HEAD = re.compile(
-    r"(?:<｜tool▁calls?▁begin｜>|<\|tool_call_begin\|>|<｜tool▁sep｜>|[\w.\-:])*+"
+    r"(?>(?:<｜tool▁calls?▁begin｜>|<\|tool_call_begin\|>|<｜tool▁sep｜>|[\w.\-:])*)"
     r"(?:<\|tool_call_argument_begin\|>|\[(?:ARGS|CALL_ID)\]\w*+|```json|\s)*(?=[{\[])"
 )
 """What may stand between an opening and the JSON of its call: names and marks."""
