@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from agentenv.types import ToolCall, decode_json
 
-__all__ = ["BROKEN", "read_python"]
+__all__ = ["BROKEN", "parse_python", "read_python"]
 
 BROKEN = (ValueError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError)
 """What decoding raises on text that is no call."""
@@ -27,7 +27,7 @@ def read_python(source: str) -> list[ToolCall]:
         One of `BROKEN`: it is no list of calls with arguments by name.
     """
     try:
-        return _python_calls(source)
+        return parse_python(source)
     except BROKEN:
         return _loose_python_calls(source)
 
@@ -40,8 +40,8 @@ class _Names(ast.NodeTransformer):
         return ast.Constant(constants[node.id]) if node.id in constants else node
 
 
-def _python_calls(source: str) -> list[ToolCall]:
-    """Reads `f(a=1), g(b='x')`, with or without brackets. Raises one of `BROKEN`."""
+def parse_python(source: str) -> list[ToolCall]:
+    """Reads `f(a=1), g(b='x')`, with or without brackets, where it is valid Python. Raises one of `BROKEN`."""
     tree = _Names().visit(ast.parse(source.strip(), mode="eval")).body
     nodes = tree.elts if isinstance(tree, ast.List | ast.Tuple) else [tree]
     calls: list[ToolCall] = []
