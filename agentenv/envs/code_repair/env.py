@@ -273,7 +273,7 @@ class CodeRepair(ToolEnv):
         """
         found = search_lines(self._files, _text(pattern, "pattern"), _text(path, "path"), self._timeout_s)
         self._note("ok")
-        return self._cut("\n".join(found)) or "no match"
+        return self._cut("\n".join(found))
 
     @tool
     def edit_file(self, path: str, old: str, new: str) -> str:

@@ -7,7 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentenv.envs.code_repair import CodeRepair, RepairTask, read_case
+from agentenv.envs.code_repair.searching import search_lines
 from agentenv.envs.code_repair.texts import NotText, Text, find_all, split_lines
+from agentenv.errors import ToolError
+from agentenv.protocols import ExecResult
 
 TASK = RepairTask(
     instruction="Repair f.",
@@ -168,6 +171,40 @@ def test_binary_files_are_not_searched(env):
     put(env, "c.txt", "needle\n")
     assert ask(env, "search", pattern="needle") == "c.txt:1:needle"
     assert "is a binary file of 14 bytes" in ask(env, "read_file", path="b.bin")
+
+
+def test_what_cannot_be_read_hides_no_match(env):
+    ask(env, "run", command="mkdir d e; echo needle > d/x; echo needle > e/x; echo needle > y; chmod 000 d e/x")
+    unread = "not searched: ./d: Permission denied", "not searched: ./e/x: Permission denied"
+    first, *rest = ask(env, "search", pattern="needle").split("\n")
+    assert (first, sorted(rest)) == ("y:1:needle", sorted(unread))
+    first, *rest = ask(env, "search", pattern="haystack").split("\n")
+    assert (first, sorted(rest)) == ("no match", sorted(unread))
+    assert ask(env, "search", pattern="needle", path="e/") == "no match\nnot searched: e/x: Permission denied"
+    assert ask(env, "search", pattern="needle", path="d") == "grep: d: Permission denied"
+    assert ask(env, "search", pattern="needle", path="f") == "grep: f: No such file or directory"
+    assert "Unmatched ( or \\(" in ask(env, "search", pattern="(")
+
+
+@pytest.mark.parametrize("path", [".", "p", "d"])
+def test_pipes_are_not_searched(env, path):
+    ask(env, "run", command="mkdir d; mkfifo p d/p")
+    assert ask(env, "search", pattern="needle", path=path) == "no match"
+
+
+@pytest.mark.parametrize("late", [1, 2, 3])
+def test_a_search_that_takes_too_long_says_so(env, monkeypatch, late):
+    put(env, "x.py", "é\n".encode("latin-1"))
+    exec_, count = env.sandbox.exec, 0
+
+    def exec_late(argv, **options):
+        nonlocal count
+        count += 1
+        return ExecResult(137, timed_out=True) if count == late else exec_(argv, **options)
+
+    monkeypatch.setattr(env.sandbox, "exec", exec_late)
+    with pytest.raises(ToolError, match=r"the search timed out after 7 s; name a smaller folder"):
+        search_lines(env.sandbox, "é", ".", 7.0)
 
 
 @pytest.mark.parametrize(
