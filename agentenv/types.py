@@ -170,7 +170,7 @@ class ToolCall:
                 arguments may be a mapping or JSON text, and stand beside `function` where it has none.
 
         Raises:
-            ValueError: the entry has no name.
+            ValueError: the entry has no name, or its arguments are nested too deep.
         """
         outer = _mapping(value, "a tool call")
         inner = {**outer, **_mapping(outer.get("function", {}), "a tool call's function")}
@@ -200,6 +200,9 @@ def _arguments(value: object) -> dict[str, Any] | str:
         if decoded is None:
             return {}
         return cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else value
+    if not _is_shallow(value):
+        msg = f"a tool call's arguments must be nested at most {_MAX_DEPTH} deep"
+        raise ValueError(msg)
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str, Any]", value))
     return {} if value is None else repr(value)
@@ -226,13 +229,19 @@ def decode_json(text: str, start: int = 0) -> tuple[object, int]:
         ValueError, RecursionError: it is no JSON, or a value that nothing downstream could keep.
     """
     value, end = _DECODER.raw_decode(text, cast("re.Match[str]", _SPACE.match(text, start)).end())
-    level: list[object] = [value]
+    if not _is_shallow(value):
+        msg = f"JSON must be nested at most {_MAX_DEPTH} deep"
+        raise ValueError(msg)
+    return value, end
+
+
+def _is_shallow(value: object) -> bool:
+    level: dict[int, object] = {0: value}
     for _ in range(_MAX_DEPTH):
-        level = [part for whole in level for part in _parts(whole) if isinstance(part, dict | list)]
+        level = {id(part): part for whole in level.values() for part in _parts(whole) if isinstance(part, dict | list)}
         if not level:
-            return value, end
-    msg = f"JSON must be nested at most {_MAX_DEPTH} deep"
-    raise ValueError(msg)
+            return True
+    return False
 
 
 def _finite(text: str) -> float:
@@ -398,7 +407,7 @@ def parse_text(text: str, *, find_calls: bool = True) -> Action:
 Found = tuple[Sequence[ToolCall], int]
 """Calls that were read, and where in the text they end."""
 
-_MOST_BROKEN = 100
+_MOST_BROKEN = 100  # each may cost a look at all that follows it; after them, no more calls are read
 
 
 def scan_text(
@@ -413,8 +422,7 @@ def scan_text(
     Args:
         text: the message.
         opening: pattern of what opens a call, never empty text; `None` where there are no calls.
-        read: reads the calls whose opening matched; `None` says that they are broken and stay in the content. After a
-            hundred broken ones nothing more is read: each may cost a look at all that follows it.
+        read: reads the calls whose opening matched; `None` says that they are broken and stay in the content.
         thought: what opens and closes reasoning; either may be missing, as in `parse_text`.
     """
     opens, closes = thought
