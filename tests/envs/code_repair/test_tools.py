@@ -1,5 +1,6 @@
 """The tools on files as people have them: line ends, separators, encodings, overlapping places; tests that are none."""
 
+import time
 from contextlib import closing
 
 import pytest
@@ -112,8 +113,30 @@ def test_every_place_is_found_overlapping_ones_too(text, part):
     assert len(find_all(windows, part)) == len(places)
 
 
+@given(st.text(alphabet="a\r\n", max_size=12), st.text(alphabet="a\r\n", min_size=1, max_size=3))
+def test_places_are_where_the_text_stands_whatever_its_line_ends(text, part):
+    for start, end in find_all(text, part):
+        assert text[start:end].replace("\r\n", "\n") == part.replace("\r\n", "\n")
+        assert part.endswith("\r") or text[start - 1 : start + 1] != "\r\n" != text[end - 1 : end + 1]
+
+
+@pytest.mark.parametrize("piece", ["a", "\n", "\r\n", "ab", " \n"])
+def test_places_are_found_in_time_however_long_the_text(piece):
+    for text in (piece * 200_000, piece * 100_000 + "c" + piece * 100_000):
+        for part in (piece * 50_000, piece * 50_000 + "b", "b" + piece * 50_000, piece):
+            start = time.process_time()
+            find_all(text, part)
+            assert time.process_time() - start < 2.0
+
+
 @pytest.mark.parametrize(
-    ("text", "old", "count"), [("aaa", "aa", 2), ("x = 1\nx = 1\nx = 1\n", "x = 1\nx = 1", 2), ("()()()", "()()", 2)]
+    ("text", "old", "count"),
+    [
+        ("a" * 101, "aa", "100 or more"),
+        ("aaa", "aa", 2),
+        ("x = 1\nx = 1\nx = 1\n", "x = 1\nx = 1", 2),
+        ("()()()", "()()", 2),
+    ],
 )
 def test_places_that_overlap_are_not_once(env, text, old, count):
     put(env, "x.py", text)
