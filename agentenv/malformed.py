@@ -14,18 +14,18 @@ _OPENING = re.compile(
 )
 """What opens a tool call in the formats of several models: where it is left in the text, the call was broken."""
 
-_BARE = re.compile(r'\s*\[?\s*\{\s*"(?:name|type|function|tool_name)"\s*:')
+_BARE = re.compile(r'\s*+\[?\s*+\{\s*"(?:name|type|function|tool_name)"\s*:')
 """How a message begins that is nothing but a call, as Llama 3 writes it."""
 
 _HEAD = re.compile(
-    r"(?:function)?(?:<｜tool▁calls?▁begin｜>|<\|tool_call_begin\|>|<｜tool▁sep｜>|[\w.\-:]*)*?"
-    r"(?:<｜tool▁sep｜>|<\|tool_call_argument_begin\|>|\[(?:ARGS|CALL_ID)\]\w*|```json|\s)*(?=[{\[])"
+    r"(?>(?:<｜tool▁calls?▁begin｜>|<\|tool_call_begin\|>|<｜tool▁sep｜>|[\w.\-:])*)"
+    r"(?:<\|tool_call_argument_begin\|>|\[(?:ARGS|CALL_ID)\]\w*+|```json|\s)*(?=[{\[])"
 )
 """What may stand between an opening and the JSON of its call: names and marks."""
 
 _PAIRS = (
-    (re.compile(r"<function=([^>\n]*)>"), "</function>"),
-    (re.compile(r"<parameter=([^>\n]*)>"), "</parameter>"),
+    (re.compile(r"<function=([^<>\n]*)>"), "</function>"),
+    (re.compile(r"<parameter=([^<>\n]*)>"), "</parameter>"),
     (re.compile(r"<arg_key>([^<]*)"), "</arg_key>"),
     (re.compile(r"<arg_value>([^<\n]{0,20})"), "</arg_value>"),
     (re.compile(r"<(?:[\w|｜]+:|｜DSML｜)?parameter name=\"([^\"]*)\""), "parameter>"),

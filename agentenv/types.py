@@ -167,16 +167,16 @@ class ToolCall:
 
         Args:
             value: `{"function": {"name", "arguments"}, "id"}` as OpenAI writes it, or the inner object alone. The
-                arguments may be a mapping or JSON text.
+                arguments may be a mapping or JSON text, and stand beside `function` where it has none.
 
         Raises:
-            ValueError: the entry has no name.
+            ValueError: the entry has no name, or its arguments are nested too deep.
         """
         outer = _mapping(value, "a tool call")
-        inner = _mapping(outer.get("function", outer), "a tool call's function")
+        inner = {**outer, **_mapping(outer.get("function", {}), "a tool call's function")}
         name = inner.get("name")
         if not isinstance(name, str) or not name:
-            msg = f"a tool call needs a 'name' (text), got {dict(inner)!r}"
+            msg = f"a tool call needs a 'name' (text), got {value!r}"
             raise ValueError(msg)
         arguments = inner.get("arguments", inner.get("parameters", {}))
         return cls(name, _arguments(arguments), str(outer.get("id") or ""))
@@ -200,6 +200,9 @@ def _arguments(value: object) -> dict[str, Any] | str:
         if decoded is None:
             return {}
         return cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else value
+    if not _is_shallow(value):
+        msg = f"a tool call's arguments must be nested at most {_MAX_DEPTH} deep"
+        raise ValueError(msg)
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str, Any]", value))
     return {} if value is None else repr(value)
@@ -226,13 +229,19 @@ def decode_json(text: str, start: int = 0) -> tuple[object, int]:
         ValueError, RecursionError: it is no JSON, or a value that nothing downstream could keep.
     """
     value, end = _DECODER.raw_decode(text, cast("re.Match[str]", _SPACE.match(text, start)).end())
-    level: list[object] = [value]
+    if not _is_shallow(value):
+        msg = f"JSON must be nested at most {_MAX_DEPTH} deep"
+        raise ValueError(msg)
+    return value, end
+
+
+def _is_shallow(value: object) -> bool:
+    level: dict[int, object] = {0: value}
     for _ in range(_MAX_DEPTH):
-        level = [part for whole in level for part in _parts(whole) if isinstance(part, dict | list)]
+        level = {id(part): part for whole in level.values() for part in _parts(whole) if isinstance(part, dict | list)}
         if not level:
-            return value, end
-    msg = f"JSON must be nested at most {_MAX_DEPTH} deep"
-    raise ValueError(msg)
+            return True
+    return False
 
 
 def _finite(text: str) -> float:
@@ -398,6 +407,8 @@ def parse_text(text: str, *, find_calls: bool = True) -> Action:
 Found = tuple[Sequence[ToolCall], int]
 """Calls that were read, and where in the text they end."""
 
+_MOST_BROKEN = 100  # each may cost a look at all that follows it; after them, no more calls are read
+
 
 def scan_text(
     text: str,
@@ -417,7 +428,7 @@ def scan_text(
     opens, closes = thought
     tags = re.compile("|".join([re.escape(opens), re.escape(closes), *([opening] if opening else [])]))
     kept, thoughts, calls = list[str](), list[str](), list[ToolCall]()
-    thought_until, position, plain = 0, 0, True
+    thought_until, position, plain, broken = 0, 0, True, 0
     while (tag := tags.search(text, position)) is not None:
         kept.append(text[position : tag.start()])
         position = tag.end()
@@ -427,11 +438,12 @@ def scan_text(
             close = text.find(closes, position)
             thoughts.append(text[position : close if close >= 0 else None].strip())
             position, plain = close + len(closes) if close >= 0 else len(text), False
-        elif (found := read(tag)) is not None:
+        elif broken < _MOST_BROKEN and (found := read(tag)) is not None:
             calls += found[0]
             position, plain = found[1], False
         else:
             kept.append(tag[0])
+            broken += 1
     thoughts.insert(0, text[:thought_until].replace(opens, "").replace(closes, "").strip())
     content, reasoning = "".join([*kept, text[position:]]), "\n".join(filter(None, thoughts))
     numbered = tuple(replace(call, id=f"call_{i}") for i, call in enumerate(calls))

@@ -252,7 +252,7 @@ class OpenAIAgent(AsyncAgent):
                 response = await session.complete(body)
         try:
             data = json.loads(response.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             kind = response.headers.get("content-type", "no content type")
             msg = f"the answer is no JSON ({kind}): {response.text[:200]!r}; does base_url end as it should (/v1)?"
             raise GarbledAnswerError(msg) from None

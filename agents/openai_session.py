@@ -90,7 +90,7 @@ class Session:
         try:
             entries = response.json()["data"]
             return tuple(str(entry["id"]) for entry in entries)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, RecursionError, KeyError, TypeError):
             return ()
 
     async def close(self) -> None:
@@ -102,7 +102,7 @@ def _error_in(response: httpx2.Response) -> object:
     """What a server says of an error: the entry `error` of its JSON, all of it, or the text."""
     try:
         body: object = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return response.text
     return cast("Mapping[str, Any]", body).get("error", body) if isinstance(body, Mapping) else body
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from agentenv.types import Action, Found, ToolCall, ToolSchema, decode_json, parse_text, scan_text
 
-from .python_calls import BROKEN, read_python
+from .python_calls import BROKEN, parse_python, read_python
 
 __all__ = ["PARSERS", "Parser"]
 
@@ -67,12 +67,12 @@ def _tagged(
 
 # ---------------------------------------------------------------------- <tool_call>: JSON, Qwen's XML, GLM's pairs
 
-_XML_NAME = re.compile(r"\s*<function=(?P<name>[^>\n]+)>\s*")
+_XML_NAME = re.compile(r"\s*<function=(?P<name>[^<>\n]+)>\s*")
 _XML_VALUE = re.compile(
-    r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>\s*(?=<parameter=[^>\n]+>|</function>)", re.DOTALL
+    r"<parameter=([^<>\n]+)>\n?(.*?)\n?</parameter>\s*(?=<parameter=[^<>\n]+>|</function>)", re.DOTALL
 )
 _XML_END = re.compile(r"</function>\s*(?:</tool_call>|\Z|(?=<tool_call>|<function=))")
-_GLM_NAME = re.compile(r"\s*(?P<name>[^\s<{\[]+)\s*")
+_GLM_NAME = re.compile(r"\s*(?P<name>[^\s<{\[]+)\s*(?=<arg_key>|</tool_call>)")
 _GLM_VALUE = re.compile(
     r"<arg_key>([^<]+)</arg_key>\s*<arg_value>(.*?)</arg_value>\s*(?=<arg_key>|</tool_call>|\Z)", re.DOTALL
 )
@@ -187,17 +187,28 @@ def _parse_gemma(text: str, _: Sequence[ToolSchema]) -> Action:
 # ---------------------------------------------------------------------- LFM2: Python or JSON after a tag
 
 
-def _parse_lfm2(text: str, _: Sequence[ToolSchema]) -> Action:
-    def read(tag: re.Match[str]) -> Found | None:
-        end = text.find("<|tool_call_end|>", tag.end())
-        source = text[tag.end() : end if end >= 0 else len(text)]
-        try:
-            calls = _json_calls(decode_json(source)[0]) if source.lstrip()[:2] in {"[{", '{"'} else read_python(source)
-        except BROKEN:
-            return None
-        return calls, end + len("<|tool_call_end|>") if end >= 0 else len(text)
+_LFM2_QUOTED = re.compile(
+    r"""((?>(?:[^'"<]|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|<(?!\|tool_call_end\|>))*))(?:<\|tool_call_end\|>|\Z)""",
+    re.DOTALL,
+)
+_LFM2_ANY = re.compile(r"(.*?)(?:<\|tool_call_end\|>|\Z)", re.DOTALL)
 
-    return scan_text(text, re.escape("<|tool_call_start|>"), read)
+
+def _read_lfm2(tag: re.Match[str]) -> Found | None:
+    """Reads up to the first mark of an end that is in no string; where quotes are not escaped, up to the first."""
+    for pattern, read in ((_LFM2_QUOTED, parse_python), (_LFM2_ANY, read_python)):
+        if (body := pattern.match(tag.string, tag.end())) is None:
+            continue
+        try:
+            is_json = body[1].lstrip()[:2] in {"[{", '{"'}
+            return _json_calls(decode_json(body[1])[0]) if is_json else read(body[1]), body.end()
+        except BROKEN:
+            continue
+    return None
+
+
+def _parse_lfm2(text: str, _: Sequence[ToolSchema]) -> Action:
+    return scan_text(text, re.escape("<|tool_call_start|>"), _read_lfm2)
 
 
 # ---------------------------------------------------------------------- messages that are nothing but calls

@@ -3,19 +3,21 @@
 import ast
 import json
 import re
-from typing import Any
+from typing import Any, cast
 
 from agentenv.types import ToolCall, decode_json
 
-__all__ = ["BROKEN", "read_python"]
+__all__ = ["BROKEN", "parse_python", "read_python"]
 
 BROKEN = (ValueError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError)
 """What decoding raises on text that is no call."""
 
 _PYTHON_CALL = re.compile(r"\s*([A-Za-z_][\w.]*)\(\s*")
 _PYTHON_VALUE = re.compile(
-    r"(\w+)\s*=\s*('.*?'|\".*?\"|[^'\"\s].*?)\s*(?=,\s*\w+\s*=|\)\s*(?:,\s*[A-Za-z_][\w.]*\(|\Z))", re.DOTALL
+    r"(\w+)\s*=\s*('.*?'|\".*?\"|[^'\"\s].*?)(?<!\s)\s*+(?=,\s*\w+\s*=|\)\s*(?:,\s*[A-Za-z_][\w.]*\(|\Z))", re.DOTALL
 )
+_NEXT_VALUE = re.compile(r",?\s*")
+_PYTHON_CLOSE = re.compile(r"\)[ \n,]*")
 
 
 def read_python(source: str) -> list[ToolCall]:
@@ -25,7 +27,7 @@ def read_python(source: str) -> list[ToolCall]:
         One of `BROKEN`: it is no list of calls with arguments by name.
     """
     try:
-        return _python_calls(source)
+        return parse_python(source)
     except BROKEN:
         return _loose_python_calls(source)
 
@@ -38,8 +40,8 @@ class _Names(ast.NodeTransformer):
         return ast.Constant(constants[node.id]) if node.id in constants else node
 
 
-def _python_calls(source: str) -> list[ToolCall]:
-    """Reads `f(a=1), g(b='x')`, with or without brackets. Raises one of `BROKEN`."""
+def parse_python(source: str) -> list[ToolCall]:
+    """Reads `f(a=1), g(b='x')`, with or without brackets, where it is valid Python. Raises one of `BROKEN`."""
     tree = _Names().visit(ast.parse(source.strip(), mode="eval")).body
     nodes = tree.elts if isinstance(tree, ast.List | ast.Tuple) else [tree]
     calls: list[ToolCall] = []
@@ -60,12 +62,11 @@ def _loose_python_calls(source: str) -> list[ToolCall]:
         while (pair := _PYTHON_VALUE.match(inner, position)) is not None:
             quoted = pair[2][0] in "'\"" and len(pair[2]) > 1
             values[pair[1]] = pair[2][1:-1] if quoted else _literal(pair[2])
-            position = pair.end() + (inner[pair.end()] == ",")
-            position += len(inner[position:]) - len(inner[position:].lstrip())
+            position = cast("re.Match[str]", _NEXT_VALUE.match(inner, pair.end())).end()
         calls.append(ToolCall(name[1], values))
-        if inner[position : position + 1] != ")":
+        if (close := _PYTHON_CLOSE.match(inner, position)) is None:
             break
-        position += 1 + len(inner[position + 1 :]) - len(inner[position + 1 :].lstrip(" \n,"))
+        position = close.end()
     if not calls or position != len(inner):
         msg = "it is no list of calls"
         raise ValueError(msg)

@@ -72,12 +72,16 @@ def describe_tool(tool: ToolSchema) -> str:
 def _read_json(line: str) -> Action:
     try:
         value: object = json.loads(line)
-    except json.JSONDecodeError as exc:
-        msg = f"this is not valid JSON: {exc.msg} at column {exc.colno}"
+    except (ValueError, RecursionError) as exc:
+        msg = f"this is not valid JSON: {_fault(exc)}"
         raise ValueError(msg) from None
     if isinstance(value, Mapping) and "role" not in value and "content" not in value and "tool_calls" not in value:
         return Action(tool_calls=(ToolCall.parse(cast("Mapping[str, Any]", value)),))
     return Action.parse(value)
+
+
+def _fault(error: Exception) -> str:
+    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def _parameters(tool: ToolSchema) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -141,8 +145,8 @@ def _first_word(text: str, schema: Mapping[str, Any]) -> tuple[str, str]:
     if text[0] in "[{" and {"array", "object"} & {*_kinds(schema)}:
         try:
             end = json.JSONDecoder().raw_decode(text)[1]
-        except json.JSONDecodeError as exc:
-            msg = f"{text!r} does not begin with valid JSON: {exc.msg} at column {exc.colno}"
+        except (ValueError, RecursionError) as exc:
+            msg = f"{text!r:.200} does not begin with valid JSON: {_fault(exc)}"
             raise ValueError(msg) from None
         return text[:end], text[end:].lstrip()
     word, *rest = text.split(maxsplit=1)
@@ -172,7 +176,7 @@ def _value(name: str, text: str, schema: Mapping[str, Any]) -> Any:
         return text
     try:
         value: object = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         if not kinds:
             return text
         value = text

@@ -356,7 +356,7 @@ class Server:
             raise ModelError(msg)
         try:
             return cast("dict[str, Any]", response.json()) if response.content else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             msg = f"{self.url}{path} must answer with JSON, got {response.text!r:.100}: is it a vLLM server?"
             raise ModelError(msg) from error
 

@@ -145,6 +145,14 @@ def test_json_at_the_depth_that_is_allowed_is_a_call():
 
     parsed = [ToolCall.parse({"name": "f", "arguments": nested(depth)}).arguments for depth in range(100)]
     assert [depth for depth in range(100) if isinstance(parsed[depth], dict)] == list(range(64))
+    given = json.loads(nested(63))
+    assert ToolCall.parse({"name": "f", "arguments": given}).arguments == given
+    twice: list[Any] = []
+    for _ in range(100):
+        twice = [twice, twice]
+    for deep in (json.loads(nested(64)), json.loads(nested(500)), json.loads(nested(500))["x"], twice):
+        with pytest.raises(ValueError, match="arguments must be nested at most 64 deep"):
+            ToolCall.parse({"name": "f", "arguments": deep})
 
 
 @given(st.lists(PIECES | st.text(max_size=5), max_size=12).map("".join))
@@ -191,6 +199,14 @@ def test_arguments_that_are_no_object_stay_text():
     assert ToolCall.parse({"name": "f", "arguments": '"x"'}) == ToolCall("f", '"x"')
     assert ToolCall.parse({"name": "f", "arguments": '{"x": "a\nb"}'}) == ToolCall("f", {"x": "a\nb"})
     assert ToolCall.parse({"name": "f", "parameters": {"x": 1}}) == ToolCall("f", {"x": 1})
+    for function, beside in (
+        ({"name": "f"}, {"arguments": {"x": 1}}),
+        ({"name": "f"}, {"arguments": '{"x": 1}'}),
+        ({"name": "f"}, {"parameters": {"x": 1}}),
+        ({"arguments": {"x": 1}}, {"name": "f"}),
+        ({"name": "f", "arguments": {"x": 1}}, {"name": "g", "arguments": {"x": 2}}),
+    ):
+        assert ToolCall.parse({"function": function, **beside}) == ToolCall("f", {"x": 1})
     assert ToolCall("f", "{broken").to_dict()["function"]["arguments"] == "{broken"
 
 

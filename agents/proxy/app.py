@@ -349,7 +349,7 @@ async def _body(request: HttpRequest) -> Any:
     raw = await request.body()
     try:
         return json.loads(raw) if raw else None
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         msg = f"the body must be JSON: {problem}"
         raise RequestError(msg) from None
 

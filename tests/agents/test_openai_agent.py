@@ -124,6 +124,13 @@ PASSING: dict[str, Reply] = {
     "409": Reply({}, 409),
     "garbage": Reply(b"\x00{", 200),
     "a page": Reply(b"<html>", 200, {"content-type": "text/html"}),
+    "brackets without end": Reply(b"[" * 100_000),
+    "brackets without end, and an error": Reply(b"[" * 100_000, 500),
+    "arguments nested deep": Reply(
+        b'{"choices": [{"message": {"tool_calls": [{"name": "guess", "arguments": '
+        + (b'{"x": ' * 500 + b"1" + b"}" * 500)
+        + b"}]}}]}"
+    ),
     "no choices": Reply({"error": {"message": "upstream", "code": 502}}),
     "cut in the body": Reply(completion("x" * 500), cut="body"),
     "cut before a byte": Reply(cut="silent"),

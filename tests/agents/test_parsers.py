@@ -120,7 +120,8 @@ def test_channels_of_harmony():
 
 
 INVOKE = '<invoke name="write"><parameter name="text">a</parameter><parameter name="count">3</parameter></invoke>'
-HARD = "a 'b' \"c\"\n<d> </tool_call> </parameter> {e} [f], g=1) é😀"
+MARKS = "</tool_call> </parameter> <|tool_call_end|> <|/tool_call|> <|END_ACTION|> <|call|>"
+HARD = f"a 'b' \"c\"\n<d> {MARKS} {{e}} [f], g=1) é😀"
 
 
 @pytest.mark.parametrize(
@@ -133,8 +134,12 @@ HARD = "a 'b' \"c\"\n<d> </tool_call> </parameter> {e} [f], g=1) é😀"
         ("bare", HERMES.replace('"a"', json.dumps(HARD).replace("\\n", "\n"))),
         ("bare", f"[write(text={HARD!r}, count=3)]"),
         ("mistral", "[TOOL_CALLS]write[ARGS]" + json.dumps({"text": HARD, "count": 3})),
+        ("phi", "<|tool_call|>[" + HERMES.replace('"a"', json.dumps(HARD)) + "]<|/tool_call|>"),
+        ("cohere", "<|START_ACTION|>[" + HERMES.replace('"a"', json.dumps(HARD)) + "]<|END_ACTION|>"),
+        ("kimi", "<|tool_call_begin|>write:0<|tool_call_argument_begin|>" + json.dumps({"text": HARD, "count": 3})),
         ("gemma", f'<|tool_call>call:write{{text:<|"|>{HARD}<|"|>,count:3}}<tool_call|>'),
         ("lfm2", f"<|tool_call_start|>[write(text={HARD!r}, count=3)]<|tool_call_end|>"),
+        ("lfm2", "<|tool_call_start|>[" + HERMES.replace('"a"', json.dumps(HARD)) + "]<|tool_call_end|>"),
         ("invoke", INVOKE.replace(">a<", f">{HARD}<")),
         ("harmony", "<|channel|>commentary to=write<|message|>" + json.dumps({"text": HARD, "count": 3})),
     ],
@@ -142,6 +147,21 @@ HARD = "a 'b' \"c\"\n<d> </tool_call> </parameter> {e} [f], g=1) é😀"
 def test_strings_may_hold_anything(family, text):
     (call,) = PARSERS[family](text, TOOLS).tool_calls
     assert call.arguments == {"text": HARD, "count": 3}
+
+
+def test_two_calls_of_which_one_holds_the_mark_of_an_end():
+    ends = "<|tool_call_start|>[write(text='it\\'s <|tool_call_end|>')]<|tool_call_end|>"
+    loose = "<|tool_call_start|>[write(text='it's')]<|tool_call_end|>"
+    for texts in ((ends, loose), (loose, ends), (loose, loose), (ends, ends)):
+        action = PARSERS["lfm2"](" and ".join(texts), TOOLS)
+        wanted = ["it's <|tool_call_end|>" if text is ends else "it's" for text in texts]
+        assert [call.arguments for call in action.tool_calls] == [{"text": text} for text in wanted]
+        assert action.content == "and"
+
+
+def test_a_tool_without_arguments_is_called_by_its_name_between_tags():
+    action = PARSERS["tool_call"]("I look. <tool_call>look\n</tool_call>", TOOLS)
+    assert action == Action("I look.", (ToolCall("look", {}, "call_0"),))
 
 
 @pytest.mark.parametrize("text", ["don't", "two\nlines", 'say "x"'])
@@ -189,6 +209,11 @@ def test_the_schema_says_what_plain_text_is(key, text, value):
         ("tool_call", "<tool_call><function=write>\n<parameter=text>\ncut"),
         ("tool_call", "<tool_call>{'name': 'write'}</tool_call>"),
         ("mistral", "[TOOL_CALLS] none"),
+        ("tool_call", "I use <tool_call> tags"),
+        ("tool_call", "<tool_call>hello"),
+        ("tool_call", "<tool_call> opens and <tool_call> opens again"),
+        ("tool_call", "<tool_call>hello<tool_call>"),
+        ("tool_call", "<tool_call>write <arg_key>text</arg_key>"),
         ("deepseek", "<｜tool▁call▁begin｜>write<｜tool▁sep｜>{broken<｜tool▁call▁end｜>"),
         ("gemma", "<|tool_call>call:write{text:<|\"|>cut"),
         ("invoke", '<invoke name="write"><parameter name="text">cut'),
@@ -197,6 +222,17 @@ def test_the_schema_says_what_plain_text_is(key, text, value):
 def test_what_is_no_call_stays_in_the_text(family, text):
     action = PARSERS[family](text, TOOLS)
     assert (action.content, action.tool_calls) == (text, ())
+
+
+@pytest.mark.parametrize("family", ["tool_call", "phi", "lfm2", "invoke"])
+def test_a_call_after_many_that_are_broken_is_read(family):
+    written = next(text for name, text in WRITTEN if name == family)
+    opening = {"tool_call": "<tool_call>", "phi": "<|tool_call|>", "lfm2": "<|tool_call_start|>"}.get(
+        family, '<invoke name="a">'
+    )
+    mentions = f"{opening}? <|tool_call_end|> " * 90
+    action = PARSERS[family](mentions + written, TOOLS)
+    assert (action.content, len(action.tool_calls)) == (mentions.strip(), 1)
 
 
 def test_without_tools_json_is_an_answer():

@@ -28,7 +28,7 @@ from .references import check_task, check_untouched
 from .searching import search_lines
 from .submissions import OpenSandbox, Submission, collect_submission, spec_of
 from .tasks import RepairTask
-from .texts import NotText, Text, find_all, near, split_lines
+from .texts import MOST_PLACES, NotText, Text, find_all, near, split_lines
 from .visible_tests import is_test_file, ran_none
 
 __all__ = ["CodeRepair", "RepairState"]
@@ -273,7 +273,7 @@ class CodeRepair(ToolEnv):
         """
         found = search_lines(self._files, _text(pattern, "pattern"), _text(path, "path"), self._timeout_s)
         self._note("ok")
-        return self._cut("\n".join(found)) or "no match"
+        return self._cut("\n".join(found))
 
     @tool
     def edit_file(self, path: str, old: str, new: str) -> str:
@@ -294,7 +294,8 @@ class CodeRepair(ToolEnv):
             raise ToolError(msg + near(text.content, old))
         if len(places) > 1:
             where = ", ".join(str(text.content.count("\n", 0, start) + 1) for start, _ in places[:8])
-            msg = f"old occurs {len(places)} times in {path} (at lines {where}); include more of its surroundings"
+            count = f"{len(places)}{' or more' if len(places) == MOST_PLACES else ''}"
+            msg = f"old occurs {count} times in {path} (at lines {where}); include more of its surroundings"
             raise ToolError(msg)
         if old == new:
             msg = "old and new are the same"

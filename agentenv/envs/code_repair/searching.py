@@ -9,8 +9,8 @@ __all__ = ["search_lines"]
 
 _MOST_FILES = 200
 _OTHERS = r"""
-LC_ALL=C grep -rlIZ -e '' -- "$1" | xargs -0 -r grep -laxvZ -e '.*' --
-LC_ALL=C grep -rlaZE -e "^($(printf '\357\273\277|\377\376|\376\377'))" -- "$1"
+LC_ALL=C grep -rlIZ -D skip -e '' -- "$1" | xargs -0 -r grep -laxvZ -e '.*' --
+LC_ALL=C grep -rlaZE -D skip -e "^($(printf '\357\273\277|\377\376|\376\377'))" -- "$1"
 """
 """Lists text files that are not plain UTF-8: no NUL and a line that no pattern matches, or a byte order mark."""
 
@@ -18,22 +18,27 @@ LC_ALL=C grep -rlaZE -e "^($(printf '\357\273\277|\377\376|\376\377'))" -- "$1"
 def search_lines(sandbox: Sandbox, pattern: str, path: str, timeout_s: float) -> list[str]:
     """Returns `path:number:line` of every line that matches an extended regular expression, in order.
 
-    Binary files are left out; files that are not UTF-8 are searched as `Text` reads them.
+    Binary files and what is no file (pipes, devices) are left out; files that are not UTF-8 are searched as `Text`
+    reads them. Where nothing matches, a line says so; so do lines for whatever below the path cannot be read.
 
     Raises:
-        ToolError: the pattern is none, or the path cannot be searched.
+        ToolError: the pattern is none, the path cannot be searched, or not in time.
         SandboxError: the sandbox broke.
     """
-    result = sandbox.exec(["grep", "-rnIZHE", "-e", pattern, "--", path], timeout_s=timeout_s)
-    if result.exit_code > 1:
+    result = _run(sandbox, ["grep", "-rnIZHE", "-D", "skip", "-e", pattern, "--", path], timeout_s)
+    said = [line for line in result.stderr.splitlines() if not line.startswith("grep: warning: ")]
+    below = f"grep: {path.rstrip('/')}/"
+    unread = [line.replace("grep: ", "not searched: ", 1) for line in said if line.startswith(below)]
+    if result.exit_code > 1 and (not unread or len(unread) < len(said)):
         raise ToolError(_problem(result))
     found = [(*_parts(line), line) for line in result.stdout.split("\n") if "\0" in line]
-    others = sandbox.exec(["sh", "-c", _OTHERS, "sh", path], timeout_s=timeout_s).stdout.split("\0")
+    others = _run(sandbox, ["sh", "-c", _OTHERS, "sh", path], timeout_s).stdout.split("\0")
     names = sorted({_plain(name) for name in others if name})[:_MOST_FILES]
     found = [entry for entry in found if entry[0] not in names]
     for name in names:
         found += _search_other(sandbox, pattern, name, timeout_s)
-    return [f"{name}:{number}:{_line(line)}" for name, number, line in sorted(found, key=lambda entry: entry[:2])]
+    lines = [f"{name}:{number}:{_line(line)}" for name, number, line in sorted(found, key=lambda entry: entry[:2])]
+    return (lines or ["no match"]) + unread
 
 
 def _search_other(sandbox: Sandbox, pattern: str, name: str, timeout_s: float) -> list[tuple[str, int, str]]:
@@ -43,9 +48,17 @@ def _search_other(sandbox: Sandbox, pattern: str, name: str, timeout_s: float) -
     except (WorkspaceError, NotText):
         return []
     lines = split_lines(text)
-    result = sandbox.exec(["grep", "-nE", "-e", pattern], stdin="\n".join(lines), timeout_s=timeout_s)
+    result = _run(sandbox, ["grep", "-nE", "-e", pattern], timeout_s, stdin="\n".join(lines))
     numbers = [int(line.partition(":")[0]) for line in result.stdout.split("\n") if line]
     return [(name, number, f"\0{number}:{lines[number - 1]}") for number in numbers]
+
+
+def _run(sandbox: Sandbox, command: list[str], timeout_s: float, *, stdin: str = "") -> ExecResult:
+    result = sandbox.exec(command, stdin=stdin, timeout_s=timeout_s)
+    if result.timed_out:
+        msg = f"the search timed out after {timeout_s:g} s; name a smaller folder as path, or a simpler pattern"
+        raise ToolError(msg)
+    return result
 
 
 def _parts(line: str) -> tuple[str, int]:

@@ -9,10 +9,11 @@ import codecs
 import io
 import re
 import tokenize
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["NotText", "Text", "find_all", "near", "split_lines"]
+__all__ = ["MOST_PLACES", "NotText", "Text", "find_all", "near", "split_lines"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -35,12 +36,22 @@ def split_lines(text: str) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
+MOST_PLACES = 100
+
+
 def find_all(text: str, part: str) -> list[tuple[int, int]]:
-    """Returns where `part` occurs, overlapping places too, as start and end; its line ends match Windows' ones, too."""
-    pattern = "\r?\n".join(re.escape(line) for line in part.replace("\r\n", "\n").split("\n"))
-    if part[:1] == "\n":  # not between the two characters of a line's end
-        pattern = f"(?<!\r){pattern}"
-    return [(found.start(1), found.end(1)) for found in re.finditer(f"(?=({pattern}))", text)]
+    """Returns where `part` occurs, overlapping places too, as start and end; its line ends match Windows' ones, too.
+
+    It stops at `MOST_PLACES`: each may cost a look at all of a long part.
+    """
+    ends = [] if part.endswith("\r") else [end.start() - n for n, end in enumerate(re.finditer("\r\n", text))]
+    plain, part = text.replace("\r\n", "\n") if ends else text, part.replace("\r\n", "\n")
+    places, start = list[tuple[int, int]](), plain.find(part)
+    while start >= 0 and len(places) < MOST_PLACES:
+        end = start + len(part)
+        places.append((start + bisect_left(ends, start), end + bisect_left(ends, end)))
+        start = plain.find(part, start + 1)
+    return places
 
 
 def near(content: str, old: str) -> str:

@@ -10,8 +10,9 @@ from .cases import Case
 __all__ = ["VISIBLE_TESTS", "is_of_pytest", "is_test_file", "ran_none", "write_visible_tests"]
 
 VISIBLE_TESTS = "tests/test_visible.py"
-_PYTEST = re.compile(r"^(async )?def test|^\s*(import|from) pytest\b", re.MULTILINE)
-_RAN = re.compile(r"^Ran (\d+) tests? in (?:.*\n)*?(?:OK|FAILED)(?: \(.*?skipped=(\d+).*\))?$", re.MULTILINE)
+_PYTEST = re.compile(r"^(async )?def test|^[^\S\n]*(import|from) pytest\b", re.MULTILINE)
+_RAN = re.compile(r"^Ran (\d{1,9}) tests? in .*\n\s*+(?:OK|FAILED)(?: \((.*)\))?$", re.MULTILINE)
+_SKIPPED = re.compile(r"\bskipped=(\d{1,9})\b")
 _RAN_NONE = re.compile(r"^NO TESTS RAN|^=* ?(no tests ran|\d+ (skipped|deselected)(, \d+ \w+)?) in ", re.MULTILINE)
 _VISIBLE = """class VisibleTests(unittest.TestCase):
     def check(self, found, expected, tolerance=0.0):
@@ -50,8 +51,11 @@ def is_of_pytest(path: str, content: bytes) -> bool:
 
 def ran_none(output: str) -> bool:
     """Whether the last lines of a test runner say that no test ran, or that all were skipped."""
-    counts = _RAN.findall(output)
-    return bool(_RAN_NONE.search(output)) or bool(counts and int(counts[-1][0]) == int(counts[-1][1] or 0))
+    if _RAN_NONE.search(output):
+        return True
+    *_, last = [None, *_RAN.finditer(output)]
+    skipped = _SKIPPED.search(last[2] or "") if last else None
+    return last is not None and int(last[1]) == (int(skipped[1]) if skipped else 0)
 
 
 def write_visible_tests(setup: str, cases: Sequence[Case]) -> str:

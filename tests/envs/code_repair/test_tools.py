@@ -1,5 +1,6 @@
 """The tools on files as people have them: line ends, separators, encodings, overlapping places; tests that are none."""
 
+import time
 from contextlib import closing
 
 import pytest
@@ -7,7 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentenv.envs.code_repair import CodeRepair, RepairTask, read_case
+from agentenv.envs.code_repair.searching import search_lines
 from agentenv.envs.code_repair.texts import NotText, Text, find_all, split_lines
+from agentenv.errors import ToolError
+from agentenv.protocols import ExecResult
 
 TASK = RepairTask(
     instruction="Repair f.",
@@ -109,8 +113,30 @@ def test_every_place_is_found_overlapping_ones_too(text, part):
     assert len(find_all(windows, part)) == len(places)
 
 
+@given(st.text(alphabet="a\r\n", max_size=12), st.text(alphabet="a\r\n", min_size=1, max_size=3))
+def test_places_are_where_the_text_stands_whatever_its_line_ends(text, part):
+    for start, end in find_all(text, part):
+        assert text[start:end].replace("\r\n", "\n") == part.replace("\r\n", "\n")
+        assert part.endswith("\r") or text[start - 1 : start + 1] != "\r\n" != text[end - 1 : end + 1]
+
+
+@pytest.mark.parametrize("piece", ["a", "\n", "\r\n", "ab", " \n"])
+def test_places_are_found_in_time_however_long_the_text(piece):
+    for text in (piece * 200_000, piece * 100_000 + "c" + piece * 100_000):
+        for part in (piece * 50_000, piece * 50_000 + "b", "b" + piece * 50_000, piece):
+            start = time.process_time()
+            find_all(text, part)
+            assert time.process_time() - start < 2.0
+
+
 @pytest.mark.parametrize(
-    ("text", "old", "count"), [("aaa", "aa", 2), ("x = 1\nx = 1\nx = 1\n", "x = 1\nx = 1", 2), ("()()()", "()()", 2)]
+    ("text", "old", "count"),
+    [
+        ("a" * 101, "aa", "100 or more"),
+        ("aaa", "aa", 2),
+        ("x = 1\nx = 1\nx = 1\n", "x = 1\nx = 1", 2),
+        ("()()()", "()()", 2),
+    ],
 )
 def test_places_that_overlap_are_not_once(env, text, old, count):
     put(env, "x.py", text)
@@ -168,6 +194,40 @@ def test_binary_files_are_not_searched(env):
     put(env, "c.txt", "needle\n")
     assert ask(env, "search", pattern="needle") == "c.txt:1:needle"
     assert "is a binary file of 14 bytes" in ask(env, "read_file", path="b.bin")
+
+
+def test_what_cannot_be_read_hides_no_match(env):
+    ask(env, "run", command="mkdir d e; echo needle > d/x; echo needle > e/x; echo needle > y; chmod 000 d e/x")
+    unread = "not searched: ./d: Permission denied", "not searched: ./e/x: Permission denied"
+    first, *rest = ask(env, "search", pattern="needle").split("\n")
+    assert (first, sorted(rest)) == ("y:1:needle", sorted(unread))
+    first, *rest = ask(env, "search", pattern="haystack").split("\n")
+    assert (first, sorted(rest)) == ("no match", sorted(unread))
+    assert ask(env, "search", pattern="needle", path="e/") == "no match\nnot searched: e/x: Permission denied"
+    assert ask(env, "search", pattern="needle", path="d") == "grep: d: Permission denied"
+    assert ask(env, "search", pattern="needle", path="f") == "grep: f: No such file or directory"
+    assert "Unmatched ( or \\(" in ask(env, "search", pattern="(")
+
+
+@pytest.mark.parametrize("path", [".", "p", "d"])
+def test_pipes_are_not_searched(env, path):
+    ask(env, "run", command="mkdir d; mkfifo p d/p")
+    assert ask(env, "search", pattern="needle", path=path) == "no match"
+
+
+@pytest.mark.parametrize("late", [1, 2, 3])
+def test_a_search_that_takes_too_long_says_so(env, monkeypatch, late):
+    put(env, "x.py", "é\n".encode("latin-1"))
+    exec_, count = env.sandbox.exec, 0
+
+    def exec_late(argv, **options):
+        nonlocal count
+        count += 1
+        return ExecResult(137, timed_out=True) if count == late else exec_(argv, **options)
+
+    monkeypatch.setattr(env.sandbox, "exec", exec_late)
+    with pytest.raises(ToolError, match=r"the search timed out after 7 s; name a smaller folder"):
+        search_lines(env.sandbox, "é", ".", 7.0)
 
 
 @pytest.mark.parametrize(
