@@ -102,9 +102,7 @@ class Env(Branching):
         raise TypeError(_must_define(type(self), "respond(self, action)"))
 
     def sample_task(self) -> Any:
-        """Returns the task of an episode that was given none; draws from `self.tasks` with `self.np_random`."""
-        if len(self.tasks):
-            return self.tasks[int(self.np_random.integers(len(self.tasks)))]
+        """Makes up the task of an episode with `self.np_random`, where none is given and there are no `tasks`."""
         if self.Task is not None:
             try:
                 return self.Task()
@@ -211,10 +209,7 @@ class Env(Branching):
         given = (options or {}).get("task")
         self._phase = "failed"  # until `start` has succeeded
         self._drop_sandbox()
-        if given is None:
-            self.task = read_task(self.sample_task(), self.Task)
-        else:
-            self.task = read_task(given, self.Task, self.tasks)
+        self.task = self._draw_task() if given is None else read_task(given, self.Task, self.tasks)
         self.state = self.State()
         self._step_count = self._lost = 0
         self._begin_step()
@@ -255,6 +250,12 @@ class Env(Branching):
         if self._breakages:
             info["breakages"] = self._breakages
         return _copy(self._last), float(sum(self._rewards.values())), self._terminated, truncated, info
+
+    def _draw_task(self) -> Any:
+        """Returns the task of an episode that was given none: one of `tasks`, or made up."""
+        count = len(self.tasks)
+        drawn = self.tasks[int(self.np_random.integers(count))] if count else self.sample_task()
+        return read_task(drawn, self.Task)
 
     # ------------------------------------------------------------------ whose fault
 

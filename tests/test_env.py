@@ -245,6 +245,19 @@ def test_a_task_can_be_a_model_a_mapping_or_an_index():
     assert texts(Dice().reset()[0]) == "Reach 20."
 
 
+@pytest.mark.parametrize("base", [Dice, Dynamic])
+def test_tasks_that_were_given_are_drawn_where_the_class_makes_up_its_own_too(base):
+    class MakesUp(base):
+        def sample_task(self):
+            return {"goal": int(self.np_random.integers(100, 200))}
+
+    env = MakesUp(tasks=({"goal": goal} for goal in (5, 7)))
+    for one in (env, env.spawn()):
+        found = {str(one.reset(seed=seed)[0][0]["content"]) for seed in range(20)}
+        assert found == {str(one.reset(options={"task": index})[0][0]["content"]) for index in (0, 1)}
+    assert "1" in texts(MakesUp().reset(seed=0)[0])
+
+
 def test_whole_numbers_can_be_tasks():
     env = Dynamic(tasks=[10, 20])
     assert {texts(env.reset(seed=seed)[0]) for seed in range(20)} == {"task 10", "task 20"}
