@@ -93,6 +93,20 @@ def test_the_bundled_demonstrator_solves_every_task(here):
     assert all(tree.task["kind"] == "equation" for tree in trees)
 
 
+@pytest.mark.parametrize("agent", ["random", "own_agent:Holder"])
+def test_every_task_of_a_list_has_one_tree_whoever_acts(here, agent):
+    rows = [{"id": f"t{n}", "question": f"{n} + 1", "reference": str(n + 1)} for n in range(9)]
+    (here / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    words = ["rollout", MATH, "--option", "tasks=rows.jsonl", "--agent", agent, "--rollouts", 1]
+    agent_file = "class Holder:\n    def act(self, contexts):\n        return ['1'] * len(contexts)\n"
+    (here / "own_agent.py").write_text(agent_file)
+    run_json(*words, "--tasks", 9)
+    assert sorted(tree.task_id for tree in read_trees(here / "trees.jsonl")) == [row["id"] for row in rows]
+    assert "has only 9 different tasks for this, and 10 are needed" in one_line_error(run(*words, "--tasks", 10))
+    (here / "rows.jsonl").write_text(json.dumps(rows[0]))
+    assert run_json(*words)["trees"] == 1, "by default, all that there are"
+
+
 @pytest.mark.parametrize("env_id", [MATH, "agentenv/SearchQA-v0"])
 def test_a_sloppy_demonstrator_slips_in_some_episodes_and_repeats_itself_by_seed(here, env_id):
     words = ["--agent", "sloppy", "--tasks", 6, "--rollouts", 6, "--continuations", 4, "--seed", 2]
