@@ -9,6 +9,7 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import gymnasium
@@ -17,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 from agentenv.env import Env
 from agentenv.errors import UnknownEnvError
 
-__all__ = ["BUNDLED", "env_class", "env_ids", "likely_class", "make", "register"]
+__all__ = ["BUNDLED", "env_class", "env_ids", "import_named", "likely_class", "make", "register"]
 
 BUNDLED: dict[str, str] = {
     "agentenv/CodeRepair-v0": "agentenv.envs.code_repair:CodeRepair",
@@ -105,7 +106,7 @@ def _find(env_id: str) -> EnvSpec | type[Env]:
     module, colon, name = env_id.rpartition(":")
     if not colon:
         return _find_registered(env_id)
-    imported = importlib.import_module(module)
+    imported = import_named(module, name)
     found = getattr(imported, name, None)
     if isinstance(found, type) and issubclass(found, Env):
         return found
@@ -134,6 +135,23 @@ def _find_registered(env_id: str) -> EnvSpec:
     hint = f" Did you mean {names[close[0]]!r}?" if close else ""
     msg = f"no environment {env_id!r}.{hint} Known: {', '.join(env_ids())}"
     raise UnknownEnvError(msg)
+
+
+def import_named(module: str, name: str) -> ModuleType:
+    """Imports the module of `module:name`.
+
+    Raises:
+        ImportError: it cannot be imported, or is the path of a file; the message says what to write instead.
+    """
+    is_file = module.endswith(".py") and Path(module).is_file()
+    if not is_file and not re.search(r"^\.|[/\\]", module):
+        return importlib.import_module(module)
+    path = Path(module)
+    beside = path.is_absolute() or ".." in path.parts
+    wanted = ".".join([*(() if beside else path.parent.parts), path.name.removesuffix(".py").lstrip(".")])
+    where = f" in its folder, {str(path.parent)!r}" if beside else ""
+    msg = f"a module is named as for import, and {module!r} is a path: write '{wanted}:{name}'{where}"
+    raise ImportError(msg)
 
 
 def likely_class(env_id: str) -> str | None:

@@ -52,6 +52,12 @@ def test_gymnasium_makes_the_same_class_without_wrappers(env_id):
         env.close()
 
 
+@pytest.mark.parametrize("name", ["./inner/some.py:Some", ".\\inner\\some:Some", "..some:Some"])
+def test_a_path_is_no_module(name):
+    with pytest.raises(ImportError, match=r"a module is named as for import, and .* is a path: write '.*some:Some'"):
+        ae.make(name)
+
+
 def test_options_reach_the_class(registered):
     assert ae.make("tests/Some-vN-v0", max_steps=3).max_steps == 3
     with pytest.raises(TypeError, match="no_such_option"):
