@@ -98,19 +98,13 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     named = AgentChoice(agent, agent_option or (), {"temperature": temperature, "max_tokens": max_action_tokens})
     given = named.tasks(choice, tasks or _TASKS, seed=seed, least=tasks or 1)
     actor = named.make(choice, given, seed=seed)
+    limits: dict[str, Any] = {"max_envs": max_envs, "step_seconds": step_seconds, "keep_snapshots": continuations > 0}
+    with blame("--step-seconds", ValueError):
+        Rollout(choice.make, actor, **limits).close()  # before a file is touched
     path = _path(out, resume=resume, overwrite=overwrite)
     with show_progress(len(given) * (rollouts + continuations)) as advance:
-        with blame("--step-seconds", ValueError), blame("--out", OSError, TreeFileError):
-            source = Rollout(
-                choice.make,
-                actor,
-                keep_snapshots=continuations > 0,
-                max_envs=max_envs,
-                step_seconds=step_seconds,
-                record=path,
-                resume=resume,
-                on_end=advance,
-            )
+        with blame("--out", OSError, TreeFileError):
+            source = Rollout(choice.make, actor, **limits, record=path, resume=resume, on_end=advance)
         with source, blame("--resume", TreeFileError), _how_to_go_on(path):
             summary = summarize(_grow(source, given, rollouts, continuations, rule, seed), rollouts)
     cost = source.ledger.cost

@@ -74,7 +74,13 @@ def test_wrong_ways_to_go_on_are_named(here):
     other = one_line_error(run("rollout", "dice_env:Dice", "--tasks", 2, "--seed", 5, "--out", "t.jsonl", "--resume"))
     assert "was grown from another task or seed" in other
     assert "'--allocator'" in one_line_error(run("rollout", "dice_env:Dice", "--allocator", "nowhere"))
-    assert "'--step-seconds'" in one_line_error(run("rollout", "dice_env:Dice", "--step-seconds", -1))
+    kept = (here / "t.jsonl").read_bytes()
+    for much in (-1, 0):
+        words = ["--step-seconds", much, "--overwrite", "--out", "t.jsonl"]
+        assert "'--step-seconds'" in one_line_error(run("rollout", "dice_env:Dice", *words))
+        assert (here / "t.jsonl").read_bytes() == kept, "what is refused touches no file"
+    assert run("rollout", "dice_env:Dice", "--overwrite", "--out", "t.jsonl", "--tasks", 3).exit_code == 0
+    assert len(read_trees(here / "t.jsonl")) == 3
 
 
 def test_without_out_no_file_is_overwritten_and_the_next_command_is_named(here):
