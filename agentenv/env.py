@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from numbers import Integral  # numpy's integers are
 from typing import Any, ClassVar, cast
 
 import pydantic
@@ -17,7 +18,7 @@ from typing_extensions import override
 from agentenv.branching import Branching
 from agentenv.errors import AgentFault, EpisodeError, SandboxError, SandboxLost, SnapshotError, TaskError
 from agentenv.protocols import Sandbox, Snapshot, StepResult, Transition
-from agentenv.rows import Source, shorten
+from agentenv.rows import Source, is_mapping, shorten
 from agentenv.signatures import canonical, digest
 from agentenv.spaces import Actions, Messages
 from agentenv.tasks import read_task, read_tasks
@@ -68,6 +69,13 @@ class Env(Branching):
     success_threshold: float = 0.5
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012  as gymnasium declares it
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        task: object = cls.Task
+        if task is not None and not (isinstance(task, type) and issubclass(task, pydantic.BaseModel)):
+            msg = f"{cls.__qualname__}.Task must subclass agentenv.Task (a pydantic model), got {task!r:.80}"
+            raise TypeError(msg)
+
     def __init__(
         self,
         *,
@@ -77,6 +85,9 @@ class Env(Branching):
     ) -> None:
         super().__init__()
         if max_steps is not None:
+            if not isinstance(cast("object", max_steps), Integral) or isinstance(max_steps, bool):
+                msg = f"max_steps must be an integer, got {max_steps!r}"
+                raise ValueError(msg)
             if max_steps < 1:
                 msg = f"max_steps must be at least 1, got {max_steps}"
                 raise ValueError(msg)
@@ -199,9 +210,12 @@ class Env(Branching):
 
         Raises:
             TaskError: the task has the wrong shape.
-            ValueError: an unknown option.
+            ValueError: an unknown option, or no mapping.
         """
         super().reset(seed=seed)
+        if options is not None and not is_mapping(options):
+            msg = f"options must be a mapping such as {{'task': ...}}, got {shorten(options)}"
+            raise ValueError(msg)
         unknown = set(options or {}) - set(_OPTIONS)
         if unknown:
             msg = f"options may hold {', '.join(map(repr, _OPTIONS))}, got {sorted(unknown)!r}"

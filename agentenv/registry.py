@@ -39,10 +39,17 @@ def register(env_id: str, entry_point: str | type[Env]) -> None:
 
     Raises:
         ValueError: the id has no version, or the class says another id of itself.
+        TypeError: the entry point is neither.
     """
-    if "-v" not in env_id or not env_id.rsplit("-v", 1)[1].isdigit():
+    if not isinstance(cast("object", env_id), str) or "-v" not in env_id or not env_id.rsplit("-v", 1)[1].isdigit():
         msg = f"env_id must end in a version such as '-v0', got {env_id!r}"
         raise ValueError(msg)
+    is_class = isinstance(entry_point, type)
+    if not (issubclass(entry_point, Env) if is_class else isinstance(entry_point, str) or callable(entry_point)):
+        msg = (
+            f"entry_point must be a class derived from agentenv.Env, or 'package.module:Class', got {entry_point!r:.80}"
+        )
+        raise TypeError(msg)
     if isinstance(entry_point, type):
         own = f"{entry_point.name}-v{entry_point.version}"
         if own != env_id:
@@ -71,7 +78,7 @@ def make(env_id: str, **options: Any) -> Env:
     Raises:
         UnknownEnvError: no such id or class; the message names the nearest one.
         ImportError: the module cannot be imported.
-        TypeError: the class does not take one of the options.
+        TypeError: the class does not take one of the options, or the id is no text.
     """
     found = _find(env_id)
     if isinstance(found, type):
@@ -103,6 +110,9 @@ def env_class(env_id: str) -> type[Env]:
 
 
 def _find(env_id: str) -> EnvSpec | type[Env]:
+    if not isinstance(cast("object", env_id), str):
+        msg = f"env_id must be text such as 'agentenv/MathVerifier-v0' or 'module:Class', got {env_id!r:.80}"
+        raise TypeError(msg)
     module, colon, name = env_id.rpartition(":")
     if not colon:
         return _find_registered(env_id)

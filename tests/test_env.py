@@ -185,7 +185,7 @@ def test_what_a_tool_returns_becomes_text():
 
     env = started(Kinds)
     answers = [texts(env.step(call("give", kind=kind))[0]) for kind in ("none", "dict", "path", "text")]
-    assert answers == ["", '{"ä": [1, 2.5]}', '{"x": "(1+0j)"}', "as it is"]
+    assert answers == ["", '{"ä": [1, 2.5]}', '{"x": "1+0j"}', "as it is"]
 
 
 def test_an_observation_belongs_to_the_caller():
@@ -300,6 +300,15 @@ def test_equal_tasks_have_equal_ids_and_others_do_not():
 def test_unknown_options_are_named():
     with pytest.raises(ValueError, match=r"options may hold 'task', got \['taks'\]"):
         Guess().reset(options={"taks": 1})
+    for wrong in (5, "task", [("task", 1)]):
+        with pytest.raises(ValueError, match="options must be a mapping such as "):
+            Guess().reset(options=wrong)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("wrong", [type("Task", (), {"goal": 1}), dict, 5])
+def test_a_task_model_that_is_none_is_refused_where_it_is_declared(wrong):
+    with pytest.raises(TypeError, match=r"Wrong.Task must subclass agentenv.Task \(a pydantic model\), got "):
+        type("Wrong", (ae.Env,), {"Task": wrong})
 
 
 # ---------------------------------------------------------------------- making environments
@@ -319,6 +328,8 @@ def test_a_class_names_its_environment():
     ("kwargs", "words"),
     [
         ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
+        ({"max_steps": "a"}, "max_steps must be an integer, got 'a'"),
+        ({"max_steps": 2.5}, "max_steps must be an integer, got 2.5"),
         ({"render_mode": "human"}, "render_mode must be None or 'ansi', got 'human'"),
     ],
 )
