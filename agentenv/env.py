@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from numbers import Integral  # numpy's integers are
 from typing import Any, ClassVar, cast
 
 import pydantic
@@ -17,7 +18,7 @@ from typing_extensions import override
 from agentenv.branching import Branching
 from agentenv.errors import AgentFault, EpisodeError, SandboxError, SandboxLost, SnapshotError, TaskError
 from agentenv.protocols import Sandbox, Snapshot, StepResult, Transition
-from agentenv.rows import Source, shorten
+from agentenv.rows import Source, is_mapping, shorten
 from agentenv.signatures import canonical, digest
 from agentenv.spaces import Actions, Messages
 from agentenv.tasks import read_task, read_tasks
@@ -68,6 +69,13 @@ class Env(Branching):
     success_threshold: float = 0.5
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012  as gymnasium declares it
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        task: object = cls.Task
+        if task is not None and not (isinstance(task, type) and issubclass(task, pydantic.BaseModel)):
+            msg = f"{cls.__qualname__}.Task must subclass agentenv.Task (a pydantic model), got {task!r:.80}"
+            raise TypeError(msg)
+
     def __init__(
         self,
         *,
@@ -77,6 +85,9 @@ class Env(Branching):
     ) -> None:
         super().__init__()
         if max_steps is not None:
+            if not isinstance(cast("object", max_steps), Integral) or isinstance(max_steps, bool):
+                msg = f"max_steps must be an integer, got {max_steps!r}"
+                raise ValueError(msg)
             if max_steps < 1:
                 msg = f"max_steps must be at least 1, got {max_steps}"
                 raise ValueError(msg)
@@ -102,9 +113,7 @@ class Env(Branching):
         raise TypeError(_must_define(type(self), "respond(self, action)"))
 
     def sample_task(self) -> Any:
-        """Returns the task of an episode that was given none; draws from `self.tasks` with `self.np_random`."""
-        if len(self.tasks):
-            return self.tasks[int(self.np_random.integers(len(self.tasks)))]
+        """Makes up the task of an episode with `self.np_random`, where none is given and there are no `tasks`."""
         if self.Task is not None:
             try:
                 return self.Task()
@@ -201,9 +210,12 @@ class Env(Branching):
 
         Raises:
             TaskError: the task has the wrong shape.
-            ValueError: an unknown option.
+            ValueError: an unknown option, or no mapping.
         """
         super().reset(seed=seed)
+        if options is not None and not is_mapping(options):
+            msg = f"options must be a mapping such as {{'task': ...}}, got {shorten(options)}"
+            raise ValueError(msg)
         unknown = set(options or {}) - set(_OPTIONS)
         if unknown:
             msg = f"options may hold {', '.join(map(repr, _OPTIONS))}, got {sorted(unknown)!r}"
@@ -211,10 +223,7 @@ class Env(Branching):
         given = (options or {}).get("task")
         self._phase = "failed"  # until `start` has succeeded
         self._drop_sandbox()
-        if given is None:
-            self.task = read_task(self.sample_task(), self.Task)
-        else:
-            self.task = read_task(given, self.Task, self.tasks)
+        self.task = self._draw_task() if given is None else read_task(given, self.Task, self.tasks)
         self.state = self.State()
         self._step_count = self._lost = 0
         self._begin_step()
@@ -255,6 +264,12 @@ class Env(Branching):
         if self._breakages:
             info["breakages"] = self._breakages
         return _copy(self._last), float(sum(self._rewards.values())), self._terminated, truncated, info
+
+    def _draw_task(self) -> Any:
+        """Returns the task of an episode that was given none: one of `tasks`, or made up."""
+        count = len(self.tasks)
+        drawn = self.tasks[int(self.np_random.integers(count))] if count else self.sample_task()
+        return read_task(drawn, self.Task)
 
     # ------------------------------------------------------------------ whose fault
 

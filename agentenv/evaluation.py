@@ -24,8 +24,8 @@ class Estimate:
 
     Attributes:
         value: the mean; NaN where no task counts.
-        low: lower end of the interval.
-        high: upper end.
+        low: lower end of the interval; NaN where none is known.
+        high: upper end, likewise.
         tasks: how many count.
     """
 
@@ -35,7 +35,9 @@ class Estimate:
     tasks: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]" if self.tasks else "-"
+        if not self.tasks:
+            return "-"
+        return f"{self.value:.3f} [{'-' if math.isnan(self.low) else f'{self.low:.3f}, {self.high:.3f}'}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ class Evaluation:
     def mean(self, name: str, *, level: float = 0.95) -> Estimate:
         """Averages `mean_return`, `mean_steps` or `mean_tokens` over tasks, with the bootstrap's interval.
 
-        Where every task says the same, those otherwise are taken to have no steps or tokens, or twice as many.
+        Where every task says the same, those otherwise are taken to have no steps or tokens, or twice as many; of
+        returns, which may be anything, no interval is known then.
         """
         values = np.array(list(self.by_task(name).values()))
         counted = name != "mean_return" and len(values) > 0
@@ -226,7 +229,7 @@ def compare(
     """Compares two evaluations task by task: pass@k, return, steps and tokens.
 
     The interval is the bootstrap's over the differences of the tasks that both have: paired, so that easy and hard
-    tasks do not blur it.
+    tasks do not blur it. Where every task says the same of returns, steps or tokens, none is known: undecided.
 
     Raises:
         ValueError: they are of different environments, or a task comes twice in one of them.
@@ -261,16 +264,15 @@ def _estimate(values: NDArray[np.float64], level: float, *, reach: tuple[float, 
 
     Where all values are one, x, resampling says nothing. By the exact interval of Clopper and Pearson at most a share
     `1 - ((1 - level) / 2)^(1 / T)` of the tasks is otherwise than those seen: they are taken to be at the far ends of
-    `reach`, or, where that is `None`, at -x.
+    `reach`; where that is `None`, as nobody knows how far they may be, no interval is known.
     """
     count = len(values)
     if not count:
         return Estimate(math.nan, math.nan, math.nan, 0)
     mean, tail = float(values.mean()) + 0.0, (1 - level) / 2
     if values.min() == values.max():
-        share = 1 - tail ** (1 / count)
-        ends = reach or (-abs(mean), abs(mean))
-        return Estimate(mean, mean + share * (ends[0] - mean), mean + share * (ends[1] - mean), count)
+        share, (low, high) = 1 - tail ** (1 / count), reach or (math.nan, math.nan)
+        return Estimate(mean, mean + share * (low - mean), mean + share * (high - mean), count)
     rng, size = np.random.default_rng(0), max(1, min(_RESAMPLES, 2_000_000 // count))  # draws at once
     parts = [values[rng.integers(count, size=(size, count))].mean(axis=1) for _ in range(-(-_RESAMPLES // size))]
     low, high = np.quantile(np.concatenate(parts)[:_RESAMPLES], [tail, 1 - tail])

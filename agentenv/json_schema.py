@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-__all__ = ["sample_value"]
+__all__ = ["resolved", "sample_value"]
 
 Schema = Mapping[str, Any]
 
@@ -47,6 +47,28 @@ def sample_value(schema: Schema, rng: np.random.Generator, *, text: Callable[[],
         text: draws text where nothing is said about it.
     """
     return _Sampler(schema, rng, text).value(schema, 0)
+
+
+def resolved(schema: Schema, root: Schema, *, within: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Returns a schema with what its references name in their place, in alternatives and items too.
+
+    Args:
+        schema: a part of `root`.
+        root: whose `$defs` the references name.
+        within: references that the schema lies within; those that come again are left out.
+    """
+    found = {name: part for name, part in schema.items() if name != "$ref"}
+    if "$ref" in schema:
+        reference = str(schema["$ref"])
+        if reference in within:
+            return found
+        return resolved(_merged(_find(root, reference), found), root, within=within | {reference})
+    for name in ("anyOf", "oneOf"):
+        if name in found:
+            found[name] = [resolved(part, root, within=within) for part in found[name]]
+    if isinstance(found.get("items"), Mapping):
+        found["items"] = resolved(found["items"], root, within=within)
+    return found
 
 
 class _Sampler:
@@ -91,11 +113,11 @@ class _Sampler:
         for _ in range(100):
             if "$ref" in schema:
                 rest = {name: part for name, part in schema.items() if name != "$ref"}
-                schema = _merged(self._find(str(schema["$ref"])), rest)
+                schema = _merged(_find(self._root, str(schema["$ref"])), rest)
             elif "allOf" in schema:
                 rest = {name: part for name, part in schema.items() if name != "allOf"}
                 for part in schema["allOf"]:
-                    rest = _merged(rest, self._find(part["$ref"]) if "$ref" in part else part)
+                    rest = _merged(rest, _find(self._root, part["$ref"]) if "$ref" in part else part)
                 schema = rest
             elif key := next((name for name in ("anyOf", "oneOf") if schema.get(name)), ""):
                 options = cast("list[Schema]", schema[key])
@@ -106,13 +128,6 @@ class _Sampler:
             else:
                 break
         return schema
-
-    def _find(self, reference: str) -> Schema:
-        found: Any = self._root
-        for name in reference.removeprefix("#").strip("/").split("/"):
-            if name:
-                found = found[name.replace("~1", "/").replace("~0", "~")]
-        return cast("Schema", found)
 
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
         properties: Mapping[str, Schema] = schema.get("properties", {})
@@ -181,6 +196,14 @@ class _Sampler:
             if re.search(pattern, text) and len(text) >= fewest and (most is None or len(text) <= most):
                 return text
         return None
+
+
+def _find(root: Schema, reference: str) -> Schema:
+    found: Any = root
+    for name in reference.removeprefix("#").strip("/").split("/"):
+        if name:
+            found = found[name.replace("~1", "/").replace("~0", "~")]
+    return cast("Schema", found)
 
 
 def _merged(first: Schema, second: Schema) -> dict[str, Any]:

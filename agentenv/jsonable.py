@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import json
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 from decimal import Decimal
@@ -21,8 +22,9 @@ _LONG_BITS = 2_000  # an integer with fewer has fewer digits than Python can be 
 def json_value(value: Any) -> Any:
     """Returns a value as `None`, booleans, numbers, texts, lists and mappings with texts as keys.
 
-    numpy's values become Python's. What JSON has no word for becomes text: integers of hundreds of digits (all of
-    them), dates, objects (their `repr`), a value that holds itself.
+    numpy's values become Python's, models and data classes mappings, sets sorted lists, NaN `None`. What JSON has no
+    word for becomes text: infinities, integers of hundreds of digits (all of them), dates, objects (their `repr`), a
+    value that holds itself.
     """
     try:
         return _json_value(value)
@@ -32,10 +34,9 @@ def json_value(value: Any) -> Any:
 
 def json_text(value: Any) -> str:
     """Returns a value as JSON text; an integer of hundreds of digits alone, as its digits."""
-    with suppress(ValueError, TypeError):  # such an integer, keys that are no text
-        return json.dumps(value, ensure_ascii=False, default=str)
     written = json_value(value)
-    return written if isinstance(written, str) else json.dumps(written, ensure_ascii=False)
+    digits = isinstance(value, int) and isinstance(written, str)
+    return written if digits else json.dumps(written, ensure_ascii=False, allow_nan=False)
 
 
 def _json_value(value: Any) -> Any:
@@ -45,13 +46,29 @@ def _json_value(value: Any) -> Any:
         return value
     if isinstance(value, int):
         return int(value) if value.bit_length() < _LONG_BITS else f"{Decimal(value):f}"
-    if isinstance(value, str | float):
-        return str.__str__(value) if isinstance(value, str) else float(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, float):
+        return _json_float(float(value))
     if is_mapping(value):
         return {_key(key): _json_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_json_value(part) for part in cast("Iterable[Any]", value)]
+        parts = [_json_value(part) for part in cast("Iterable[Any]", value)]
+        return parts if isinstance(value, list | tuple) else _sorted(parts)
     return _json_object(value)
+
+
+def _json_float(value: float) -> float | str | None:
+    if math.isfinite(value):
+        return value
+    return None if math.isnan(value) else json.dumps(value)
+
+
+def _sorted(parts: list[Any]) -> list[Any]:
+    try:
+        return sorted(parts)
+    except TypeError:
+        return sorted(parts, key=repr)
 
 
 def _json_object(value: Any) -> Any:
@@ -64,7 +81,7 @@ def _json_object(value: Any) -> Any:
         return _json_value(settled)
     with suppress(ValueError, TypeError):  # dates, paths, bytes, ...; of the others, what they say of themselves
         repr(value)
-        return pydantic_core.to_jsonable_python(value, fallback=repr)
+        return _json_value(pydantic_core.to_jsonable_python(value, fallback=repr))
     return _named(value)
 
 

@@ -9,6 +9,7 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import gymnasium
@@ -17,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 from agentenv.env import Env
 from agentenv.errors import UnknownEnvError
 
-__all__ = ["BUNDLED", "env_class", "env_ids", "likely_class", "make", "register"]
+__all__ = ["BUNDLED", "env_class", "env_ids", "import_named", "likely_class", "make", "register"]
 
 BUNDLED: dict[str, str] = {
     "agentenv/CodeRepair-v0": "agentenv.envs.code_repair:CodeRepair",
@@ -38,10 +39,17 @@ def register(env_id: str, entry_point: str | type[Env]) -> None:
 
     Raises:
         ValueError: the id has no version, or the class says another id of itself.
+        TypeError: the entry point is neither.
     """
-    if "-v" not in env_id or not env_id.rsplit("-v", 1)[1].isdigit():
+    if not isinstance(cast("object", env_id), str) or "-v" not in env_id or not env_id.rsplit("-v", 1)[1].isdigit():
         msg = f"env_id must end in a version such as '-v0', got {env_id!r}"
         raise ValueError(msg)
+    is_class = isinstance(entry_point, type)
+    if not (issubclass(entry_point, Env) if is_class else isinstance(entry_point, str) or callable(entry_point)):
+        msg = (
+            f"entry_point must be a class derived from agentenv.Env, or 'package.module:Class', got {entry_point!r:.80}"
+        )
+        raise TypeError(msg)
     if isinstance(entry_point, type):
         own = f"{entry_point.name}-v{entry_point.version}"
         if own != env_id:
@@ -70,7 +78,7 @@ def make(env_id: str, **options: Any) -> Env:
     Raises:
         UnknownEnvError: no such id or class; the message names the nearest one.
         ImportError: the module cannot be imported.
-        TypeError: the class does not take one of the options.
+        TypeError: the class does not take one of the options, or the id is no text.
     """
     found = _find(env_id)
     if isinstance(found, type):
@@ -102,10 +110,13 @@ def env_class(env_id: str) -> type[Env]:
 
 
 def _find(env_id: str) -> EnvSpec | type[Env]:
+    if not isinstance(cast("object", env_id), str):
+        msg = f"env_id must be text such as 'agentenv/MathVerifier-v0' or 'module:Class', got {env_id!r:.80}"
+        raise TypeError(msg)
     module, colon, name = env_id.rpartition(":")
     if not colon:
         return _find_registered(env_id)
-    imported = importlib.import_module(module)
+    imported = import_named(module, name)
     found = getattr(imported, name, None)
     if isinstance(found, type) and issubclass(found, Env):
         return found
@@ -134,6 +145,23 @@ def _find_registered(env_id: str) -> EnvSpec:
     hint = f" Did you mean {names[close[0]]!r}?" if close else ""
     msg = f"no environment {env_id!r}.{hint} Known: {', '.join(env_ids())}"
     raise UnknownEnvError(msg)
+
+
+def import_named(module: str, name: str) -> ModuleType:
+    """Imports the module of `module:name`.
+
+    Raises:
+        ImportError: it cannot be imported, or is the path of a file; the message says what to write instead.
+    """
+    is_file = module.endswith(".py") and Path(module).is_file()
+    if not is_file and not re.search(r"^\.|[/\\]", module):
+        return importlib.import_module(module)
+    path = Path(module)
+    beside = path.is_absolute() or ".." in path.parts
+    wanted = ".".join([*(() if beside else path.parent.parts), path.name.removesuffix(".py").lstrip(".")])
+    where = f" in its folder, {str(path.parent)!r}" if beside else ""
+    msg = f"a module is named as for import, and {module!r} is a path: write '{wanted}:{name}'{where}"
+    raise ImportError(msg)
 
 
 def likely_class(env_id: str) -> str | None:

@@ -266,9 +266,9 @@ def describe(error: pydantic.ValidationError) -> str:
 
 
 def shorten(value: object, limit: int = 100) -> str:
-    """Returns `repr(value)`, cut to about `limit` characters."""
+    """Returns `repr(value)`, of a path that of its text, cut to about `limit` characters."""
     try:
-        text = repr(value)
+        text = repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
     except ValueError:  # an integer of thousands of digits
         return f"a {type(value).__name__} too long to print"
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"

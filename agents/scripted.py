@@ -1,6 +1,6 @@
 """An agent that follows a script: for tests, demonstrations and baselines."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from agentenv.errors import EpisodeError
@@ -21,9 +21,15 @@ class ScriptedAgent:
 
     Args:
         policy: `Context -> action`, or the actions in order. An action is text, an assistant message or an `Action`.
+
+    Raises:
+        TypeError: the policy is neither; one action alone is none.
     """
 
     def __init__(self, policy: Callable[[Context], Scripted] | Sequence[Scripted]) -> None:
+        if not callable(policy) and (isinstance(policy, str | Mapping | Action) or not isinstance(policy, Iterable)):
+            msg = f"policy must be a function of the context, or a list of actions, got {policy!r:.80}"
+            raise TypeError(msg)
         self._policy = policy if callable(policy) else _follow(tuple(policy))
 
     def act(self, contexts: Sequence[Context]) -> list[Action]:

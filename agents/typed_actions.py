@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from agentenv.json_schema import resolved
 from agentenv.types import Action, ToolCall, ToolSchema
 
 __all__ = ["describe_tool", "read_action"]
@@ -28,8 +29,9 @@ def read_action(line: str, tools: Sequence[ToolSchema]) -> Action:
     r"""Reads one line as an action.
 
     - `guess 50`, `edit "a b" "c d"`: a tool and its required arguments in order. Quotes and, where a list or an object
-      is wanted, brackets keep spaces together; the last one takes the rest of the line. A backslash is itself, but for
-      `\"` and `\\` within double quotes.
+      is wanted, brackets keep spaces together; the last one takes the rest of the line. Optional ones may follow in
+      order; after text without quotes only those that are no text, such as the number in `buy apples 3`. A backslash is
+      itself, but for `\"` and `\\` within double quotes.
     - `guess number=50`: arguments by name, optional ones too.
     - `{"name": "guess", "arguments": {"number": 50}}`, or a whole assistant message, as JSON.
     - anything else is plain text; `> guess what` is text even though it begins with the name of a tool.
@@ -65,7 +67,7 @@ def describe_tool(tool: ToolSchema) -> str:
     lines = ["  ".join(filter(None, [" ".join([str(function["name"]), *words]), summary]))]
     for name, schema in properties.items():
         about = str(schema.get("description", "")).strip().replace("\n", " ")
-        lines.append(f"  {name} ({' or '.join(_kinds(schema)) or 'anything'}){': ' if about else ''}{about}")
+        lines.append(f"  {name} ({' or '.join(_words(schema)) or 'anything'}){': ' if about else ''}{about}")
     return "\n".join(lines)
 
 
@@ -86,14 +88,16 @@ def _fault(error: Exception) -> str:
 
 def _parameters(tool: ToolSchema) -> tuple[dict[str, dict[str, Any]], list[str]]:
     parameters: dict[str, Any] = tool["function"].get("parameters") or {}
-    return dict(parameters.get("properties") or {}), list(parameters.get("required") or [])
+    properties: dict[str, Any] = parameters.get("properties") or {}
+    read = {name: resolved(schema, parameters) for name, schema in properties.items()}
+    return read, list(parameters.get("required") or [])
 
 
 def _arguments(rest: str, tool: ToolSchema) -> dict[str, Any]:
     properties, required = _parameters(tool)
     first = _NAMED.match(rest)
     named = first is not None and (first[1] in properties or len(properties) != 1)
-    texts = _named(rest, tool) if named else _in_order(rest, required or list(properties), tool)
+    texts = _named(rest, tool) if named else _in_order(rest, tool)
     missing = [name for name in required if name not in texts]
     if missing:
         msg = f"{tool['function']['name']} needs {', '.join(missing)}. Usage:\n{describe_tool(tool)}"
@@ -122,16 +126,45 @@ def _named(rest: str, tool: ToolSchema) -> dict[str, str]:
     return texts
 
 
-def _in_order(rest: str, names: list[str], tool: ToolSchema) -> dict[str, str]:
-    if rest and not names:
+def _in_order(rest: str, tool: ToolSchema) -> dict[str, str]:
+    properties, required = _parameters(tool)
+    if rest and not properties:
         msg = f"{tool['function']['name']} takes no arguments, got {rest!r}"
         raise ValueError(msg)
-    properties = _parameters(tool)[0]
+    names = required or list(properties)
+    texts, rest = _split(rest, {name: properties[name] for name in names[:-1]})
+    if not rest:
+        return texts
+    optional = {name: schema for name, schema in properties.items() if name not in names}
+    further = _with_optional(rest, {names[-1]: properties[names[-1]]} | optional) if optional else None
+    return texts | (further or {names[-1]: _unquoted(rest)})
+
+
+def _split(rest: str, schemas: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+    """Splits off one argument after another, and returns them and what is left."""
     texts: dict[str, str] = {}
-    for name in names[:-1]:
+    for name, schema in schemas.items():
         if rest:
-            texts[name], rest = _first_word(rest, properties[name])
-    return texts | ({names[-1]: _unquoted(rest)} if rest else {})
+            texts[name], rest = _first_word(rest, schema)
+    return texts, rest
+
+
+def _with_optional(rest: str, schemas: Mapping[str, Any]) -> dict[str, str] | None:
+    """Returns the last required argument and optional ones after it; `None` where the words may mean something else."""
+    *others, last = schemas
+    try:
+        texts, left = _split(rest, {name: schemas[name] for name in others})
+        texts |= {last: _unquoted(left)} if left else {}
+        values = {name: _value(name, text, schemas[name]) for name, text in texts.items()}
+    except ValueError:
+        return None
+    first, *others = texts
+    told = rest[0] in "\"'" or not _is_text(schemas[first])
+    fit = all(
+        values[name] in _choices(schemas[name]) if _choices(schemas[name]) else told or not _is_text(schemas[name])
+        for name in others
+    )
+    return texts if fit else None
 
 
 def _first_word(text: str, schema: Mapping[str, Any]) -> tuple[str, str]:
@@ -159,20 +192,40 @@ def _unquoted(text: str) -> str:
     return shlex.split(text)[0] if quoted else text
 
 
+def _alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return cast("list[Mapping[str, Any]]", schema.get("anyOf") or schema.get("oneOf") or [schema])
+
+
+def _choices(schema: Mapping[str, Any]) -> list[Any]:
+    """Returns the values that a schema lists; none where it lists none."""
+    parts = _alternatives(schema)
+    return [value for part in parts for value in part.get("enum", [part["const"]] if "const" in part else [])]
+
+
 def _kinds(schema: Mapping[str, Any]) -> list[str]:
     """Returns the JSON types that a schema allows; none when it does not say."""
-    options = cast("list[Mapping[str, Any]]", schema.get("anyOf") or schema.get("oneOf") or [schema])
     kinds: list[str] = []
-    for option in options:
+    for option in _alternatives(schema):
         kind = option.get("type", [])
         kinds += [kind] if isinstance(kind, str) else cast("list[str]", kind)
     return kinds
 
 
-def _value(name: str, text: str, schema: Mapping[str, Any]) -> Any:
-    """Reads an argument by its JSON type; text stays text wherever text is allowed."""
+def _is_text(schema: Mapping[str, Any]) -> bool:
+    """Whether an argument may be any text."""
     kinds = _kinds(schema)
-    if "string" in kinds:
+    return not _choices(schema) and ("string" in kinds or not kinds)
+
+
+def _words(schema: Mapping[str, Any]) -> list[str]:
+    """Returns what an argument may be: the values as one types them, or the types."""
+    return [value if isinstance(value, str) else json.dumps(value) for value in _choices(schema)] or _kinds(schema)
+
+
+def _value(name: str, text: str, schema: Mapping[str, Any]) -> Any:
+    """Reads an argument by its JSON type; text stays text wherever text, or this text, is allowed."""
+    kinds = _kinds(schema)
+    if "string" in kinds or text in _choices(schema):
         return text
     try:
         value: object = json.loads(text)

@@ -185,7 +185,7 @@ def test_what_a_tool_returns_becomes_text():
 
     env = started(Kinds)
     answers = [texts(env.step(call("give", kind=kind))[0]) for kind in ("none", "dict", "path", "text")]
-    assert answers == ["", '{"ä": [1, 2.5]}', '{"x": "(1+0j)"}', "as it is"]
+    assert answers == ["", '{"ä": [1, 2.5]}', '{"x": "1+0j"}', "as it is"]
 
 
 def test_an_observation_belongs_to_the_caller():
@@ -245,6 +245,19 @@ def test_a_task_can_be_a_model_a_mapping_or_an_index():
     assert texts(Dice().reset()[0]) == "Reach 20."
 
 
+@pytest.mark.parametrize("base", [Dice, Dynamic])
+def test_tasks_that_were_given_are_drawn_where_the_class_makes_up_its_own_too(base):
+    class MakesUp(base):
+        def sample_task(self):
+            return {"goal": int(self.np_random.integers(100, 200))}
+
+    env = MakesUp(tasks=({"goal": goal} for goal in (5, 7)))
+    for one in (env, env.spawn()):
+        found = {str(one.reset(seed=seed)[0][0]["content"]) for seed in range(20)}
+        assert found == {str(one.reset(options={"task": index})[0][0]["content"]) for index in (0, 1)}
+    assert "1" in texts(MakesUp().reset(seed=0)[0])
+
+
 def test_whole_numbers_can_be_tasks():
     env = Dynamic(tasks=[10, 20])
     assert {texts(env.reset(seed=seed)[0]) for seed in range(20)} == {"task 10", "task 20"}
@@ -287,6 +300,15 @@ def test_equal_tasks_have_equal_ids_and_others_do_not():
 def test_unknown_options_are_named():
     with pytest.raises(ValueError, match=r"options may hold 'task', got \['taks'\]"):
         Guess().reset(options={"taks": 1})
+    for wrong in (5, "task", [("task", 1)]):
+        with pytest.raises(ValueError, match="options must be a mapping such as "):
+            Guess().reset(options=wrong)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("wrong", [type("Task", (), {"goal": 1}), dict, 5])
+def test_a_task_model_that_is_none_is_refused_where_it_is_declared(wrong):
+    with pytest.raises(TypeError, match=r"Wrong.Task must subclass agentenv.Task \(a pydantic model\), got "):
+        type("Wrong", (ae.Env,), {"Task": wrong})
 
 
 # ---------------------------------------------------------------------- making environments
@@ -306,6 +328,8 @@ def test_a_class_names_its_environment():
     ("kwargs", "words"),
     [
         ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
+        ({"max_steps": "a"}, "max_steps must be an integer, got 'a'"),
+        ({"max_steps": 2.5}, "max_steps must be an integer, got 2.5"),
         ({"render_mode": "human"}, "render_mode must be None or 'ansi', got 'human'"),
     ],
 )

@@ -52,6 +52,27 @@ def test_gymnasium_makes_the_same_class_without_wrappers(env_id):
         env.close()
 
 
+@pytest.mark.parametrize("name", ["./inner/some.py:Some", ".\\inner\\some:Some", "..some:Some"])
+def test_a_path_is_no_module(name):
+    with pytest.raises(ImportError, match=r"a module is named as for import, and .* is a path: write '.*some:Some'"):
+        ae.make(name)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: ae.make(5), "env_id must be text such as 'agentenv/MathVerifier-v0' or 'module:Class', got 5"),
+        (lambda: env_class(Guess), "env_id must be text .*, got <class '.*Guess'>"),
+        (lambda: ae.register("a/b-v0", 5), "entry_point must be a class derived from agentenv.Env, or .*, got 5"),
+        (lambda: ae.register("a/b-v0", dict), "entry_point must be a class .*, got <class 'dict'>"),
+    ],
+)
+def test_what_is_neither_an_id_nor_a_class_is_named(call, words):
+    with pytest.raises(TypeError, match=words):
+        call()
+    assert "a/b-v0" not in ae.env_ids()
+
+
 def test_options_reach_the_class(registered):
     assert ae.make("tests/Some-vN-v0", max_steps=3).max_steps == 3
     with pytest.raises(TypeError, match="no_such_option"):

@@ -68,12 +68,12 @@ class AgentChoice:
         with blame(argument, ValueError), blame("--agent", ModelError, MissingDependencyError):
             return self._make_known() or self._make_own()
 
-    def tasks(self, env: EnvChoice, count: int, *, seed: int) -> list[Any]:
-        """Returns the tasks for so many trees; `None` where the environment draws one when it is reset."""
-        if not self.is_demonstrator:
+    def tasks(self, env: EnvChoice, count: int, *, seed: int, least: int | None = None) -> list[Any]:
+        """Returns different tasks for so many trees, or `least`; `None` where the environment may make them up."""
+        if not self.is_demonstrator and not env.lists_tasks():
             return [None] * count
         with blame("--tasks", TaskError):
-            return list(sample_tasks(env, count, seed=seed).values())
+            return list(sample_tasks(env, count, seed=seed, least=least).values())
 
     def _make_known(self) -> "Agent | None":
         spec = self.spec

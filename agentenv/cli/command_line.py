@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the work failed, 2 the command was used wrongly, 130 inter
 the traceback.
 """
 
+import errno
 import importlib
 import inspect
 import io
@@ -22,7 +23,7 @@ from typing_extensions import override
 
 from agentenv.errors import AgentEnvError
 
-__all__ = ["Command", "CommandGroup", "blame", "lazy_group", "refuse"]
+__all__ = ["Command", "CommandGroup", "blame", "blame_address", "lazy_group", "refuse"]
 
 _INTERRUPTED = 130
 
@@ -43,6 +44,17 @@ def blame(argument: str, *kinds: type[Exception]) -> Generator[None]:
         yield
     except kinds as error:
         refuse(argument, str(error) or type(error).__name__)
+
+
+@contextmanager
+def blame_address(host: str) -> Generator[None]:
+    """Turns an error of beginning to listen into a refusal of `--host`, where that is no address here, or `--port`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.EADDRINUSE, errno.EACCES}:  # it is taken, or not for us
+            refuse("--port", str(error))
+        refuse("--host", f"must be an address of this machine, got {host!r}: {error}")
 
 
 class Command(TyperCommand):

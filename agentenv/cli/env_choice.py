@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ class EnvChoice:
     def make(self) -> Env:
         """Returns a new environment."""
         return self.cls(**self.options)
+
+    def lists_tasks(self) -> bool:
+        """Whether it draws from a list of tasks, and makes none up."""
+        with closing(self.make()) as env:
+            return len(env.tasks) > 0
 
 
 def choose_env(name: str, options: Sequence[str] = (), *, argument: str = "ENV_ID") -> EnvChoice:

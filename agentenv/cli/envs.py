@@ -137,6 +137,8 @@ def _read_docstring(cls: type) -> tuple[str, dict[str, str]]:
 def _print_one(record: Mapping[str, Any]) -> None:
     from rich.text import Text
 
+    from agentenv.json_schema import resolved
+
     from .console import open_console, print_fields, print_messages, print_table, say
 
     console = open_console()
@@ -151,9 +153,10 @@ def _print_one(record: Mapping[str, Any]) -> None:
     heading("Tools")
     for tool in record["tools"]:
         say(console, Text.assemble((tool["name"], "cyan"), "  ", tool["description"]))
-        for name, schema in tool["parameters"].get("properties", {}).items():
-            needed = name in tool["parameters"].get("required", ())
-            say(console, Text.assemble("    ", (name, "cyan"), f": {describe_schema(schema, needed)}"))
+        parameters = tool["parameters"]
+        for name, schema in parameters.get("properties", {}).items():
+            told = describe_schema(resolved(schema, parameters), needed=name in parameters.get("required", ()))
+            say(console, Text.assemble("    ", (name, "cyan"), f": {told}"))
     if not record["tools"]:
         console.print("none: the agent answers with text")
     heading("Options (--option key=value)")
@@ -180,10 +183,10 @@ def describe_schema(schema: Mapping[str, Any], needed: bool) -> str:
 
 
 def _type_words(schema: Mapping[str, Any]) -> str:
-    if "enum" in schema:
-        return "one of " + ", ".join(json.dumps(choice) for choice in schema["enum"])
-    if "anyOf" in schema:
-        return " or ".join(_type_words(part) for part in schema["anyOf"])
+    if choices := schema.get("enum", [schema["const"]] if "const" in schema else []):
+        return "one of " + ", ".join(json.dumps(choice) for choice in choices)
+    if parts := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(_type_words(part) for part in parts)
     if schema.get("type") == "array":
         return f"list of {_type_words(schema.get('items', {}))}"
     return str(schema.get("type", "anything"))

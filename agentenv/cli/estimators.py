@@ -15,11 +15,15 @@ from .env_choice import parse_options
 __all__ = ["choose_allocator", "choose_estimator", "try_estimator", "weigh_alike"]
 
 
+_ROLLOUTS = 8
+"""Of the tree that settings are tried on: enough for any estimator."""
+
+
 def choose_estimator(name: str, options: Sequence[str] = ()) -> Callable[[TreeArrays], StepAdvantages]:
     """Returns the estimator called `name`, with `key=value` options set.
 
     Raises:
-        typer.BadParameter: there is no such estimator, or it does not take an option.
+        typer.BadParameter: there is no such estimator, or it does not take an option, or its value.
     """
     plain = plain_name(name)
     if plain not in ESTIMATORS:
@@ -29,7 +33,10 @@ def choose_estimator(name: str, options: Sequence[str] = ()) -> Callable[[TreeAr
     function = ESTIMATORS[plain]
     known_options = dict(list(annotations_of(function).items())[1:])
     given = parse_options(options, known=known_options, owner=f"{plain}_advantages", argument="--credit-option")
-    return functools.partial(function, **given)
+    estimator = functools.partial(function, **given)
+    if given:
+        try_estimator(estimator, _ROLLOUTS, argument="--credit-option")
+    return estimator
 
 
 def weigh_alike(
@@ -76,12 +83,14 @@ def choose_predictor(name: str, allocator: str) -> str:
     return name
 
 
-def try_estimator(estimator: Callable[[TreeArrays], StepAdvantages], num_rollouts: int) -> None:
+def try_estimator(
+    estimator: Callable[[TreeArrays], StepAdvantages], num_rollouts: int, *, argument: str = "--credit"
+) -> None:
     """Runs an estimator on a tree of `num_rollouts` episodes of one step, so that bad settings show at once.
 
     Raises:
         typer.BadParameter: the estimator refuses its settings, or so few rollouts.
     """
     tree = TreeArrays.build([-1] + [0] * num_rollouts, [0.0] + [float(i % 2) for i in range(num_rollouts)])
-    with blame("--credit", ValueError, TypeError):
+    with blame(argument, ValueError, TypeError):
         estimator(tree)

@@ -1,12 +1,13 @@
 """What `module:Name` on the command line stands for."""
 
 import difflib
-import importlib
 import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
+
+from agentenv.registry import import_named
 
 from .command_line import blame, refuse
 from .env_choice import constructor_options
@@ -22,13 +23,13 @@ def find_named(spec: str, argument: str) -> Any:
         argument: the option that it is the value of.
 
     Raises:
-        typer.BadParameter: there is no such module, or it has no such name.
+        typer.BadParameter: there is no such module, it is a path, or it has no such name.
     """
     module, _, name = spec.partition(":")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     with blame(argument, ImportError):
-        found: Any = importlib.import_module(module)
+        found: Any = import_named(module, name)
     for part in name.split("."):
         if not hasattr(found, part):
             close = difflib.get_close_matches(part, dir(found), n=1)

@@ -1,6 +1,6 @@
 """`agentenv play`: step an environment by hand."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,8 +41,12 @@ def play(  # noqa: PLR0913, PLR0917  one per option
     ] = None,
     temperature: Annotated[float, typer.Option(metavar="T", min=0, help="Of a model.")] = 1.0,
     max_action_tokens: Annotated[int, typer.Option(metavar="L", min=1, help="Of one action of a model.")] = 256,
-    tree: Annotated[int, typer.Option(metavar="I", min=0, help="Of a trees file: which tree, counted from 0.")] = 0,
-    at: Annotated[int, typer.Option(metavar="NODE", min=0, help="Of that tree: where to begin.")] = 0,
+    tree: Annotated[
+        int | None, typer.Option(metavar="I", min=0, help="Of a trees file: which tree, counted from 0; 0 by default.")
+    ] = None,
+    at: Annotated[
+        int | None, typer.Option(metavar="NODE", min=0, help="Of that tree: where to begin; 0 by default.")
+    ] = None,
     env: Annotated[
         str | None, typer.Option(metavar="ENV_ID", help="Of a trees file: its environment, where its id is not enough.")
     ] = None,
@@ -73,11 +77,12 @@ def play(  # noqa: PLR0913, PLR0917  one per option
         refuse("--agent-option", f"needs --agent, got {agent_option[0]!r}")
     named = None if agent is None else AgentChoice(agent, agent_option or (), sampling)
     if Path(env_id).is_file():
-        _refuse_begin(seed, task)
-        _play_tree(Path(env_id), tree, at, env, option or (), trees, named)
+        _refuse_given("a saved tree has its own", {"--seed": seed, "--task": task})
+        _play_tree(Path(env_id), tree or 0, at or 0, env, option or (), trees, named)
         return
     if Path(env_id).suffix in {".jsonl", ".json"}:
         refuse("ENV_ID|FILE", f"no such file: {env_id!r}")
+    _refuse_given("it is of a trees file, which is none here", {"--tree": tree, "--at": at, "--env": env})
     choice = choose_env(env_id, option or ())
     given = parse_task(task)
     _check_trees(trees)
@@ -100,10 +105,10 @@ def _begun(choice: "EnvChoice", task: Any, seed: int) -> list[Any]:
         env.close()
 
 
-def _refuse_begin(seed: int | None, task: str | None) -> None:
-    for name, value in (("--seed", seed), ("--task", task)):
+def _refuse_given(why: str, options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
         if value is not None:
-            refuse(name, f"a saved tree has its own, got {value!r}")
+            refuse(name, f"{why}, got {value!r}")
 
 
 def _play_tree(

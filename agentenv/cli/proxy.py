@@ -1,13 +1,14 @@
 """`agentenv proxy`: an agent for programs that people already have. `agentenv mcp`: an environment's tools over MCP."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from .agent_option import ABOUT, KINDS
-from .command_line import blame, refuse
+from .command_line import blame, blame_address, refuse
 
 if TYPE_CHECKING:
     from agentenv.protocols import Agent
@@ -31,7 +32,9 @@ def proxy(  # noqa: PLR0913, PLR0917  one per option
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the agent; may be repeated.")
     ] = None,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", min=0, help="Where to listen; 0 takes a free one.")] = 8123,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Where to listen; 0 takes a free one.")
+    ] = 8123,
     key: Annotated[
         str | None,
         typer.Option(metavar="TEXT", envvar="AGENTENV_PROXY_KEY", help="Opens sessions; drawn and printed by default."),
@@ -98,7 +101,7 @@ def proxy(  # noqa: PLR0913, PLR0917  one per option
         limits = SessionLimits(max_calls, None, max_seconds, idle_seconds)
         options: dict[str, Any] = {"host": host, "port": port, "key": key, "limits": limits, "out": out}
         server = Proxy(_agent(named, choice), make_env, **options)
-    with blame("--port", OSError):
+    with blame_address(host):
         server.start()
     _serve(server, choice)
 
@@ -155,7 +158,9 @@ def mcp(
         bool, typer.Option("--http", help="Serve at an address, every /NAME/mcp an episode, instead of stdio.")
     ] = False,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="With --http: where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", min=1, help="With --http: where to listen.")] = 8124,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="With --http: where to listen; 0 takes a free one.")
+    ] = 8124,
     task: Annotated[
         str | None, typer.Option(metavar="INDEX|JSON", help="The task; by default the environment draws one.")
     ] = None,
@@ -176,7 +181,7 @@ def mcp(
         agentenv mcp agentenv/CodeRepair-v0 --http --port 8124
     """
     from agentenv.errors import AgentEnvError
-    from agentenv.mcp.serving import Episodes, serve_http, serve_stdio
+    from agentenv.mcp.serving import Episodes, serve_stdio, start_http
     from agentenv.serialize import TreeWriter
 
     from .env_choice import choose_env, parse_task
@@ -188,8 +193,12 @@ def mcp(
         writer = None if out is None else TreeWriter(out, append=True)
     episodes = Episodes(choice.make, task=parse_task(task), seed=seed, writer=writer)
     if http:
-        typer.echo(f"listening at http://{host}:{port}/NAME/mcp", err=True)
-        serve_http(episodes, host=host, port=port, name=env_id)
+        with closing(episodes):
+            with blame_address(host):
+                server = start_http(episodes, host=host, port=port, name=env_id)
+            with closing(server):
+                typer.echo(f"listening at http://{host}:{server.port}/NAME/mcp", err=True)
+                server.wait()
         return
     with blame("--task", AgentEnvError):
         episodes.find()

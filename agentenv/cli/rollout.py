@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["rollout", "summarize"]
 
 _EPISODES_AT_ONCE = 256
+_TASKS = 8
 
 
 def rollout(  # noqa: PLR0913, PLR0917  one per option
@@ -35,7 +36,12 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     agent_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the agent; may be repeated.")
     ] = None,
-    tasks: Annotated[int, typer.Option(metavar="N", min=1, help="Trees to grow, one per task.")] = 8,
+    tasks: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help=f"Trees to grow, one per task; by default {_TASKS}, or all that there are."
+        ),
+    ] = None,
     rollouts: Annotated[int, typer.Option(metavar="G", min=1, help="Full episodes per tree.")] = 4,
     continuations: Annotated[
         int, typer.Option(metavar="K", min=0, help="Further episodes per tree, from snapshots in mid-episode.")
@@ -90,21 +96,15 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     choice = choose_env(env_id, option or ())
     rule = choose_allocator(allocator)
     named = AgentChoice(agent, agent_option or (), {"temperature": temperature, "max_tokens": max_action_tokens})
-    given = named.tasks(choice, tasks, seed=seed)
+    given = named.tasks(choice, tasks or _TASKS, seed=seed, least=tasks or 1)
     actor = named.make(choice, given, seed=seed)
+    limits: dict[str, Any] = {"max_envs": max_envs, "step_seconds": step_seconds, "keep_snapshots": continuations > 0}
+    with blame("--step-seconds", ValueError):
+        Rollout(choice.make, actor, **limits).close()  # before a file is touched
     path = _path(out, resume=resume, overwrite=overwrite)
-    with show_progress(tasks * (rollouts + continuations)) as advance:
-        with blame("--step-seconds", ValueError), blame("--out", OSError, TreeFileError):
-            source = Rollout(
-                choice.make,
-                actor,
-                keep_snapshots=continuations > 0,
-                max_envs=max_envs,
-                step_seconds=step_seconds,
-                record=path,
-                resume=resume,
-                on_end=advance,
-            )
+    with show_progress(len(given) * (rollouts + continuations)) as advance:
+        with blame("--out", OSError, TreeFileError):
+            source = Rollout(choice.make, actor, **limits, record=path, resume=resume, on_end=advance)
         with source, blame("--resume", TreeFileError), _how_to_go_on(path):
             summary = summarize(_grow(source, given, rollouts, continuations, rule, seed), rollouts)
     cost = source.ledger.cost

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .command_line import blame, refuse
+from .command_line import blame, blame_address, refuse
 
 if TYPE_CHECKING:
     from .env_choice import EnvChoice
@@ -48,7 +48,9 @@ def serve(
         Path | None, typer.Option(metavar="FOLDER", help="Write the folder of an OpenEnv environment instead.")
     ] = None,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", min=0, help="Where to listen; 0 takes a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Where to listen; 0 takes a free one.")
+    ] = 8000,
     branching: Annotated[
         bool, typer.Option("--branching/--no-branching", help="Whether clients may take snapshots, go back and fork.")
     ] = True,
@@ -88,7 +90,7 @@ def serve(
 
     limits: dict[str, Any] = {"branching": branching, "max_sessions": max_sessions, "max_snapshots": max_snapshots}
     server = OpenEnvServer(choice.make, host=host, port=port, **limits)
-    with blame("--port", OSError):
+    with blame_address(host):
         server.start()
     console = open_console()
     say_line(console, f"listening at {server.url}; check it: {_theirs('openenv', 'validate', '--url', server.url)}")

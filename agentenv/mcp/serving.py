@@ -22,8 +22,9 @@ from agentenv.recording import begin_tree, failed_node, node_after
 from agentenv.serialize import TreeWriter
 from agentenv.tree import EpisodeTree
 from agentenv.types import Action, Content, Message, ToolCall, ToolSchema, message_text
+from agentenv.web_server import WebServer
 
-__all__ = ["McpEndpoint", "ServedEpisode", "make_app", "serve_http", "serve_stdio"]
+__all__ = ["McpEndpoint", "ServedEpisode", "make_app", "serve_http", "serve_stdio", "start_http"]
 
 _ENDED = "The episode has ended."
 _INTERNAL_ERROR = -32603
@@ -249,15 +250,20 @@ def make_app(episodes: Episodes, *, name: str = "agentenv", local: bool = True) 
     return Starlette(routes=[Route("/mcp", endpoint), Route("/{episode}/mcp", endpoint)], lifespan=lifespan)
 
 
+def start_http(episodes: Episodes, *, host: str, port: int, name: str) -> WebServer:
+    """Begins to serve episodes in a thread of its own; see `make_app` for the paths.
+
+    Raises:
+        OSError: the port is taken, or the host is no address of this machine.
+    """
+    app = make_app(episodes, name=name, local=host in {"127.0.0.1", "localhost", "::1"})
+    return WebServer(app, host=host, port=port, name="agentenv-mcp", ws="none")
+
+
 def serve_http(episodes: Episodes, *, host: str = "127.0.0.1", port: int = 8000, name: str = "agentenv") -> None:
     """Serves episodes until Ctrl-C; see `make_app` for the paths."""
-    import uvicorn
-
-    app = make_app(episodes, name=name, local=host in {"127.0.0.1", "localhost", "::1"})
-    try:
-        uvicorn.run(app, host=host, port=port, log_level="warning", ws="none")
-    finally:
-        episodes.close()
+    with contextlib.closing(episodes), contextlib.closing(start_http(episodes, host=host, port=port, name=name)) as web:
+        web.wait()
 
 
 def serve_stdio(episodes: Episodes, *, name: str = "agentenv") -> None:

@@ -74,7 +74,7 @@ class Rollout:
         on_end: Callable[[], None] | None = None,
     ) -> None:
         self.limits = Limits(retries, max_steps, max_tokens, max_seconds, step_seconds, keep_snapshots)
-        _check_parts(agent, executor)
+        _check_parts(make_env, agent, executor)
         _check_limits(agent, max_tokens, max_envs)
         self.agent = agent
         self.seed = seed
@@ -252,7 +252,10 @@ def _failed_root(seed: int, error: Exception) -> EpisodeTree:
     return tree
 
 
-def _check_parts(agent: object, executor: object) -> None:
+def _check_parts(make_env: object, agent: object, executor: object) -> None:
+    if not callable(make_env):
+        msg = f"make_env must be a function that returns a new environment, such as its class, got {make_env!r:.80}"
+        raise TypeError(msg)
     for name, value, method, example in (
         ("agent", agent, "act", "anything with act(contexts) -> actions"),
         ("executor", executor, "run", "InStep(), Concurrent() or a RayExecutor"),

@@ -34,7 +34,14 @@ SET = tool("set", "values", values={"type": "array"})
 EDIT = tool("edit", "old", "new", old={"type": "string"}, new={"type": "string"})
 FILL = tool("fill", "cells", "map", "note", cells={"type": "array"}, map={"type": "object"}, note={"type": "string"})
 SAY = tool("say", "text", text={"type": "string"})
-TOOLS = (GUESS, MOVE, CALCULATE, SUBMIT, LOOK, SET, EDIT, FILL, SAY)
+ENUMS = {"$defs": {"Side": {"enum": ["1", "true", "null"], "type": "string"}, "Size": {"enum": [1, "1", "big"]}}}
+TRADE = tool(
+    "trade", "side", side={"$ref": "#/$defs/Side"}, size={"anyOf": [{"$ref": "#/$defs/Size"}, {"type": "null"}]},
+    note={"type": "string"},
+)  # fmt: skip
+TRADE["function"]["parameters"] |= ENUMS
+BUY = tool("buy", "item", item={"type": "string"}, count={"type": "integer"}, note={"type": "string"})
+TOOLS = (TRADE, BUY, GUESS, MOVE, CALCULATE, SUBMIT, LOOK, SET, EDIT, FILL, SAY)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +83,18 @@ TOOLS = (GUESS, MOVE, CALCULATE, SUBMIT, LOOK, SET, EDIT, FILL, SAY)
         ('say "hello" she said', "say", {"text": '"hello" she said'}),
         ('calculate "3" + "4"', "calculate", {"expression": '"3" + "4"'}),
         ("look", "look", {}),
+        ("trade 1", "trade", {"side": "1"}),
+        ("trade side=true size=1", "trade", {"side": "true", "size": "1"}),
+        ("trade true big", "trade", {"side": "true", "size": "big"}),
+        ("trade null big a note", "trade", {"side": "null", "size": "big", "note": "a note"}),
+        ("buy apples", "buy", {"item": "apples"}),
+        ("buy apples 3", "buy", {"item": "apples", "count": 3}),
+        ("buy red apples", "buy", {"item": "red apples"}),
+        ("buy red apples 3", "buy", {"item": "red apples 3"}),
+        ('buy "red apples" 3', "buy", {"item": "red apples", "count": 3}),
+        ('buy "red apples" 3 the big ones', "buy", {"item": "red apples", "count": 3, "note": "the big ones"}),
+        ("buy 'tis 3", "buy", {"item": "'tis 3"}),
+        ("move 3 left true", "move", {"steps": 3, "way": "left", "fast": True}),
         ("set [1, 2]", "set", {"values": [1, 2]}),
     ],
 )
@@ -134,6 +153,7 @@ def test_a_tool_is_described_as_one_types_it():
         "  way (string)",
         "  fast (boolean)",
     ]
+    assert describe_tool(TRADE).splitlines()[1:3] == ["  side (1 or true or null)", "  size (1 or 1 or big)"]
     assert describe_tool(GUESS).splitlines()[1] == "  number (integer): From 1 to 100."
 
 

@@ -51,3 +51,9 @@ def test_a_list_that_is_used_up_is_said():
 def test_what_is_no_action_is_refused():
     with pytest.raises(ValueError, match="action must be a str, an assistant message"):
         ScriptedAgent([7]).act([said()])  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("policy", [5, None, "one action", {"role": "assistant", "content": "one"}, Action("one")])
+def test_a_policy_is_a_function_or_a_list(policy):
+    with pytest.raises(TypeError, match="policy must be a function of the context, or a list of actions, got "):
+        ScriptedAgent(policy)

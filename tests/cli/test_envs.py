@@ -31,6 +31,20 @@ def test_one_environment_tools_in_words_options_and_an_example(here):
     assert 'task {"id": "", "goal": 9}\n[user] Reach 9.\n' in text
 
 
+def test_choices_are_told_wherever_the_schema_has_them(here):
+    (here / "sides.py").write_text(
+        "import enum\nfrom typing import Literal\nimport agentenv as ae\n"
+        "class Side(enum.Enum):\n    ONE, YES = '1', 'true'\n"
+        "class Sides(ae.ToolEnv):\n    def start(self, task):\n        return ''\n"
+        "    @ae.tool\n"
+        "    def take(self, one: Side, many: list[Side], any: Side | int | None = None, way: Literal['up'] = 'up'):\n"
+        "        'Take sides.'\n"
+    )
+    text, choices = run("envs", "sides:Sides").stdout, 'one of "1", "true"'
+    assert f"    one: {choices}\n    many: list of {choices}\n" in text
+    assert f'    any: {choices} or integer or null, default null\n    way: one of "up", default "up"\n' in text
+
+
 def test_options_and_seed_choose_the_example():
     words = ["envs", "agentenv/MathVerifier-v0", "--option", "kind=equation", "--option", "difficulty=1"]
     first, again, other = (run_json(*words, "--seed", seed)["example"] for seed in (1, 1, 2))

@@ -23,6 +23,10 @@ MATH = "agentenv/MathVerifier-v0"
         (["envs", "nothing/Dice-v0"], ["'ENV_ID'", "A class of your own is module:Class"]),
         (["play", "nowhere.jsonl"], ["'ENV_ID|FILE'", "no such file: 'nowhere.jsonl'"]),
         (["envs", "dice_env:Dcie"], ["'ENV_ID'", "'dice_env:Dcie'", "no such name"]),
+        (["envs", "./dice_env.py:Dice"], ["'ENV_ID'", "'./dice_env.py' is a path: write 'dice_env:Dice'"]),
+        (["eval", "dice_env.py:Dice"], ["'ENV_ID'", "'dice_env.py' is a path: write 'dice_env:Dice'"]),
+        (["eval", "inner/dice_env:Dice"], ["'ENV_ID'", "is a path: write 'inner.dice_env:Dice'"]),
+        (["eval", MATH, "--agent", "../x.py:Agent"], ["'--agent'", "is a path: write 'x:Agent' in its folder, '..'"]),
         (["envs", "dice_env:NotAnEnv"], ["'ENV_ID'", "NotAnEnv is no class derived from agentenv.Env"]),
         (["envs", MATH, "--option", "dificulty=2"], ["'--option'", "'dificulty'", "did you mean 'difficulty'"]),
         (["envs", MATH, "--option", "difficulty"], ["'--option'", "key=value", "'difficulty'"]),
@@ -39,6 +43,10 @@ MATH = "agentenv/MathVerifier-v0"
         (["envs", MATH, "--option", "attempts=true"], ["'--option'", "attempts must be an integer, got 'true'"]),
         (["envs", MATH, "--option", "feedback=no"], ["'--option'", "must be 'verdict' or 'direction', got 'no'"]),
         (["train", MATH, "--model", ".", "--credit-option", "discount=x"], ["'--credit-option'", "a number, got 'x'"]),
+        (["check", "dice_env:Dice", "--actions", "empty.jsonl"], ["'--actions'", "no actions in 'empty.jsonl'"]),
+        (["play", MATH, "--at", "0"], ["'--at'", "it is of a trees file", "got 0"]),
+        (["play", MATH, "--tree", "2"], ["'--tree'", "it is of a trees file", "got 2"]),
+        (["play", "dice_env:Dice", "--env", MATH], ["'--env'", "it is of a trees file", MATH]),
         (["play", MATH, "--task", "{"], ["'--task'", "JSON", "'{'"]),
         (["play", MATH, "--task", '{"question": 3}'], ["'--task'", "question"]),
         (["play", MATH, "--task", "7"], ["'--task'", "7"]),
@@ -61,13 +69,14 @@ MATH = "agentenv/MathVerifier-v0"
             ["train", MATH, "--model", ".", "--credit-option", "discuont=1"],
             ["'--credit-option'", "'discuont'", "did you mean 'discount'"],
         ),
-        (["train", MATH, "--model", ".", "--credit-option", "discount=7"], ["'--credit'", "discount", "7"]),
+        (["train", MATH, "--model", ".", "--credit-option", "discount=7"], ["'--credit-option'", "discount", "7"]),
         (["train", MATH, "--model", ".", "--resume"], ["'--resume'", "--run-folder"]),
         (["train", MATH, "--model", ".", "--resume", "--run-folder", "."], ["'--run-folder'", "checkpoint"]),
         (["doctor", "--jsn"], ["--jsn", "--json"]),
     ],
 )
 def test_wrong_input(here, words, parts):
+    (here / "empty.jsonl").touch()
     line = one_line_error(run(*words))
     for part in parts:
         assert part in line, line

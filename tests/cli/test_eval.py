@@ -54,6 +54,20 @@ def test_where_all_tasks_take_as_many_steps_the_interval_is_around_them_and_not_
     assert 0 <= steps.low < steps.value == 2 < steps.high <= 4
 
 
+@pytest.mark.parametrize("value", [-2.0, 0.0, 0.5])
+@pytest.mark.parametrize("tasks", [1, 30])
+def test_where_all_tasks_have_one_return_no_interval_is_known(tasks, value):
+    first, second = (
+        Evaluation(tuple(TaskResult(f"t{i}", 2, 1, mean_return=much, mean_steps=much + 3) for i in range(tasks)))
+        for much in (0.0, value)
+    )
+    assert str(second.mean("mean_return")) == f"{value:.3f} [-]"
+    assert str(second.pass_at(1)) != "0.500 [-]"
+    chance, *others, _ = compare(first, second)
+    assert chance.change.low < 0 < chance.change.high
+    assert [(str(entry.change), entry.verdict) for entry in others] == [(f"{value:.3f} [-]", "undecided")] * 2
+
+
 def test_pairs_see_what_two_intervals_do_not():
     rng = np.random.default_rng(1)
     hard = rng.integers(0, 7, 60)

@@ -58,6 +58,10 @@ def test_the_table_has_the_credit_of_several_estimators(file, tmp_path):
         (("--to", "xml", "-o", "x"), "'--to': must be one of csv, hf, atif"),
         (("--to", "csv", "-o", "t.jsonl"), "'--out': must not exist yet"),
         (("--to", "csv", "-o", "x", "--credit", "grop"), "no estimator 'grop'. Did you mean 'grpo'?"),
+        (
+            ("--to", "csv", "-o", "x", "--credit", "rtmc", "--credit-option", "discount=5"),
+            "'--credit-option': discount must be in .0, 1., got 5.0",
+        ),
         (("--to", "csv", "-o", "x", "--credit-option", "k=1"), "'--credit-option': needs one --credit, got 0"),
         (("--to", "trees", "-o", "x"), "'FILE': .*t.jsonl"),
     ],

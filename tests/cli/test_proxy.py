@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,42 @@ def test_it_serves_until_it_is_stopped_and_writes_what_was_done(here):
         assert process.wait(60) == 130
     trees = read_trees(here / "trees.jsonl")
     assert [tree.nodes[1].info["ending"] for tree in trees] == ["the program has ended", "the proxy was closed"]
+
+
+def test_tools_are_served_at_an_address_until_it_is_stopped(here):
+    words = ["mcp", MATH, "--http", "--port", "0", "--out", "trees.jsonl"]
+    with subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True, cwd=here) as process:
+        assert process.stderr is not None
+        try:
+            found = re.match(r"listening at http://127.0.0.1:(\d+)/NAME/mcp", process.stderr.readline())
+            assert found is not None
+            socket.create_connection(("127.0.0.1", int(found[1])), timeout=10).close()
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+
+
+@pytest.mark.parametrize("words", [["mcp", MATH, "--http"], ["serve", MATH, "--openenv"], ["proxy", MATH]])
+def test_an_address_that_cannot_be_listened_at_is_refused_before_it_is_told(here, words):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = [
+            run(*words, *more)
+            for more in (
+                ["--port", taken.getsockname()[1]],
+                ["--port", 70_000],
+                ["--host", "no-host.invalid"],
+                ["--host", "192.0.2.1"],
+            )
+        ]
+    assert [one.exit_code for one in found] == [2] * 4
+    assert [one.stdout for one in found] == [""] * 4
+    names = [
+        ("'--port'", "in use"),
+        ("'--port'", "70000"),
+        ("'--host'", "'no-host.invalid'"),
+        ("'--host'", "'192.0.2.1'"),
+    ]
+    assert all(part in one_line_error(one) for one, parts in zip(found, names, strict=True) for part in parts)
 
 
 def test_with_a_command_it_grows_trees(here):

@@ -74,7 +74,13 @@ def test_wrong_ways_to_go_on_are_named(here):
     other = one_line_error(run("rollout", "dice_env:Dice", "--tasks", 2, "--seed", 5, "--out", "t.jsonl", "--resume"))
     assert "was grown from another task or seed" in other
     assert "'--allocator'" in one_line_error(run("rollout", "dice_env:Dice", "--allocator", "nowhere"))
-    assert "'--step-seconds'" in one_line_error(run("rollout", "dice_env:Dice", "--step-seconds", -1))
+    kept = (here / "t.jsonl").read_bytes()
+    for much in (-1, 0):
+        words = ["--step-seconds", much, "--overwrite", "--out", "t.jsonl"]
+        assert "'--step-seconds'" in one_line_error(run("rollout", "dice_env:Dice", *words))
+        assert (here / "t.jsonl").read_bytes() == kept, "what is refused touches no file"
+    assert run("rollout", "dice_env:Dice", "--overwrite", "--out", "t.jsonl", "--tasks", 3).exit_code == 0
+    assert len(read_trees(here / "t.jsonl")) == 3
 
 
 def test_without_out_no_file_is_overwritten_and_the_next_command_is_named(here):
@@ -91,6 +97,20 @@ def test_the_bundled_demonstrator_solves_every_task(here):
     trees = read_trees(here / "trees.jsonl")
     assert len({tree.task_id for tree in trees}) == 6
     assert all(tree.task["kind"] == "equation" for tree in trees)
+
+
+@pytest.mark.parametrize("agent", ["random", "own_agent:Holder"])
+def test_every_task_of_a_list_has_one_tree_whoever_acts(here, agent):
+    rows = [{"id": f"t{n}", "question": f"{n} + 1", "reference": str(n + 1)} for n in range(9)]
+    (here / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    words = ["rollout", MATH, "--option", "tasks=rows.jsonl", "--agent", agent, "--rollouts", 1]
+    agent_file = "class Holder:\n    def act(self, contexts):\n        return ['1'] * len(contexts)\n"
+    (here / "own_agent.py").write_text(agent_file)
+    run_json(*words, "--tasks", 9)
+    assert sorted(tree.task_id for tree in read_trees(here / "trees.jsonl")) == [row["id"] for row in rows]
+    assert "has only 9 different tasks for this, and 10 are needed" in one_line_error(run(*words, "--tasks", 10))
+    (here / "rows.jsonl").write_text(json.dumps(rows[0]))
+    assert run_json(*words)["trees"] == 1, "by default, all that there are"
 
 
 @pytest.mark.parametrize("env_id", [MATH, "agentenv/SearchQA-v0"])
@@ -147,7 +167,7 @@ def test_drawing_tasks_opens_no_sandbox_and_draws_what_an_episode_would(tasks):
             goal: int
 
         def sample_task(self):
-            return super().sample_task() if tasks else self.Task(goal=int(self.np_random.integers(40)))
+            return self.Task(goal=int(self.np_random.integers(40)))
 
         def make_sandbox(self) -> Sandbox | None:
             raise AssertionError

@@ -319,6 +319,8 @@ def test_an_agent_that_edits_what_it_sees_changes_no_tree_and_no_other_episode()
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
+        ({"make_env": "id"}, "make_env must be a function that returns a new environment, such as its class, got 'id'"),
+        ({"make_env": Guess()}, "make_env must be a function that returns a new environment"),
         ({"agent": None}, "agent must be anything with act"),
         ({"agent": GuessingAgent}, "agent must be anything with act"),
         ({"executor": "InStep"}, "executor must be InStep"),

@@ -135,8 +135,6 @@ class MathVerifier(ToolEnv):
 
     @override
     def sample_task(self) -> MathTask:
-        if len(self.tasks):
-            return super().sample_task()
         draw, (low, high) = self.np_random.integers, self._difficulty
         generator = self._generators[int(draw(len(self._generators))) if len(self._generators) > 1 else 0]
         return generator(self.np_random, low if low == high else int(draw(low, high + 1)))
