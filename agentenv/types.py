@@ -238,7 +238,7 @@ def decode_json(text: str, start: int = 0) -> tuple[object, int]:
 def _is_shallow(value: object) -> bool:
     level: dict[int, object] = {0: value}
     for _ in range(_MAX_DEPTH):
-        level = {id(part): part for whole in level.values() for part in _parts(whole) if isinstance(part, dict | list)}
+        level = {id(part): part for whole in level.values() for part in _parts(whole) if type(part) in (dict, list)}
         if not level:
             return True
     return False

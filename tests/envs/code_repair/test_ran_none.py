@@ -31,8 +31,25 @@ def test_what_a_runner_says_last_counts(output, wanted):
     assert ran_none(output) is wanted
 
 
-PIECES = ["Ran 1 test in ", "Ran 1 tests in \n", "Ran 0 tests in 1s\n\n", "OK (", "OK (skipped=1", "FAILED (a)", "\n"]
-PIECES += ["skipped=1", "1 skipped", "1 skipped, 1 a", "no tests ran", "=", " ", "1", "import ", "NO TESTS RAN", ")"]
+PIECES = [
+    "Ran 1 test in ",
+    "Ran 1 tests in \n",
+    "Ran 0 tests in 1s\n\n",
+    "OK (",
+    "OK (skipped=1",
+    "FAILED (a)",
+    "\n",
+    "skipped=1",
+    "1 skipped",
+    "1 skipped, 1 a",
+    "no tests ran",
+    "=",
+    " ",
+    "1",
+    "import ",
+    "NO TESTS RAN",
+    ")",
+]
 
 
 @pytest.mark.parametrize("piece", PIECES)
