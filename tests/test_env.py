@@ -247,7 +247,7 @@ def test_a_task_can_be_a_model_a_mapping_or_an_index():
 
 @pytest.mark.parametrize("base", [Dice, Dynamic])
 def test_tasks_that_were_given_are_drawn_where_the_class_makes_up_its_own_too(base):
-    class MakesUp(base):
+    class MakesUp(base):  # pyright: ignore[reportUntypedBaseClass]
         def sample_task(self):
             return {"goal": int(self.np_random.integers(100, 200))}
 

@@ -59,17 +59,17 @@ def test_a_path_is_no_module(name):
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("function", "given", "words"),
     [
-        (lambda: ae.make(5), "env_id must be text such as 'agentenv/MathVerifier-v0' or 'module:Class', got 5"),
-        (lambda: env_class(Guess), "env_id must be text .*, got <class '.*Guess'>"),
-        (lambda: ae.register("a/b-v0", 5), "entry_point must be a class derived from agentenv.Env, or .*, got 5"),
-        (lambda: ae.register("a/b-v0", dict), "entry_point must be a class .*, got <class 'dict'>"),
+        (ae.make, (5,), "env_id must be text such as 'agentenv/MathVerifier-v0' or 'module:Class', got 5"),
+        (env_class, (Guess,), "env_id must be text .*, got <class '.*Guess'>"),
+        (ae.register, ("a/b-v0", 5), "entry_point must be a class derived from agentenv.Env, or .*, got 5"),
+        (ae.register, ("a/b-v0", dict), "entry_point must be a class .*, got <class 'dict'>"),
     ],
 )
-def test_what_is_neither_an_id_nor_a_class_is_named(call, words):
+def test_what_is_neither_an_id_nor_a_class_is_named(function, given, words):
     with pytest.raises(TypeError, match=words):
-        call()
+        function(*given)
     assert "a/b-v0" not in ae.env_ids()
 
 
