@@ -268,7 +268,7 @@ def describe(error: pydantic.ValidationError) -> str:
 def shorten(value: object, limit: int = 100) -> str:
     """Returns `repr(value)`, of a path that of its text, cut to about `limit` characters."""
     try:
-        text = repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
+        text = repr(str(value) if isinstance(value, Path) else value)
     except ValueError:  # an integer of thousands of digits
         return f"a {type(value).__name__} too long to print"
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
