@@ -112,6 +112,14 @@ class Env(Branching):
         """Answers one action. May call `add_reward` and `finish`."""
         raise TypeError(_must_define(type(self), "respond(self, action)"))
 
+    def draw_task(self) -> Any:
+        """Returns the task of an episode that was given none: one of `tasks`, or `sample_task()` where there are none.
+
+        Override it to choose among `self.tasks` in another way, e.g. by a curriculum.
+        """
+        count = len(self.tasks)
+        return self.tasks[int(self.np_random.integers(count))] if count else self.sample_task()
+
     def sample_task(self) -> Any:
         """Makes up the task of an episode with `self.np_random`, where none is given and there are no `tasks`."""
         if self.Task is not None:
@@ -223,7 +231,8 @@ class Env(Branching):
         given = (options or {}).get("task")
         self._phase = "failed"  # until `start` has succeeded
         self._drop_sandbox()
-        self.task = self._draw_task() if given is None else read_task(given, self.Task, self.tasks)
+        drawn = given is None  # a task of the list may be a whole number, and no index
+        self.task = read_task(self.draw_task(), self.Task) if drawn else read_task(given, self.Task, self.tasks)
         self.state = self.State()
         self._step_count = self._lost = 0
         self._begin_step()
@@ -264,12 +273,6 @@ class Env(Branching):
         if self._breakages:
             info["breakages"] = self._breakages
         return _copy(self._last), float(sum(self._rewards.values())), self._terminated, truncated, info
-
-    def _draw_task(self) -> Any:
-        """Returns the task of an episode that was given none: one of `tasks`, or made up."""
-        count = len(self.tasks)
-        drawn = self.tasks[int(self.np_random.integers(count))] if count else self.sample_task()
-        return read_task(drawn, self.Task)
 
     # ------------------------------------------------------------------ whose fault
 

@@ -258,6 +258,14 @@ def test_tasks_that_were_given_are_drawn_where_the_class_makes_up_its_own_too(ba
     assert "1" in texts(MakesUp().reset(seed=0)[0])
 
 
+def test_a_class_may_draw_from_its_tasks_in_its_own_way():
+    class Hardest(Dynamic):
+        def draw_task(self):
+            return max(self.tasks)
+
+    assert {texts(Hardest(tasks=[10, 20, 15]).reset(seed=seed)[0]) for seed in range(5)} == {"task 20"}
+
+
 def test_whole_numbers_can_be_tasks():
     env = Dynamic(tasks=[10, 20])
     assert {texts(env.reset(seed=seed)[0]) for seed in range(20)} == {"task 10", "task 20"}

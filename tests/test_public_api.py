@@ -60,6 +60,7 @@ PARAMETERS = {
     "Env.advance": ["self", "action", "snapshot"],
     "Env.begin": ["self", "seed", "options", "snapshot"],
     "Env.close": ["self"],
+    "Env.draw_task": ["self"],
     "Env.finish": ["self", "reply", "reward"],
     "Env.fork": ["self", "n"],
     "Env.make_sandbox": ["self"],

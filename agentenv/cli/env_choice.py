@@ -186,7 +186,7 @@ def _draw_task(env: Env, seed: int, options: dict[str, Any] | None) -> None:
         env.reset(seed=seed, options=options)
         return
     gymnasium.Env[Any, Any].reset(env, seed=seed)
-    env.task = read_task(env.sample_task() if options is None else options["task"], env.Task, env.tasks)
+    env.task = read_task(env.draw_task() if options is None else options["task"], env.Task, env.tasks)
 
 
 def _resets(env: Env, count: int, seed: int) -> Iterator[dict[str, Any] | None]:
