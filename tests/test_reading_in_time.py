@@ -8,6 +8,7 @@ import pytest
 from envs_for_tests import Guess
 
 from agentenv.agents.parsers import PARSERS, Parser
+from agentenv.envs.search_qa.search_r1 import extract_answer, parse_block
 from agentenv.malformed import call_problem, json_problem
 from agentenv.types import Action, parse_text
 
@@ -45,6 +46,9 @@ MARKS = [
     "<|end|>",
     "<|python_tag|>",
     "```json",
+    "<search>",
+    "<answer>",
+    "</answer>",
 ]
 PLAIN = ["a", "1", " ", "\n", "{", "[", "(", '"', "'", "\\", ",", "=", ":", "<", "a(a=", '{"name":']
 BEGUN = [
@@ -81,6 +85,8 @@ READERS: dict[str, Callable[[str], object]] = {
     "parse_text": parse_text,
     "call_problem": call_problem,
     "json_problem": json_problem,
+    "parse_block": parse_block,
+    "extract_answer": extract_answer,
     "ToolEnv.step": _step,
     **{f"parsers.{family}": partial(_read_with, parser) for family, parser in PARSERS.items()},
     "Action.parse": lambda text: Action.parse({"content": text, "tool_calls": [{"name": "a", "arguments": text}]}),

@@ -13,8 +13,8 @@ many blocks belong to the prompt.
 """
 
 import re
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal, cast
 
 from .corpus import Passage
 from .scoring import exact_match
@@ -34,16 +34,27 @@ INVALID = (
     "</answer>.\n"
 )
 
-_BLOCK = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+Kind = Literal["search", "answer"]
 
 
-def parse_block(text: str) -> tuple[Literal["search", "answer"], str] | None:
+def parse_block(text: str) -> tuple[Kind, str] | None:
     """Returns what a message does: the kind and content of its first complete block; `None` where it has none."""
-    match = _BLOCK.search(text)
-    if match is None:
-        return None
-    return ("search" if match[1] == "search" else "answer"), match[2].strip()
+    return next(_blocks(text, "search", "answer"), None)
+
+
+def _blocks(text: str, *kinds: Kind) -> Iterator[tuple[Kind, str]]:
+    """Yields complete blocks in order; looks for the end of what is never closed once, however often it is opened."""
+    place, closed = 0, set(kinds)
+    opening = re.compile(f"<({'|'.join(kinds)})>")
+    while closed and (opened := opening.search(text, place)):
+        kind, place = cast("Kind", opened[1]), opened.end()
+        if kind not in closed:
+            continue
+        if (end := text.find(f"</{kind}>", place)) < 0:
+            closed.remove(kind)
+            continue
+        yield kind, text[place:end].strip()
+        place = end
 
 
 def format_information(passages: Sequence[Passage]) -> str:
@@ -66,7 +77,7 @@ def extract_answer(transcript: str, *, prompt_blocks: int = 0) -> str | None:
     if prompt_blocks < 0:
         msg = f"prompt_blocks must be at least 0, got {prompt_blocks}"
         raise ValueError(msg)
-    found = [match[1].strip() for match in _ANSWER.finditer(transcript)]
+    found = [content for _, content in _blocks(transcript, "answer")]
     return found[-1] if len(found) > prompt_blocks else None
 
 
