@@ -200,12 +200,20 @@ CASES = {
     "a step left out": (lambda lines: [*lines[:2], *lines[3:]], ", line 3: step 2 of rollout 0 does not follow"),
     "a step twice": (lambda lines: [*lines[:4], *lines[3:]], ", line 5: step 2 of rollout 0 does not follow"),
     "step of text": (lambda lines: edit(lines, 2, step="1"), ", line 3: rollout, attempt and step must be integers"),
-    "reward of text": (lambda lines: edit(lines, 2, reward="high"), ", line 3: "),
+    "reward of text": (lambda lines: edit(lines, 2, reward="1"), ", line 3: reward must be a number or null, got '1'"),
+    "reward of truth": (
+        lambda lines: edit(lines, 2, reward=True),
+        ", line 3: reward must be a number or null, got True",
+    ),
+    "info of text": (lambda lines: edit(lines, 2, info="x"), ", line 3: info must be an object, got 'x'"),
+    "state of null": (lambda lines: edit(lines, 2, state=None), ", line 3: state must be a text, got None"),
+    "root's state": (lambda lines: edit(lines, 1, state=3), ", line 2: state must be a text, got 3"),
+    "metadata": (lambda lines: edit(lines, 1, metadata=[1]), ", line 2: metadata must be an object, got [1]"),
     "infinite reward": (
         lambda lines: edit(lines, 2, reward=math.inf),
         ", line 3: reward must be finite, or None where infrastructure failed; got inf",
     ),
-    "action missing": (lambda lines: edit(lines, 2, action=None), ", line 3: "),
+    "action missing": (lambda lines: edit(lines, 2, action=None), ", line 3: action must be an object, got None"),
     "action field": (
         lambda lines: edit(lines, 2, action={"tool_calls": [{"nom": "f"}]}),
         ", line 3: ToolCall.__init__() got an unexpected keyword argument 'nom'",

@@ -12,24 +12,38 @@ from .annotations import annotations_of
 from .command_line import blame, refuse
 from .env_choice import parse_options
 
-__all__ = ["choose_allocator", "choose_estimator", "try_estimator", "weigh_alike"]
+__all__ = ["TRAINED", "choose_allocator", "choose_estimator", "try_estimator", "weigh_alike"]
 
 
 _ROLLOUTS = 8
 """Of the tree that settings are tried on: enough for any estimator."""
 
 
-def choose_estimator(name: str, options: Sequence[str] = ()) -> Callable[[TreeArrays], StepAdvantages]:
+TRAINED = ("sr_ppo", "closed_loop")
+"""Credit that needs a critic, which `agentenv train` has."""
+
+
+def choose_estimator(
+    name: str, options: Sequence[str] = (), *, also: Sequence[str] = ()
+) -> Callable[[TreeArrays], StepAdvantages]:
     """Returns the estimator called `name`, with `key=value` options set.
+
+    Args:
+        name: of `ESTIMATORS`.
+        options: of the estimator.
+        also: other names that the command takes, to be told of.
 
     Raises:
         typer.BadParameter: there is no such estimator, or it does not take an option, or its value.
     """
     plain = plain_name(name)
     if plain not in ESTIMATORS:
-        close = difflib.get_close_matches(plain, ESTIMATORS, n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        refuse("--credit", f"no estimator {name!r}. {hint}Known: {', '.join(sorted(ESTIMATORS))}")
+        known = sorted([*ESTIMATORS, *also])
+        close = difflib.get_close_matches(plain, [*known, *TRAINED], n=1)
+        hint = f"Did you mean {close[0]!r}? " if close and close[0] in known else ""
+        if not hint and close:
+            hint = f"{close[0]} has a critic, which `agentenv train --credit {close[0]}` trains. "
+        refuse("--credit", f"no estimator {name!r}. {hint}Known: {', '.join(known)}")
     function = ESTIMATORS[plain]
     known_options = dict(list(annotations_of(function).items())[1:])
     given = parse_options(options, known=known_options, owner=f"{plain}_advantages", argument="--credit-option")

@@ -142,18 +142,19 @@ def train(  # noqa: PLR0913, PLR0917  one per option
         agentenv train examples/recipes/search_trace.yaml --model tiny --steps 50 --dry-run
     """
     from .env_choice import choose_env
-    from .estimators import choose_allocator, choose_estimator, choose_predictor, try_estimator, weigh_alike
+    from .estimators import TRAINED, choose_allocator, choose_estimator, choose_predictor, try_estimator, weigh_alike
     from .run_folders import choose_run_folder, tell_when_stopped
 
     choice = choose_env(env_id, add_words(ctx, "option", option))
-    method = credit if credit in {"sr_ppo", "closed_loop"} else "tree"
+    method = credit if credit in TRAINED else "tree"
     rollouts = rollouts or (1 if method == "sr_ppo" else 8)
     rule = choose_allocator(allocator)
     if step_weights == "auto":
         step_weights = getattr(rule, "weights", "occupancy")
     estimator = None
     if method == "tree":
-        estimator = weigh_alike(choose_estimator(credit, add_words(ctx, "credit_option", credit_option)), step_weights)
+        words = add_words(ctx, "credit_option", credit_option)
+        estimator = weigh_alike(choose_estimator(credit, words, also=TRAINED), step_weights)
         try_estimator(estimator, rollouts)
     elif credit_option or allocator != "even":
         refuse("--credit", f"{credit} takes no --credit-option and no --allocator: its settings are fields, --set k=8")
@@ -187,7 +188,8 @@ def train(  # noqa: PLR0913, PLR0917  one per option
         choice, method, estimator, allocator, folder, settings, tasks_per_step, tasks, eval_tasks, every, rows, sampler
     ).with_settings(ctx, set_ or ())
     with nullcontext() if dry_run else tell_when_stopped(folder, resume=resume):
-        run_training(plan, *load_model(plan, model, dry_run=dry_run), resume=resume, dry_run=dry_run)
+        made = load_model(plan, model, trained=not (dry_run or resume))
+        run_training(plan, *made, resume=resume, dry_run=dry_run)
 
 
 def _look_for_model(model: str) -> None:

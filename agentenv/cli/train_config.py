@@ -47,7 +47,10 @@ def read_config(ctx: typer.Context, value: str) -> str:
         elif name != "env_id":
             rest[name] = _number(part)
     if not isinstance(content.get("env_id"), str):
-        refuse("CONFIG.yaml", f"{value}: env_id must name an environment, got {content.get('env_id')!r}")
+        keys = ", ".join(map(str, content)) or "none"
+        refuse(
+            "CONFIG.yaml", f"{value}: env_id must name an environment, got {content.get('env_id')!r}; its keys: {keys}"
+        )
     ctx.default_map = given
     ctx.meta[_EXTRA], ctx.meta[_WORDS] = (value, rest), given
     return content["env_id"]

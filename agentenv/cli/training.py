@@ -41,8 +41,13 @@ def check_resumed(folder: Path) -> None:
         read_checkpoint(True, str(folder))
 
 
-def load_model(plan: Plan, model: str, *, dry_run: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_model(plan: Plan, model: str, *, trained: bool = True) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads a model from a folder or the hub, or makes a tiny one that imitates the environment's demonstrations.
+
+    Args:
+        plan: the run.
+        model: a folder, a name on the hub, or `"tiny"`.
+        trained: whether the tiny one imitates; it need not where its weights come from a checkpoint, or are not used.
 
     Raises:
         typer.BadParameter: there is no such model, or nothing to imitate.
@@ -56,7 +61,7 @@ def load_model(plan: Plan, model: str, *, dry_run: bool = False) -> tuple[PreTra
         held_out = _held_out(plan)
         found = list(sample_tasks(plan.choice, _IMITATED, seed=seed + 2, exclude=held_out, least=1).values())
         tasks = (found * -(-_IMITATED // len(found)))[:_IMITATED]  # few tasks are played often
-        updates = (1, 1) if dry_run else (160, 120)
+        updates = (160, 120) if trained else (1, 1)
         plays = [Play("skillful play", skillful, updates[0]), Play("sloppy play", sloppy, updates[1])]
         with blame("--model", ValueError):
             return warm_start(plan.choice.make, plays, tasks=tasks, seed=seed)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from types import NoneType
 from typing import Any
 
 import pydantic_core
@@ -55,8 +56,29 @@ def tree_event(number: int, tree: EpisodeTree, *, journal: bool = False) -> dict
     return event
 
 
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "action": (dict, "an object"),
+    "reward": ((int, float, NoneType), "a number or null"),
+    "state": (str, "a text"),
+    "action_signature": (str, "a text"),
+    "info": ((dict, NoneType), "an object"),
+    "rollout": (int, "a whole number"),
+    "attempt": (int, "a whole number"),
+    "task_id": (str, "a text"),
+    "metadata": (dict, "an object"),
+}
+
+
+def _check_kinds(event: Mapping[str, Any]) -> None:
+    for name, (kind, said) in _KINDS.items():
+        if name in event and (isinstance(event[name], bool) or not isinstance(event[name], kind)):
+            msg = f"{name} must be {said}, got {event[name]!r:.120}"
+            raise TreeError(msg)
+
+
 def root_of(event: Mapping[str, Any]) -> EpisodeTree:
-    """Rebuilds a tree, its root alone, from `tree_event`'s event."""
+    """Rebuilds a tree, its root alone, from `tree_event`'s event; raises as `read_node` does."""
+    _check_kinds(event)
     return EpisodeTree(
         to_observation(event["observation"]),
         task_id=event["task_id"],
@@ -145,7 +167,12 @@ def read_key(event: Mapping[str, Any]) -> Key:
 
 
 def read_node(event: Mapping[str, Any], parent: int) -> Node:
-    """Rebuilds a node below `parent` from its event."""
+    """Rebuilds a node below `parent` from its event.
+
+    Raises:
+        TreeError: a field is of another kind than it is written with.
+    """
+    _check_kinds(event)
     return Node(
         parent,
         read_action(event["action"]),

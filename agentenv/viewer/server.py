@@ -4,6 +4,7 @@ import gzip
 import hmac
 import json
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -72,6 +73,12 @@ class ViewServer(ThreadingHTTPServer):
         """Ends the server, and all that is played."""
         self._terminals.close()
         super().server_close()
+
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a page that was closed while it asked."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def play(self, verb: str, asked: Mapping[str, Any]) -> object:
         """Starts, feeds, reads or stops a session of `agentenv play`.

@@ -64,6 +64,8 @@ MATH = "agentenv/MathVerifier-v0"
         (["check", MATH, "--clause", "sibling"], ["'--clause'", "'sibling'", "siblings"]),
         (["train", MATH], ["Missing option '--model'"]),
         (["train", MATH, "--model", "nowhere"], ["'--model'", "'nowhere'", "no such folder"]),
+        (["train", MATH, "--model", ".", "--credit", "srppo"], ["'--credit'", "Did you mean 'sr_ppo'", "closed_loop,"]),
+        (["view", "nowhere.jsonl", "--credit", "sr_ppo"], ["'--credit'", "train --credit sr_ppo"]),
         (["train", MATH, "--model", ".", "--credit", "rtcm"], ["'--credit'", "'rtcm'", "Did you mean 'rtmc'"]),
         (
             ["train", MATH, "--model", ".", "--credit-option", "discuont=1"],

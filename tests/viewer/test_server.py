@@ -3,6 +3,8 @@
 import gzip
 import http.client
 import json
+import socket
+import struct
 import threading
 from urllib.parse import quote
 
@@ -41,6 +43,15 @@ def test_it_answers_what_the_page_asks(server):
     assert set(json.loads(ask(server, f"/api/credit/{tree}?name=grpo")[1])) == {"A", "Q", "V", "N"}
     status, page = ask(server, "/")
     assert (status, page[:15]) == (200, b"<!doctype html>")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: 12", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
+def test_a_page_that_is_closed_while_it_asks_leaves_no_word(server, capfd, sent):
+    with socket.create_connection(("127.0.0.1", server.server_port)) as connection:
+        connection.sendall(sent)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends by a reset
+    assert ask(server, "/")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
