@@ -100,8 +100,6 @@ def _find_fault(checkpoint: Path) -> str | None:
     """Says which file of a checkpoint is missing or cut off; `None` where nothing is."""
     if not is_whole(checkpoint):
         return f"{str(checkpoint / MARK)!r} is missing or cut off"
-    if not any(checkpoint.glob("rng_state*.pth")):
-        return f"{str(checkpoint)!r} holds no optimizer, schedule and random numbers (save_only_model)"
     path = checkpoint / _FOLDER / _FILES
     if not path.is_file():  # of an older version, or of another trainer
         return None
@@ -115,6 +113,8 @@ def _find_fault(checkpoint: Path) -> str | None:
             return f"{str(file)!r} is missing"
         if file.stat().st_size != size:
             return f"{str(file)!r} has {file.stat().st_size:,} bytes of {size:,}"
+    if not any(name.startswith("rng_state") for name in sizes):
+        return f"{str(checkpoint)!r} holds no optimizer, schedule and random numbers (save_only_model)"
     return None
 
 

@@ -28,8 +28,8 @@ LAYOUTS = ("auto", "packed", "padded")
 _PER_SEQUENCE = frozenset({"grpo", "sapo", "luspo", "vespo"})
 """Losses of TRL that normalize, or take the importance ratio of, whole sequences."""
 
-_PER_MICRO_BATCH = frozenset({"grpo", "sapo", "luspo", "bnpo"})
-"""Losses of TRL that are means over the rows, or the tokens, of a micro-batch."""
+PER_MICRO_BATCH = frozenset({"grpo", "sapo", "luspo", "bnpo"})
+"""Losses of TRL that are means over the rows, or the tokens, of each micro-batch: what comes together changes them."""
 
 
 @dataclass
@@ -208,9 +208,11 @@ class TreeConfig(GRPOConfig):
                 f"{self.max_packed_tokens} with layout={self.layout!r}"
             )
             raise ValueError(msg)
-        reason = per_micro_batch(self)
-        if self.layout == "packed" and reason:
-            msg = f"layout must be 'auto' or 'padded' with {reason}, got 'packed': packing makes other micro-batches"
+        if self.layout == "packed" and self.loss_type in PER_MICRO_BATCH:
+            msg = (
+                f"layout must be 'auto' or 'padded' with loss_type={self.loss_type!r}, got 'packed': the loss is a "
+                "mean over each micro-batch, and packing makes others"
+            )
             raise ValueError(msg)
 
     def _check_loss(self) -> None:
@@ -247,18 +249,6 @@ class TreeConfig(GRPOConfig):
             )
             raise ValueError(msg)
         return tasks
-
-
-def per_micro_batch(args: TreeConfig) -> str:
-    """Names the setting by which the loss is a mean over each micro-batch; empty where it sums over all of them.
-
-    The gradient of such a loss depends on which rows come together, and packing brings others together.
-    """
-    if args.loss_type in _PER_MICRO_BATCH:
-        return f"loss_type={args.loss_type!r}"
-    if args.use_adaptive_entropy:
-        return "use_adaptive_entropy=True"
-    return f"entropy_coef={args.entropy_coef}" if args.entropy_coef else ""
 
 
 def check_args(args: object, kind: type[TreeConfig]) -> None:

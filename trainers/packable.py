@@ -10,7 +10,7 @@ from accelerate.utils import extract_model_from_parallel
 
 from agentenv.errors import ModelError
 
-from .config import TreeConfig, per_micro_batch
+from .config import PER_MICRO_BATCH, TreeConfig
 from .layout import Rows
 from .packed_model import MASKED, PackedModel, implementation
 
@@ -33,7 +33,7 @@ class Layout:
     def __init__(
         self, args: TreeConfig, model: Any, *, balanced: bool, gather: Callable[[list[Any]], list[Any]]
     ) -> None:
-        self.wanted = "padded" if per_micro_batch(args) else args.layout
+        self.wanted = "padded" if args.loss_type in PER_MICRO_BATCH else args.layout
         self.token_cost = token_cost(model)
         self._half = args.bf16 or args.fp16
         self._balanced = balanced

@@ -270,7 +270,7 @@ def test_micro_batches_add_up_to_the_whole():
 
 @pytest.mark.parametrize(
     "options",
-    [{"loss_type": "grpo"}, {"loss_type": "luspo"}, {"loss_type": "bnpo"}, {"loss_type": "dapo", "entropy_coef": 1.0}],
+    [{"loss_type": "grpo"}, {"loss_type": "sapo"}, {"loss_type": "luspo"}, {"loss_type": "bnpo"}],
     ids=lambda options: "-".join(map(str, options.values())),
 )
 def test_a_mean_over_each_micro_batch_is_of_the_rows_of_the_generation(options):
