@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-__all__ = ["resolved", "sample_value"]
+__all__ = ["alternatives", "listed", "resolved", "sample_value"]
 
 Schema = Mapping[str, Any]
 
@@ -69,6 +69,16 @@ def resolved(schema: Schema, root: Schema, *, within: frozenset[str] = frozenset
     if isinstance(found.get("items"), Mapping):
         found["items"] = resolved(found["items"], root, within=within)
     return found
+
+
+def alternatives(schema: Schema) -> list[Schema]:
+    """Returns the schemas of which a value must fit one: those of `anyOf` or `oneOf`, otherwise this one."""
+    return list(schema.get("anyOf") or schema.get("oneOf") or [schema])
+
+
+def listed(schema: Schema) -> list[Any]:
+    """Returns the values that a schema lists itself; none where it lists none."""
+    return list(schema.get("enum", [schema["const"]] if "const" in schema else []))
 
 
 class _Sampler:

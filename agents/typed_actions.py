@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from agentenv.json_schema import resolved
+from agentenv.json_schema import alternatives, listed, resolved
 from agentenv.types import Action, ToolCall, ToolSchema
 
 __all__ = ["describe_tool", "read_action"]
@@ -192,20 +192,15 @@ def _unquoted(text: str) -> str:
     return shlex.split(text)[0] if quoted else text
 
 
-def _alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return cast("list[Mapping[str, Any]]", schema.get("anyOf") or schema.get("oneOf") or [schema])
-
-
 def _choices(schema: Mapping[str, Any]) -> list[Any]:
     """Returns the values that a schema lists; none where it lists none."""
-    parts = _alternatives(schema)
-    return [value for part in parts for value in part.get("enum", [part["const"]] if "const" in part else [])]
+    return [value for part in alternatives(schema) for value in listed(part)]
 
 
 def _kinds(schema: Mapping[str, Any]) -> list[str]:
     """Returns the JSON types that a schema allows; none when it does not say."""
     kinds: list[str] = []
-    for option in _alternatives(schema):
+    for option in alternatives(schema):
         kind = option.get("type", [])
         kinds += [kind] if isinstance(kind, str) else cast("list[str]", kind)
     return kinds

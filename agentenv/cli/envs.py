@@ -183,9 +183,11 @@ def describe_schema(schema: Mapping[str, Any], needed: bool) -> str:
 
 
 def _type_words(schema: Mapping[str, Any]) -> str:
-    if choices := schema.get("enum", [schema["const"]] if "const" in schema else []):
+    from agentenv.json_schema import alternatives, listed
+
+    if choices := listed(schema):
         return "one of " + ", ".join(json.dumps(choice) for choice in choices)
-    if parts := schema.get("anyOf") or schema.get("oneOf"):
+    if (parts := alternatives(schema)) != [schema]:
         return " or ".join(_type_words(part) for part in parts)
     if schema.get("type") == "array":
         return f"list of {_type_words(schema.get('items', {}))}"
