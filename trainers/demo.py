@@ -26,6 +26,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from agentenv.agents import TransformersAgent
+from agentenv.checkpoints import whole_checkpoints
 from agentenv.envs.math_verifier import MathTask, MathVerifier
 from agentenv.envs.math_verifier.demonstrations import careful_calls, noisy_calls
 from agentenv.envs.math_verifier.problems import arithmetic
@@ -290,7 +291,7 @@ def _said(message: Message) -> str:
 
 
 def _show_next(console: Console, folder: Path, command: str) -> None:
-    checkpoint = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    checkpoint = whole_checkpoints(folder)[0]
     console.print(
         f"\n   Run folder: {folder} (config.json, metrics.jsonl, trees/, branched.jsonl, curve.png, {checkpoint.name}/)"
     )
