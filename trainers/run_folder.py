@@ -14,6 +14,7 @@ What a crash cut off is left out when it is read; whole files are replaced, neve
 import fcntl
 import json
 import logging
+import math
 import os
 import platform
 import shutil
@@ -109,7 +110,8 @@ class RunFolder(TrainerCallback):
             FolderTakenError: another run trains in the folder.
         """
         folder = Path(str(args.output_dir))
-        config, changes = self.compare(args, folder) if state.global_step else (self._describe(args), {})
+        step = state.global_step
+        config, changes = self.compare(args, folder, step=step) if step else (self._describe(args), {})
         if not state.is_world_process_zero:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -145,18 +147,21 @@ class RunFolder(TrainerCallback):
             os.close(self._held)
             self._held = None
 
-    def compare(self, args: TrainingArguments, folder: Path) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+    def compare(
+        self, args: TrainingArguments, folder: Path, *, step: float = math.inf
+    ) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
         """Returns the configuration, and what of it differs from that of the run which goes on.
 
         Args:
             args: the settings.
             folder: of the run.
+            step: that it goes on from; settings that the run took on after it are not those that it had there.
 
         Raises:
             ResumeError: something differs, without `allow_changes`.
         """
         config = self._describe(args)
-        before = _read_config(folder) or _read_config(self._origin() or folder)
+        before = _read_config(folder, step) or _read_config(self._origin() or folder, step)
         changes = changed_settings(before, config)
         if changes and not cast("TreeConfig", args).allow_changes:
             told = "; ".join(f"{name} is {old!r} in the run, {new!r} now" for name, (old, new) in changes.items())
@@ -273,9 +278,10 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    """The newest configuration of a run; empty where there is none."""
-    path = [folder / "config.json", *_later_configs(folder)][-1]
+def _read_config(folder: Path, step: float) -> dict[str, Any]:
+    """The configuration that a run had at a step; empty where there is none."""
+    later = [path for path in _later_configs(folder) if _begun_at(path) <= step]
+    path = [folder / "config.json", *later][-1]
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 

@@ -428,9 +428,19 @@ def test_a_run_that_went_back_does_not_go_on_from_what_it_left_behind(tmp_path):
 def test_going_back_leaves_the_settings_of_the_abandoned_steps_behind(tmp_path):
     run_to(tmp_path, 2)
     run_to(tmp_path, 3, resume=True, learning_rate=0.5, allow_changes=True)
-    run_to(tmp_path, 2, resume=str(tmp_path / "checkpoint-1"), allow_changes=True)
-    assert sorted(path.name for path in tmp_path.glob("config*.json")) == ["config.json", "config_step_1.json"]
+    run_to(tmp_path, 2, resume=str(tmp_path / "checkpoint-1"))
+    assert [path.name for path in tmp_path.glob("config*.json")] == ["config.json"]
     assert run_to(tmp_path, 3, resume=True).state.global_step == 3  # compared with the settings that it went back to
+
+
+def test_a_run_that_goes_back_is_compared_with_the_settings_that_it_had_there(tmp_path):
+    run_to(tmp_path, 2)
+    later: dict[str, Any] = {"learning_rate": 0.5}
+    run_to(tmp_path, 3, resume=True, **later, allow_changes=True)
+    with pytest.raises(ValueError, match=r"learning_rate is 0.01 in the run, 0.5 now"):
+        run_to(tmp_path, 2, resume=str(tmp_path / "checkpoint-1"), **later)
+    run_to(tmp_path, 2, resume=str(tmp_path / "checkpoint-1"), **later, allow_changes=True)
+    assert json.loads((tmp_path / "config_step_1.json").read_text())["settings"]["learning_rate"] == 0.5
 
 
 def test_a_checkpoint_of_a_model_alone_is_not_gone_on_from(tmp_path):
