@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import platform
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -63,12 +64,15 @@ _FREE = ("log", "eval", "save", "hub", "push", "dataloader", "trackio", "torch_c
 """How settings begin that do not change what is learned: how long, how it is shown, what is kept."""
 
 
-_RECORD = ("config*.json", "metrics.jsonl", "trees", "curve.png", f"{PREFIX}*")
+_RECORD = ("config*.json", "metrics.jsonl", "trees", "completions", "curve.png", "critic.png", f"{PREFIX}*")
 """What a run writes into its folder."""
+
+_BY_STEP = ("config_step_*", "trees/step_*", "completions/completions_*")
+"""What of it says its step, besides checkpoints."""
 
 
 class FolderTakenError(ValueError):
-    """Another run trains in the folder."""
+    """Another run trains in the folder, or the model that a new one begins from lies there."""
 
 
 class GrowsTrees(Protocol):
@@ -107,9 +111,11 @@ class RunFolder(TrainerCallback):
 
         Raises:
             ResumeError: a run goes on with other settings, without `allow_changes`.
-            FolderTakenError: another run trains in the folder.
+            FolderTakenError: another run trains in the folder, or a new one would begin from a model that lies there.
         """
         folder = Path(str(args.output_dir))
+        if not state.global_step:
+            _refuse_own_model(folder, kwargs.get("model"))
         step = state.global_step
         config, changes = self.compare(args, folder, step=step) if step else (self._describe(args), {})
         if not state.is_world_process_zero:
@@ -207,17 +213,18 @@ def put_aside(folder: Path, step: int) -> Path | None:
 
     Args:
         folder: of the run.
-        step: that the run begins at. At 0 all that another run left is moved; later, checkpoints after it, with a copy
-            of the metrics.
+        step: that the run begins at. At 0 all that another run left is moved; later, where there are checkpoints or
+            settings after it, all that is after it, with a copy of the metrics.
 
     Returns:
         Where it is now; `None` where there was nothing.
     """
     metrics = folder / "metrics.jsonl"
     found = [one for one in whole_checkpoints(folder) if step_of(one) > step]
-    if step:
-        found += [path for path in _later_configs(folder) if _begun_at(path) > step]
-    elif found or (metrics.exists() and metrics.stat().st_size):
+    if step and (found or any(_begun_at(path) > step for path in _later_configs(folder))):
+        by_step = [path for pattern in _BY_STEP for path in sorted(folder.glob(pattern))]
+        found += [path for path in by_step if (number := re.search(r"\d+", path.name)) and int(number[0]) > step]
+    elif not step and (found or (metrics.exists() and metrics.stat().st_size)):
         found = [path for pattern in _RECORD for path in sorted(folder.glob(pattern))]
     if not found:
         return None
@@ -226,8 +233,24 @@ def put_aside(folder: Path, step: int) -> Path | None:
     if step and metrics.exists():
         shutil.copy2(metrics, aside)
     for path in found:
-        path.rename(aside / path.name)
+        place = aside / path.relative_to(folder)
+        place.parent.mkdir(exist_ok=True)
+        path.rename(place)
     return aside
+
+
+def _refuse_own_model(folder: Path, model: Any) -> None:
+    """Refuses a new run that would move its model away, or write over it: nobody could load it again."""
+    name = getattr(getattr(model, "config", None), "_name_or_path", None)
+    if not name or not Path(name).is_dir():
+        return
+    origin = Path(name).resolve()
+    if origin == folder.resolve() or (origin.parent == folder.resolve() and origin.name.startswith(PREFIX)):
+        msg = (
+            f"output_dir must not be where the model lies that a new run begins from, got {str(folder)!r} with the "
+            f"model {name!r}: name another"
+        )
+        raise FolderTakenError(msg)
 
 
 def name_of(value: Any) -> str:

@@ -9,11 +9,12 @@ import torch
 from rich.console import Console
 from tiny_chat import random_model
 from trainer_env import TASKS, Digits, Flaky, trainer
+from transformers import AutoModelForCausalLM
 
 from agentenv.credit import TraceAllocator, grpo_advantages
 from agentenv.errors import InfrastructureError, TaskError
 from agentenv.trainers.progress import TrainingBar
-from agentenv.trainers.run_folder import changed_settings, draw_curve, name_of, read_metrics
+from agentenv.trainers.run_folder import changed_settings, draw_curve, name_of, put_aside, read_metrics
 from agentenv.tree import Anchor
 
 pytestmark = pytest.mark.model
@@ -441,6 +442,56 @@ def test_a_run_that_goes_back_is_compared_with_the_settings_that_it_had_there(tm
         run_to(tmp_path, 2, resume=str(tmp_path / "checkpoint-1"), **later)
     run_to(tmp_path, 2, resume=str(tmp_path / "checkpoint-1"), **later, allow_changes=True)
     assert json.loads((tmp_path / "config_step_1.json").read_text())["settings"]["learning_rate"] == 0.5
+
+
+def lay(folder, names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+
+
+def names_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_tables_of_completions_and_trees_are_moved_with_the_run_that_wrote_them(tmp_path):
+    table = "completions/completions_{:05d}.parquet".format
+    run = [f"checkpoint-{n}/trainer_state.json" for n in (1, 2, 11)] + [table(n) for n in (1, 2, 11)]
+    run += ["config.json", "critic.png", "metrics.jsonl", *(f"trees/step_{n}.jsonl" for n in (2, 3))]
+    run += ["trees/step_3_rank_1.jsonl"]
+    lay(tmp_path, [*run, "trees/mine.jsonl", "notes.txt"])
+    back = put_aside(tmp_path, 2)
+    assert back is not None
+    assert names_in(back) == [
+        "checkpoint-11/trainer_state.json",
+        table(11),
+        "metrics.jsonl",
+        "trees/step_3.jsonl",
+        "trees/step_3_rank_1.jsonl",
+    ]
+    kept = sorted({*run, "trees/mine.jsonl"} - {*names_in(back)} | {"metrics.jsonl"})
+    anew = put_aside(tmp_path, 0)
+    assert anew is not None
+    assert names_in(anew) == kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["earlier-1", "earlier-2", "notes.txt"]
+
+
+def test_a_run_after_a_crash_writes_over_what_is_after_its_last_checkpoint(tmp_path):
+    lay(tmp_path, ["checkpoint-2/trainer_state.json", "config.json", "metrics.jsonl", "trees/step_3.jsonl"])
+    assert put_aside(tmp_path, 2) is None
+
+
+@pytest.mark.parametrize("place", [".", "checkpoint-1"])
+def test_a_new_run_does_not_move_or_write_over_the_model_that_it_begins_from(tmp_path, place):
+    model, tokenizer = random_model()
+    model.save_pretrained(tmp_path / place)
+    before = names_in(tmp_path)
+    begun = AutoModelForCausalLM.from_pretrained(tmp_path / place)
+    with pytest.raises(ValueError, match=r"output_dir must not be where the model lies .*: name another"):
+        trainer(begun, tokenizer, tmp_path).train()
+    assert names_in(tmp_path) == before
+    trainer(begun, tokenizer, tmp_path / "run", max_steps=1).train()
 
 
 def test_a_checkpoint_of_a_model_alone_is_not_gone_on_from(tmp_path):
