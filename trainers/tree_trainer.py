@@ -300,7 +300,7 @@ class TreeTrainer(GRPOTrainer):
     @override
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluates; training draws the same random numbers afterwards as without it."""
-        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+        with torch.random.fork_rng([device] if (device := self.accelerator.device).type == "cuda" else []):
             return super().evaluate(*args, **kwargs)
 
     @override

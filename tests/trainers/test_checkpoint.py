@@ -128,6 +128,19 @@ def test_evaluation_changes_nothing_of_what_is_trained(tmp_path):
     assert torch.equal(weights_of(runs[0]), weights_of(runs[1]))
 
 
+def test_evaluation_makes_no_gpu_ready_for_a_run_on_the_cpu(tmp_path, monkeypatch):
+    model, tokenizer = random_model()
+    run = trainer(model, tokenizer, tmp_path, eval_tasks=TASKS[:2], eval_rollouts=1)
+
+    def full():
+        msg = "CUDA error: out of memory"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", full)
+    assert "eval_success" in run.evaluate()
+
+
 def test_one_trainer_may_go_back(tmp_path):
     """What it has in memory of later steps is left behind."""
     options = {"steps_per_generation": 4, "gradient_accumulation_steps": 2}
