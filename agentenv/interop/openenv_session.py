@@ -10,7 +10,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 from agentenv.env import Env
-from agentenv.errors import AgentEnvError, SnapshotError
+from agentenv.errors import AgentEnvError, SnapshotError, TaskError
 from agentenv.jsonable import json_value
 from agentenv.protocols import Snapshot, Transition
 from agentenv.rows import shorten
@@ -79,8 +79,6 @@ class Session:
                 raise
             except AgentEnvError as problem:
                 raise WireError(str(problem), "EXECUTION_ERROR", type(problem).__name__) from problem
-            except ValueError as problem:
-                raise WireError(str(problem), "VALIDATION_ERROR", "ValueError") from problem
             except Exception as problem:  # a bug of the environment: the client is told, and others go on
                 msg = f"{type(problem).__name__}: {problem}"
                 raise WireError(msg, "EXECUTION_ERROR", type(problem).__name__) from problem
@@ -103,11 +101,12 @@ class Session:
             msg = f"episode_id must be text, got {shorten(episode_id)}"
             raise WireError(msg, "VALIDATION_ERROR")
         options = None if data.get("task") is None else {"task": data["task"]}
-        if self._signatures:
-            begun = self.env.begin(seed=seed, options=options, snapshot=False)
-        else:
-            observation, info = self.env.reset(seed=seed, options=options)
-            begun = Transition(observation, info=info)
+        try:
+            begun = self._begin(seed, options)
+        except TaskError as problem:
+            if options is None:  # one of the environment's own
+                raise
+            raise WireError(str(problem), "VALIDATION_ERROR", "TaskError") from problem
         self._place = Place(episode_id, 0, begun.observation)
         return _observed(_messages(begun.observation), None, False, self._metadata(begun))
 
@@ -201,6 +200,12 @@ class Session:
         return {"type": "release", "data": {}}
 
     # ------------------------------------------------------------------ inside
+
+    def _begin(self, seed: int | None, options: dict[str, Any] | None) -> Transition:
+        if self._signatures:
+            return self.env.begin(seed=seed, options=options, snapshot=False)
+        observation, info = self.env.reset(seed=seed, options=options)
+        return Transition(observation, info=info)
 
     def _take(self, action: Action) -> Transition:
         taken = self.env.advance(action) if self._signatures else Transition(*self.env.step(action))
@@ -362,7 +367,18 @@ class Book:
 
 
 def _read_action(data: Mapping[str, Any]) -> Action | None:
-    """Returns the action of a message; `None` where it asks for the tools."""
+    """Returns the action of a message; `None` where it asks for the tools.
+
+    Raises:
+        WireError: there is none in it.
+    """
+    try:
+        return _parse_action(data)
+    except ValueError as problem:
+        raise WireError(str(problem), "VALIDATION_ERROR", "ValueError") from problem
+
+
+def _parse_action(data: Mapping[str, Any]) -> Action | None:
     kind = data.get("type", "message")
     if kind == "list_tools":
         return None

@@ -15,9 +15,15 @@ from agentenv.testing import check_env
 
 
 class Shaky(Dice):
-    """Dice that fall off the table where somebody asks for a die of 131,313 sides; a bug for one of 171,717."""
+    """Dice that fall off the table where somebody asks for a die of 131,313 sides; bugs for 171,717 and 181,818."""
 
     name = "tests/Shaky"
+
+    def start(self, task):
+        if task.goal == 181818:
+            msg = "a bug in start"
+            raise ValueError(msg)
+        return super().start(task)
 
     def respond(self, action):
         arguments = action.tool_calls[0].arguments if action.tool_calls else {}
@@ -27,6 +33,9 @@ class Shaky(Dice):
         if arguments == {"sides": 171717}:
             msg = "a bug"
             raise KeyError(msg)
+        if arguments == {"sides": 181818}:
+            msg = "a bug with a value"
+            raise ValueError(msg)
         return super().respond(action)
 
 
@@ -116,12 +125,25 @@ def test_what_is_wrong_is_refused_and_the_session_goes_on(served):
             answer = client.text(text)
             assert (answer["type"], answer["data"]["code"]) == ("error", code), (text, answer)
         assert "seed, task, got ['sed']" in client.ask("reset", sed=1)["data"]["message"]
-        assert client.ask("reset", task={"goal": "far"})["data"]["kind"] == "TaskError"
+        refused = client.ask("reset", task={"goal": "far"})["data"]
+        assert (refused["kind"], refused["code"]) == ("TaskError", "VALIDATION_ERROR")
         client.ask("reset", seed=1)
         assert client.roll(131313)["data"]["kind"] == "InfrastructureError"
         client.ask("reset", seed=1)
         assert client.roll(171717)["data"]["kind"] == "KeyError"
         assert client.ask("reset", seed=1)["type"] == "observation"
+
+
+def test_a_bug_of_the_environment_is_never_the_mistake_of_its_client(served):
+    with Socket(served) as client:
+        client.ask("reset", seed=1)
+        failed = client.roll(181818)["data"]
+        assert (failed["kind"], failed["code"]) == ("ValueError", "EXECUTION_ERROR")
+    env = OpenEnvEnv(served.url)
+    env.reset(seed=1)
+    *_, terminated, _, info = env.step(call("roll", sides=181818))  # ours says what the agent broke, elsewhere tried
+    assert terminated and not info["mistakes"] and "a bug with a value" in info["breakages"][0]
+    env.close()
 
 
 def test_snapshots_go_back_and_forks_go_on_alike(served):
@@ -183,6 +205,11 @@ def test_requests_alone_and_sessions_that_they_open(served):
     status, answer = get(served, "/step", {"action": {}})
     assert status == 409 and "/ws" in answer["detail"]
     assert get(served, "/reset", {"seed": "x"})[0] == 422
+    status, answer = get(served, "/reset", {"task": {"goal": "far"}})
+    assert status == 422 and "goal: Input should be a valid integer" in answer["detail"]
+    assert get(served, "/reset", {"task": {"goal": 181818}})[0] == 500
+    with OpenEnvServer(Shaky, port=0, tasks=[{"goal": "far"}]) as server:  # nobody asked for that one
+        assert get(server, "/reset", {})[0] == 500
 
     def rpc(method, **params) -> Any:
         return get(served, "/mcp", {"jsonrpc": "2.0", "id": 4, "method": method, "params": params})[1]
