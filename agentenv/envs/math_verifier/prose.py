@@ -28,7 +28,7 @@ _LEAD = re.compile(
 _NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:\\?\$|[€£¥₹])?\s*(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:/\d+)?(?:\s*\\?%)?(?!\w)"
 )
-_MATHEMATICS = re.compile(r"[\\^*_{}()\[\]<>≤≥≠|+=]|(?<=\w)-|(?<=\S) -")
+_MATHEMATICS = re.compile(r"\\(?!\$)|[\^*_{}()\[\]<>≤≥≠|+=]|(?<=\w)-|(?<=\S) -")
 _CLAUSE = re.compile(r"[.!?;,]\s|\n")
 _HEDGES = re.compile(r"∨|(?<![A-Za-z])(?:either|maybe|perhaps|possibly|not|or|nor|neither)(?![A-Za-z])")
 

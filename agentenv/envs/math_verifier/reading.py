@@ -66,7 +66,10 @@ _EMPHASIS = re.compile(  # neither 2**10 nor 2 *3* 4
     r"(?P<mark>\*{1,3}|_{1,3}|`{1,3})(?=[^\s*_`])(?P<inner>[^\n]*?[^\s*_`])(?P=mark)(?=[\s.,;:!?)\"]|$)"
 )
 _MARKUP = re.compile(r"(\*{1,3}|`{1,3}|['\"])(?P<inner>.+)\1|<(\w+)>(?P<content>.*)</\3>", re.DOTALL)
-_ENCLOSED = re.compile(r"\$\$?([^$]+)\$?\$|\\\(((?:(?!\\\)).)+)\\\)|\\\[((?:(?!\\\]).)+)\\\]", re.DOTALL)
+_ENCLOSED = re.compile(  # no money: \$5, $5 and $6
+    r"(?<!\\)\$\$?((?:\\.|[^$\\\n]|\n(?!\s*\n))+)\$?\$(?!\.?\d)|\\\(((?:(?!\\\)).)+)\\\)|\\\[((?:(?!\\\]).)+)\\\]",
+    re.DOTALL,
+)
 _SENTENCE = re.compile(r"[.!?]\s|\n")
 _NOTHING = re.compile(r"(?:there (?:is|are) )?no (?:real )?solutions?|(?:the )?empty set")
 _OPENERS = {"(": ")", "[": "]", "⟨": "⟩"}
