@@ -58,6 +58,12 @@ _OTHER = re.compile(
     rf"(?:squared|cubed|factorial|plus|minus|minimum|maximum|max|tops|{_ORDINAL}|{_SCALE})(?![A-Za-z])",
     re.IGNORECASE,
 )
+_DIFFERENCE = re.compile(
+    r"(?<=\d)(?!\s+(?:more|less|fewer)\s+than)(?:\s+(?!(?:is|are|was|were|be)\s)[a-z]+){1,5}\s+than(?=\s+(?:[ai]\s+)?[a-z]{2})"
+    rf"(?![^.;\n]*(?:\d|(?<![A-Za-z])(?:{_COUNT}|answer|solution|result)(?![A-Za-z])))",
+    re.IGNORECASE,
+)
+"""`25 years older than her sister`: by how much something differs. `25 less than the total` is another number."""
 _REPEATED = re.compile(r"(?<![\w.,/])(?P<number>\d+)\s*\((?P<words>[A-Za-z∧ -]+)\)")
 
 
@@ -108,4 +114,4 @@ def denies(text: str) -> bool:
 
 def makes_other(text: str) -> bool:
     """Returns whether a number in a text is denied, a bound, or what something else is computed from."""
-    return denies(text) or bool(_OTHER.search(text))
+    return denies(text) or bool(_OTHER.search(_DIFFERENCE.sub("", text)))

@@ -28,6 +28,10 @@ from agentenv.envs.math_verifier import shared_verifier
         ("5", "Since $x$ cannot be negative, we get $x=5$."),
         ("12", "for a total of 12"),
         ("3", "it takes 3 seconds"),
+        ("25", "Tom has 25 more apples than Ann."),
+        ("25", "He is 25 years older than his sister."),
+        ("25", "The offer is $25 cheaper than the normal price."),
+        ("25", "It weighs $25$ pounds more than a book"),
     ],
 )
 def test_scale_and_sign_are_computed_and_other_words_are_decoration(reference, answer):
@@ -45,6 +49,11 @@ BOUNDS = [
     "no more than $72$",
     "72 at most",
     "up to 72",
+    "72 less than the total",
+    "72 dollars less than a hundred",
+    "72 apples fewer than $x$",
+    "72 is less than that",
+    "72 points less than the answer",
 ]
 NUMBERS_OF_IT = ["Twice the answer is 72.", "a multiple of 72", "nearly 72", "\\text{half of } 72", "anything but 72"]
 SPELLED = ["72 and a half", "$72$ and one third", "one hundred and 72", "72 point five", "72 times three", "ten 72s"]
