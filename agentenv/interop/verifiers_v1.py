@@ -79,7 +79,7 @@ async def _answer(function: dict[str, Any], servers: Any, places: Any) -> Any:
     """Returns what a tool answers; what is no call of one is told to the agent."""
     try:
         arguments = json.loads(function["arguments"])
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         return f"error: the arguments are no JSON: {problem}"
     if function["name"] not in places:
         return f"error: there is no tool {function['name']!r}; there are {', '.join(places) or 'none'}"
