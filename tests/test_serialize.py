@@ -213,6 +213,19 @@ CASES = {
         lambda lines: edit(lines, 2, reward=math.inf),
         ", line 3: reward must be finite, or None where infrastructure failed; got inf",
     ),
+    "env_id": (lambda lines: edit(lines, 1, env_id=None), ", line 2: env_id must be a text, got None"),
+    "an end in words": (
+        lambda lines: edit(lines, 2, terminated="no"),
+        ", line 3: terminated must be true or false, got 'no'",
+    ),
+    "content": (
+        lambda lines: edit(lines, 2, action={"content": 5}),
+        ", line 3: action.content must be a text, got 5",
+    ),
+    "call": (
+        lambda lines: edit(lines, 2, action={"tool_calls": [{"name": 5}]}),
+        ", line 3: action.tool_calls[0].name must be a text, got 5",
+    ),
     "action missing": (lambda lines: edit(lines, 2, action=None), ", line 3: action must be an object, got None"),
     "action field": (
         lambda lines: edit(lines, 2, action={"tool_calls": [{"nom": "f"}]}),

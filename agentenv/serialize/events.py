@@ -56,23 +56,39 @@ def tree_event(number: int, tree: EpisodeTree, *, journal: bool = False) -> dict
     return event
 
 
-_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+_Kinds = dict[str, tuple[type | tuple[type, ...], str]]
+_KINDS: _Kinds = {
     "action": (dict, "an object"),
     "reward": ((int, float, NoneType), "a number or null"),
+    "terminated": (bool, "true or false"),
+    "truncated": (bool, "true or false"),
     "state": (str, "a text"),
     "action_signature": (str, "a text"),
     "info": ((dict, NoneType), "an object"),
     "rollout": (int, "a whole number"),
     "attempt": (int, "a whole number"),
     "task_id": (str, "a text"),
+    "env_id": (str, "a text"),
     "metadata": (dict, "an object"),
+}
+_ACTION_KINDS: _Kinds = {
+    "content": (str, "a text"),
+    "tool_calls": (list, "a list"),
+    "finish_reason": (str, "a text"),
+    "reasoning": (str, "a text"),
+}
+_CALL_KINDS: _Kinds = {
+    "name": (str, "a text"),
+    "arguments": ((dict, str), "an object or a text"),
 }
 
 
-def _check_kinds(event: Mapping[str, Any]) -> None:
-    for name, (kind, said) in _KINDS.items():
-        if name in event and (isinstance(event[name], bool) or not isinstance(event[name], kind)):
-            msg = f"{name} must be {said}, got {event[name]!r:.120}"
+def _check_kinds(record: Mapping[str, Any], kinds: _Kinds = _KINDS, within: str = "") -> None:
+    for name, (kind, said) in kinds.items():
+        if name in record and (
+            not isinstance(record[name], kind) or (isinstance(record[name], bool) != (kind is bool))
+        ):
+            msg = f"{within}{name} must be {said}, got {record[name]!r:.120}"
             raise TreeError(msg)
 
 
@@ -212,7 +228,10 @@ def _action_to_dict(action: Action) -> dict[str, Any]:
 
 
 def read_action(record: Mapping[str, Any]) -> Action:
-    """Rebuilds an action, without the prompt that it saw."""
+    """Rebuilds an action, without the prompt that it saw; raises as `read_node` does."""
+    _check_kinds(record, _ACTION_KINDS, "action.")
+    for i, call in enumerate(record.get("tool_calls", ())):
+        _check_kinds(call, _CALL_KINDS, f"action.tool_calls[{i}].")
     ids, logprobs, usage = record.get("token_ids"), record.get("logprobs"), record.get("usage")
     return Action(
         content=record.get("content", ""),
