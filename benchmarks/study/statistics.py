@@ -57,11 +57,19 @@ class Interval:
     chance: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.value:.3f}" + (", one run" if np.isinf(self.low) else f" [{self.low:.3f}, {self.high:.3f}]")
+        ends = ", one run" if np.isinf(self.low) else f" [{_rounded(self.low)}, {_rounded(self.high)}]"
+        return _rounded(self.value) + ends
 
     def holds(self, value: float) -> bool:
         """Whether a value is in the interval, its ends included; where nothing is known every value is."""
         return not (value < self.low or value > self.high)
+
+
+def _rounded(value: float) -> str:
+    """Writes a number with three decimals; one that these do not tell from 0, with the first digit that does."""
+    if abs(value) <= _SAME:
+        return "0.000"
+    return f"{value:.1g}" if abs(value) < 0.0005 else f"{value:.3f}"
 
 
 def interval_of(

@@ -90,6 +90,20 @@ def test_one_run_shows_no_difference():
 
 
 @pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        (Interval(0.25, -0.1, 0.6004, 5), "0.250 [-0.100, 0.600]"),
+        (Interval(0.2, 0.00004, 0.3, 5), "0.200 [4e-05, 0.300]"),
+        (Interval(-0.0002, -0.02, -0.0, 5), "-0.0002 [-0.020, 0.000]"),
+        (Interval(0.00051, -1e-13, 0.0, 5), "0.001 [0.000, 0.000]"),
+        (Interval(1.0, -np.inf, np.inf, 1), "1.000, one run"),
+    ],
+)
+def test_an_end_is_written_as_zero_only_where_it_is(interval, words):
+    assert str(interval) == words
+
+
+@pytest.mark.parametrize(
     ("interval", "nothing", "said"),
     [
         (Interval(0.1, 0.0, 0.2, 5), 0.0, NO_DIFFERENCE),
