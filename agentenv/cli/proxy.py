@@ -86,24 +86,30 @@ def proxy(  # noqa: PLR0913, PLR0917  one per option
         refuse("--option", f"needs an ENV_ID, got {option[0]!r}")
     named = AgentChoice(agent, agent_option or (), {"temperature": temperature, "max_tokens": max_action_tokens})
     make_env = None if choice is None else choice.make
+    _check_new(out)
     if command:
         if choice is None:
             refuse("COMMAND", "needs an ENV_ID, whose tasks it is given; in Python, ProgramRollout takes reward=")
         given = named.tasks(choice, tasks, seed=seed)
         actor = named.make(choice, given, seed=seed)
-        with blame("COMMAND" if out is None else "--out", ValueError):
+        with blame("COMMAND", ValueError):
             most: dict[str, Any] = {"max_calls": max_calls, "max_seconds": max_seconds, "max_programs": max_programs}
             source = ProgramRollout(make_env, actor, command=command, seed=seed, record=out, **most)
         with source:
             _run(source, given, rollouts, continuations, out)
         return
-    with blame("--out" if out is not None else "--key", ValueError):
+    with blame("--key", ValueError):
         limits = SessionLimits(max_calls, None, max_seconds, idle_seconds)
         options: dict[str, Any] = {"host": host, "port": port, "key": key, "limits": limits, "out": out}
         server = Proxy(_agent(named, choice), make_env, **options)
     with blame_address(host):
         server.start()
     _serve(server, choice)
+
+
+def _check_new(out: Path | None) -> None:
+    if out is not None and out.exists() and out.stat().st_size:
+        refuse("--out", f"must name a new file, {str(out)!r} exists")
 
 
 def _agent(named: Any, choice: "EnvChoice | None") -> "Agent":
@@ -187,8 +193,7 @@ def mcp(
     from .env_choice import choose_env, parse_task
 
     choice = choose_env(env_id, option or ())
-    if out is not None and out.exists() and out.stat().st_size:
-        refuse("--out", f"must name a new file, {str(out)!r} exists")
+    _check_new(out)
     with blame("--out", OSError):
         writer = None if out is None else TreeWriter(out, append=True)
     episodes = Episodes(choice.make, task=parse_task(task), seed=seed, writer=writer)

@@ -107,8 +107,10 @@ def test_with_a_command_it_grows_trees(here):
         (["no/such-v0"], "ENV_ID"),
         (["--option", "x=1"], "needs an ENV_ID"),
         ([MATH, "--key", "short"], "at least 8 characters"),
-        ([MATH, "--out", "there"], "there exists"),
+        ([MATH, "--out", "there"], "'--out': must name a new file, 'there' exists"),
+        ([MATH, "--out", "new", "--key", "short"], "'--key'"),
         ([MATH, "--", "no-such-program"], "which is not found"),
+        ([MATH, "--out", "new", "--", "no-such-program"], "'COMMAND': command must name a program"),
         ([MATH, "--max-calls", "0"], "max-calls"),
     ],
 )
