@@ -1,5 +1,6 @@
 """`agentenv proxy`: an agent for programs that people already have. `agentenv mcp`: an environment's tools over MCP."""
 
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -68,7 +69,8 @@ def proxy(  # noqa: PLR0913, PLR0917  one per option
     tools_url/NAME, or by MCP at mcp_url.
 
     With a command after --, it runs that program instead, once per episode: OPENAI_BASE_URL, ANTHROPIC_BASE_URL and the
-    keys are in its environment, the task is on its standard input, and it ends with its episode.
+    keys are in its environment, the task is on its standard input, and it ends with its episode. Each runs in an empty
+    folder of its own: a word that names a file of this folder is given as its absolute path.
 
     Examples:
         agentenv proxy agentenv/MathVerifier-v0 --agent runs/demo/checkpoint-30 --out trees.jsonl
@@ -94,7 +96,7 @@ def proxy(  # noqa: PLR0913, PLR0917  one per option
         actor = named.make(choice, given, seed=seed)
         with blame("COMMAND", ValueError):
             most: dict[str, Any] = {"max_calls": max_calls, "max_seconds": max_seconds, "max_programs": max_programs}
-            source = ProgramRollout(make_env, actor, command=command, seed=seed, record=out, **most)
+            source = ProgramRollout(make_env, actor, command=_from_here(command), seed=seed, record=out, **most)
         with source:
             _run(source, given, rollouts, continuations, out)
         return
@@ -110,6 +112,19 @@ def proxy(  # noqa: PLR0913, PLR0917  one per option
 def _check_new(out: Path | None) -> None:
     if out is not None and out.exists() and out.stat().st_size:
         refuse("--out", f"must name a new file, {str(out)!r} exists")
+
+
+def _from_here(command: Sequence[str]) -> list[str]:
+    """Returns a command that runs in any folder: words that name files of this one, as their absolute paths.
+
+    A program without a slash is sought as a shell does, not here.
+    """
+    program, *words = command
+    return [_absolute(program) if os.sep in program else program, *map(_absolute, words)]
+
+
+def _absolute(word: str) -> str:
+    return str(Path(word).absolute()) if os.path.isfile(word) else word  # noqa: PTH113  any text, however long
 
 
 def _agent(named: Any, choice: "EnvChoice | None") -> "Agent":

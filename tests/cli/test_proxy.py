@@ -99,6 +99,16 @@ def test_with_a_command_it_grows_trees(here):
     assert "agentenv trees trees.jsonl" in result.stdout
 
 
+@pytest.mark.parametrize("command", [[sys.executable, "mine.py"], ["./mine.py"]])
+def test_files_of_this_folder_are_found_by_a_program_that_runs_in_another(here, command):
+    (here / "mine.py").write_text(f"#!{sys.executable}\n{Path(PLAIN).read_text()}")
+    (here / "mine.py").chmod(0o755)
+    result = run("proxy", MATH, "--agent", "scripted", "--out", "trees.jsonl", "--", *command)
+    assert result.exit_code == 0, result.output
+    (tree,) = read_trees(here / "trees.jsonl")
+    assert [tree.episode_return(leaf) for leaf in tree.leaves()] == [1.0]
+
+
 @pytest.mark.parametrize(
     ("words", "names"),
     [
