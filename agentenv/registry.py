@@ -18,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator, registry
 from agentenv.env import Env
 from agentenv.errors import UnknownEnvError
 
-__all__ = ["BUNDLED", "env_class", "env_ids", "import_named", "likely_class", "make", "register"]
+__all__ = ["BUNDLED", "env_class", "env_ids", "import_named", "is_module", "likely_class", "make", "register"]
 
 BUNDLED: dict[str, str] = {
     "agentenv/CodeRepair-v0": "agentenv.envs.code_repair:CodeRepair",
@@ -165,12 +165,17 @@ def import_named(module: str, name: str) -> ModuleType:
 
 
 def likely_class(env_id: str) -> str | None:
-    """Returns `my_env:MyEnv` for the id `my_env/MyEnv-v0` (or `my_env.MyEnv`) where there is a module `my_env` here."""
+    """Returns `my_env:MyEnv` for the id `my_env/MyEnv-v0` (or `my_env.MyEnv`) where there is a module `my_env` here.
+
+    Nothing is imported to find out; a module that is imported already must have the class.
+    """
     said = re.fullmatch(r"(\w+(?:\.\w+)*)[/.]([^\W\d]\w*?)(?:-v\d+)?", env_id)
-    return f"{said[1]}:{said[2]}" if said and _is_module(said[1]) else None
+    if not said or not is_module(said[1]) or (said[1] in sys.modules and not hasattr(sys.modules[said[1]], said[2])):
+        return None
+    return f"{said[1]}:{said[2]}"
 
 
-def _is_module(name: str) -> bool:
+def is_module(name: str) -> bool:
     """Whether a module can be imported from the current folder or where packages are installed."""
     here = Path.cwd().joinpath(*name.split("."))
     if here.with_name(f"{here.name}.py").is_file() or (here / "__init__.py").is_file() or name in sys.modules:

@@ -4,6 +4,7 @@ import difflib
 import inspect
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -16,7 +17,7 @@ import numpy as np
 
 from agentenv.env import Env
 from agentenv.errors import AgentEnvError, TaskError, UnknownEnvError
-from agentenv.registry import env_class, likely_class
+from agentenv.registry import env_class, is_module, likely_class
 from agentenv.rollout import derive_seed
 from agentenv.tasks import read_task
 
@@ -85,8 +86,12 @@ def _explain(name: str, error: Exception) -> str:
         return str(error)
     module = name.replace("-", "_")
     if (near := likely_class(name)) is not None:
+        try:
+            env_class(near)
+        except (UnknownEnvError, ImportError, ValueError) as problem:
+            return _explain(near, problem)
         return f"no environment {name!r}. Did you mean {near!r}?"
-    if likely_class(f"{module}.Class") is not None:
+    if re.fullmatch(r"\w+(\.\w+)*", module) and is_module(module):
         return f"no environment {name!r}: {module} is a module, so its class must be named, '{module}:CLASS'"
     return f"{error}. A class of your own is module:Class"
 

@@ -14,6 +14,9 @@ MATH = "agentenv/MathVerifier-v0"
     [
         (["evns"], ["'evns'", "Did you mean 'envs'"]),
         (["envs", "MathVerfier"], ["'ENV_ID'", "'MathVerfier'", f"Did you mean '{MATH}'"]),
+        (["envs", "agentenv/MathVerifer-v0"], ["'ENV_ID'", f"'agentenv/MathVerifer-v0'. Did you mean '{MATH}'"]),
+        (["envs", "agentenv/MathVerifer"], ["'ENV_ID'", f"'agentenv/MathVerifer'. Did you mean '{MATH}'"]),
+        (["envs", "dice_env/Dcie-v0"], ["'ENV_ID'", "there is no such name in dice_env"]),
         (["envs", "CartPole-v1"], ["'ENV_ID'", "'CartPole-v1'", "cannot be branched"]),
         (["envs", "no_such_module:Env"], ["'ENV_ID'", "no_such_module", "in this folder, /"]),
         (["envs", "dice_env"], ["'ENV_ID'", "dice_env is a module", "'dice_env:CLASS'"]),
