@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,6 +70,7 @@ def evaluate(  # noqa: PLR0913, PLR0917  one per option
     from .actors import AgentChoice
     from .console import open_console, print_json
     from .env_choice import choose_env, sample_tasks
+    from .failures import check_played, most_frequent, reasons
     from .progress import show_progress
 
     if out is not None:
@@ -91,14 +93,17 @@ def evaluate(  # noqa: PLR0913, PLR0917  one per option
     about = {"env": choice.name, "options": option or [], "agent": agent, "agent options": agent_option or []}
     about |= {"temperature": temperature, "seed": seed, "rollouts": rollouts}
     result = evaluate_trees(grown, list(given), about=about)
-    record = result.to_dict() | {"summary": _summary(result, ks)}
+    failure = most_frequent(sum(map(reasons, grown), Counter[str]()))
+    summary = _summary(result, ks) | failure
+    record = result.to_dict() | {"summary": summary}
     if out is not None:
         with blame("--out", OSError):
             replace_file(out, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     if as_json:
         print_json(record)
     else:
-        _print(open_console(), result, ks, out)
+        _print(open_console(), result, ks, out, failure)
+    check_played(summary)
 
 
 def compare(
@@ -171,7 +176,9 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value + 0.0:.4g}"
 
 
-def _print(console: "Console", result: "Evaluation", ks: Sequence[int], out: Path | None) -> None:
+def _print(
+    console: "Console", result: "Evaluation", ks: Sequence[int], out: Path | None, failure: dict[str, str]
+) -> None:
     from .console import own_command, print_fields, print_table, say_line
 
     columns = ["task", "episodes", *(f"pass@{k}" for k in ks), "return", "steps", "tokens", "truncated", "failed"]
@@ -192,7 +199,7 @@ def _print(console: "Console", result: "Evaluation", ks: Sequence[int], out: Pat
     fields |= {name.replace("_", " "): str(result.mean(name)) for name in ("mean_return", "mean_steps", "mean_tokens")}
     retries = sum(one.retries for one in result.results)
     fields["failed"] = f"{result.failed} episodes, and {retries} attempts that were tried again"
-    print_fields(console, fields)
+    print_fields(console, fields | failure)
     if out is not None:
         say_line(console, f"\nCompare it: {own_command('compare', out, 'OTHER.json')}")
 

@@ -155,6 +155,7 @@ def _run(source: Any, tasks: Sequence[Any], rollouts: int, continuations: int, o
     from agentenv.credit import make_allocator
 
     from .console import open_console, own_command, print_fields, say_line
+    from .failures import check_played
     from .rollout import summarize
 
     trees = source.grow(tasks, rollouts)
@@ -169,6 +170,7 @@ def _run(source: Any, tasks: Sequence[Any], rollouts: int, continuations: int, o
     print_fields(console, {name: "-" if value is None else str(value) for name, value in summary.items()})
     if out is not None:
         say_line(console, f"\nRead it: {own_command('trees', out, '--credit', 'rtmc')}")
+    check_played(summary)
 
 
 def mcp(

@@ -4,6 +4,7 @@ import itertools
 import math
 import os
 import shlex
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from agentenv.errors import TreeFileError
 
 from .agent_option import ABOUT, KINDS
 from .command_line import blame, refuse
+from .failures import check_played, most_frequent, reasons
 from .output_files import output_file
 
 if TYPE_CHECKING:
@@ -112,10 +114,11 @@ def rollout(  # noqa: PLR0913, PLR0917  one per option
     summary |= {"seconds": round(source.ledger.wall_seconds, 1), "file": str(path)}
     if as_json:
         print_json(summary)
-        return
-    console = open_console()
-    print_fields(console, {name: _cell(value) for name, value in summary.items()})
-    say_line(console, f"\nRead it: {own_command('trees', path, '--credit', 'rtmc')}")
+    else:
+        console = open_console()
+        print_fields(console, {name: _cell(value) for name, value in summary.items()})
+        say_line(console, f"\nRead it: {own_command('trees', path, '--credit', 'rtmc')}")
+    check_played(summary)
 
 
 def _path(out: Path | None, *, resume: bool, overwrite: bool) -> Path:
@@ -193,12 +196,14 @@ def summarize(trees: "Iterable[EpisodeTree]", num_rollouts: int) -> dict[str, An
     """Counts what happened: `success` is the share of full episodes that succeeded, `solved` that of tasks.
 
     Continuations, which land where an allocator sends them, are reported apart. Attempts that infrastructure broke are
-    `failed`, and count nowhere else; what agents broke is `breakages`.
+    `failed`, and count nowhere else, `failure` is why most of them did; what agents broke is `breakages`.
     """
     from agentenv.stats import EpisodeStats, episode_stats
 
     stats, nodes, count, solved = EpisodeStats(), 0, 0, 0
+    failures = Counter[str]()
     for tree in trees:
+        failures += reasons(tree)
         one = episode_stats([tree], num_rollouts=num_rollouts)
         stats += one
         count += 1
@@ -214,6 +219,7 @@ def summarize(trees: "Iterable[EpisodeTree]", num_rollouts: int) -> dict[str, An
         "mean steps": _share(every.mean_steps),
         "truncated": _share(every.truncated_share),
         "failed": every.failed + every.retries,
+        **most_frequent(failures),
         "nodes": nodes,
     }
     if stats.breakages:

@@ -109,6 +109,16 @@ def test_files_of_this_folder_are_found_by_a_program_that_runs_in_another(here, 
     assert [tree.episode_return(leaf) for leaf in tree.leaves()] == [1.0]
 
 
+def test_a_program_that_never_runs_fails_the_command_with_what_it_wrote_at_last(here):
+    program = [sys.executable, "-c", f"raise SystemExit('{'x' * 900} no module named nothing')"]
+    result = run("proxy", MATH, "--agent", "scripted", "--out", "trees.jsonl", "--", *program)
+    assert result.exit_code == 1
+    line = result.stderr.strip()
+    assert line.startswith("Error: no episode could be played") and line.endswith("no module named nothing")
+    assert "ended with code 1 before it asked" in line and len(line) < 600 and "\n" not in line
+    assert len(read_trees(here / "trees.jsonl")) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "names"),
     [

@@ -42,7 +42,22 @@ def test_what_infrastructure_broke_is_counted_and_left_out(here):
     trees = read_trees(here / "trees.jsonl")
     broken = [node for tree in trees for node in tree.nodes if node.reward is None]
     assert summary["failed"] == len(broken) > 0
+    assert summary["failure"] == "VerifierError: the verifier is gone"
     assert summary["episodes"] + summary["failed"] == sum(len(tree.leaves()) for tree in trees)
+
+
+@pytest.mark.parametrize("words", [["rollout"], ["rollout", "--json"], ["eval"]])
+def test_where_every_episode_failed_the_command_fails_and_says_why(here, words):
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "crash", "arguments": {}}}]}
+    (here / "own_agent.py").write_text(f"class Crash:\n    def act(self, contexts): return [{call}] * len(contexts)\n")
+    command, *more = words
+    file = "--trees" if command == "eval" else "--out"
+    few = ["--tasks", 2, "--rollouts", 2, file, "t.jsonl"]
+    result = run(command, "dice_env:Fragile", "--agent", "own_agent:Crash", *few, *more)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: no episode could be played") and "the verifier is gone" in result.stderr
+    assert result.stderr.count("\n") == 1 and "failed" in result.stdout
+    assert len(read_trees(here / "t.jsonl")) == 2, "what was written stays"
 
 
 def test_the_same_seed_writes_the_same_trees_and_another_seed_others(here):
