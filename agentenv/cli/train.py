@@ -168,7 +168,7 @@ def train(  # noqa: PLR0913, PLR0917  one per option
     wait_briefly()
     quiet_transformers("--model")
     sampler = choose_sampler(agent, add_words(ctx, "agent_option", agent_option), model=model)
-    from .training import Plan, check_resumed, load_model, run_training
+    from .training import Plan, check_resumed, choose_tasks, load_model, run_training
 
     if resume:
         check_resumed(folder)
@@ -188,8 +188,9 @@ def train(  # noqa: PLR0913, PLR0917  one per option
         choice, method, estimator, allocator, folder, settings, tasks_per_step, tasks, eval_tasks, every, rows, sampler
     ).with_settings(ctx, set_ or ())
     with nullcontext() if dry_run else tell_when_stopped(folder, resume=resume):
-        made = load_model(plan, model, trained=not (dry_run or resume))
-        run_training(plan, *made, resume=resume, dry_run=dry_run)
+        trained_on, held_out = choose_tasks(plan)  # before a model is made, which takes minutes
+        made = load_model(plan, model, held_out, trained=not (dry_run or resume))
+        run_training(plan, *made, [*trained_on.values()], [*held_out.values()], resume=resume, dry_run=dry_run)
 
 
 def _look_for_model(model: str) -> None:

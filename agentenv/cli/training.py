@@ -1,6 +1,6 @@
 """What `agentenv train` does once its arguments are read. Needs torch and TRL."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from .env_choice import sample_tasks
 from .samplers import reach_server
 from .training_plan import Plan, describe
 
-__all__ = ["Plan", "check_resumed", "load_model", "run_training"]
+__all__ = ["Plan", "check_resumed", "choose_tasks", "load_model", "run_training"]
 
 _IMITATED = 2048
 
@@ -41,12 +41,29 @@ def check_resumed(folder: Path) -> None:
         read_checkpoint(True, str(folder))
 
 
-def load_model(plan: Plan, model: str, *, trained: bool = True) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def choose_tasks(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the tasks to train on and the held-out ones, by id.
+
+    Raises:
+        typer.BadParameter: the environment has too few.
+    """
+    seed = plan.settings["seed"]
+    with blame("--eval-tasks", TaskError):
+        held_out = sample_tasks(plan.choice, plan.eval_tasks, seed=seed + 1)
+    with blame("--tasks-per-step", TaskError):
+        most = max(plan.tasks, plan.tasks_per_step)
+        return sample_tasks(plan.choice, most, seed=seed, exclude=held_out, least=plan.tasks_per_step), held_out
+
+
+def load_model(
+    plan: Plan, model: str, held_out: Iterable[str], *, trained: bool = True
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads a model from a folder or the hub, or makes a tiny one that imitates the environment's demonstrations.
 
     Args:
         plan: the run.
         model: a folder, a name on the hub, or `"tiny"`.
+        held_out: ids of tasks that are not imitated.
         trained: whether the tiny one imitates; it need not where its weights come from a checkpoint, or are not used.
 
     Raises:
@@ -58,7 +75,6 @@ def load_model(plan: Plan, model: str, *, trained: bool = True) -> tuple[PreTrai
         skillful = find_demonstrator(plan.choice, asked="--model")
         sloppy = find_demonstrator(plan.choice, sloppy=True, asked="--model")
         seed = plan.settings["seed"]
-        held_out = _held_out(plan)
         found = list(sample_tasks(plan.choice, _IMITATED, seed=seed + 2, exclude=held_out, least=1).values())
         tasks = (found * -(-_IMITATED // len(found)))[:_IMITATED]  # few tasks are played often
         updates = (160, 120) if trained else (1, 1)
@@ -70,15 +86,12 @@ def load_model(plan: Plan, model: str, *, trained: bool = True) -> tuple[PreTrai
     return loaded.model, loaded.tokenizer
 
 
-def _held_out(plan: Plan) -> dict[str, Any]:
-    with blame("--eval-tasks", TaskError):
-        return sample_tasks(plan.choice, plan.eval_tasks, seed=plan.settings["seed"] + 1)
-
-
 def run_training(
     plan: Plan,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    tasks: list[Any],
+    held_out: list[Any],
     *,
     resume: bool = False,
     dry_run: bool = False,
@@ -89,17 +102,14 @@ def run_training(
         plan: the run.
         model: what to train.
         tokenizer: the model's.
+        tasks: to train on.
+        held_out: to measure on.
         resume: goes on from the last checkpoint in the plan's folder.
         dry_run: only says what would run.
     """
     console = open_console()
     config = plan.config(resume=resume)
-    held_out = _held_out(plan)
-    with blame("--tasks-per-step", TaskError):
-        seed = plan.settings["seed"]
-        most = max(plan.tasks, plan.tasks_per_step)
-        tasks = sample_tasks(plan.choice, most, seed=seed, exclude=held_out, least=plan.tasks_per_step)
-    make = partial(_make, plan, model, tokenizer, list(tasks.values()), list(held_out.values()))
+    make = partial(_make, plan, model, tokenizer, tasks, held_out)
     if dry_run:
         with blame("--set", ValueError, ImportError):
             check_model(config, model)

@@ -75,6 +75,14 @@ def test_held_out_tasks_are_never_trained_on(here, model):
     assert "'--tasks-per-step'" in result.stderr and "only 1 different tasks" in result.stderr
 
 
+def test_too_few_tasks_are_told_before_a_model_is_made(here, monkeypatch):
+    monkeypatch.setattr("agentenv.cli.training.load_model", lambda *_, **__: pytest.fail("a model was made"))
+    words = ["train", MATH, "--model", "tiny", "--option", 'tasks=[{"question": "1 + 1", "reference": "2"}]']
+    line = one_line_error(run(*words, "--eval-tasks", 0))
+    assert "'--tasks-per-step'" in line and "only 1 different tasks" in line
+    assert "'--eval-tasks'" in one_line_error(run(*words, "--eval-tasks", 2))
+
+
 def test_steps_are_steps_in_all_and_changed_settings_are_refused(here, model):
     words = ["train", "dice_env:Letters", "--model", model, *SMALL, "--credit", "rloo", "--run-folder", here / "run"]
     assert run(*words, "--steps", 2).exit_code == 0
