@@ -24,7 +24,7 @@ from agentenv.spaces import Actions, Messages
 from agentenv.tasks import read_task, read_tasks
 from agentenv.types import Action, Message, Observation, ToolSchema, map_text, message_text, to_observation
 
-__all__ = ["Env", "Reply"]
+__all__ = ["Env", "Reply", "choose_task"]
 
 Reply = str | Message | Sequence[Message]
 """What an environment answers: text, a message, or several."""
@@ -115,7 +115,8 @@ class Env(Branching):
     def draw_task(self) -> Any:
         """Returns the task of an episode that was given none: one of `tasks`, or `sample_task()` where there are none.
 
-        Override it to choose among `self.tasks` in another way, e.g. by a curriculum.
+        Override it to choose among `self.tasks` in another way, e.g. by a curriculum. What it returns is read as
+        `options={"task": ...}` is, but for an index: `self.tasks[index]`.
         """
         count = len(self.tasks)
         return self.tasks[int(self.np_random.integers(count))] if count else self.sample_task()
@@ -210,8 +211,8 @@ class Env(Branching):
 
         Args:
             seed: makes everything random in it repeatable; without it the random generator goes on.
-            options: `{"task": ...}` chooses the task: an instance or a mapping that fits `Task`, or an index into
-                `tasks`.
+            options: `{"task": ...}` chooses the task: an instance or a mapping that fits `Task`, or the index or the
+                id of one of `tasks`.
 
         Returns:
             The first observation, and `info` with `task_id` and `step_count`.
@@ -231,8 +232,7 @@ class Env(Branching):
         given = (options or {}).get("task")
         self._phase = "failed"  # until `start` has succeeded
         self._drop_sandbox()
-        drawn = given is None  # a task of the list may be a whole number, and no index
-        self.task = read_task(self.draw_task(), self.Task) if drawn else read_task(given, self.Task, self.tasks)
+        self.task = choose_task(self, given)
         self.state = self.State()
         self._step_count = self._lost = 0
         self._begin_step()
@@ -369,6 +369,20 @@ class Env(Branching):
         if self.render_mode is None:
             return None
         return "\n".join(f"[{message['role']}] {message_text(message)}" for message in self._last)
+
+
+def choose_task(env: Env, given: Any) -> Any:
+    """Returns the task that `reset` begins an episode with: the one that was given, else one that is drawn.
+
+    Raises:
+        TaskError: it has the wrong shape; the message says where it came from.
+    """
+    if given is not None:
+        return read_task(given, env.Task, env.tasks)
+    own = type(env).draw_task is not Env.draw_task
+    name = "what draw_task returned" if own else "one of tasks" if len(env.tasks) else "what sample_task returned"
+    remedy = f"it must be a Task or a mapping of its fields{', such as self.tasks[index]' * own}"
+    return read_task(env.draw_task(), env.Task, name=name, remedy=remedy)  # no index: a task may be a whole number
 
 
 def _readable(observation: Observation) -> Observation:

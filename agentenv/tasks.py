@@ -35,21 +35,31 @@ class Task(pydantic.BaseModel):
     id: str = ""
 
 
-def read_task(value: Any, model: type[pydantic.BaseModel] | None, tasks: Sequence[Any] = ()) -> Any:
-    """Returns the task that `reset(options={"task": value})` means.
+def read_task(
+    value: Any,
+    model: type[pydantic.BaseModel] | None,
+    tasks: Sequence[Any] = (),
+    *,
+    name: str = "options['task']",
+    remedy: str = "",
+) -> Any:
+    """Returns the task that `reset(options={"task": value})` means, or that an environment drew.
 
     Args:
-        value: a task, a mapping that fits `model`, or an index into `tasks`.
+        value: a task, a mapping that fits `model`, or an index into `tasks`, or the id of one of them.
         model: the environment's `Task`; `None` where tasks have no declared shape.
-        tasks: what an index points into.
+        tasks: what an index or an id points into.
+        name: what the value is, for the message.
+        remedy: what may be given instead; by default what `reset` takes.
 
     Raises:
-        TaskError: the index is out of range, or the value does not fit; the message names field, rule and value.
+        TaskError: the index is out of range, or the value does not fit; the message names field, rule, value and
+            remedy.
     """
     if isinstance(value, Integral) and len(tasks):
         index = int(value)
         if not 0 <= index < len(tasks):
-            msg = f"options['task'] must be an index in [0, {len(tasks)}), got {index}"
+            msg = f"{name} must be an index in [0, {len(tasks)}), got {index}"
             raise TaskError(msg)
         value = tasks[index]
     if model is None or isinstance(value, model):
@@ -63,8 +73,20 @@ def read_task(value: Any, model: type[pydantic.BaseModel] | None, tasks: Sequenc
         )
     except ValueError as error:
         problems = str(error)
-    msg = f"options['task'] does not fit {model.__qualname__}: {problems}; got {shorten(value, 200)}"
+    named = [task for task in tasks if _id_of(task) == value] if isinstance(value, str) and value else []
+    if len(named) == 1:
+        return read_task(named[0], model, name=f"the task {value!r}", remedy=remedy)
+    if not remedy:
+        which = f", or the index or the id of one of its {len(tasks)} tasks" if len(tasks) else ""
+        none = "; there are no tasks= that it could be the index or the id of" * isinstance(value, str | Integral)
+        remedy = f"give a {model.__qualname__} or a mapping of its fields{which or none}"
+    msg = f"{name} does not fit {model.__qualname__}: {problems}; got {shorten(value, 200)}; {remedy}"
     raise TaskError(msg)
+
+
+def _id_of(task: Any) -> str:
+    """The id that a task gives itself, whatever form it is in; empty where it gives none."""
+    return str((task.get("id") if is_mapping(task) else getattr(task, "id", None)) or "")
 
 
 def read_tasks(source: Any, model: type[pydantic.BaseModel] | None) -> Sequence[Any]:
@@ -94,7 +116,7 @@ def _tasks_of(source: Any, model: type[pydantic.BaseModel] | None) -> Sequence[A
         msg = "tasks must have an order, got a set; pass a list"
         raise TaskError(msg)
     if not table and isinstance(source, Iterable):
-        return [read_task(item, model) for item in cast("Iterable[Any]", source)]
+        return [read_task(item, model, name="one of tasks") for item in cast("Iterable[Any]", source)]
     if model is None:
         return parse_rows(source, lambda row, _: row)
     return parse_rows(source, lambda row, _: model.model_validate(fit_row(row, model)))

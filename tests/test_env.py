@@ -291,6 +291,44 @@ def test_a_task_of_the_wrong_shape_names_field_rule_and_value(task, words):
         env.step(call("hold"))
 
 
+@pytest.mark.parametrize("wrong", [None, 7, {"aim": 1}, "text"])
+@pytest.mark.parametrize("method", ["draw_task", "sample_task"])
+def test_a_drawn_task_of_the_wrong_shape_names_the_method_and_the_remedy(method, wrong):
+    fields: dict[str, Any] = {method: lambda _: wrong}
+    with pytest.raises(TaskError, match=rf"^what {method} returned does not fit Dice.Task: .*; it must be a Task or a"):
+        type("Draws", (Dice,), fields)().reset()
+    with pytest.raises(TaskError, match=r"^one of tasks does not fit Dice.Task: goal: .*; it must be a Task or a"):
+        Dice(tasks=[{"goal": "many"}]).reset()
+
+
+def test_a_drawn_task_is_the_one_that_was_returned_and_its_fields_become_one():
+    class Easiest(Dice):
+        def draw_task(self):
+            return self.tasks[0]
+
+    tasks = [Dice.Task(goal=5), Dice.Task(goal=10)]
+    env = Easiest(tasks=tasks)
+    env.reset()
+    assert env.task is tasks[0]
+    env = Easiest(tasks=[{"id": "five", "goal": 5}])
+    env.reset()
+    assert env.task == Dice.Task(id="five", goal=5)
+
+
+def test_an_id_names_one_of_the_tasks():
+    env = Dice(tasks=[{"id": "five", "goal": 5}, Dice.Task(id="ten", goal=10), {"id": 7, "goal": 7}, {"goal": 8}])
+    for name, goal in (("five", 5), ("ten", 10), ("7", 7)):
+        assert texts(env.reset(options={"task": name})[0]) == f"Reach {goal}."
+    for wrong in ("eleven", ""):
+        with pytest.raises(TaskError, match=r"give a Dice.Task or .*, or the index or the id of one of its 4 tasks"):
+            env.reset(options={"task": wrong})
+    with pytest.raises(TaskError, match=r"got 'two'; give a Dice.Task or a mapping"):
+        Dice(tasks=[{"id": "two", "goal": 1}, {"id": "two", "goal": 2}]).reset(options={"task": "two"})
+    for wrong in (0, "ten"):
+        with pytest.raises(TaskError, match="there are no tasks= that it could be the index or the id of"):
+            Dice().reset(options={"task": wrong})
+
+
 def test_an_environment_without_tasks_says_how_to_give_some():
     class Needs(ae.ToolEnv):
         class Task(ae.Task):

@@ -15,11 +15,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from agentenv.env import Env
+from agentenv.env import Env, choose_task
 from agentenv.errors import AgentEnvError, TaskError, UnknownEnvError
 from agentenv.registry import env_class, is_module, likely_class
 from agentenv.rollout import derive_seed
-from agentenv.tasks import read_task
 
 from .annotations import annotations_of, read_value
 from .command_line import blame, refuse
@@ -191,7 +190,7 @@ def _draw_task(env: Env, seed: int, options: dict[str, Any] | None) -> None:
         env.reset(seed=seed, options=options)
         return
     gymnasium.Env[Any, Any].reset(env, seed=seed)
-    env.task = read_task(env.draw_task() if options is None else options["task"], env.Task, env.tasks)
+    env.task = choose_task(env, None if options is None else options["task"])
 
 
 def _resets(env: Env, count: int, seed: int) -> Iterator[dict[str, Any] | None]:
