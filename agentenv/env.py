@@ -8,8 +8,9 @@ nowhere else: `self.state` (a pydantic model), `self.np_random`, `self.sandbox`,
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
-from numbers import Integral  # numpy's integers are
+import re
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real  # numpy's numbers are
 from typing import Any, ClassVar, cast
 
 import pydantic
@@ -30,6 +31,18 @@ Reply = str | Message | Sequence[Message]
 """What an environment answers: text, a message, or several."""
 
 _OPTIONS = ("task",)
+
+_DECLARED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("max_steps", lambda x: x is None or _is_whole(x, 1), "an integer of at least 1, or None for no limit"),
+    ("success_threshold", lambda x: isinstance(x, Real) and math.isfinite(x), "a finite number"),
+    (
+        "name",
+        lambda x: isinstance(x, str) and re.fullmatch(r"([\w:-]+/)?[\w:.-]+", x) is not None,  # gymnasium's rule
+        "text such as 'mine/Env': letters, digits and any of _:.- with one / at most",
+    ),
+    ("version", lambda x: _is_whole(x, 0), "an integer of at least 0"),
+)
+"""What classes declare, and the rule for each."""
 
 
 class Env(Branching):
@@ -84,6 +97,11 @@ class Env(Branching):
         render_mode: str | None = None,
     ) -> None:
         super().__init__()
+        for name, fits, rule in _DECLARED:
+            value = getattr(type(self), name)
+            if not (fits(value) or hasattr(value, "__get__")):  # a property is asked when it is needed
+                msg = f"{type(self).__qualname__}.{name} must be {rule}, got {shorten(value)}"
+                raise ValueError(msg)
         if max_steps is not None:
             if not isinstance(cast("object", max_steps), Integral) or isinstance(max_steps, bool):
                 msg = f"max_steps must be an integer, got {max_steps!r}"
@@ -166,15 +184,15 @@ class Env(Branching):
         """Adds to the step's reward; the components are in `info["rewards"]` by name.
 
         Raises:
-            ValueError: the value is not finite, or no number.
+            ValueError: the value is not finite, or no number: text is none.
         """
         try:
-            number = float(value)
+            number = math.nan if isinstance(cast("object", value), str | bytes | bytearray) else float(value)
         except (TypeError, ValueError, OverflowError):  # no number, or an integer that is too large
             number = math.nan
         if not math.isfinite(number):
             given = shorten(value)
-            msg = f"reward must be finite, got {given} for {name!r}; where nothing is known raise InfrastructureError"
+            msg = f"reward must be a finite number, got {given} for {name!r}; where it is unknown raise InfrastructureError"
             raise ValueError(msg)
         self._rewards[name] = self._rewards.get(name, 0.0) + number
 
@@ -403,6 +421,10 @@ def _to_each_call(action: Action, text: str) -> Reply:
 
 def _copy(observation: Observation) -> Observation:
     return tuple(map_text(message, str) for message in observation)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def _must_define(cls: type, what: str) -> str:

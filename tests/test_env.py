@@ -360,6 +360,24 @@ def test_a_task_model_that_is_none_is_refused_where_it_is_declared(wrong):
 # ---------------------------------------------------------------------- making environments
 
 
+@pytest.mark.parametrize(
+    ("name", "rule", "fine", "wrong"),
+    [
+        ("max_steps", "an integer of at least 1", [None, 1, np.int64(3)], ["many", 0, -2, 2.5, True]),
+        ("success_threshold", "a finite number", [0, -1.5, np.float32(0.5)], ["a", None, float("nan"), float("inf")]),
+        ("name", "text such as 'mine/Env'", ["Foo", "mine/Foo-x.y"], ["Foo Bar", "", "a/b/c", 5, None]),
+        ("version", "an integer of at least 0", [0, 7, np.int64(1)], ["x", -1, 1.5, True, None]),
+    ],
+)
+def test_what_a_class_declares_is_checked_as_arguments_are(name, rule, fine, wrong):
+    for value in fine:
+        type("Declares", (Guess,), {name: value})().reset(seed=0)
+    for value in wrong:
+        with pytest.raises(ValueError, match=rf"^Declares.{name} must be {rule}.*, got {re.escape(repr(value))}$"):
+            type("Declares", (Guess,), {name: value})()
+    assert getattr(type("Own", (Guess,), {name: property(lambda _: fine[-1])})(), name) == fine[-1]
+
+
 def test_a_class_names_its_environment():
     class Other(Guess):
         version = 3
