@@ -4,6 +4,7 @@ Letters: `N` nodes. A node is the state after a step. **Entry `i` of an array be
 entry of a root is 0.**
 """
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,7 @@ __all__ = [
     "NodeLike",
     "TreeArrays",
     "TreeLike",
+    "as_number",
     "number_signatures",
     "read_flags",
     "read_integers",
@@ -82,6 +84,16 @@ def number_signatures(tree_ids: Sequence[int] | IntArray, signatures: Iterable[H
         seen = numbers.setdefault(int(tree), {})
         out.append(seen.setdefault(signature, len(seen)))
     return np.asarray(out, dtype=np.int64)
+
+
+def as_number(value: Any) -> float:
+    """Returns a real number, whoever's it is, as a float; NaN for what is none, as text is, or what no float holds."""
+    if isinstance(value, str | bytes | bytearray):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def read_integers(name: str, values: ArrayLike) -> IntArray:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, cast
 import pydantic
 from typing_extensions import override
 
+from agentenv.arrays import as_number
 from agentenv.branching import Branching
 from agentenv.errors import AgentFault, EpisodeError, SandboxError, SandboxLost, SnapshotError, TaskError
 from agentenv.protocols import Sandbox, Snapshot, StepResult, Transition
@@ -186,13 +187,10 @@ class Env(Branching):
         Raises:
             ValueError: the value is not finite, or no number: text is none.
         """
-        try:
-            number = math.nan if isinstance(cast("object", value), str | bytes | bytearray) else float(value)
-        except (TypeError, ValueError, OverflowError):  # no number, or an integer that is too large
-            number = math.nan
+        number = as_number(value)
         if not math.isfinite(number):
-            given = shorten(value)
-            msg = f"reward must be a finite number, got {given} for {name!r}; where it is unknown raise InfrastructureError"
+            what = f"{shorten(value)} for {name!r}"
+            msg = f"reward must be a finite number, got {what}; where it is unknown raise InfrastructureError"
             raise ValueError(msg)
         self._rewards[name] = self._rewards.get(name, 0.0) + number
 

@@ -3,13 +3,12 @@
 Letters: `L` tokens. A node is the state after a step.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from agentenv.arrays import NO_PARENT, SUCCESS_THRESHOLD, TreeArrays
+from agentenv.arrays import NO_PARENT, SUCCESS_THRESHOLD, TreeArrays, as_number
 from agentenv.errors import TreeError
 from agentenv.tokens import TokenIds as GrowingIds
 from agentenv.types import Action, Message, Observation
@@ -244,7 +243,7 @@ class EpisodeTree:
             parent,
             action,
             observation,
-            None if reward is None else float(reward),
+            reward if math.isnan(number := as_number(reward)) else number,  # None, and what `append` refuses
             bool(terminated),
             bool(truncated),
             state_signature,
@@ -270,8 +269,8 @@ class EpisodeTree:
         if self._nodes[node.parent].ended:
             msg = f"node {node.parent} has ended (terminated, truncated or failed): nothing can be added below it"
             raise TreeError(msg)
-        if node.reward is not None and not np.isfinite(node.reward):
-            msg = f"reward must be finite, or None where infrastructure failed; got {node.reward!r}"
+        if node.reward is not None and not math.isfinite(as_number(node.reward)):
+            msg = f"reward must be a finite number, or None where infrastructure failed; got {node.reward!r}"
             raise TreeError(msg)
         action = node.action
         if action is None:

@@ -131,7 +131,9 @@ def test_rewards_add_up_by_name():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("-inf")])
 def test_a_reward_must_be_finite(value):
-    with pytest.raises(ValueError, match=r"reward must be finite, got .* for 'bonus'.*raise InfrastructureError"):
+    with pytest.raises(
+        ValueError, match=r"reward must be a finite number, got .* for 'bonus'.*raise InfrastructureError"
+    ):
         started(Guess).add_reward(value, name="bonus")
 
 

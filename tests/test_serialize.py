@@ -211,7 +211,7 @@ CASES = {
     "metadata": (lambda lines: edit(lines, 1, metadata=[1]), ", line 2: metadata must be an object, got [1]"),
     "infinite reward": (
         lambda lines: edit(lines, 2, reward=math.inf),
-        ", line 3: reward must be finite, or None where infrastructure failed; got inf",
+        ", line 3: reward must be a finite number, or None where infrastructure failed; got inf",
     ),
     "env_id": (lambda lines: edit(lines, 1, env_id=None), ", line 2: env_id must be a text, got None"),
     "an end in words": (

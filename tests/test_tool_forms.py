@@ -173,10 +173,14 @@ def test_states_of_long_integers_have_signatures_and_snapshots():
 
 
 def test_what_is_no_finite_reward_is_named():
-    wrong: list[Any] = [10**400, -(10**6000), "x", None, float("nan"), float("inf"), [1.0], Fraction(10**999)]
-    for value in wrong:
-        with pytest.raises(ValueError, match=r"reward must be finite, got .* for 'r'; where nothing is known raise"):
+    numbers: list[Any] = [10**400, -(10**6000), float("nan"), float("inf"), Fraction(10**999)]
+    for value in [*numbers, "x", "1", b"1", np.str_("1"), None, [1.0], {}]:
+        with pytest.raises(ValueError, match=r"reward must be a finite number, got .* for 'r'; where it is unknown"):
             forms().add_reward(value, name="r")
+    env = forms()
+    for fine in (True, np.float32(1), np.int64(1), np.array(1.0), Fraction(1), np.bool_(True)):
+        env.add_reward(fine, name="fine")
+    assert env._rewards["fine"] == 6.0
 
 
 def test_long_integers_and_odd_infos_survive_rollouts_and_files(tmp_path):

@@ -71,8 +71,10 @@ def test_the_arrays_by_hand():
         ({"parent": 2}, r"node 2 has ended \(terminated, truncated or failed\)"),
         ({"parent": 3}, "node 3 has ended"),
         ({"parent": 4}, "node 4 has ended"),
-        ({"reward": float("nan")}, "reward must be finite, or None where infrastructure failed; got nan"),
+        ({"reward": float("nan")}, "reward must be a finite number, or None where infrastructure failed; got nan"),
         ({"reward": float("inf")}, "got inf"),
+        ({"reward": "1"}, "reward must be a finite number, or None .* got '1'"),
+        ({"reward": [1.0]}, r"got \[1.0\]"),
     ],
 )
 def test_what_breaks_a_rule_is_not_added(change, words):

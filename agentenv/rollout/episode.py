@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from agentenv.arrays import as_number
 from agentenv.errors import InfrastructureError, TreeError
 from agentenv.protocols import BranchingEnv, Context, Snapshot, Transition
 from agentenv.recording import failed_node, node_after
@@ -174,10 +175,10 @@ class Attempt:
         """Records one step, and truncates where a limit is reached.
 
         Raises:
-            ValueError: the reward is not finite, which no tree takes.
+            ValueError: the reward is no finite number, which no tree takes.
         """
-        if not math.isfinite(after.reward):
-            msg = f"reward must be finite, got {after.reward!r}; where nothing is known raise InfrastructureError"
+        if not math.isfinite(as_number(after.reward)):
+            msg = f"reward must be a finite number, got {after.reward!r}; where it is unknown raise InfrastructureError"
             raise ValueError(msg)
         action = answer.action
         prompt = None if action.prompt_token_ids is None else relative_prompt(self.token_ids, action.prompt_token_ids)

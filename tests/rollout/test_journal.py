@@ -105,7 +105,7 @@ def test_a_reward_that_no_tree_takes_is_a_bug_that_costs_no_rollout_that_ended(t
 
     path = tmp_path / "trees.jsonl"
     with (
-        pytest.raises(ValueError, match=r"reward must be finite, got .*; where nothing is known raise Infrastructure"),
+        pytest.raises(ValueError, match=r"reward must be a finite number, got .*; where it is unknown raise"),
         Rollout(shaped, agent(), seed=1, record=path) as rollout,
     ):
         rollout.grow([{"goal": 30}], 12)

@@ -139,7 +139,7 @@ def test_a_recorded_rollout_that_fits_no_tree_costs_itself_alone(tmp_path):
     next(line for line in lines if line.get("rollout") == 2)["reward"] = math.nan
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with (
-        pytest.raises(TreeError, match=r"1 of 6 rollouts .* tree 0, rollout 2: reward must be finite"),
+        pytest.raises(TreeError, match=r"1 of 6 rollouts .* tree 0, rollout 2: reward must be a finite number"),
         Rollout(Dice, GuessingAgent(), record=path, resume=True) as other,
     ):
         other.grow([{"goal": 30}], 6)

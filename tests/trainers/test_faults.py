@@ -76,7 +76,7 @@ class Third(Digits):
     ("env", "kind", "words"),
     [
         (Down, InfrastructureError, "no episode went through in 1 generations in a row .*the verifier is down"),
-        (NotANumber, ValueError, "reward must be finite, got nan"),
+        (NotANumber, ValueError, "reward must be a finite number, got nan"),
         (
             OverAtOnce,
             EpisodeError,
