@@ -129,6 +129,16 @@ def read_flags(name: str, values: ArrayLike) -> BoolArray:
     return given.astype(np.bool_)
 
 
+def _read_floats(name: str, values: ArrayLike) -> FloatArray:
+    given = np.asarray(values)
+    if given.dtype.kind not in "biuf":
+        for i, value in enumerate(np.asarray(values, dtype=object).ravel().tolist()):
+            if math.isnan(as_number(value)):
+                msg = f"{name} must be numbers; entry {i} is {value!r:.120}"
+                raise TreeError(msg)
+    return given.astype(np.float64)
+
+
 _DTYPES: dict[str, type[np.generic]] = {
     "parents": np.int64,
     "rewards": np.float64,
@@ -237,19 +247,26 @@ class TreeArrays:
             terminated = leaf & (above != NO_PARENT)
         return cls(
             parents=above,
-            rewards=np.asarray(rewards, dtype=np.float64),
+            rewards=_read_floats("rewards", rewards),
             terminated=np.asarray(terminated),
             truncated=np.asarray(_default(truncated, np.zeros(count))),
             tree_ids=np.asarray(_default(tree_ids, 0 * own)),
             state_ids=np.asarray(_default(state_ids, own)),
             action_ids=np.asarray(_default(action_ids, own)),
             valid=np.asarray(_default(valid, np.ones(count))),
-            thresholds=np.broadcast_to(np.asarray(_default(thresholds, SUCCESS_THRESHOLD), np.float64), (count,)),
+            thresholds=np.broadcast_to(_read_floats("thresholds", _default(thresholds, SUCCESS_THRESHOLD)), (count,)),
         )
 
     @classmethod
     def from_trees(cls, trees: "Sequence[TreeLike]") -> "TreeArrays":
-        """Concatenates episode trees; signatures are numbered per tree."""
+        """Concatenates episode trees; signatures are numbered per tree.
+
+        Raises:
+            TypeError: one tree was given, and no list of them.
+        """
+        if hasattr(trees, "nodes"):
+            msg = f"trees must be a list of episode trees, got one {type(trees).__name__}: from_trees([tree])"
+            raise TypeError(msg)
         nodes = [node for tree in trees for node in tree.nodes]
         sizes = np.array([len(tree.nodes) for tree in trees], dtype=np.int64)
         tree_ids = np.repeat(np.arange(len(trees)), sizes)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentenv.arrays import TreeArrays, read_integers
 
-from .checks import check_whole
+from .checks import check_number, check_whole
 from .groups import group_sums
 
 __all__ = [
@@ -104,6 +104,7 @@ def make_allocation(anchors: ArrayLike | None, counts: IntArray, value: float) -
 
 def check_budget(budget: float, *, minimum: float = 0) -> None:
     """Refuses a budget that is negative, not finite or below what every anchor must get."""
+    check_number("budget", budget)
     if not np.isfinite(budget) or budget < minimum:
         msg = f"budget must be finite and at least the minimum of {minimum:g}, got {budget!r}"
         raise ValueError(msg)

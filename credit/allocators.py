@@ -10,6 +10,7 @@ from agentenv.tree import Anchor, EpisodeTree, Fork
 
 from .allocation import allocate_uniform
 from .calibration import calibration_by_depth, calibration_of
+from .checks import check_number
 from .predictor import HashedPredictor, Prefix, PrefixReader, SuccessPredictor, predictor_targets, prefix_at
 from .trace import allocate_prefixes, allocate_roots, prefixes_of
 
@@ -100,6 +101,9 @@ class TraceAllocator:
         if outcomes not in ("seen", "unseen"):
             msg = f"outcomes must be 'seen' or 'unseen', got {outcomes!r}"
             raise ValueError(msg)
+        for name, most in (("root_maximum", root_maximum), ("maximum", maximum), ("group_maximum", group_maximum)):
+            if most is not None:
+                check_number(name, most)
         if root_maximum is not None and root_maximum < 2:
             msg = f"root_maximum must be at least 2 or None, got {root_maximum}: one episode is never mixed"
             raise ValueError(msg)

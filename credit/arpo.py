@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike
 
 from .allocation import Allocation, check_budget, make_allocation
 from .checks import check_finite
+from .passes import check_discount
 
 __all__ = ["allocate_arpo"]
 
@@ -41,9 +42,7 @@ def allocate_arpo(
             f"entropies and initial must be finite and of one shape [A], got {list(now.shape)} and {list(first.shape)}"
         )
         raise ValueError(msg)
-    if not 0.0 <= threshold <= 1.0:
-        msg = f"threshold must be in [0, 1], got {threshold!r}"
-        raise ValueError(msg)
+    check_discount(threshold, "threshold")
     check_finite("weight", weight)
     check_budget(budget)
     branch = np.clip(rng.random(len(now)) - weight * (now - first), 0.0, 1.0) <= threshold

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from agentenv.arrays import TreeArrays
 
+from .checks import check_whole
 from .groups import ratio
 from .result import StepAdvantages
 from .tabular import SampledTrees, TabularMDP
@@ -147,11 +148,14 @@ def certify(
         weights: of the steps, see `step_weights`.
 
     Raises:
-        ValueError: weights of an unknown name; numbers are refused, as every sample has other trees.
+        ValueError: weights of an unknown name; numbers are refused, as every sample has other trees. A number of
+            rollouts or parts that is none.
     """
     if not isinstance(weights, str):
         msg = f"weights must be a name ('occupancy', 'counts' or 'unique') in certify, got {type(weights).__name__}"
         raise ValueError(msg)
+    for name, value in (("group_size", group_size), ("rollouts", rollouts), ("batches", batches)):
+        check_whole(name, value, 1)
     groups = max(1, rollouts // group_size // batches)
     truth = problem.advantages()
     samples = (sampler(problem, np.random.default_rng((seed, part)), groups, group_size) for part in range(batches))

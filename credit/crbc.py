@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentenv.arrays import TreeArrays
 
-from .checks import check_finite
+from .checks import check_finite, check_number
 from .graph import graph_values
 from .groups import beyond_rounding, group_sums, ratio
 from .grpo import grpo_advantages
@@ -104,6 +104,7 @@ def _check(depth: int | None, episode_weight: float, step_weight: float, min_dev
         raise ValueError(msg)
     for name, value in (("episode_weight", episode_weight), ("step_weight", step_weight)):
         check_finite(name, value, minimum=0)
+    check_number("min_deviation", min_deviation)
     if not 0.0 < min_deviation < np.inf:
         msg = f"min_deviation must be above 0 and finite, got {min_deviation!r}"
         raise ValueError(msg)

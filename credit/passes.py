@@ -10,7 +10,7 @@ from agentenv.arrays import NO_PARENT, TreeArrays
 from agentenv.errors import TreeError
 from agentenv.tree import EpisodeTree
 
-from .checks import check_finite
+from .checks import check_finite, check_number
 from .groups import Numbers, group_means, group_sums, ratio
 from .result import StepAdvantages
 
@@ -64,6 +64,7 @@ def check_steps(tree: TreeArrays) -> None:
 
 def check_discount(discount: float, name: str = "discount") -> None:
     """Refuses a factor outside [0, 1]."""
+    check_number(name, discount)
     if not 0.0 <= discount <= 1.0:
         msg = f"{name} must be in [0, 1], got {discount!r}"
         raise ValueError(msg)

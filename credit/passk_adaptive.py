@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .checks import check_number
 from .passk_tree import check_k, passk_values
 
 __all__ = ["adaptive_k"]
@@ -32,10 +33,11 @@ def adaptive_k(success: ArrayLike, *, share: float = 0.5, maximum: float = 64.0)
     if not len(p):
         msg = "success must hold the probability of at least one prompt, got none"
         raise ValueError(msg)
+    check_number("share", share)
     if not 0.0 < share < 1.0:
         msg = f"share must be strictly between 0 and 1, got {share!r}"
         raise ValueError(msg)
-    check_k(maximum)
+    check_k(maximum, "maximum")
     if np.isinf(maximum):
         msg = "maximum must be finite, got inf"
         raise ValueError(msg)

@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentenv.arrays import TreeArrays
 
-from .checks import check_finite, is_whole
+from .checks import check_finite, check_number, is_whole
 from .groups import group_sums, ratio
 from .matching import check_ids, state_numbers
 from .passes import assemble, check_steps, successes, sum_below, tree_means
@@ -45,10 +45,11 @@ def passk_values(success: ArrayLike, k: float) -> FloatArray:
         return -np.expm1(k * np.log1p(-p))
 
 
-def check_k(k: float) -> None:
+def check_k(k: float, name: str = "k") -> None:
     """Refuses a number of attempts below 1."""
+    check_number(name, k)
     if not k >= 1:
-        msg = f"k must be at least 1 (inf for reachability), got {k!r}"
+        msg = f"{name} must be at least 1 (inf for reachability), got {k!r}"
         raise ValueError(msg)
 
 

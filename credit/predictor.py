@@ -16,7 +16,7 @@ from agentenv.tree import EpisodeTree
 from agentenv.types import message_text
 
 from .allocation import check_shares
-from .checks import check_weights
+from .checks import check_number, check_weights
 from .trace import success_shares
 from .words import hash_code, words_of
 
@@ -132,6 +132,8 @@ class _Logistic(ABC):
     """Logistic regression, learned online and recalibrated; subclasses say what the features of a prefix are."""
 
     def __init__(self, size: int, rate: float, decay: float, memory: int) -> None:
+        for name, value in (("size", size), ("rate", rate), ("decay", decay), ("memory", memory)):
+            check_number(name, value)
         if size < 2 or rate <= 0 or not 0 <= decay < 1 or memory < 1:
             msg = f"size, rate, decay or memory out of range: {size!r}, {rate!r}, {decay!r}, {memory!r}"
             raise ValueError(msg)

@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from agentenv.arrays import read_flags
 
+from .passes import check_discount
 from .passk_tree import passk_values
 from .result import TokenAdvantages
 
@@ -61,9 +62,7 @@ def sr_ppo_advantages(
     if label.shape != p.shape[:1] or not ((label >= 0) & (label <= 1)).all():
         msg = f"outcomes must be [B] = [{len(p)}] numbers in [0, 1], got {label!r}"
         raise ValueError(msg)
-    if not 0.0 <= decay <= 1.0:
-        msg = f"decay must be in [0, 1], got {decay!r}"
-        raise ValueError(msg)
+    check_discount(decay, "decay")
     values = passk_values(p, 1.0 if prompt_weighted else k)
     packed, live = _pack(values, sampled)
     lengths = live.sum(axis=1)

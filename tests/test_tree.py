@@ -99,6 +99,17 @@ def test_numpy_numbers_become_plain_ones():
     assert [type(value) for value in (node.parent, node.reward, node.terminated)] == [int, float, bool]
 
 
+def test_arrays_of_what_is_no_number_or_no_list_of_trees_are_refused():
+    with pytest.raises(TreeError, match=r"^rewards must be numbers; entry 1 is 'x'$"):
+        TreeArrays.build([-1, 0], [0, "x"])
+    with pytest.raises(TreeError, match=r"^thresholds must be numbers; entry 0 is 'x'$"):
+        TreeArrays.build([-1, 0], [0, 1], thresholds="x")
+    assert TreeArrays.build([-1, 0], np.array([0, 1], dtype=object)).rewards.tolist() == [0.0, 1.0]
+    wrong: Any = by_hand()
+    with pytest.raises(TypeError, match=r"trees must be a list of .*, got one EpisodeTree: from_trees\(\[tree\]\)"):
+        TreeArrays.from_trees(wrong)
+
+
 # ---------------------------------------------------------------------- tokens
 
 

@@ -1,8 +1,13 @@
 """Numbers that mean nothing are refused by name, rule and value, and whole ones are taken in every type."""
 
+import inspect
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 
+from agentenv import credit
 from agentenv.arrays import TreeArrays
 from agentenv.credit import (
     HashedPredictor,
@@ -26,6 +31,7 @@ from agentenv.credit import (
 from agentenv.credit.calibration import calibration_by_depth, calibration_of
 from agentenv.credit.checks import check_finite, check_weights, check_whole
 from agentenv.credit.predictor import Prefix
+from agentenv.credit.problems import PROBLEMS
 from agentenv.credit.trace import success_shares
 
 TREE = TreeArrays.build([-1, 0, 1, 0, 3, 0, 0], [0, 0, 1, 0, 0, 0, 1])
@@ -64,6 +70,45 @@ WHOLE = {
     "passk_training": ("k", 2, lambda x: passk_training_advantages(TREE, k=x).advantages),
     "passk": ("k", 2, lambda x: passk_advantages(TREE, k=x, unbiased=True).advantages),
 }  # fmt: skip
+
+
+FUNCTIONS = {name: getattr(credit, name) for name in credit.__all__ if inspect.isfunction(getattr(credit, name))}
+FITTING: dict[str, Any] = {
+    "tree": TREE, "estimator": credit.rtmc_advantages, "problem": PROBLEMS["sparse"](), "rng": np.random.default_rng(0),
+    "anchors": 2, "entropies": HALVES, "initial": HALVES, "success": HALVES, "outcomes": [1, 0, 1], "budget": 9,
+    "successes": [1], "trials": [2], "wanted": 3, "group_size": 2, "prompts": 1, "nodes": 1, "k": 2,
+    "rewards": [0, 1, 2, 3], "groups": [0, 0, 1], "edges": [[0, 1]], "share": 0.5,
+}  # fmt: skip
+NUMBERS = [
+    (name, parameter.name)
+    for name, function in FUNCTIONS.items()
+    for parameter in inspect.signature(function).parameters.values()
+    if str(parameter.annotation) in {str(kind) for kind in (int, float, int | None, float | None)}
+    and not name.startswith("check_")
+    and parameter.name not in {"seed", "num_states", "trees"}
+]
+
+
+@pytest.mark.parametrize("wrong", ["x", [1.0]])
+@pytest.mark.parametrize(("name", "argument"), NUMBERS)
+def test_what_is_no_number_is_refused_by_name_rule_and_value(name, argument, wrong):
+    parameters = inspect.signature(FUNCTIONS[name]).parameters
+    given = {key: FITTING[key] for key, p in parameters.items() if p.default is p.empty and key in FITTING}
+    special = {"reachable": {"success": [1]}, "sr_ppo_advantages": {"success": [HALVES], "outcomes": [1]}}
+    given |= special.get(name, {"groups": FITTING["groups"]} if argument == "group_maximum" else {})
+    with pytest.raises(ValueError, match=rf"\b{argument} must be .*{re.escape(repr(wrong))}"):
+        FUNCTIONS[name](**given | {argument: wrong})
+
+
+@pytest.mark.parametrize("argument", ["size", "rate", "decay", "memory"])
+def test_a_predictor_and_an_allocator_take_numbers(argument):
+    wrong: dict[str, Any] = {argument: "x"}
+    with pytest.raises(ValueError, match=f"^{argument} must be a number, got 'x'$"):
+        HashedPredictor(**wrong)
+    for name in ("maximum", "group_maximum", "root_maximum"):
+        wrong = {name: "x"}
+        with pytest.raises(ValueError, match=f"^{name} must be a number, got 'x'$"):
+            credit.TraceAllocator(**wrong)
 
 
 @pytest.mark.parametrize("case", WHOLE)

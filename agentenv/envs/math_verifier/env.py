@@ -12,6 +12,7 @@ from agentenv.env import Reply
 from agentenv.errors import ToolError
 from agentenv.malformed import call_problem
 from agentenv.protocols import Sandbox
+from agentenv.rollout.episode import check_count
 from agentenv.signatures import digest
 from agentenv.tasks import State
 from agentenv.tool_env import ToolEnv
@@ -102,9 +103,8 @@ class MathVerifier(ToolEnv):
         **kwargs: Any,
     ) -> None:
         for name, value in (("operations_per_call", operations_per_call), ("attempts", attempts)):
-            if value is not None and value < 1:
-                msg = f"{name} must be at least 1, got {value}"
-                raise ValueError(msg)
+            if value is not None:
+                check_count(name, value, least=1)
         if feedback not in {"verdict", "direction"}:
             msg = f"feedback must be 'verdict' or 'direction', got {feedback!r}"
             raise ValueError(msg)

@@ -274,6 +274,8 @@ def test_an_unparseable_reference_is_found_at_reset():
         ({"kind": ["arithmetic", "equation"], "difficulty": 5}, "'equation' must be"),
         ({"operations_per_call": 0}, "operations_per_call must be at least 1, got 0"),
         ({"attempts": 0}, "attempts must be at least 1"),
+        ({"attempts": "x"}, "attempts must be an integer, got 'x'"),
+        ({"operations_per_call": 1.5}, "operations_per_call must be an integer, got 1.5"),
         ({"feedback": "hint"}, "feedback must be 'verdict' or 'direction', got 'hint'"),
         ({"tasks": []}, "at least one task"),
     ],
