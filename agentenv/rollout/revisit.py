@@ -109,6 +109,8 @@ def _take(env: BranchingEnv, tree: EpisodeTree, part: list[int], path: list[int]
         after = env.advance(recorded.action, snapshot=True)
         _compare(tree, step, "reward", recorded.reward, after.reward)
         _compare(tree, step, "observation", list(recorded.observation), list(after.observation))
+        if not recorded.ended:  # a limit outside the environment may have ended one that goes on now
+            _compare(tree, step, "end of the episode", False, after.terminated or after.truncated)
         snapshot = after.snapshot or snapshot
     return snapshot
 
@@ -117,6 +119,6 @@ def _compare(tree: EpisodeTree, step: int, what: str, recorded: object, now: obj
     if recorded != now:
         msg = (
             f"{tree.env_id} did not repeat itself: task {tree.task_id!r}, step {step}: {what} was {recorded!r:.200}, "
-            f"now it is {now!r:.200}"
+            f"now it is {now!r:.200}; is it made with the same options?"
         )
         raise SnapshotError(msg)

@@ -89,6 +89,16 @@ def test_other_options_are_noticed(here):
     run_json(*words, *options)
 
 
+def test_an_end_that_comes_earlier_is_noticed(saved, here):
+    """Also at the node itself, which shows and pays the same."""
+    paths = [(number, tree.path(leaf)) for number, tree in enumerate(read_trees(saved)) for leaf in tree.leaves()]
+    number, path = max(paths, key=lambda found: len(found[1]))
+    for node in path[1:3]:
+        words = ("--tree", number, "--at", node, "--env", "dice_env:Dice", "--option", "max_steps=1")
+        line = one_line_error(run("replay", "t.jsonl", *words))
+        assert "step 1: end of the episode was False, now it is True; is it made with the same options?" in line
+
+
 class Uncertain(ToolEnv):
     """Begins anew with other words."""
 
