@@ -5,6 +5,7 @@ from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from agentenv.errors import TreeError, TreeFileError
+from agentenv.rows import shorten
 from agentenv.serialize import Journal, TreeWriter
 from agentenv.serialize.events import Key, key_of
 from agentenv.tree import Cost, EpisodeTree
@@ -35,10 +36,10 @@ class Recorder:
         number, self._next = self._next, self._next + 1
         self._numbers[tree] = number
         known = None if self._journal is None else self._journal.root(number)
-        if known is not None and _beginning(known) != _beginning(tree):
+        if known is not None and (differences := _differences(known, tree)):
             msg = (
-                f"tree {number} of the file to go on with was grown from another task or seed: "
-                f"{_beginning(known)!r:.300} there, {_beginning(tree)!r:.300} here"
+                f"tree {number} of the file to go on with was grown from another {', another '.join(differences)}: go "
+                "on with the environment, options and seed that it was begun with, or record to another file"
             )
             raise TreeFileError(msg)
         if known is None and self._writer is not None:
@@ -122,9 +123,18 @@ class Recorder:
             self._writer.close()
 
 
-def _beginning(tree: EpisodeTree) -> tuple[object, ...]:
-    """What must be equal for a run to go on with a tree."""
-    return tree.env_id, tree.task_id, tree.metadata.get("seed"), tree.nodes[0].state_signature
+def _differences(there: EpisodeTree, here: EpisodeTree) -> list[str]:
+    """Says what must be equal for a run to go on with a tree, and is not."""
+    found: list[str] = []
+    if there.env_id != here.env_id:
+        found.append(f"environment ({there.env_id!r} there, {here.env_id!r} here)")
+    if there.metadata.get("seed") != here.metadata.get("seed"):
+        found.append("seed")  # its value here was derived from the run's
+    if there.task_id != here.task_id:
+        found.append(f"task ({shorten(there.task)} there, {shorten(here.task)} here)")
+    elif there.nodes[0].state_signature != here.nodes[0].state_signature:
+        found.append("first state of its task, as other options make it")
+    return found
 
 
 def _key(tree: EpisodeTree, node: int) -> Key:

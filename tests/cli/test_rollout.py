@@ -87,7 +87,12 @@ def test_wrong_ways_to_go_on_are_named(here):
     assert "needs --out FILE" in one_line_error(run("rollout", "dice_env:Dice", "--resume"))
     run("rollout", "dice_env:Dice", "--tasks", 2, "--out", "t.jsonl")
     other = one_line_error(run("rollout", "dice_env:Dice", "--tasks", 2, "--seed", 5, "--out", "t.jsonl", "--resume"))
-    assert "was grown from another task or seed" in other
+    assert "was grown from another seed" in other and "options" in other
+    tasks = ["--option", 'tasks=[{"goal": 40}]', "--tasks", 1]
+    run("rollout", "dice_env:Dice", *tasks, "--out", "o.jsonl")
+    forgotten = one_line_error(run("rollout", "dice_env:Dice", "--tasks", 1, "--out", "o.jsonl", "--resume"))
+    assert "another task (" in forgotten and "40} there" in forgotten and "9} here" in forgotten
+    assert "go on with the environment, options and seed that it was begun with" in forgotten
     assert "'--allocator'" in one_line_error(run("rollout", "dice_env:Dice", "--allocator", "nowhere"))
     kept = (here / "t.jsonl").read_bytes()
     for much in (-1, 0):

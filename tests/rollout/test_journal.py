@@ -234,9 +234,12 @@ def test_a_run_that_goes_on_must_be_the_same(tmp_path):
         Rollout(Dice, GuessingAgent(), record=path)
     with pytest.raises(ValueError, match="resume needs record=PATH"):
         Rollout(Dice, GuessingAgent(), resume=True)
-    for tasks, seed in (([{"goal": 6}], 0), ([{"goal": 5}], 1)):
+    for tasks, seed, told in (
+        ([{"goal": 6}], 0, r"task \(.*5.* there, .*6.* here\):"),
+        ([{"goal": 5}], 1, "seed:"),
+    ):
         with (
-            pytest.raises(TreeFileError, match=r"tree 0 .* was grown from another task or seed"),
+            pytest.raises(TreeFileError, match=rf"tree 0 .* was grown from another {told}.* or record to another file"),
             Rollout(Dice, GuessingAgent(), record=path, seed=seed, resume=True) as other,
         ):
             other.grow(tasks, 2)
