@@ -70,6 +70,8 @@ def choose_env(name: str, options: Sequence[str] = (), *, argument: str = "ENV_I
         cls = env_class(name)
     except (UnknownEnvError, ImportError, ValueError) as error:
         refuse(argument, _explain(name, error))
+    except (TypeError, SyntaxError) as error:  # mistakes in the module, such as a tool without a docstring
+        refuse(argument, f"{name} cannot be imported: {type(error).__name__}: {error}")
     parsed = parse_options(options, known=constructor_options(cls), owner=name)
     choice = EnvChoice(name, cls, parsed, (name, *(word for option in options for word in ("--option", option))))
     with blame("--option" if options else argument, TypeError, ValueError, AgentEnvError, OSError):

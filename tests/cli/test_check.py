@@ -2,7 +2,7 @@
 
 import json
 
-from cli_runs import run
+from cli_runs import one_line_error, run
 from envs_for_tests import call
 
 from agentenv.testing import CLAUSES
@@ -44,3 +44,12 @@ def test_the_command_plays_what_it_is_given_and_says_what_it_did_not_reach(here)
     refused = run("check", "dice_env:Careless", "--actions", here / "bad.jsonl")
     assert refused.exit_code == 2
     assert "--actions" in refused.stderr and "action must be a str" in refused.stderr
+
+
+def test_a_mistake_in_the_module_is_told_as_one(here):
+    tool = "class Other(ae.ToolEnv):\n    @ae.tool\n    def look(self) -> str:\n        return 'a'\n"
+    (here / "no_words.py").write_text(f"import agentenv as ae\n{tool}class Mine(ae.ToolEnv):\n    pass\n")
+    (here / "no_python.py").write_text("class Mine(:\n")
+    line = one_line_error(run("check", "no_words:Mine"))
+    assert "'ENV_ID': no_words:Mine cannot be imported: TypeError: tool Other.look needs a docstring" in line
+    assert "no_python.py, line 1" in one_line_error(run("check", "no_python:Mine"))
