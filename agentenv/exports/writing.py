@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from agentenv.errors import TreeError
-from agentenv.rows import read_jsonl
+from agentenv.rows import is_mapping, read_jsonl
 from agentenv.serialize import FORMAT, write_trees
 
 from .atif import from_atif, to_atif
@@ -115,7 +115,7 @@ def _read_back(source: Path) -> list[Any]:
         return from_atif(json.loads(path.read_text(encoding="utf-8")) for path in files)
     if source.suffix == ".jsonl":
         lines = [line for _, line in read_jsonl(source, error=TreeError)]
-        if lines and isinstance(lines[0], dict) and lines[0].get("format") == FORMAT:
+        if lines and is_mapping(lines[0]) and lines[0].get("format") == FORMAT:
             msg = f"{source} is a trees file already, use it as it is; trees are written from rows (hf) or ATIF"
             raise TreeError(msg)
         if lines and "schema_version" in lines[0]:
