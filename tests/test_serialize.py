@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentenv.errors import TreeError, TreeFileError
-from agentenv.rollout import rollout_trees
+from agentenv.rollout import Rollout, rollout_trees
 from agentenv.serialize import FORMAT, VERSION, TreeWriter, iter_trees, read_trees, write_trees
-from agentenv.tree import EpisodeTree, Node, Prompt
+from agentenv.tree import Anchor, EpisodeTree, Node, Prompt
 from agentenv.types import Action, ToolCall, Usage
 
 
@@ -260,8 +261,8 @@ def test_a_broken_file_is_named_with_line_and_reason(tmp_path, name):
     [
         (1, b"# notes of mine", "): name a file of trees, as rollout, train or play writes them"),
         (1, b"\x1f\x8b\x08", "): name a file of trees"),
-        (2, b"", "): remove the line, or take the file"),
-        (3, b"<<<<<<< HEAD", "): remove the line, or take the file"),
+        (2, b"", "): remove the line, and what the next message"),
+        (3, b"<<<<<<< HEAD", "): remove the line, and what the next message"),
     ],
 )
 def test_a_line_that_is_no_json_says_so_and_what_to_do(tmp_path, number, line, remedy):
@@ -276,6 +277,50 @@ def test_a_line_that_was_cut_is_an_error(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(TreeFileError, match=rf"line {count}: the last line was cut"):
         read_trees(path)
+
+
+def test_a_journal_whose_last_line_is_cut_is_read_with_a_warning_unless_it_may_be_being_written(tmp_path):
+    path = tmp_path / "trees.jsonl"
+    with Rollout(Dice, GuessingAgent(), record=path) as rollout:
+        rollout.grow([{"goal": 30}], 4)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 9 // 10])
+    count = len(path.read_bytes().splitlines())
+    with pytest.warns(UserWarning, match=rf"trees.jsonl, line {count}: the last line is cut off; what had ended befo"):
+        left = read_trees(path)
+    assert [list(tree.nodes) for tree in read_trees(path, live=True)] == [list(tree.nodes) for tree in left]
+    path.write_bytes(path.read_bytes().rpartition(b"\n")[0] + b"\n")
+    assert [list(tree.nodes) for tree in read_trees(path)] == [list(tree.nodes) for tree in left]
+
+
+def test_who_does_what_the_messages_say_about_a_broken_line_gets_a_file_that_is_read(tmp_path):
+    path = tmp_path / "trees.jsonl"
+    with Rollout(Dice, GuessingAgent(), record=path) as rollout:
+        trees = rollout.grow([{"goal": 30}, {"goal": 12}], 3)
+        rollout.extend(trees, [Anchor(i, max(tree.snapshots), 2) for i, tree in enumerate(trees)])
+    whole = path.read_bytes().splitlines()
+    for number in range(1, len(whole)):
+        lines = [*whole[:number], b"nope", *whole[number + 1 :]]
+        for _ in range(12):
+            path.write_bytes(b"".join(line + b"\n" for line in lines))
+            try:
+                trees = read_trees(path)
+            except TreeFileError as error:
+                message = str(error)
+            else:
+                assert sum(map(len, trees)) > 0
+                break
+            if "remove the line" in message:
+                lines = [line for line in lines if line != b"nope"]
+                continue
+            said = re.search(r'remove all lines with "tree":(\d+)(?: and "rollout":(\d+))?, or take the file', message)
+            assert said, message
+            gone = {"tree": int(said[1])} | ({"rollout": int(said[2])} if said[2] else {})
+            kept = [line for line in lines if not gone.items() <= json.loads(line).items()]
+            assert len(kept) < len(lines)
+            lines = kept
+        else:
+            pytest.fail(f"line {number + 1} was not mended")
 
 
 def test_a_failed_write_leaves_the_file_that_was_there(tmp_path):

@@ -1,7 +1,10 @@
 """A tree of a file, together with the environment that it was grown in."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+
+import typer
 
 from agentenv.errors import TreeFileError, UnknownEnvError
 from agentenv.registry import env_class, likely_class
@@ -12,7 +15,7 @@ from .command_line import blame, refuse
 from .env_choice import EnvChoice, choose_env
 from .output_files import output_file
 
-__all__ = ["check_addable", "is_trees", "open_tree"]
+__all__ = ["check_addable", "is_trees", "open_tree", "read_file"]
 
 
 def is_trees(head: bytes) -> bool:
@@ -30,7 +33,21 @@ def check_addable(argument: str, path: Path) -> None:
     real = output_file(argument, path, ours=is_trees, what="a trees file")
     with blame(argument, TreeFileError, OSError, UnicodeDecodeError):
         if real.exists() and real.stat().st_size:
-            next(iter_trees(real), None)
+            next(iter_trees(real, live=True), None)
+
+
+def read_file(file: Path) -> list[EpisodeTree]:
+    """Reads the trees of FILE; a last line that is cut is told on one line of stderr.
+
+    Raises:
+        typer.BadParameter: there is no such file, or no trees in it.
+    """
+    with warnings.catch_warnings(record=True) as told, blame("FILE", TreeFileError, OSError, UnicodeDecodeError):
+        warnings.simplefilter("always")
+        trees = read_trees(file)
+    for warning in told:
+        typer.echo(f"warning: {warning.message}", err=True)
+    return trees
 
 
 def open_tree(file: Path, index: int, env_id: str | None, options: Sequence[str]) -> tuple[EnvChoice, EpisodeTree]:
@@ -45,8 +62,7 @@ def open_tree(file: Path, index: int, env_id: str | None, options: Sequence[str]
     Raises:
         typer.BadParameter: there is no such file or tree, or its environment is not known here.
     """
-    with blame("FILE", TreeFileError, OSError, UnicodeDecodeError):
-        trees = read_trees(file)
+    trees = read_file(file)
     if index >= len(trees):
         refuse("--tree", f"must be in [0, {len(trees)}), the trees of {file}; got {index}")
     tree = trees[index]

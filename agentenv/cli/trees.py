@@ -48,14 +48,11 @@ def trees(
     """
     if as_json and as_csv:
         refuse("--csv", "and --json exclude each other")
-    from agentenv.errors import TreeFileError
-    from agentenv.serialize import read_trees
-
     from .console import open_console, own_command, print_json, print_table, say_line
     from .drawing import print_tree
+    from .saved_trees import read_file
 
-    with blame("FILE", TreeFileError, OSError):
-        found = read_trees(file)
+    found = read_file(file)
     if wrong := [i for i in tree or () if not 0 <= i < len(found)]:
         refuse("--tree", f"must be in [0, {len(found)}), the trees of {file}; got {wrong[0]}")
     steps = _credit(found, credit, credit_option or ())

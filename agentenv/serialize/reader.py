@@ -1,6 +1,7 @@
 """Reads trees from files of this version and of the one before."""
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,13 +27,18 @@ Line = tuple[int, dict[str, Any]]
 RecordedAttempt = list[tuple[Node, Prompt | None]]
 
 
-def read_trees(path: str | Path) -> list[EpisodeTree]:
+def read_trees(path: str | Path, *, live: bool = False) -> list[EpisodeTree]:
     """Returns all trees of a file; see `iter_trees`."""
-    return list(iter_trees(path))
+    return list(iter_trees(path, live=live))
 
 
-def iter_trees(path: str | Path) -> Iterator[EpisodeTree]:
+def iter_trees(path: str | Path, *, live: bool = False) -> Iterator[EpisodeTree]:
     """Yields the trees of a file by their numbers, rollouts in order. A last line that a crash cut is not read.
+
+    Args:
+        path: the file.
+        live: whether it may be being written, or goes on to be: then a last line that is cut is no news. Otherwise it
+            is a warning.
 
     Raises:
         TreeFileError: the file is not of this format or version, or a line is broken; the message names the file, the
@@ -48,7 +54,7 @@ def iter_trees(path: str | Path) -> Iterator[EpisodeTree]:
                 tree = _tree_of_version_1(record)
             yield tree
         return
-    for record in _records(path, lines).values():
+    for record in _records(path, lines, live=live).values():
         yield record.build()
 
 
@@ -77,7 +83,7 @@ class Journal:
         if Path(path).exists() and Path(path).stat().st_size:
             lines = _lines(path)
             next(lines)
-            self._records = _records(path, lines)
+            self._records = _records(path, lines, live=True)
 
     def root(self, tree: int) -> EpisodeTree | None:
         """Returns a tree with its root alone; `None` where there is no such tree."""
@@ -116,7 +122,16 @@ def _remedy(number: int) -> str:
     """Says what to do about a line that nothing can be read from."""
     if number == 1:
         return "name a file of trees, as rollout, train or play writes them"
-    return "remove the line, or take the file from where it was whole; or is this a file of something else?"
+    return (
+        "remove the line, and what the next message says has to go with it, or take the file from where it was whole; "
+        "or is this a file of something else?"
+    )
+
+
+def _remove(event: Mapping[str, Any]) -> str:
+    """Says what to do about a rollout that cannot be put together, as where lines are missing."""
+    lines = f'"tree":{event["tree"]} and "rollout":{event["rollout"]}'
+    return f"to go on without the rollout remove all lines with {lines}, or take the file from where it was whole"
 
 
 def _lines(path: str | Path) -> Iterator[Line]:
@@ -142,7 +157,7 @@ def _lines(path: str | Path) -> Iterator[Line]:
 
 def _refuse_cut(event: Mapping[str, Any]) -> None:
     if "cut" in event:
-        msg = "the last line was cut (no newline after it)"
+        msg = "the last line was cut (no newline after it): remove it, or take the file from where it was whole"
         raise TreeError(msg)
 
 
@@ -224,13 +239,21 @@ class _Record:
             with _Blame(self.path, number):
                 key, before = read_key(event), _before(event)
                 if "from" not in event and before != last:
-                    msg = f"step {key[2]} of rollout {key[0]} does not follow the line before, and has no 'from'"
+                    msg = f"step {key[2]} of rollout {key[0]} does not follow the line before; {_remove(event)}"
                     raise TreeError(msg)
                 if key in places:
-                    msg = f"rollout {key[0]}, attempt {key[1]} has two steps {key[2]}"
+                    msg = f"rollout {key[0]}, attempt {key[1]} has two steps {key[2]}; {_remove(event)}"
                     raise TreeError(msg)
-                node = read_node(unpack(event, self.blobs), _place(places, before))
-                places[key] = tree.append(node, prompt=self.seen(event))
+                if before not in places:
+                    start = f"there is no node with rollout, attempt and step {list(before)} before it"
+                    msg = f"{start}; {_remove(event)}"
+                    raise TreeError(msg)
+                node = read_node(unpack(event, self.blobs), places[before])
+                try:
+                    places[key] = tree.append(node, prompt=self.seen(event))
+                except TreeError as error:
+                    msg = f"{error}; {_remove(event)}"
+                    raise TreeError(msg) from error
                 last = key
         for (number, event), node in ((self.begin, 0), *((line, places[read_key(line[1])]) for line in lines)):
             if "prompt_after" in event:
@@ -251,14 +274,7 @@ def _before(event: Mapping[str, Any]) -> Key:
     return (start[0], start[1], start[2]) if start[2] else ROOT
 
 
-def _place(places: Mapping[Key, int], key: Key) -> int:
-    if key not in places:
-        msg = f"there is no node with rollout, attempt and step {list(key)} before it"
-        raise TreeError(msg)
-    return places[key]
-
-
-def _records(path: str | Path, lines: Iterator[Line]) -> "dict[int, _Record]":
+def _records(path: str | Path, lines: Iterator[Line], *, live: bool) -> "dict[int, _Record]":
     """Collects the events by tree, in the order of their numbers."""
     records: dict[int, _Record] = {}
     blobs: dict[str, str] = {}
@@ -267,6 +283,9 @@ def _records(path: str | Path, lines: Iterator[Line]) -> "dict[int, _Record]":
             if not all(record.begin[1].get("journal") for record in records.values()):
                 _refuse_cut(event)
             if "cut" in event:
+                if not live:
+                    told = "the last line is cut off; what had ended before it is read, and nothing of what had not"
+                    warnings.warn(f"{path}, line {number}: {told}", stacklevel=4)
                 break
             if "blob" in event:
                 blobs[event["blob"]] = event["url"]
@@ -276,7 +295,8 @@ def _records(path: str | Path, lines: Iterator[Line]) -> "dict[int, _Record]":
                     raise TreeError(msg)
                 records[event["tree"]] = _Record(path, (number, event), blobs)
             elif event["tree"] not in records:
-                msg = f"tree {event['tree']} has not begun"
+                remedy = f'remove all lines with "tree":{event["tree"]}, or take the file from where it was whole'
+                msg = f"tree {event['tree']} has not begun: its first line is missing; {remedy}"
                 raise TreeError(msg)
             else:
                 records[event["tree"]].add(number, event)

@@ -102,7 +102,7 @@ class Run:
         """Returns the trees of a file; those it had before where it is just being written, none where it is broken."""
         if file not in self._trees:
             try:
-                found = read_trees(file.path)
+                found = read_trees(file.path, live=True)
                 self.problems.pop(file.name, None)
             except (TreeFileError, OSError, UnicodeDecodeError) as error:
                 self.problems[file.name] = str(error)

@@ -12,7 +12,7 @@ from agentenv import Action, EpisodeTree, ToolCall, TreeArrays
 from agentenv.cli.console import own_command
 from agentenv.cli.drawing import describe_action
 from agentenv.credit import ESTIMATORS, rtmc_advantages
-from agentenv.serialize import write_trees
+from agentenv.serialize import TreeWriter, write_trees
 from agentenv.types import Observation
 
 
@@ -49,6 +49,17 @@ def test_a_line_per_step_with_reward_visits_and_advantage(file):
     indents = [len(lines[i]) - len(lines[i].lstrip(" │├└─")) for i in range(5)]
     assert indents == [0, 4, 8, 8, 4]
     assert "\x1b" not in text
+
+
+def test_a_last_line_that_is_cut_is_told_on_one_line(tmp_path):
+    file = tmp_path / "t.jsonl"
+    with TreeWriter(file, journal=True) as writer:
+        writer.begin_tree(small_tree())
+    file.write_bytes(file.read_bytes() + b'{"tree":0,')
+    ran = run("trees", file)
+    assert ran.exit_code == 0
+    told = "the last line is cut off; what had ended before it is read, and nothing of what had not"
+    assert ran.stderr.splitlines() == [f"warning: {file}, line 3: {told}"]
 
 
 def test_an_unbranched_stretch_is_not_indented_however_deep(tmp_path):
