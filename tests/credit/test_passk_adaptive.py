@@ -52,7 +52,7 @@ def test_refuses_prompts(arguments, message):
     [
         ({"share": 0.0}, "share must be strictly between 0 and 1, got 0.0"),
         ({"share": 1.0}, "got 1.0"),
-        ({"maximum": 0.5}, "k must be at least 1"),
+        ({"maximum": 0.5}, "maximum must be at least 1"),
         ({"maximum": np.inf}, "maximum must be finite"),
     ],
 )
