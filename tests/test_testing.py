@@ -1,6 +1,7 @@
 """`check_env`: good environments pass, and each broken one fails exactly its law."""
 
 import os
+import random
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from broken_envs import BROKEN, Sound
 from envs_for_tests import Boxed, Dice, Dynamic, Guess, LocalDice, Notes, guess
 
 import agentenv as ae
-from agentenv.errors import CheckError
+from agentenv.errors import CheckError, InfrastructureError
 from agentenv.testing import CLAUSES, check_env, run_clauses
 from agentenv.testing.probe import play
 
@@ -75,6 +76,46 @@ def test_a_tool_that_raises_is_named_under_every_law_it_breaks():
     for result in failed:
         assert "ZeroDivisionError" in result.detail
         assert "Likely cause: the tool `add` raises; answer with text, or raise ToolError" in result.detail
+
+
+def test_where_equal_episodes_differ_no_other_law_guesses_a_cause():
+    class Random(Sound):
+        @ae.tool
+        def add(self, number: int) -> str:
+            """Add a number."""
+            return str(random.random())
+
+    failed = {
+        result.name: result.detail for result in run_clauses(Random, actions=NUMBERS) if result.outcome == "failed"
+    }
+    assert failed.keys() >= {"gymnasium", "seeded", "equal", "siblings"}
+    assert "Likely cause: randomness comes from elsewhere" in failed.pop("seeded")
+    for detail in failed.values():
+        assert "Likely cause: that of the law 'seeded', which is broken too: mend that first" in detail
+
+
+def test_infrastructure_that_is_down_is_not_said_to_be_a_tool_that_should_answer_with_text():
+    class Down(Sound):
+        @ae.tool
+        def add(self, number: int) -> str:
+            """Add a number."""
+            msg = "the index is gone"
+            raise InfrastructureError(msg)
+
+    failed = {result.name: result.detail for result in run_clauses(Down, actions=NUMBERS) if result.outcome == "failed"}
+    assert "seeded" in failed
+    for name, detail in failed.items():
+        assert "answer with text" not in detail
+        assert name == "blame" or "Likely cause: the tool `add` meets broken infrastructure" in detail
+
+
+def test_one_reason_for_many_laws_is_told_once():
+    with pytest.raises(CheckError) as caught:
+        check_env(broken_envs.FragileTool, actions=NUMBERS, leak_wait_s=0.2)
+    message = str(caught.value)
+    first, *others = re.findall(r"^    (.*)$", message, re.MULTILINE)
+    assert "ZeroDivisionError" in first
+    assert others.count("as for 'gymnasium'") + others.count("as for 'seeded'") >= 8, message
 
 
 def test_what_does_not_pickle_is_said_to_be_so():

@@ -97,9 +97,13 @@ def _print(env_id: str, report: "CheckReport", broken: int) -> None:
     console = open_console()
     rows = [[r.name, Text(r.outcome, _STYLES[r.outcome]), r.law] for r in report.results]
     print_table(console, ["clause", "verdict", "law"], rows)
-    for result in [result for result in report.results if result.detail]:
-        console.print()
-        say(console, Text.assemble((f"{result.name} {result.outcome}: ", _STYLES[result.outcome]), result.detail))
+    told: dict[tuple[str, str], list[str]] = {}
+    for result in report.results:
+        told.setdefault((result.outcome, result.detail), []).append(result.name)
+    for (outcome, detail), names in told.items():
+        if detail:
+            console.print()
+            say(console, Text.assemble((f"{', '.join(names)} {outcome}: ", _STYLES[outcome]), detail))
     console.print()
     for line in report.coverage:
         say(console, line)

@@ -17,6 +17,7 @@ class Broken(Exception):
 
     def __init__(self, cause: str | None, seen: str) -> None:
         super().__init__(f"{seen}. Likely cause: {cause}." if cause else seen)
+        self.seen = seen
 
 
 class Skipped(Exception):
@@ -91,4 +92,7 @@ def require_kept(results: Sequence[ClauseResult]) -> None:
         CheckError: laws are broken; the message quotes each and says what was seen.
     """
     if failed := [result for result in results if result.outcome == "failed"]:
-        raise CheckError("\n".join(f"law '{r.name}' is broken: {r.law}\n    {r.detail}" for r in failed))
+        first = {result.detail: result.name for result in reversed(failed)}
+        details = [r.detail if first[r.detail] == r.name else f"as for '{first[r.detail]}'" for r in failed]
+        lines = (f"law '{r.name}' is broken: {r.law}\n    {d}" for r, d in zip(failed, details, strict=True))
+        raise CheckError("\n".join(lines))
