@@ -12,9 +12,9 @@ __all__ = ["check_played", "most_frequent", "reasons"]
 _LENGTH = 400
 
 
-def reasons(tree: EpisodeTree) -> Counter[str]:
-    """Counts why attempts failed."""
-    failed = (node for node in tree.nodes if node.reward is None)
+def reasons(tree: EpisodeTree, first: int = 0) -> Counter[str]:
+    """Counts why attempts failed, in nodes from `first` on."""
+    failed = (node for node in tree.nodes[first:] if node.reward is None)
     return Counter(str(node.info.get("failure", "infrastructure failed")) for node in failed)
 
 

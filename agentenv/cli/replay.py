@@ -1,5 +1,6 @@
 """`agentenv replay`: goes to a node of a saved tree, and on from there with any agent."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,37 +52,35 @@ def replay(  # noqa: PLR0913, PLR0917  one per option
     from .actors import AgentChoice
     from .console import open_console, own_command, print_json, say_line
     from .drawing import print_tree
+    from .failures import check_played, most_frequent, reasons
     from .saved_trees import open_tree
 
     choice, found = open_tree(file, tree, env, option or ())
     _check_out(out, file)
-    instance = choice.make()
-    try:
-        with blame("--at", SnapshotError, TreeError):
-            go_back(instance, found, at)
-            task = instance.task
-            if found.nodes[at].ended:
-                refuse("--at", f"node {at} has ended; its parent is {found.nodes[at].parent}")
-    finally:
-        instance.close()
-    named = AgentChoice(agent, agent_option or (), {"temperature": temperature, "max_tokens": max_action_tokens})
-    actor, before = named.make(choice, [task]), len(found)
+    with closing(choice.make()) as instance, blame("--at", SnapshotError, TreeError):
+        go_back(instance, found, at)
+        task = instance.task
+        if found.nodes[at].ended:
+            refuse("--at", f"node {at} has ended; its parent is {found.nodes[at].parent}")
+    sampling = {"temperature": temperature, "max_tokens": max_action_tokens}
+    actor, before = AgentChoice(agent, agent_option or (), sampling).make(choice, [task]), len(found)
     with Rollout(choice.make, actor, keep_snapshots=False) as rollout:
         rollout.extend([found], [Anchor(0, at, rollouts, Fork("hand", f"agentenv replay --at {at}"))])
     if out is not None:
         with blame("--out", OSError, TreeFileError):
             write_trees(out, [found], append=True)
     ends = [_end(found, leaf) for leaf in found.leaves() if leaf >= before]
+    went = [end for end in ends if end["return"] is not None]
     if as_json:
         print_json({"env": found.env_id, "task": found.task_id, "node": at, "continuations": ends})
-        return
-    console = open_console()
-    print_tree(console, found, here=at)
-    went = [end for end in ends if end["return"] is not None]
-    text = f"\n{sum(end['succeeded'] for end in went)} of {len(went)} continuations succeeded"
-    say_line(console, text + (f", {len(ends) - len(went)} failed" if len(ends) > len(went) else ""))
-    if out is not None:
-        say_line(console, f"Read it: {own_command('trees', out)}")
+    else:
+        console = open_console()
+        print_tree(console, found, here=at)
+        lost = f", {len(ends) - len(went)} failed" if len(ends) > len(went) else ""
+        say_line(console, f"\n{sum(end['succeeded'] for end in went)} of {len(went)} continuations succeeded{lost}")
+        if out is not None:
+            say_line(console, f"Read it: {own_command('trees', out)}")
+    check_played({"episodes": len(went)} | most_frequent(reasons(found, before)))
 
 
 def _check_out(out: Path | None, file: Path) -> None:

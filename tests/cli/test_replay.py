@@ -63,6 +63,28 @@ def test_what_a_person_played_goes_on(here):
     assert f"{last}  " in text and "<- you are here" in text
 
 
+def test_where_every_continuation_failed_the_command_fails_and_says_why(here):
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "crash", "arguments": {}}}]}
+    (here / "own_agent.py").write_text(f"class Crash:\n    def act(self, contexts): return [{call}] * len(contexts)\n")
+    run_json("rollout", "dice_env:Fragile", "--tasks", 1, "--rollouts", 3, "--out", "t.jsonl")
+    words = (
+        "replay",
+        "t.jsonl",
+        "--env",
+        "dice_env:Fragile",
+        "--at",
+        0,
+        "--agent",
+        "own_agent:Crash",
+        "--out",
+        "o.jsonl",
+    )
+    result = run(*words)
+    assert result.exit_code == 1 and "the verifier is gone" in result.stderr
+    assert "0 of 0 continuations succeeded" in result.stdout
+    assert len(read_trees(here / "o.jsonl")) == 1, "what was written stays"
+
+
 def test_an_environment_that_names_itself_needs_no_option(here):
     run_json("rollout", MATH, "--agent", "scripted", "--tasks", 2, "--rollouts", 1, "--out", "m.jsonl")
     done = run_json("replay", "m.jsonl", "--tree", 1, "--at", 1, "--agent", "scripted")
