@@ -138,13 +138,15 @@ def parse_options(
 
 
 def parse_task(text: str | None) -> Any:
-    """Reads `--task`: an index into the environment's tasks, or a task as JSON; `None` where it is not given."""
+    """Reads `--task`: index or id of one of the environment's tasks, or one as JSON; `None` where it is not given."""
     if text is None:
         return None
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        refuse("--task", f"must be an index or JSON, got {text!r}: {error}")
+        if text.strip()[:1] not in ("", "{", "[", '"'):
+            return text
+        refuse("--task", f"must be an index, an id or JSON, got {text!r}: {error}")
 
 
 def sample_tasks(

@@ -29,7 +29,7 @@ def play(  # noqa: PLR0913, PLR0917  one per option
         int | None, typer.Option(metavar="N", min=0, help="Of the episode; chosen and shown where not given.")
     ] = None,
     task: Annotated[
-        str | None, typer.Option(metavar="JSON|INDEX", help="The task, or its index in the environment's tasks.")
+        str | None, typer.Option(metavar="JSON|INDEX|ID", help="The task, or index or id of one of the environment's.")
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Argument of the environment; may be repeated.")

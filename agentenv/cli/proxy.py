@@ -185,7 +185,7 @@ def mcp(
         int, typer.Option(metavar="N", min=0, max=65535, help="With --http: where to listen; 0 takes a free one.")
     ] = 8124,
     task: Annotated[
-        str | None, typer.Option(metavar="INDEX|JSON", help="The task; by default the environment draws one.")
+        str | None, typer.Option(metavar="JSON|INDEX|ID", help="The task; by default the environment draws one.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the episode.")] = 0,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="A new file for what was done.")] = None,

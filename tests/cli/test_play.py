@@ -107,6 +107,14 @@ def test_a_task_a_limit_and_the_step_after_the_end(here):
     assert tree.task == {"id": "", "goal": 50} and tree.nodes[4].truncated
 
 
+def test_a_task_of_the_list_by_its_id(here):
+    (here / "tasks.jsonl").write_text('{"id": "low", "goal": 3}\n{"id": "high", "goal": 50}\n')
+    text = play(["roll 1"], "--option", "tasks=tasks.jsonl", "--task", "high", env_id="dice_env:Dice")
+    assert "[user] Reach 50." in text
+    error = one_line_error(run("play", "dice_env:Dice", "--option", "tasks=tasks.jsonl", "--task", "middle"))
+    assert "'--task'" in error and "'middle'" in error and "id of one of its 2 tasks" in error
+
+
 def test_a_step_that_infrastructure_broke_can_be_taken_back(here):
     lines = ["crash", "roll", ":fork", ":goto 1", ":undo", "roll"]
     text = play(lines, env_id="dice_env:Fragile")
