@@ -167,12 +167,10 @@ def import_named(module: str, name: str) -> ModuleType:
 def likely_class(env_id: str) -> str | None:
     """Returns `my_env:MyEnv` for the id `my_env/MyEnv-v0` (or `my_env.MyEnv`) where there is a module `my_env` here.
 
-    Nothing is imported to find out; a module that is imported already must have the class.
+    Nothing is imported to find out. Names of `agentenv/` are ids, and no classes of its package.
     """
     said = re.fullmatch(r"(\w+(?:\.\w+)*)[/.]([^\W\d]\w*?)(?:-v\d+)?", env_id)
-    if not said or not is_module(said[1]) or (said[1] in sys.modules and not hasattr(sys.modules[said[1]], said[2])):
-        return None
-    return f"{said[1]}:{said[2]}"
+    return f"{said[1]}:{said[2]}" if said and said[1] != "agentenv" and is_module(said[1]) else None
 
 
 def is_module(name: str) -> bool:

@@ -65,7 +65,9 @@ def test_what_a_person_played_goes_on(here):
 
 def test_where_every_continuation_failed_the_command_fails_and_says_why(here):
     call = {"role": "assistant", "tool_calls": [{"function": {"name": "crash", "arguments": {}}}]}
-    (here / "own_agent.py").write_text(f"class Crash:\n    def act(self, contexts): return [{call}] * len(contexts)\n")
+    (here / "crashing_agent.py").write_text(
+        f"class Crash:\n    def act(self, contexts): return [{call}] * len(contexts)\n"
+    )
     run_json("rollout", "dice_env:Fragile", "--tasks", 1, "--rollouts", 3, "--out", "t.jsonl")
     words = (
         "replay",
@@ -75,7 +77,7 @@ def test_where_every_continuation_failed_the_command_fails_and_says_why(here):
         "--at",
         0,
         "--agent",
-        "own_agent:Crash",
+        "crashing_agent:Crash",
         "--out",
         "o.jsonl",
     )

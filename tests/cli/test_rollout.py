@@ -49,11 +49,13 @@ def test_what_infrastructure_broke_is_counted_and_left_out(here):
 @pytest.mark.parametrize("words", [["rollout"], ["rollout", "--json"], ["eval"]])
 def test_where_every_episode_failed_the_command_fails_and_says_why(here, words):
     call = {"role": "assistant", "tool_calls": [{"function": {"name": "crash", "arguments": {}}}]}
-    (here / "own_agent.py").write_text(f"class Crash:\n    def act(self, contexts): return [{call}] * len(contexts)\n")
+    (here / "crashing_agent.py").write_text(
+        f"class Crash:\n    def act(self, contexts): return [{call}] * len(contexts)\n"
+    )
     command, *more = words
     file = "--trees" if command == "eval" else "--out"
     few = ["--tasks", 2, "--rollouts", 2, file, "t.jsonl"]
-    result = run(command, "dice_env:Fragile", "--agent", "own_agent:Crash", *few, *more)
+    result = run(command, "dice_env:Fragile", "--agent", "crashing_agent:Crash", *few, *more)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: no episode could be played") and "the verifier is gone" in result.stderr
     assert result.stderr.count("\n") == 1 and "failed" in result.stdout
