@@ -22,6 +22,7 @@ __all__ = [
     "TreeArrays",
     "TreeLike",
     "as_number",
+    "check_count",
     "number_signatures",
     "read_flags",
     "read_integers",
@@ -96,6 +97,20 @@ def as_number(value: Any) -> float:
         return math.nan
 
 
+def check_count(name: str, value: object, *, least: int) -> None:
+    """Refuses what is no integer of at least `least`.
+
+    Raises:
+        ValueError: the message names the argument.
+    """
+    if not isinstance(value, int | np.integer):
+        msg = f"{name} must be an integer, got {value!r}"
+        raise ValueError(msg)
+    if value < least:
+        msg = f"{name} must be at least {least}, got {value}"
+        raise ValueError(msg)
+
+
 def read_integers(name: str, values: ArrayLike) -> IntArray:
     """Reads integers that 64 bits hold.
 
@@ -136,7 +151,7 @@ def _read_floats(name: str, values: ArrayLike) -> FloatArray:
             if math.isnan(as_number(value)):
                 msg = f"{name} must be numbers; entry {i} is {value!r:.120}"
                 raise TreeError(msg)
-    return given.astype(np.float64)
+    return given.astype(np.float64, copy=False)
 
 
 _DTYPES: dict[str, type[np.generic]] = {

@@ -114,22 +114,22 @@ class RunFolder(TrainerCallback):
             FolderTakenError: another run trains in the folder, or a new one would begin from a model that lies there.
         """
         folder = Path(str(args.output_dir))
-        if not state.global_step:
-            _refuse_own_model(folder, kwargs.get("model"))
         step = state.global_step
+        if not step:
+            _refuse_own_model(folder, kwargs.get("model"))
         config, changes = self.compare(args, folder, step=step) if step else (self._describe(args), {})
         if not state.is_world_process_zero:
             return
         folder.mkdir(parents=True, exist_ok=True)
         self._hold(folder)
-        if aside := put_aside(folder, state.global_step):
-            told = "what this run left after the step it goes on from" if state.global_step else "another run"
+        if aside := put_aside(folder, step):
+            told = "what this run left after the step it goes on from" if step else "another run"
             _log.warning("%s lay in %r, and is in %r now", told, str(folder), str(aside))
-        if not state.global_step or not (folder / "config.json").exists():
+        if not step or not (folder / "config.json").exists():
             replace_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
         elif changes:
-            replace_file(folder / f"config_step_{state.global_step}.json", json.dumps(config, indent=2) + "\n")
-        kept = [m for m in read_metrics(folder) if m["step"] <= state.global_step] if state.global_step else []
+            replace_file(folder / f"config_step_{step}.json", json.dumps(config, indent=2) + "\n")
+        kept = [m for m in read_metrics(folder) if m["step"] <= step] if step else []
         replace_file(folder / "metrics.jsonl", "".join(json.dumps(metrics) + "\n" for metrics in kept))
 
     def _hold(self, folder: Path) -> None:

@@ -27,6 +27,10 @@ from .sandbox_options import opens_sandboxes, read_sandbox
 __all__ = ["EnvChoice", "choose_env", "constructor_options", "parse_options", "parse_task", "sample_tasks"]
 
 
+_UNUSABLE = (UnknownEnvError, ImportError, ValueError, TypeError, SyntaxError)
+"""What finding a class raises; the last two are mistakes in its module, such as a tool without a docstring."""
+
+
 @dataclass(frozen=True, slots=True)
 class EnvChoice:
     """An environment class and the arguments to make it with.
@@ -68,10 +72,8 @@ def choose_env(name: str, options: Sequence[str] = (), *, argument: str = "ENV_I
         sys.path.insert(0, here)
     try:
         cls = env_class(name)
-    except (UnknownEnvError, ImportError, ValueError) as error:
+    except _UNUSABLE as error:
         refuse(argument, _explain(name, error))
-    except (TypeError, SyntaxError) as error:  # mistakes in the module, such as a tool without a docstring
-        refuse(argument, f"{name} cannot be imported: {type(error).__name__}: {error}")
     parsed = parse_options(options, known=constructor_options(cls), owner=name)
     choice = EnvChoice(name, cls, parsed, (name, *(word for option in options for word in ("--option", option))))
     with blame("--option" if options else argument, TypeError, ValueError, AgentEnvError, OSError):
@@ -81,6 +83,8 @@ def choose_env(name: str, options: Sequence[str] = (), *, argument: str = "ENV_I
 
 def _explain(name: str, error: Exception) -> str:
     """Says what is wrong with a name, and where its class may be."""
+    if isinstance(error, TypeError | SyntaxError):
+        return f"{name} cannot be imported: {type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError) and f"{name.partition(':')[0]}.".startswith(f"{error.name}."):
         return f"{error}: it is looked for in this folder, {Path.cwd()}, and in what is installed"
     if ":" in name or not isinstance(error, UnknownEnvError):
@@ -89,7 +93,7 @@ def _explain(name: str, error: Exception) -> str:
     if (near := likely_class(name)) is not None:
         try:
             env_class(near)
-        except (UnknownEnvError, ImportError, ValueError) as problem:
+        except _UNUSABLE as problem:
             return _explain(near, problem)
         return f"no environment {name!r}. Did you mean {near!r}?"
     if re.fullmatch(r"\w+(\.\w+)*", module) and is_module(module):

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from agentenv.arrays import check_count
 from agentenv.errors import InfrastructureError, TreeError
 from agentenv.protocols import Agent, AsyncAgent, BranchingEnv
 from agentenv.recording import begin_tree, failed_node
@@ -14,7 +15,7 @@ from agentenv.serialize import Journal, TreeWriter
 from agentenv.tree import Anchor, EpisodeTree
 
 from .environments import EnvPool
-from .episode import Branch, Limits, branch_at, check_count, derive_seed, play
+from .episode import Branch, Limits, branch_at, derive_seed, play
 from .executors import Concurrent, Executor, InStep
 from .ledger import Ledger
 from .recorder import Recorder

@@ -12,9 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from agentenv.arrays import as_number
+from agentenv.arrays import as_number, check_count
 from agentenv.errors import InfrastructureError, TreeError
 from agentenv.protocols import BranchingEnv, Context, Snapshot, Transition
 from agentenv.recording import failed_node, node_after
@@ -28,20 +26,6 @@ __all__ = ["Answer", "Attempt", "Branch", "Limits", "Step", "branch_at", "derive
 def derive_seed(*parts: object) -> int:
     """Returns a 63-bit seed that depends on every part and on their order."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
-
-
-def check_count(name: str, value: object, *, least: int) -> None:
-    """Refuses what is no integer of at least `least`.
-
-    Raises:
-        ValueError: the message names the argument.
-    """
-    if not isinstance(value, int | np.integer):
-        msg = f"{name} must be an integer, got {value!r}"
-        raise ValueError(msg)
-    if value < least:
-        msg = f"{name} must be at least {least}, got {value}"
-        raise ValueError(msg)
 
 
 @dataclass(frozen=True, slots=True)

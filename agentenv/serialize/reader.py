@@ -128,10 +128,11 @@ def _remedy(number: int) -> str:
     )
 
 
-def _remove(event: Mapping[str, Any]) -> str:
-    """Says what to do about a rollout that cannot be put together, as where lines are missing."""
+def _apart(event: Mapping[str, Any], reason: object) -> TreeError:
+    """Returns the error of a rollout that cannot be put together, as where lines are missing: why, and what to do."""
     lines = f'"tree":{event["tree"]} and "rollout":{event["rollout"]}'
-    return f"to go on without the rollout remove all lines with {lines}, or take the file from where it was whole"
+    remedy = f"to go on without the rollout remove all lines with {lines}, or take the file from where it was whole"
+    return TreeError(f"{reason}; {remedy}")
 
 
 def _lines(path: str | Path) -> Iterator[Line]:
@@ -239,21 +240,17 @@ class _Record:
             with _Blame(self.path, number):
                 key, before = read_key(event), _before(event)
                 if "from" not in event and before != last:
-                    msg = f"step {key[2]} of rollout {key[0]} does not follow the line before; {_remove(event)}"
-                    raise TreeError(msg)
+                    raise _apart(event, f"step {key[2]} of rollout {key[0]} does not follow the line before")
                 if key in places:
-                    msg = f"rollout {key[0]}, attempt {key[1]} has two steps {key[2]}; {_remove(event)}"
-                    raise TreeError(msg)
+                    raise _apart(event, f"rollout {key[0]}, attempt {key[1]} has two steps {key[2]}")
                 if before not in places:
-                    start = f"there is no node with rollout, attempt and step {list(before)} before it"
-                    msg = f"{start}; {_remove(event)}"
-                    raise TreeError(msg)
+                    where = f"rollout, attempt and step {list(before)}"
+                    raise _apart(event, f"there is no node with {where} before it")
                 node = read_node(unpack(event, self.blobs), places[before])
                 try:
                     places[key] = tree.append(node, prompt=self.seen(event))
                 except TreeError as error:
-                    msg = f"{error}; {_remove(event)}"
-                    raise TreeError(msg) from error
+                    raise _apart(event, error) from error
                 last = key
         for (number, event), node in ((self.begin, 0), *((line, places[read_key(line[1])]) for line in lines)):
             if "prompt_after" in event:

@@ -41,10 +41,11 @@ def _attributes(env: Env) -> dict[str, str]:
     return {name: repr(value) for name, value in vars(env).items() if name[0] != "_" and name not in held}
 
 
-def _differ(probe: Probe) -> bool:
-    """Whether two episodes with the same seed differ."""
+def _repeated(probe: Probe) -> Trace | None:
+    """Returns an episode; `None` where another one with the same seed differs from it."""
     with probe.episode() as first, probe.episode() as second:
-        return play(first, probe.actions) != play(second, probe.actions)
+        trace = play(first, probe.actions)
+        return trace if play(second, probe.actions) == trace else None
 
 
 def _if_seeded(check: Callable[[Probe], None]) -> Callable[[Probe], None]:
@@ -54,7 +55,7 @@ def _if_seeded(check: Callable[[Probe], None]) -> Callable[[Probe], None]:
         try:
             check(probe)
         except Broken as finding:
-            if _differ(probe):
+            if _repeated(probe) is None:
                 raise Broken(UNSEEDED, finding.seen) from finding
             raise
 
@@ -168,11 +169,9 @@ def _check_restores(env: Env, snapshot: Snapshot, signature: str, after: str) ->
 
 
 def _pure(probe: Probe) -> None:
-    if _differ(probe):
+    if (expected := _repeated(probe)) is None:
         msg = "it compares two episodes with the same seed, and these differ: see the law 'seeded'"
         raise Skipped(msg)
-    with probe.episode() as plain:
-        expected = play(plain, probe.actions)
     with probe.episode() as env:
         trace: Trace = []
         for action in probe.actions[: len(expected)]:

@@ -53,3 +53,5 @@ def test_a_mistake_in_the_module_is_told_as_one(here):
     line = one_line_error(run("check", "no_words:Mine"))
     assert "'ENV_ID': no_words:Mine cannot be imported: TypeError: tool Other.look needs a docstring" in line
     assert "no_python.py, line 1" in one_line_error(run("check", "no_python:Mine"))
+    for module, said in (("no_words", "TypeError: tool Other.look needs a docstring"), ("no_python", "line 1")):
+        assert said in one_line_error(run("check", f"{module}/Mine-v0")), "nor where the class is only looked for"

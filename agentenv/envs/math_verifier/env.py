@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 import pydantic
 from typing_extensions import override
 
+from agentenv.arrays import check_count
 from agentenv.env import Reply
 from agentenv.errors import ToolError
 from agentenv.malformed import call_problem
 from agentenv.protocols import Sandbox
-from agentenv.rollout.episode import check_count
 from agentenv.signatures import digest
 from agentenv.tasks import State
 from agentenv.tool_env import ToolEnv
