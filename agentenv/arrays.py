@@ -8,6 +8,7 @@ import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral  # numpy's integers are
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,13 +99,13 @@ def as_number(value: Any) -> float:
 
 
 def check_count(name: str, value: object, *, least: int) -> None:
-    """Refuses what is no integer of at least `least`.
+    """Refuses what is no integer of at least `least`; `True` is none.
 
     Raises:
         ValueError: the message names the argument.
     """
-    if not isinstance(value, int | np.integer):
-        msg = f"{name} must be an integer, got {value!r}"
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        msg = f"{name} must be an integer, got {value!r:.120}"
         raise ValueError(msg)
     if value < least:
         msg = f"{name} must be at least {least}, got {value}"

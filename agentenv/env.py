@@ -16,7 +16,7 @@ from typing import Any, ClassVar, cast
 import pydantic
 from typing_extensions import override
 
-from agentenv.arrays import as_number
+from agentenv.arrays import as_number, check_count
 from agentenv.branching import Branching
 from agentenv.errors import AgentFault, EpisodeError, SandboxError, SandboxLost, SnapshotError, TaskError
 from agentenv.protocols import Sandbox, Snapshot, StepResult, Transition
@@ -104,12 +104,7 @@ class Env(Branching):
                 msg = f"{type(self).__qualname__}.{name} must be {rule}, got {shorten(value)}"
                 raise ValueError(msg)
         if max_steps is not None:
-            if not isinstance(cast("object", max_steps), Integral) or isinstance(max_steps, bool):
-                msg = f"max_steps must be an integer, got {max_steps!r}"
-                raise ValueError(msg)
-            if max_steps < 1:
-                msg = f"max_steps must be at least 1, got {max_steps}"
-                raise ValueError(msg)
+            check_count("max_steps", max_steps, least=1)
             self.max_steps = max_steps
         if render_mode not in {None, "ansi"}:
             msg = f"render_mode must be None or 'ansi', got {render_mode!r}"

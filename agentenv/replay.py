@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -12,6 +13,7 @@ from gymnasium.utils import seeding
 from typing_extensions import override
 
 from agentenv.adapters import Adapter, SpaceAdapter
+from agentenv.arrays import as_number
 from agentenv.control import with_control
 from agentenv.env import Env, Reply
 from agentenv.errors import AgentFault, InfrastructureError, SandboxError, SnapshotError, ToolError
@@ -97,6 +99,7 @@ class ReplayEnv(Env):
             `reset` is given as `options`, or, for one of ours, as its task.
 
     Raises:
+        ValueError: `success_threshold` is no finite number.
         TypeError: it is no environment, another like it cannot be made, or its action space has no JSON form.
     """
 
@@ -112,6 +115,9 @@ class ReplayEnv(Env):
         success_threshold: float | None = None,
         **options: Any,
     ) -> None:
+        if success_threshold is not None and not math.isfinite(as_number(success_threshold)):
+            msg = f"success_threshold must be a finite number, got {shorten(success_threshold)}"
+            raise ValueError(msg)
         self._make_inside = _maker(env)
         self._replace_argument(env, self._make_inside)
         self._inside: AnyEnv | None = env if isinstance(env, gymnasium.Env) else self._make_inside()
@@ -129,7 +135,7 @@ class ReplayEnv(Env):
         self._info: dict[str, Any] = {}
         self._replayed = 0
         super().__init__(**options)
-        self.success_threshold = _threshold(self._inside) if success_threshold is None else success_threshold
+        self.success_threshold = _threshold(self._inside) if success_threshold is None else float(success_threshold)
         if inner is not None:
             self.action_space = inner.action_space
 

@@ -3,14 +3,17 @@
 Gymnasium's own wrappers hide `snapshot`, `restore` and `fork`; these pass them on.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
+from agentenv.arrays import as_number, check_count
 from agentenv.errors import InfrastructureError, SnapshotError, TreeError
 from agentenv.protocols import Snapshot, SteppableEnv, StepResult, Transition
 from agentenv.recording import begin_tree, failed_node, node_after
+from agentenv.rows import shorten
 from agentenv.serialize import TreeWriter
 from agentenv.serialize.events import key_of
 from agentenv.tree import EpisodeTree, Fork, Node, relative_prompt
@@ -152,7 +155,7 @@ class TransformReward(Wrapper):
 
     Args:
         env: what to wrap.
-        transform: returns the new reward from the old one and the step's `info`.
+        transform: returns the new reward, a finite number, from the old one and the step's `info`.
     """
 
     def __init__(self, env: SteppableEnv, transform: Callable[[float, dict[str, Any]], float]) -> None:
@@ -160,8 +163,16 @@ class TransformReward(Wrapper):
         self.transform = transform
 
     def after_step(self, taken: Transition, /) -> Transition:
-        """Returns the step with its new reward; `info["raw_reward"]` keeps the one before."""
-        reward = float(self.transform(taken.reward, dict(taken.info)))
+        """Returns the step with its new reward; `info["raw_reward"]` keeps the one before.
+
+        Raises:
+            ValueError: `transform` returned something else than a finite number.
+        """
+        returned = self.transform(taken.reward, dict(taken.info))
+        reward = as_number(returned)
+        if not math.isfinite(reward):
+            msg = f"transform must return a finite number, got {shorten(returned)} for the reward {taken.reward}"
+            raise ValueError(msg)
         return replace(taken, reward=reward, info={**taken.info, "raw_reward": taken.reward})
 
 
@@ -175,9 +186,7 @@ class LimitObservation(Wrapper):
 
     def __init__(self, env: SteppableEnv, max_chars: int) -> None:
         super().__init__(env)
-        if max_chars < 1:
-            msg = f"max_chars must be at least 1, got {max_chars}"
-            raise ValueError(msg)
+        check_count("max_chars", max_chars, least=1)
         self.max_chars = max_chars
 
     def after_begin(self, begun: Transition, /) -> Transition:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from agentenv.arrays import check_count
 from agentenv.errors import AgentError, ModelError
 from agentenv.protocols import Context
 from agentenv.types import Action
@@ -74,9 +75,9 @@ class TransformersAgent:
             ValueError: a number is out of range, or `history` unknown.
             ModelError: the tokenizer has no chat template, the template loses messages, or nothing ends a message.
         """
-        if max_new_tokens < 1 or (batch_size is not None and batch_size < 1):
-            msg = f"max_new_tokens and batch_size must be at least 1, got {max_new_tokens} and {batch_size}"
-            raise ValueError(msg)
+        check_count("max_new_tokens", max_new_tokens, least=1)
+        if batch_size is not None:
+            check_count("batch_size", batch_size, least=1)
         if not 0 <= temperature < math.inf or not 0 <= keep_gib < math.inf:
             msg = f"temperature and keep_gib must be finite and at least 0, got {temperature} and {keep_gib}"
             raise ValueError(msg)

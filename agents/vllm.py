@@ -12,6 +12,7 @@ from weakref import finalize
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from typing_extensions import override
 
+from agentenv.arrays import check_count
 from agentenv.distribution import install_module
 from agentenv.errors import MissingDependencyError, ModelError
 from agentenv.protocols import AsyncAgent, Context
@@ -103,9 +104,7 @@ class VLLMAgent(AsyncAgent):
             AgentError: no server answers.
             MissingDependencyError: vLLM or httpx is not installed.
         """
-        if max_tokens < 1:
-            msg = f"max_tokens must be at least 1, got {max_tokens}"
-            raise ValueError(msg)
+        check_count("max_tokens", max_tokens, least=1)
         Sampling(temperature, top_p, frozenset())  # refuses before anything is loaded
         place = None if weights_folder is None else Path(weights_folder)
         is_url = isinstance(engine, str) and engine.startswith(("http://", "https://"))

@@ -402,7 +402,7 @@ BROKEN = {
     InfoMissing: ("gymnasium", "gymnasium says: .*`env.reset..` was not a dictionary"),
     Unseeded: ("seeded", "two episodes with the same seed: step 1 gave .* elsewhere than `self.np_random`"),
     RaisesOnBadText: ("mistakes", r"step\('<tool_call>.*raised JSONDecodeError.*raise ToolError"),
-    BlamesOthers: ("blame", r"step\('xxx.*raised VerifierError: the parser died, in two fresh.*reward 0 and say why"),
+    BlamesOthers: ("blame", r"step\('xxx.*raised VerifierError: the parser died, in a fresh.*reward 0 and say why"),
     ForgivesLosses: (
         "lost",
         r"lost the sandbox, for the first time: .*breakages=None.*`SandboxLost` leave it",

@@ -4,6 +4,7 @@ import copy
 import functools
 import itertools
 import json
+import math
 import pickle
 import random
 import re
@@ -353,6 +354,10 @@ def test_the_threshold_of_success_is_the_environments_own():
         success_threshold = 0.9
 
     assert ae.ReplayEnv(Hard()).success_threshold == 0.9
+    wrongs: list[Any] = ["0.5", math.nan, math.inf, [1]]
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match="success_threshold must be a finite number, got "):
+            ae.ReplayEnv("CartPole-v1", success_threshold=wrong)
 
 
 def test_ours_keep_their_words_rewards_tasks_and_signatures():

@@ -45,6 +45,23 @@ def test_there_is_a_broken_environment_for_every_law():
     assert {law for law, _ in BROKEN.values()} == ALL
 
 
+@pytest.mark.parametrize("method", ["snapshot", "restore"])
+@pytest.mark.parametrize(("parent", "law"), [("RaisesOnBadText", "mistakes"), ("BlamesOthers", "blame")])
+def test_what_every_action_is_tried_on_is_opened_anew_where_it_cannot_be_put_back(parent, law, method):
+    def fails(self, *args):
+        raise RuntimeError(method)
+
+    broken = type("Broken", (getattr(broken_envs, parent),), {method: fails})
+    clauses = [clause for clause in CLAUSES if clause.name in {"mistakes", "blame"}]
+    results = run_clauses(broken, actions=NUMBERS, clauses=clauses)
+    assert {result.name: result.outcome for result in results} == {
+        "mistakes": "passed",
+        "blame": "passed",
+        law: "failed",
+    }
+    assert method not in next(result.detail for result in results if result.name == law)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda cls: cls.__name__)
 def test_a_broken_environment_fails_exactly_its_law_and_is_told_why(broken):

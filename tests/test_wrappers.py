@@ -1,6 +1,8 @@
 """Wrappers pass everything on and stay branchable; `RecordTree` grows a tree by hand."""
 
+import math
 import pickle
+import re
 from typing import Any
 
 import pytest
@@ -54,6 +56,20 @@ def test_rewards_are_transformed_and_the_raw_one_is_kept():
         _, reward, _, _, info = each.step(call("roll"))
         assert (reward, info["raw_reward"], info["rewards"]) == (-1.125, -0.125, {"cost": -0.125})
     assert twin.transform is env.transform
+
+
+@pytest.mark.parametrize("returned", ["1", None, math.nan, -math.inf, [1.0]])
+def test_a_transformed_reward_that_is_no_finite_number_is_refused(returned):
+    env = TransformReward(Dice(), lambda reward, info: returned)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=rf"transform must return a finite number, got {re.escape(repr(returned))}"):
+        env.step(call("roll"))
+
+
+@pytest.mark.parametrize("wrong", [0, True, 2.5, "4"])
+def test_how_long_messages_may_be_is_a_count(wrong):
+    with pytest.raises(ValueError, match=r"^max_chars must be (an integer|at least 1), got "):
+        LimitObservation(Guess(), wrong)
 
 
 def test_long_messages_are_cut_in_the_middle_and_say_so():

@@ -293,7 +293,7 @@ def _said(message: Message) -> str:
 def _show_next(console: Console, folder: Path, command: str) -> None:
     checkpoint = whole_checkpoints(folder)[0]
     console.print(
-        f"\n   Run folder: {folder} (config.json, metrics.jsonl, trees/, branched.jsonl, curve.png, {checkpoint.name}/)"
+        f"\n   Run folder: {folder} (run.json, metrics.jsonl, trees/, branched.jsonl, curve.png, {checkpoint.name}/)"
     )
     env = ["agentenv/MathVerifier-v0"]
     for name, value in DEMO_ENV_OPTIONS.items():

@@ -1,7 +1,7 @@
 """The folder of a run: configuration, metrics, episode trees, learning curve, checkpoints.
 
-config.json        settings, environment, estimator, versions
-config_step_10.json  the same where the run was resumed at step 10 with other settings
+run.json           settings, environment, estimator, versions
+run_step_10.json   the same where the run was resumed at step 10 with other settings
 metrics.jsonl      one JSON object per log, with its step
 trees/step_10.jsonl  the episode trees of that step
 curve.png          reward and success by step
@@ -64,10 +64,10 @@ _FREE = ("log", "eval", "save", "hub", "push", "dataloader", "trackio", "torch_c
 """How settings begin that do not change what is learned: how long, how it is shown, what is kept."""
 
 
-_RECORD = ("config*.json", "metrics.jsonl", "trees", "completions", "curve.png", "critic.png", f"{PREFIX}*")
+_RECORD = ("run.json", "run_step_*", "metrics.jsonl", "trees", "completions", "curve.png", "critic.png", f"{PREFIX}*")
 """What a run writes into its folder."""
 
-_BY_STEP = ("config_step_*", "trees/step_*", "completions/completions_*")
+_BY_STEP = ("run_step_*", "trees/step_*", "completions/completions_*")
 """What of it says its step, besides checkpoints."""
 
 
@@ -125,10 +125,10 @@ class RunFolder(TrainerCallback):
         if aside := put_aside(folder, step):
             told = "what this run left after the step it goes on from" if step else "another run"
             _log.warning("%s lay in %r, and is in %r now", told, str(folder), str(aside))
-        if not step or not (folder / "config.json").exists():
-            replace_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
+        if not step or not (folder / "run.json").exists():
+            replace_file(folder / "run.json", json.dumps(config, indent=2) + "\n")
         elif changes:
-            replace_file(folder / f"config_step_{step}.json", json.dumps(config, indent=2) + "\n")
+            replace_file(folder / f"run_step_{step}.json", json.dumps(config, indent=2) + "\n")
         kept = [m for m in read_metrics(folder) if m["step"] <= step] if step else []
         replace_file(folder / "metrics.jsonl", "".join(json.dumps(metrics) + "\n" for metrics in kept))
 
@@ -304,13 +304,13 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[
 def _read_config(folder: Path, step: float) -> dict[str, Any]:
     """The configuration that a run had at a step; empty where there is none."""
     later = [path for path in _later_configs(folder) if _begun_at(path) <= step]
-    path = [folder / "config.json", *later][-1]
+    path = [folder / "run.json", *later][-1]
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _later_configs(folder: Path) -> list[Path]:
     """The configurations that a run went on with, in the order of the steps from which on."""
-    return sorted(folder.glob("config_step_*.json"), key=_begun_at)
+    return sorted(folder.glob("run_step_*.json"), key=_begun_at)
 
 
 def _begun_at(config: Path) -> int:
@@ -348,7 +348,7 @@ def write_model_card(args: TrainingArguments, model: PreTrainedModel, state: Tra
     text = (
         f"---\nlibrary_name: transformers\ntags: [agentenv, trl]\n---\n\n# {Path(str(args.output_dir)).name}\n\n"
         f"Trained by reinforcement learning on episode trees (agentenv, on TRL), step {state.global_step}"
-        f"{f', from {base}' if base else ''}. Environment, estimator, settings: config.json. Results: metrics.jsonl.\n"
+        f"{f', from {base}' if base else ''}. Environment, estimator, settings: run.json. Results: metrics.jsonl.\n"
     )
     replace_file(Path(str(args.output_dir)) / "README.md", text)
 

@@ -128,7 +128,7 @@ def train(  # noqa: PLR0913, PLR0917  one per option
     """Train a model on episode trees, with an advantage for every step.
 
     Each optimizer step grows a tree per task, turns the trees into step advantages, and updates the model with TRL's
-    GRPO loss. The run folder gets config.json, metrics.jsonl, trees, curve.png and checkpoints. `agentenv demo` is a
+    GRPO loss. The run folder gets run.json, metrics.jsonl, trees, curve.png and checkpoints. `agentenv demo` is a
     run that needs no model, and makes the runs/demo/checkpoint-30 below. What a file says, options on the command line
     override.
 

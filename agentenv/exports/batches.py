@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agentenv.arrays import TreeArrays
+from agentenv.arrays import TreeArrays, check_count
 from agentenv.credit import StepAdvantages, step_weights
 from agentenv.credit.weights import Weights
 
@@ -212,9 +212,7 @@ def prime_rl_batches(rows: Sequence[TokenRow], *, ranks: int = 1, temperature: f
     from agentenv.distribution import install_module
     from agentenv.errors import MissingDependencyError
 
-    if ranks < 1:
-        msg = f"ranks must be at least 1, got {ranks}"
-        raise ValueError(msg)
+    check_count("ranks", ranks, least=1)
     try:
         import msgpack
     except ImportError as error:

@@ -9,6 +9,7 @@ from threading import RLock
 from typing import Any, cast
 from uuid import uuid4
 
+from agentenv.arrays import check_count
 from agentenv.env import Env
 from agentenv.errors import AgentEnvError, SnapshotError, TaskError
 from agentenv.jsonable import json_value
@@ -263,9 +264,7 @@ class Book:
 
     def __post_init__(self) -> None:
         for name in ("max_sessions", "max_snapshots"):
-            if getattr(self, name) < 1:
-                msg = f"{name} must be at least 1, got {getattr(self, name)}"
-                raise ValueError(msg)
+            check_count(name, getattr(self, name), least=1)
 
     def open(self, env: Env | None = None) -> Session:
         """Opens a session, around an environment that is there or a new one.

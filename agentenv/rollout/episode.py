@@ -50,11 +50,13 @@ class Limits:
 
     def __post_init__(self) -> None:
         check_count("retries", self.retries, least=0)
-        for name in ("max_steps", "max_tokens", "max_seconds", "step_seconds"):
+        for name in ("max_steps", "max_tokens"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), least=1)
+        for name in ("max_seconds", "step_seconds"):
             value: object = getattr(self, name)
-            number = int | float if name.endswith("seconds") else int
-            if value is not None and not (isinstance(value, number) and value > 0):
-                msg = f"{name} must be above 0, or None for no limit; got {value!r}"
+            if value is not None and not as_number(value) > 0:
+                msg = f"{name} must be a number above 0, or None for no limit; got {value!r}"
                 raise ValueError(msg)
 
 

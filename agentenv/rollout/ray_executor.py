@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, TypeVar, cast
 
+from agentenv.arrays import check_count
 from agentenv.distribution import install_module
 from agentenv.errors import InfrastructureError, MissingDependencyError, SnapshotError
 from agentenv.protocols import Agent, BranchingEnv, Fidelity, Snapshot, Transition
@@ -158,9 +159,8 @@ class RayExecutor:
         concurrency: int = 16,
         start_seconds: float = 120.0,
     ) -> None:
-        if actors < 1 or concurrency < 1:
-            msg = f"actors and concurrency must be at least 1, got {actors} and {concurrency}"
-            raise ValueError(msg)
+        check_count("actors", actors, least=1)
+        check_count("concurrency", concurrency, least=1)
         self._ray = _import_ray()
         self._inner = inner or InStep()
         self._own_inner = inner is None

@@ -8,6 +8,8 @@ from queue import Empty, SimpleQueue
 from threading import Condition, Lock, Thread
 from typing import Any, Generic, TypeVar
 
+from agentenv.arrays import check_count
+
 __all__ = ["Job", "Workers"]
 
 Item = TypeVar("Item")
@@ -49,9 +51,7 @@ class Workers:
     """
 
     def __init__(self, most: int) -> None:
-        if most < 1:
-            msg = f"workers must be at least 1, got {most}"
-            raise ValueError(msg)
+        check_count("workers", most, least=1)
         self.most = most
         self._jobs: deque[Job[Any]] = deque()
         self._ready = Condition(Lock())

@@ -1,11 +1,13 @@
 """Who is to blame: a failure that an action brings about, every time, is no failure of infrastructure."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
+from agentenv.env import Env
 from agentenv.errors import InfrastructureError
 from agentenv.testing.clauses import Broken
-from agentenv.testing.probe import Probe, play
+from agentenv.testing.probe import Probe
 
 __all__ = ["check_blame"]
 
@@ -28,22 +30,27 @@ _CAUSE = (
 
 
 def check_blame(probe: Probe) -> None:
-    """Raises `Broken` where an action fails as infrastructure twice, in fresh episodes, and a control does not."""
+    """Raises `Broken` where an action fails as infrastructure, in a fresh episode too, and a control does not."""
     with probe.episode() as env:
         tools = env.tools
-    for action in [*probe.actions, *_hostile(tools)]:
-        if (failure := _failure(probe, action)) and not _failure(probe, "") and _failure(probe, action):
-            seen = f"step({action!r:.120}) raised {failure}, in two fresh episodes, and an empty message did not"
-            raise Broken(_CAUSE, seen)
+    with closing(probe.beginnings()) as beginnings:
+        for action, env in zip([*probe.actions, *_hostile(tools)], beginnings, strict=False):
+            if _failure(env, action) and not _fails_anew(probe, "") and (failure := _fails_anew(probe, action)):
+                seen = f"step({action!r:.120}) raised {failure}, in a fresh episode too, and an empty message did not"
+                raise Broken(_CAUSE, seen)
 
 
-def _failure(probe: Probe, action: Any) -> str:
+def _failure(env: Env, action: Any) -> str:
     try:
-        with probe.episode() as env:
-            play(env, [action])
+        env.step(action)
     except InfrastructureError as error:
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def _fails_anew(probe: Probe, action: Any) -> str:
+    with probe.episode() as env:
+        return _failure(env, action)
 
 
 def _hostile(tools: Any) -> Iterator[Any]:

@@ -86,8 +86,8 @@ def _mistakes(probe: Probe) -> None:
     calls = [{"function": {"name": name, "arguments": a}} for name, a in [*wrong, ("no_such_tool", {})]]
     texts = ["", "\x00 \N{SNOWMAN} " + "x" * 10_000, "<tool_call>{broken"]
     messages = [{"role": "assistant", "content": "", "tool_calls": [call]} for call in calls]
-    for action in [*texts, *messages]:
-        with probe.episode() as env:
+    with closing(probe.beginnings()) as beginnings:
+        for action, env in zip([*texts, *messages], beginnings, strict=False):
             try:
                 env.step(action)
             except Exception as error:

@@ -1,10 +1,11 @@
 """Equal episodes for the checker: the same environment, seed and actions, as often as a law needs them."""
 
 from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from agentenv.env import Env
+from agentenv.protocols import Snapshot
 from agentenv.testing.scripts import Script
 
 __all__ = ["Probe", "Trace", "play"]
@@ -44,6 +45,22 @@ class Probe:
             env.reset(seed=self.seed, options=self.options)
             play(env, self.actions[:steps])
             yield env
+
+    def beginnings(self) -> Generator[Env]:
+        """Yields an environment at the beginning of the episode, again and again, for one action each; to be closed.
+
+        It is the same one, put back, for another sandbox takes a hundred times as long; a fresh one where that fails.
+        """
+        while True:
+            with self.episode() as env:
+                snapshot: Snapshot | None = None
+                with suppress(Exception):  # reported by other laws
+                    snapshot = env.snapshot()
+                yield env
+                with suppress(Exception):
+                    while snapshot is not None:
+                        env.restore(snapshot)
+                        yield env
 
     def spawn(self) -> Env:
         """Returns a fresh environment, not reset."""

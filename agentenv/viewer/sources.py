@@ -41,7 +41,7 @@ class Run:
     """A folder or a file that people look at, perhaps while it is being written.
 
     Args:
-        path: a run folder (`trees/*.jsonl`, `metrics.jsonl`, `config.json`), any folder with trees files, or one file.
+        path: a run folder (`trees/*.jsonl`, `metrics.jsonl`, `run.json`), any folder with trees files, or one file.
 
     Attributes:
         path: the same.
@@ -78,7 +78,7 @@ class Run:
     def look(self) -> bool:
         """Looks at the folder again; returns whether anything changed."""
         self.files = tuple(sorted(self._find(), key=lambda file: (file.step is None, file.step or 0, file.name)))
-        stamps = (self.files, *(_stamp(self.folder / name) for name in ("metrics.jsonl", "config.json")))
+        stamps = (self.files, *(_stamp(self.folder / name) for name in ("metrics.jsonl", "run.json")))
         changed, self._stamps = stamps != self._stamps, stamps
         return changed
 
@@ -131,7 +131,7 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """Returns what a run's configuration says first; empty where there is none."""
-        path = self.folder / "config.json"
+        path = self.folder / "run.json"
         try:
             found: object = json.loads(path.read_text(encoding="utf-8")) if self.path.is_dir() else {}
         except (OSError, ValueError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Self, cast
 
+from agentenv.arrays import check_count
 from agentenv.errors import InfrastructureError, TreeError
 from agentenv.protocols import Agent, BranchingEnv
 from agentenv.recording import failed_node
@@ -110,9 +111,8 @@ class ProgramRollout:
         on_end: Callable[[], None] | None = None,
     ) -> None:
         self.command = _checked(command)
-        if max_programs < 1 or retries < 0:
-            msg = f"max_programs must be at least 1 and retries at least 0, got {max_programs} and {retries}"
-            raise ValueError(msg)
+        check_count("max_programs", max_programs, least=1)
+        check_count("retries", retries, least=0)
         if record is not None and Path(record).exists() and Path(record).stat().st_size:
             msg = f"record must name a new file, {record} exists"
             raise ValueError(msg)
@@ -175,9 +175,7 @@ class ProgramRollout:
                 program is given, or anything that is written to it as JSON.
             num_rollouts: episodes per task.
         """
-        if num_rollouts < 1:
-            msg = f"num_rollouts must be at least 1, got {num_rollouts}"
-            raise ValueError(msg)
+        check_count("num_rollouts", num_rollouts, least=1)
         trees = self.begin(tasks)
         self.extend(trees, [Anchor(i, 0, num_rollouts) for i, tree in enumerate(trees) if tree.snapshots])
         return trees

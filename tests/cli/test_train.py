@@ -42,9 +42,9 @@ def test_a_run_its_folder_and_its_resumption(here, model):
     assert whole.exit_code == 0, whole.stderr
     folder = here / "runs" / "Letters-rloo"
     assert {path.name for path in folder.iterdir()} >= {
-        "config.json", "metrics.jsonl", "trees", "curve.png", "checkpoint-1", "checkpoint-2",
+        "run.json", "metrics.jsonl", "trees", "curve.png", "checkpoint-1", "checkpoint-2",
     }  # fmt: skip
-    assert "rloo_advantages" in json.loads((folder / "config.json").read_text())["estimator"]
+    assert "rloo_advantages" in json.loads((folder / "run.json").read_text())["estimator"]
     assert "step 2  success of held-out" in whole.stdout
 
     words = ["train", "dice_env:Letters", "--model", model, *SMALL, "--credit", "rloo", "--run-folder", here / "parts"]
@@ -69,7 +69,7 @@ def test_held_out_tasks_are_never_trained_on(here, model):
     words = ["--option", "tasks=tasks.jsonl", "--option", "max_steps=2", *SMALL, "--steps", 1, "--run-folder", "few"]
     trained = run("train", MATH, "--model", model, *words)
     assert trained.exit_code == 0, trained.stderr
-    assert json.loads((here / "few" / "config.json").read_text())["train_tasks"] == 3
+    assert json.loads((here / "few" / "run.json").read_text())["train_tasks"] == 3
     result = run("train", MATH, "--model", model, *words[:-1], "none", "--eval-tasks", 5)
     assert result.exit_code == 2
     assert "'--tasks-per-step'" in result.stderr and "only 1 different tasks" in result.stderr
@@ -86,7 +86,7 @@ def test_too_few_tasks_are_told_before_a_model_is_made(here, monkeypatch):
 def test_steps_are_steps_in_all_and_changed_settings_are_refused(here, model):
     words = ["train", "dice_env:Letters", "--model", model, *SMALL, "--credit", "rloo", "--run-folder", here / "run"]
     assert run(*words, "--steps", 2).exit_code == 0
-    config = (here / "run" / "config.json").read_text()
+    config = (here / "run" / "run.json").read_text()
     again = run(*words, "--steps", 2, "--resume")
     assert again.exit_code == 0, again.stderr
     assert [line["step"] for line in metrics(here / "run", "step", "loss") if line["loss"] is not None] == [1, 2]
@@ -97,8 +97,8 @@ def test_steps_are_steps_in_all_and_changed_settings_are_refused(here, model):
     assert all(word in refused.stderr for word in ("estimator is", "rloo", "num_rollouts is 2 in the run, 3 now"))
     assert "--override" in refused.stderr and "Traceback" not in refused.stderr
     assert run(*changed, "--override").exit_code == 0
-    assert (here / "run" / "config.json").read_text() == config
-    assert json.loads((here / "run" / "config_step_2.json").read_text())["settings"]["num_rollouts"] == 3
+    assert (here / "run" / "run.json").read_text() == config
+    assert json.loads((here / "run" / "run_step_2.json").read_text())["settings"]["num_rollouts"] == 3
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_weights_and_allocator_reach_the_run(here, model):
     words += ["--run-folder", here / "run"]
     result = run("train", "dice_env:Letters", "--model", model, *SMALL, *words)
     assert result.exit_code == 0, result.stderr
-    described = json.loads((here / "run" / "config.json").read_text())
+    described = json.loads((here / "run" / "run.json").read_text())
     assert described["allocator"] == "trace"
     assert described["settings"]["step_weights"] == "counts"
     assert described["settings"]["predictor"] == "hidden"

@@ -70,7 +70,7 @@ def test_keyword_options_of_file_and_command_line_are_merged(here, config):
     done = run("train", config, "--credit-option", "discount=1.0")
     assert done.exit_code == 0, done.stderr
     (folder,) = (here / "runs").iterdir()
-    written = (folder / "config.json").read_text()
+    written = (folder / "run.json").read_text()
     assert "prior_count" in written
     assert "0.5" not in written.partition("estimator")[2][:200]
     assert '"weight_decay": 0.01' in written

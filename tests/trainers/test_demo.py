@@ -40,7 +40,7 @@ def test_whole_demo_in_miniature(tmp_path):
     assert "8 held-out tasks" in printed
     assert "Compute" in printed
     assert printed.count("agentenv play") == 1
-    for name in ("config.json", "metrics.jsonl", "curve.png", "trees/step_2.jsonl"):
+    for name in ("run.json", "metrics.jsonl", "curve.png", "trees/step_2.jsonl"):
         assert (tmp_path / name).stat().st_size
     trees = read_trees(tmp_path / "trees" / "step_2.jsonl")
     assert trees[0].env_id == "agentenv/MathVerifier-v0"

@@ -248,7 +248,7 @@ def test_an_estimator_trains_by_its_name(tmp_path):
     run = trainer(model, tokenizer, tmp_path, estimator="dr_grpo", max_steps=1)
     run.train()
     assert run.state.global_step == 1
-    assert json.loads((tmp_path / "config.json").read_text())["estimator"] == "agentenv.credit.grpo.dr_grpo_advantages"
+    assert json.loads((tmp_path / "run.json").read_text())["estimator"] == "agentenv.credit.grpo.dr_grpo_advantages"
     with pytest.raises(ValueError, match=r"estimator must be .*'rtmc'.*got 'rtcm'; did you mean 'rtmc'"):
         trainer(model, tokenizer, tmp_path / "other", estimator="rtcm")
 
@@ -298,7 +298,7 @@ def test_token_credit_trains(tmp_path):
     run = trainer(model, tokenizer, tmp_path, token_estimator=critic)
     run.train()
     assert all(log["grad_norm"] > 0 for log in run.state.log_history if "grad_norm" in log)
-    described = json.loads((tmp_path / "config.json").read_text())
+    described = json.loads((tmp_path / "run.json").read_text())
     assert described["estimator"].endswith("critic")
 
 

@@ -86,21 +86,30 @@ def test_steps_are_steps_in_all(tmp_path):
 )
 def test_a_run_goes_on_with_its_own_settings_or_says_which_changed(tmp_path, options, words):
     run_to(tmp_path, 1)
-    before = (tmp_path / "config.json").read_text()
+    before = (tmp_path / "run.json").read_text()
     with pytest.raises(ValueError, match="would go on with other settings") as caught:
         run_to(tmp_path, 2, resume=True, **options)
     assert all(word in str(caught.value) for word in words)
     assert "allow_changes (--override)" in str(caught.value)
-    assert (tmp_path / "config.json").read_text() == before
+    assert (tmp_path / "run.json").read_text() == before
     assert steps_of(tmp_path) == [1]
+
+
+def test_a_model_saved_into_the_run_folder_takes_nothing_of_the_run(tmp_path):
+    """`trainer.save_model(output_dir)` ends most of TRL's scripts; it writes a `config.json` of the model's."""
+    run_to(tmp_path, 1).save_model(str(tmp_path))
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"]
+    with pytest.raises(ValueError, match=r"learning_rate is 0\.01 in the run, 0\.5 now"):
+        run_to(tmp_path, 2, resume=True, learning_rate=0.5)
+    assert run_to(tmp_path, 2, resume=True).state.global_step == 2
 
 
 def test_changes_that_are_wanted_are_kept_beside_the_first_settings(tmp_path):
     run_to(tmp_path, 1)
-    before = (tmp_path / "config.json").read_text()
+    before = (tmp_path / "run.json").read_text()
     run_to(tmp_path, 2, resume=True, learning_rate=0.5, allow_changes=True)
-    assert (tmp_path / "config.json").read_text() == before
-    assert json.loads((tmp_path / "config_step_1.json").read_text())["settings"]["learning_rate"] == 0.5
+    assert (tmp_path / "run.json").read_text() == before
+    assert json.loads((tmp_path / "run_step_1.json").read_text())["settings"]["learning_rate"] == 0.5
     run_to(tmp_path, 3, resume=True, learning_rate=0.5)  # compared with the newest
     with pytest.raises(ValueError, match=r"learning_rate is 0.5 in the run, 0.01 now"):
         run_to(tmp_path, 4, resume=True)
@@ -125,7 +134,7 @@ def test_how_long_and_how_it_is_shown_may_change(tmp_path):
     run_to(tmp_path, 1)
     run_to(tmp_path, 2, resume=True, logging_steps=2, save_trees_steps=1, eval_strategy="no", save_total_limit=3)
     assert (tmp_path / "trees" / "step_2.jsonl").exists()
-    assert not list(tmp_path.glob("config_step_*"))
+    assert not list(tmp_path.glob("run_step_*"))
 
 
 def test_only_what_both_know_is_compared():
@@ -386,7 +395,7 @@ def test_anything_callable_can_be_environment_and_estimator(tmp_path):
             return grpo_advantages(arrays)
 
     run_to(tmp_path, 1, env=Maker(), estimator=Credit())
-    described = json.loads((tmp_path / "config.json").read_text())
+    described = json.loads((tmp_path / "run.json").read_text())
     assert described["env"].endswith("Maker") and described["estimator"].endswith("Credit")
     assert "0x" not in described["env"] + described["estimator"]
 
@@ -430,7 +439,7 @@ def test_going_back_leaves_the_settings_of_the_abandoned_steps_behind(tmp_path):
     run_to(tmp_path, 2)
     run_to(tmp_path, 3, resume=True, learning_rate=0.5, allow_changes=True)
     run_to(tmp_path, 2, resume=str(tmp_path / "checkpoint-1"))
-    assert [path.name for path in tmp_path.glob("config*.json")] == ["config.json"]
+    assert [path.name for path in tmp_path.glob("run*.json")] == ["run.json"]
     assert run_to(tmp_path, 3, resume=True).state.global_step == 3  # compared with the settings that it went back to
 
 
@@ -441,7 +450,7 @@ def test_a_run_that_goes_back_is_compared_with_the_settings_that_it_had_there(tm
     with pytest.raises(ValueError, match=r"learning_rate is 0.01 in the run, 0.5 now"):
         run_to(tmp_path, 2, resume=str(tmp_path / "checkpoint-1"), **later)
     run_to(tmp_path, 2, resume=str(tmp_path / "checkpoint-1"), **later, allow_changes=True)
-    assert json.loads((tmp_path / "config_step_1.json").read_text())["settings"]["learning_rate"] == 0.5
+    assert json.loads((tmp_path / "run_step_1.json").read_text())["settings"]["learning_rate"] == 0.5
 
 
 def lay(folder, names):
@@ -458,7 +467,7 @@ def names_in(folder):
 def test_tables_of_completions_and_trees_are_moved_with_the_run_that_wrote_them(tmp_path):
     table = "completions/completions_{:05d}.parquet".format
     run = [f"checkpoint-{n}/trainer_state.json" for n in (1, 2, 11)] + [table(n) for n in (1, 2, 11)]
-    run += ["config.json", "critic.png", "metrics.jsonl", *(f"trees/step_{n}.jsonl" for n in (2, 3))]
+    run += ["run.json", "critic.png", "metrics.jsonl", *(f"trees/step_{n}.jsonl" for n in (2, 3))]
     run += ["trees/step_3_rank_1.jsonl"]
     lay(tmp_path, [*run, "trees/mine.jsonl", "notes.txt"])
     back = put_aside(tmp_path, 2)
@@ -478,7 +487,7 @@ def test_tables_of_completions_and_trees_are_moved_with_the_run_that_wrote_them(
 
 
 def test_a_run_after_a_crash_writes_over_what_is_after_its_last_checkpoint(tmp_path):
-    lay(tmp_path, ["checkpoint-2/trainer_state.json", "config.json", "metrics.jsonl", "trees/step_3.jsonl"])
+    lay(tmp_path, ["checkpoint-2/trainer_state.json", "run.json", "metrics.jsonl", "trees/step_3.jsonl"])
     assert put_aside(tmp_path, 2) is None
 
 

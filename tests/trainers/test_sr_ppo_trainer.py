@@ -305,7 +305,7 @@ def test_the_closed_loop_forks_where_the_critic_says_and_resumes_exactly(tmp_pat
     assert np.isfinite(logged).all()
     resumed = run_to(3, resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert metrics_of(resumed, *names) == logged
-    described = json.loads((tmp_path / "config.json").read_text())
+    described = json.loads((tmp_path / "run.json").read_text())
     assert described["estimator"].endswith("rtmc_advantages")
     assert "TraceAllocator" in described["allocator"]
 

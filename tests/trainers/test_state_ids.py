@@ -31,7 +31,7 @@ def test_the_estimator_and_the_weights_see_them(tmp_path):
     np.testing.assert_array_equal(tree.state_ids, states(run.last_trees))
     np.testing.assert_array_equal(tree.parents, exact.parents)
     assert tree.state_ids.tolist() != exact.state_ids.tolist()
-    assert "embedding_signatures(similarity=1.0)" in json.loads((tmp_path / "config.json").read_text())["state_ids"]
+    assert "embedding_signatures(similarity=1.0)" in json.loads((tmp_path / "run.json").read_text())["state_ids"]
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_an_allocator_chooses_where_episodes_are_continued(tmp_path):
     run.train()
     assert seen == [(8, 8)]
     assert sum(len(tree.leaves()) for tree in run.last_trees) == 4 * 3 + 8
-    described = json.loads((tmp_path / "config.json").read_text())
+    described = json.loads((tmp_path / "run.json").read_text())
     assert described["allocator"].endswith("undecided")
 
 
@@ -218,7 +218,7 @@ def test_run_folder_holds_everything(tmp_path):
         save_steps=2,
     )
     run.train()
-    described = json.loads((tmp_path / "config.json").read_text())
+    described = json.loads((tmp_path / "run.json").read_text())
     assert described["env"].endswith("Digits")
     assert described["estimator"].startswith("agentenv.credit.grpo.grpo_advantages(")
     assert described["settings"]["num_rollouts"] == 3

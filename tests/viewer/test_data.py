@@ -123,7 +123,7 @@ def test_commands_name_an_environment_that_is_not_registered(tmp_path, monkeypat
     assert [environment(view_of(file), i) for i in range(4)] == [["--env", "my_env:MyEnv"], [], [], []]
     given = View(file, choose=choose, estimators=("rtmc",), env="a:B", options=["x=1 2"])
     assert environment(given, 1) == ["--env", "a:B", "--option", "x=1 2"]
-    (tmp_path / "config.json").write_text(json.dumps({"env": "my_env.env.MyEnv(x=1)"}))
+    (tmp_path / "run.json").write_text(json.dumps({"env": "my_env.env.MyEnv(x=1)"}))
     assert environment(view_of(tmp_path), 1) == ["--env", "my_env.env:MyEnv"]
 
 
@@ -164,7 +164,7 @@ def test_a_run_folder_is_read_as_it_grows(tmp_path):
     write(tmp_path / "trees" / "step_10.jsonl", rich_tree("late"))
     write(tmp_path / "trees" / "step_2.jsonl", rich_tree("early"))
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "success": 0.5}\n{"step": 2, "succ')
-    (tmp_path / "config.json").write_text('{"env": "Maze-v0", "settings": {"num_rollouts": 4, "noise": 1}}')
+    (tmp_path / "run.json").write_text('{"env": "Maze-v0", "settings": {"num_rollouts": 4, "noise": 1}}')
     view = view_of(tmp_path)
     found = view.overview()
     assert [(row["task"], row["step"]) for row in found["trees"]] == [("early", 2), ("late", 10)]

@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
     write(folder / "trees" / "step_2.jsonl", wide_tree(400), rich_tree("c"))
     rows = [{"step": step, "success": step / 10, "reward": step / 20, "eval_success": 0.3} for step in range(1, 9)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "config.json").write_text(json.dumps({"env": HOSTILE, "settings": {}}))
+    (folder / "run.json").write_text(json.dumps({"env": HOSTILE, "settings": {}}))
     return folder
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, cast
 import pydantic
 from typing_extensions import override
 
+from agentenv.arrays import check_count
 from agentenv.credit.file_signatures import FileStep, action_signature, state_signatures
 from agentenv.env import Reply
 from agentenv.errors import SandboxError, TaskError, ToolError, WorkspaceError
@@ -121,9 +122,7 @@ class CodeRepair(ToolEnv):
             if not value > 0:
                 msg = f"{name} must be positive, got {value!r}"
                 raise ValueError(msg)
-        if max_output < 200:
-            msg = f"max_output must be at least 200, got {max_output!r}"
-            raise ValueError(msg)
+        check_count("max_output", max_output, least=200)
         is_lazy = isinstance(tasks, Sequence) and not isinstance(tasks, str | bytes | list | tuple)
         lazy = cast("Sequence[Any]", tasks)
         kept: Sequence[Any] = bundled_tasks() if tasks is None else lazy if is_lazy else read_tasks(tasks)

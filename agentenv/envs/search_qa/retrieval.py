@@ -7,6 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from agentenv.arrays import check_count
+
 from .corpus import Passage
 
 __all__ = ["MAX_QUERY_CHARS", "Hit", "Retriever", "check_search", "rank"]
@@ -61,9 +63,7 @@ def check_search(queries: Sequence[str], k: int) -> None:
     if isinstance(queries, str):
         msg = f"queries must be a sequence of texts, got the text {queries[:80]!r}; write [query]"
         raise ValueError(msg)
-    if k < 1:
-        msg = f"k must be at least 1, got {k}"
-        raise ValueError(msg)
+    check_count("k", k, least=1)
     for query in queries:
         if len(query) > MAX_QUERY_CHARS:
             msg = f"a query may have at most {MAX_QUERY_CHARS:,} characters, got {len(query):,}"

@@ -16,6 +16,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal, cast
 
+from agentenv.arrays import check_count
+
 from .corpus import Passage
 from .scoring import exact_match
 
@@ -74,9 +76,7 @@ def extract_answer(transcript: str, *, prompt_blocks: int = 0) -> str | None:
     Raises:
         ValueError: a negative number.
     """
-    if prompt_blocks < 0:
-        msg = f"prompt_blocks must be at least 0, got {prompt_blocks}"
-        raise ValueError(msg)
+    check_count("prompt_blocks", prompt_blocks, least=0)
     found = [content for _, content in _blocks(transcript, "answer")]
     return found[-1] if len(found) > prompt_blocks else None
 
