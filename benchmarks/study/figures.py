@@ -10,12 +10,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .cells import Runs
-from .statistics import interval_of, median, profile
+from .statistics import NO_DIFFERENCE, Interval, interval_of, median, profile
 
-__all__ = ["draw_accuracy", "draw_against", "draw_curves", "draw_intervals", "draw_profiles"]
+__all__ = ["draw_accuracy", "draw_against", "draw_curves", "draw_gaps", "draw_intervals", "draw_profiles"]
 
 SHARES = np.linspace(0.0, 1.0, 5)
 COLORS = ("#1f5f8b", "#d1495b", "#2e8b57", "#8e6bbf", "#e08e0b", "#4a4a4a", "#17a2b8", "#a0522d", "#7f9c3b", "#c71585")
+OF_VERDICT = {"better": COLORS[2], "worse": COLORS[1], "inconclusive": COLORS[4], NO_DIFFERENCE: "#9a9a9a"}
 ROW = 4
 BANDS = 4
 """Methods, at most, whose bands can be told from each other."""
@@ -72,6 +73,30 @@ def draw_intervals(scores: Mapping[str, Mapping[str, Sequence[float]]], across: 
             panel.plot([one.value], [place], "o", color=color, markersize=4)
         panel.set(title=setting, xlabel=across, yticks=range(len(intervals)), ylim=(-0.6, len(intervals) - 0.4))
         panel.set_yticklabels([method for _, method in intervals], fontsize=7)
+    _save(figure, panels, path)
+
+
+def draw_gaps(gaps: Mapping[str, Sequence[tuple[str, Interval, str]]], path: Path) -> None:
+    """Draws by how much methods are above what they are compared with; a panel per question, the best at the top.
+
+    Args:
+        gaps: by the title of a panel, the name of each method, its difference, and what that shows.
+        path: of the files, without an ending.
+    """
+    counts = [len(of) for of in gaps.values()]
+    heights = [1.1 + 0.17 * max(counts[i : i + 3]) for i in range(0, len(counts), 3)]
+    figure, panels = _panels(len(gaps), heights, columns=3)
+    for panel, (title, of) in zip(panels, gaps.items(), strict=True):
+        panel.axvline(0.0, color="#888888", linewidth=0.8)
+        ordered = sorted(of, key=lambda one: one[1].value)
+        for place, (_, gap, word) in enumerate(ordered):
+            panel.plot([gap.low, gap.high], [place, place], color=OF_VERDICT[word], linewidth=1.6)
+            panel.plot([gap.value], [place], "o", color=OF_VERDICT[word], label=word, markersize=4)
+        panel.set(yticks=range(len(ordered)), ylim=(-0.6, len(ordered) - 0.4))
+        panel.set_title(title, fontsize=9, loc="right")
+        panel.set_xlabel("difference of the mean of the curve", fontsize=8)
+        panel.tick_params(axis="x", labelsize=7)
+        panel.set_yticklabels([name for name, _, _ in ordered], fontsize=7)
     _save(figure, panels, path)
 
 
@@ -143,8 +168,8 @@ def draw_against(points: Mapping[str, Mapping[str, tuple[float, float]]], across
     _save(figure, panels, path)
 
 
-def _panels(count: int, heights: Sequence[float] = ()) -> tuple[Figure, list[Any]]:
-    lines, columns = -(-count // ROW), min(count, ROW)
+def _panels(count: int, heights: Sequence[float] = (), *, columns: int = ROW) -> tuple[Figure, list[Any]]:
+    lines, columns = -(-count // columns), min(count, columns)
     heights = heights or [3.2] * lines
     figure = Figure(figsize=(4.2 * columns, sum(heights) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from .cells import TUNING_SEED, Results
+from .figures import draw_gaps
 from .questions import QUESTIONS
-from .questions.question import Scale
+from .questions.comparing import told
+from .questions.question import Scale, TrainingQuestion
 from .settings import SETTINGS
 from .sizes import SIZES, size_of
 
@@ -96,6 +98,7 @@ Of training: by how much the mean of the learning curve differs (medians, mean o
 run, with how many these are), and its interval. What a single setting shows, and where rates differ, stands in the
 sections."""
 
+COMMAND = "    python -m benchmarks.study report"
 QUICK = "**All numbers on this page are of `--quick`, which only shows that everything runs: they mean nothing.**"
 LARGER = (2, 4, 5)
 """Questions that are to be answered with larger models too."""
@@ -111,7 +114,7 @@ def write_report(results: Results, scale: Scale, docs: Path) -> Path:
         docs: the folder of the docs.
     """
     parts = [HEAD, QUICK] if scale.quick else [HEAD]
-    parts.append(_in_short(results, scale))
+    parts.append(_in_short(results, scale, docs / "images" / "study"))
     for number in sorted(QUESTIONS):
         question = QUESTIONS[number]
         parts.append(f"## {number}. {question.title}\n\n{question.asks}")
@@ -132,10 +135,20 @@ def write_report(results: Results, scale: Scale, docs: Path) -> Path:
     return page
 
 
-def _in_short(results: Results, scale: Scale) -> str:
-    """Returns what every question's section shows, in a sentence or two each."""
+def _in_short(results: Results, scale: Scale, images: Path) -> str:
+    """Draws and returns what every question's section shows, in a sentence or two each."""
     said = {number: QUESTIONS[number].in_short(results, scale) for number in sorted(QUESTIONS)}
     lines = [f"- {number}. *{QUESTIONS[number].title}* {words}" for number, words in said.items() if words]
+    gaps = {
+        f"{number}. {question.title}\nbeside {question.baseline}": [
+            (f"{gap.method} ({len(gap.settings)})", gap.found, told(gap.found)) for gap in found
+        ]
+        for number, question in sorted(QUESTIONS.items())
+        if isinstance(question, TrainingQuestion) and (found := question.gaps(results, scale))
+    }
+    if gaps:
+        draw_gaps(gaps, images / "in_short")
+        lines = ["![Differences over several settings](images/study/in_short.png)", "", COMMAND, "", *lines]
     return "\n".join(["## In short", "", SHORT, "", *lines]) if lines else ""
 
 

@@ -221,7 +221,11 @@ def test_the_page_begins_with_what_several_settings_show(pages, folder, tmp_path
     assert words.endswith("No difference shown: GiGPO 0.000 [0.000, 0.000] in 2.")
     page = write_report(results, SCALE, tmp_path / "docs").read_text()
     assert f"- 2. *{question.title}* {words}" in page
-    assert page.index("## In short") < page.index("## 1. ")
+    drawn = page.index("![Differences over several settings](images/study/in_short.png)")
+    assert page.index("## In short") < drawn < page.index("## 1. ")
+    image = (tmp_path / "docs" / "images" / "study" / "in_short.svg").read_text()
+    for said in ("graph values (2)", "RTMC (2)", "better", "worse", "no difference shown"):
+        assert f"<!-- {said} -->" in image  # as matplotlib notes the texts that it draws
 
 
 def test_forks_are_weighed_by_who_reads_the_trees(pages):

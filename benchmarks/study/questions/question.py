@@ -347,13 +347,16 @@ class TrainingQuestion:
     def in_short(self, results: Results, scale: Scale) -> str:
         """Returns what is shown over several settings in which a method and the baseline were run."""
         by_word: dict[str, list[str]] = {}
-        for gap in self._gaps(self._comparable(self.runs(results, scale))):
-            if len(gap.settings) > 1:
-                said = f"{gap.method} {gap.found} in {len(gap.settings)}{gap.alone}"
-                by_word.setdefault(told(gap.found), []).append(said)
+        for gap in self.gaps(results, scale):
+            said = f"{gap.method} {gap.found} in {len(gap.settings)}{gap.alone}"
+            by_word.setdefault(told(gap.found), []).append(said)
         said = [f"{word}: {'; '.join(by_word[word])}" for word in ("better", "worse", NO_DIFFERENCE, INCONCLUSIVE)
                 if word in by_word]  # fmt: skip
         return f"Beside {self.baseline}. {'. '.join(one[0].upper() + one[1:] for one in said)}." if said else ""
+
+    def gaps(self, results: Results, scale: Scale) -> list[Gap]:
+        """Returns how far each method is above the baseline over the settings of both, where these are several."""
+        return [gap for gap in self._gaps(self._comparable(self.runs(results, scale))) if len(gap.settings) > 1]
 
     def _across(self, found: Runs) -> str:
         """Says what holds over all settings that both methods were run in."""
