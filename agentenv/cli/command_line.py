@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -23,7 +24,7 @@ from typing_extensions import override
 
 from agentenv.errors import AgentEnvError
 
-__all__ = ["Command", "CommandGroup", "blame", "blame_address", "lazy_group", "refuse"]
+__all__ = ["Command", "CommandGroup", "blame", "blame_address", "lazy_group", "mistake_in", "refuse"]
 
 _INTERRUPTED = 130
 
@@ -35,6 +36,17 @@ def refuse(argument: str, message: str) -> NoReturn:
         typer.BadParameter: always.
     """
     raise typer.BadParameter(message, param_hint=f"'{argument}'")
+
+
+def mistake_in(name: str, error: Exception) -> str:
+    """Says why a module cannot be imported: what its own line raised, and which line that is."""
+    frames = traceback.extract_tb(error.__traceback__)
+    modules = [frame.filename for frame in frames if frame.name == "<module>"]
+    if isinstance(error, AgentEnvError) or (isinstance(error, ImportError) and not modules):
+        return str(error)
+    at = [f" ({Path(one.filename).name}, line {one.lineno})" for one in frames if one.filename in modules[-1:]]
+    where = "" if isinstance(error, SyntaxError) else "".join(at[-1:])  # which says so itself
+    return f"{name} cannot be imported: {type(error).__name__}: {error}{where}"
 
 
 @contextmanager

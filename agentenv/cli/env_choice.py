@@ -21,14 +21,10 @@ from agentenv.registry import env_class, is_module, likely_class
 from agentenv.rollout import derive_seed
 
 from .annotations import annotations_of, read_value
-from .command_line import blame, refuse
+from .command_line import blame, mistake_in, refuse
 from .sandbox_options import opens_sandboxes, read_sandbox
 
 __all__ = ["EnvChoice", "choose_env", "constructor_options", "parse_options", "parse_task", "sample_tasks"]
-
-
-_UNUSABLE = (UnknownEnvError, ImportError, ValueError, TypeError, SyntaxError)
-"""What finding a class raises; the last two are mistakes in its module, such as a tool without a docstring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +68,7 @@ def choose_env(name: str, options: Sequence[str] = (), *, argument: str = "ENV_I
         sys.path.insert(0, here)
     try:
         cls = env_class(name)
-    except _UNUSABLE as error:
+    except Exception as error:  # noqa: BLE001  a module may raise anything
         refuse(argument, _explain(name, error))
     parsed = parse_options(options, known=constructor_options(cls), owner=name)
     choice = EnvChoice(name, cls, parsed, (name, *(word for option in options for word in ("--option", option))))
@@ -83,17 +79,15 @@ def choose_env(name: str, options: Sequence[str] = (), *, argument: str = "ENV_I
 
 def _explain(name: str, error: Exception) -> str:
     """Says what is wrong with a name, and where its class may be."""
-    if isinstance(error, TypeError | SyntaxError):
-        return f"{name} cannot be imported: {type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError) and f"{name.partition(':')[0]}.".startswith(f"{error.name}."):
         return f"{error}: it is looked for in this folder, {Path.cwd()}, and in what is installed"
     if ":" in name or not isinstance(error, UnknownEnvError):
-        return str(error)
+        return mistake_in(name, error)
     module = name.replace("-", "_")
     if (near := likely_class(name)) is not None:
         try:
             env_class(near)
-        except _UNUSABLE as problem:
+        except Exception as problem:  # noqa: BLE001
             return _explain(near, problem)
         return f"no environment {name!r}. Did you mean {near!r}?"
     if re.fullmatch(r"\w+(\.\w+)*", module) and is_module(module):

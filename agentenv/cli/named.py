@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from agentenv.registry import import_named
 
-from .command_line import blame, refuse
+from .command_line import mistake_in, refuse
 from .env_choice import constructor_options
 
 __all__ = ["find_named", "parameters_of"]
@@ -28,8 +28,10 @@ def find_named(spec: str, argument: str) -> Any:
     module, _, name = spec.partition(":")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
-    with blame(argument, ImportError):
+    try:
         found: Any = import_named(module, name)
+    except Exception as error:  # noqa: BLE001  a module may raise anything
+        refuse(argument, mistake_in(spec, error))
     for part in name.split("."):
         if not hasattr(found, part):
             close = difflib.get_close_matches(part, dir(found), n=1)

@@ -1,7 +1,9 @@
 """`agentenv check`: a verdict per law, and an exit code."""
 
 import json
+import re
 
+import pytest
 from cli_runs import one_line_error, run
 from envs_for_tests import call
 
@@ -55,3 +57,32 @@ def test_a_mistake_in_the_module_is_told_as_one(here):
     assert "no_python.py, line 1" in one_line_error(run("check", "no_python:Mine"))
     for module, said in (("no_words", "TypeError: tool Other.look needs a docstring"), ("no_python", "line 1")):
         assert said in one_line_error(run("check", f"{module}/Mine-v0")), "nor where the class is only looked for"
+
+
+@pytest.mark.parametrize(
+    ("number", "body", "said"),
+    [
+        (0, "\n1 / 0\n", r"ZeroDivisionError: division by zero \(wrong_0.py, line 2\)"),
+        (1, "class Mine:\n    x = undefined\n", r"NameError: name 'undefined' is not defined \(wrong_1.py, line 2\)"),
+        (
+            2,
+            "import no_such_package\n",
+            r"ModuleNotFoundError: No module named 'no_such_package' \(wrong_2.py, line 1\)",
+        ),
+        (3, "def f(:\n", r"SyntaxError: invalid syntax \(wrong_3.py, line 1\)"),
+        (4, "import json\n\njson.loads('{')\n", r"JSONDecodeError: .* \(wrong_4.py, line 3\)"),
+        (5, "import beside_5\n", r"KeyError: 'missing' \(beside_5.py, line 2\)"),
+    ],
+)
+def test_whatever_a_module_raises_is_told_with_its_line(here, number, body, said):
+    (here / "beside_5.py").write_text("things = {}\nthings['missing']\n")
+    (here / f"wrong_{number}.py").write_text(body)
+    spec = f"wrong_{number}:Mine"
+    environment = run("check", spec)
+    agent = run(
+        "rollout", "dice_env:Careless", "--agent", spec, "--tasks", 1, "--rollouts", 1, "--out", here / "no.jsonl"
+    )
+    for argument, result in (("ENV_ID", environment), ("--agent", agent)):
+        assert result.exit_code == 2
+        assert re.search(rf"'{argument}': {spec} cannot be imported: {said}", one_line_error(result))
+    assert not (here / "no.jsonl").exists()
