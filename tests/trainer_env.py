@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from tiny_chat import random_model
+
 import agentenv as ae
 from agentenv.errors import VerifierError
 from agentenv.trainers import TreeConfig, TreeTrainer
+from agentenv.trainers.run_folder import read_metrics
 
 TASKS = [{"id": f"t{i}", "question": f"Compute {i % 9 + 1} + {i % 7 + 1} * 2."} for i in range(32)]
 
@@ -74,3 +77,16 @@ def trainer(model: Any, tokenizer: Any, folder: Path, *, env: Any = Digits, task
     return TreeTrainer(
         model, args, env=env, train_tasks=TASKS if tasks is None else tasks, processing_class=tokenizer, **extra
     )
+
+
+def run_to(folder: Path, steps: int, *, resume: bool | str | None = None, **options: Any) -> Any:
+    """Trains until so many steps in all, with a checkpoint at each."""
+    model, tokenizer = random_model()
+    settings = {"lr_scheduler_type": "constant", "save_strategy": "steps", "save_steps": 1, **options}
+    run = trainer(model, tokenizer, folder, max_steps=steps, **settings)
+    run.train(resume_from_checkpoint=resume)
+    return run
+
+
+def steps_of(folder: Path) -> list[float]:
+    return [m["step"] for m in read_metrics(folder) if "loss" in m]
