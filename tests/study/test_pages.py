@@ -219,7 +219,11 @@ def test_the_page_begins_with_what_several_settings_show(pages, folder, tmp_path
     assert words.startswith("Beside GRPO. Better: graph values 0.200 [")
     assert "Worse: RTMC -0.100 [" in words
     assert words.endswith("No difference shown: GiGPO 0.000 [0.000, 0.000] in 2.")
+    as_made = entry_of(0.5)
+    as_made["curve"][0]["success"] = 0.08
+    results.add(Cell("train", "decisive-short", "GRPO", 0, 8000, 0.3), as_made)
     page = write_report(results, SCALE, tmp_path / "docs").read_text()
+    assert "so that other runs begin elsewhere than that: decisive-hard from 0.10, decisive-long from 0.10." in page
     assert f"- 2. *{question.title}* {words}" in page
     drawn = page.index("![Differences over several settings](images/study/in_short.png)")
     assert page.index("## In short") < drawn < page.index("## 1. ")
