@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from agentenv.errors import SnapshotError, TreeError, TreeFileError
 from agentenv.rollout import Rollout, revisit
 from agentenv.serialize import Journal, TreeWriter, read_trees, write_trees
 from agentenv.tree import Anchor
-from agentenv.wrappers import RecordTree, TransformReward
+from agentenv.wrappers import RecordTree, TransformReward, Wrapper
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 TESTS = Path(__file__).parent.parent
@@ -97,16 +98,38 @@ def test_what_ends_beside_a_bug_is_kept():
     assert [len(tree) - 1 for tree in rollout.trees] == [3, 0, 3]
 
 
-@pytest.mark.parametrize("agent", [GuessingAgent, SlowGuessingAgent])
-@pytest.mark.parametrize("reward", [math.nan, -math.inf])
-def test_a_reward_that_no_tree_takes_is_a_bug_that_costs_no_rollout_that_ended(tmp_path, agent, reward):
-    def shaped():
-        return TransformReward(Dice(), lambda given, info: reward if info["step_count"] == 6 else given)
+class NoNumber(Wrapper):
+    """Gives a reward that is none at its sixth step."""
 
+    reward = math.nan
+
+    def after_step(self, taken):
+        return replace(taken, reward=self.reward) if taken.info["step_count"] == 6 else taken
+
+
+class NoLimit(NoNumber):
+    reward = -math.inf
+
+
+def shaped(env):
+    return TransformReward(env, lambda given, info: math.nan if info["step_count"] == 6 else given)
+
+
+@pytest.mark.parametrize("agent", [GuessingAgent, SlowGuessingAgent])
+@pytest.mark.parametrize(
+    ("wrap", "said"),
+    [
+        (NoNumber, "reward must be a finite number, got nan; where it is unknown raise"),
+        (NoLimit, "reward must be a finite number, got -inf; where it is unknown raise"),
+        (shaped, "transform must return a finite number, got nan"),
+    ],
+    ids=["nan", "inf", "transform"],
+)
+def test_a_reward_that_no_tree_takes_is_a_bug_that_costs_no_rollout_that_ended(tmp_path, agent, wrap, said):
     path = tmp_path / "trees.jsonl"
     with (
-        pytest.raises(ValueError, match=r"reward must be a finite number, got .*; where it is unknown raise"),
-        Rollout(shaped, agent(), seed=1, record=path) as rollout,
+        pytest.raises(ValueError, match=said),
+        Rollout(lambda: wrap(Dice()), agent(), seed=1, record=path) as rollout,
     ):
         rollout.grow([{"goal": 30}], 12)
     assert 0 < len(chains(rollout.trees)) < 12
