@@ -125,7 +125,7 @@ def test_the_calculator_is_exact_and_symbolic(expression, value):
     [
         ("1/(x - x)", "division by zero"),
         ("sqrt(1, 2, 3, 4)", "cannot compute this"),
-        ("expand((x + y + z)^40)", "result too long"),
+        ("expand((x + y + z)^20)", "result too long"),
         ("x^(9^9^9)", "number too large"),
         ("expand((x + y + z)^300)", "cannot compute this: more"),
         ("system(1)", "unknown function 'system'; there are abs"),
