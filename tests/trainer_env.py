@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from tiny_chat import random_model
 
 import agentenv as ae
@@ -90,3 +91,7 @@ def run_to(folder: Path, steps: int, *, resume: bool | str | None = None, **opti
 
 def steps_of(folder: Path) -> list[float]:
     return [m["step"] for m in read_metrics(folder) if "loss" in m]
+
+
+def weights_of(run: Any) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in run.model.parameters()])

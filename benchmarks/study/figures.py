@@ -10,13 +10,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .cells import Runs
-from .statistics import NO_DIFFERENCE, Interval, interval_of, median, profile
+from .statistics import INCONCLUSIVE, NO_DIFFERENCE, Interval, interval_of, median, profile
 
 __all__ = ["draw_accuracy", "draw_against", "draw_curves", "draw_gaps", "draw_intervals", "draw_profiles"]
 
 SHARES = np.linspace(0.0, 1.0, 5)
 COLORS = ("#1f5f8b", "#d1495b", "#2e8b57", "#8e6bbf", "#e08e0b", "#4a4a4a", "#17a2b8", "#a0522d", "#7f9c3b", "#c71585")
-OF_VERDICT = {"better": COLORS[2], "worse": COLORS[1], "inconclusive": COLORS[4], NO_DIFFERENCE: "#9a9a9a"}
+OF_VERDICT = {"better": COLORS[2], "worse": COLORS[1], INCONCLUSIVE: COLORS[4], NO_DIFFERENCE: "#9a9a9a"}
+"""Of several settings with two runs each or more, of which none are too few."""
 ROW = 4
 BANDS = 4
 """Methods, at most, whose bands can be told from each other."""
@@ -66,13 +67,8 @@ def draw_intervals(scores: Mapping[str, Mapping[str, Sequence[float]]], across: 
     rows = [max(len(one) for one in found[i : i + ROW]) for i in range(0, len(found), ROW)]
     figure, panels = _panels(len(settings), [0.8 + 0.17 * count for count in rows])
     for panel, setting, intervals in zip(panels, settings, found, strict=True):
-        for place, (one, method) in enumerate(intervals):
-            color = COLORS[list(scores).index(method) % len(COLORS)]
-            if one.runs > 1:
-                panel.plot([one.low, one.high], [place, place], color=color, linewidth=1.6)
-            panel.plot([one.value], [place], "o", color=color, markersize=4)
-        panel.set(title=setting, xlabel=across, yticks=range(len(intervals)), ylim=(-0.6, len(intervals) - 0.4))
-        panel.set_yticklabels([method for _, method in intervals], fontsize=7)
+        _draw_rows(panel, [(m, one, COLORS[list(scores).index(m) % len(COLORS)], None) for one, m in intervals])
+        panel.set(title=setting, xlabel=across)
     _save(figure, panels, path)
 
 
@@ -83,21 +79,27 @@ def draw_gaps(gaps: Mapping[str, Sequence[tuple[str, Interval, str]]], path: Pat
         gaps: by the title of a panel, the name of each method, its difference, and what that shows.
         path: of the files, without an ending.
     """
-    counts = [len(of) for of in gaps.values()]
-    heights = [1.1 + 0.17 * max(counts[i : i + 3]) for i in range(0, len(counts), 3)]
-    figure, panels = _panels(len(gaps), heights, columns=3)
+    columns, counts = 3, [len(of) for of in gaps.values()]
+    heights = [1.1 + 0.17 * max(counts[i : i + columns]) for i in range(0, len(counts), columns)]
+    figure, panels = _panels(len(gaps), heights, columns=columns)
     for panel, (title, of) in zip(panels, gaps.items(), strict=True):
         panel.axvline(0.0, color="#888888", linewidth=0.8)
         ordered = sorted(of, key=lambda one: one[1].value)
-        for place, (_, gap, word) in enumerate(ordered):
-            panel.plot([gap.low, gap.high], [place, place], color=OF_VERDICT[word], linewidth=1.6)
-            panel.plot([gap.value], [place], "o", color=OF_VERDICT[word], label=word, markersize=4)
-        panel.set(yticks=range(len(ordered)), ylim=(-0.6, len(ordered) - 0.4))
+        _draw_rows(panel, [(name, gap, OF_VERDICT[word], word) for name, gap, word in ordered])
         panel.set_title(title, fontsize=9, loc="right")
         panel.set_xlabel("difference of the mean of the curve", fontsize=8)
         panel.tick_params(axis="x", labelsize=7)
-        panel.set_yticklabels([name for name, _, _ in ordered], fontsize=7)
     _save(figure, panels, path)
+
+
+def _draw_rows(panel: Any, rows: Sequence[tuple[str, Interval, str, str | None]]) -> None:
+    """Draws numbers with their intervals, from the bottom up: name, number, color, and label in the legend of each."""
+    for place, (_, one, color, label) in enumerate(rows):
+        if one.runs > 1:
+            panel.plot([one.low, one.high], [place, place], color=color, linewidth=1.6)
+        panel.plot([one.value], [place], "o", color=color, label=label, markersize=4)
+    panel.set(yticks=range(len(rows)), ylim=(-0.6, len(rows) - 0.4))
+    panel.set_yticklabels([name for name, *_ in rows], fontsize=7)
 
 
 def draw_profiles(scores: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from .figures import draw_gaps
 from .questions import QUESTIONS
 from .questions.comparing import told
 from .questions.question import Scale, TrainingQuestion
-from .settings import SETTINGS, setting_of
+from .settings import SETTINGS
 from .sizes import SIZES, size_of
 
 __all__ = ["write_report"]
@@ -135,26 +136,20 @@ def write_report(results: Results, scale: Scale, docs: Path) -> Path:
     return page
 
 
+def _trained(results: Results) -> list[dict[str, Any]]:
+    """Returns the runs of training that went through, without those that tune."""
+    return [e for e in results if e["kind"] == "train" and "error" not in e and e["seed"] < TUNING_SEED]
+
+
 def _other_starts(results: Results) -> str:
     """Says which settings' runs began with another success than their setting is made for."""
-    starts = {
-        entry["setting"]: round(entry["curve"][0]["success"], 2)
-        for entry in results
-        if entry["kind"] == "train"
-        and "error" not in entry
-        and entry["seed"] < TUNING_SEED
-        and entry["setting"] in SETTINGS
-    }
-    made_for = {name: setting_of(name).share for name in starts}
-    others = [
-        f"{name} from {begun:.2f}"
-        for name, begun in starts.items()
-        if not made_for[name][0] <= begun <= made_for[name][1]
-    ]
+    starts = {entry["setting"]: round(entry["curve"][0]["success"], 2) for entry in _trained(results)}
+    ranges = {name: SETTINGS[name].share for name in starts if name in SETTINGS}
+    off = [name for name, (low, high) in ranges.items() if not low <= starts[name] <= high]
     head = (
         "Imitation turned out otherwise on the machine that made a start, so that other runs begin elsewhere than that:"
     )
-    return f"{head} {', '.join(others)}." if others else ""
+    return f"{head} {', '.join(f'{name} from {starts[name]:.2f}' for name in off)}." if off else ""
 
 
 def _in_short(results: Results, scale: Scale, images: Path) -> str:
@@ -176,11 +171,7 @@ def _in_short(results: Results, scale: Scale, images: Path) -> str:
 
 def _overspent(results: Results) -> str:
     """Says how many tokens beyond their budget runs spent that do not tune."""
-    shares = [
-        entry["ledger"]["tokens_sampled"] / entry["tokens"] - 1
-        for entry in results
-        if entry["kind"] == "train" and "error" not in entry and entry["seed"] < TUNING_SEED
-    ]
+    shares = [entry["ledger"]["tokens_sampled"] / entry["tokens"] - 1 for entry in _trained(results)]
     if not shares:
         return ""
     middle, high, most = np.quantile(shares, [0.5, 0.95, 1.0])

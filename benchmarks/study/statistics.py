@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 __all__ = [
-    "NO_DIFFERENCE", "TOO_FEW", "Interval", "difference", "interval_of", "iqm", "mean", "median",
+    "INCONCLUSIVE", "NO_DIFFERENCE", "TOO_FEW", "Interval", "difference", "interval_of", "iqm", "mean", "median",
     "probability_of_improvement", "profile", "rank_agreement", "verdict",
 ]  # fmt: skip
 
@@ -29,6 +29,8 @@ Scores = Sequence[ArrayLike]
 SAMPLES = 2000
 NO_DIFFERENCE = "no difference shown"
 TOO_FEW = "too few runs"
+INCONCLUSIVE = "inconclusive"
+"""Said where an interval leaves out zero, and the test by ranks does not confirm it."""
 ENOUGH = 3
 """So few runs claim nothing, whatever their interval."""
 RARE = 0.05

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_chat import random_model
-from trainer_env import Digits, trainer
+from trainer_env import Digits, trainer, weights_of
 
 from agentenv.agents import TransformersAgent
 from agentenv.checkpoints import whole_checkpoints
@@ -35,10 +35,6 @@ def run_to(folder, steps=5, *, resume=None, **options):
 
 def logs_of(run, *names):
     return [[log.get(name) for name in names] for log in run.state.log_history if "loss" in log]
-
-
-def weights_of(run):
-    return torch.cat([p.detach().flatten() for p in run.model.parameters()])
 
 
 @pytest.mark.parametrize("staleness", [1, 2])

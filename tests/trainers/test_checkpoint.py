@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_chat import random_model
-from trainer_env import TASKS, trainer
+from trainer_env import TASKS, trainer, weights_of
 from transformers import AutoModelForCausalLM
 
 from agentenv.credit import rtmc_advantages
@@ -70,10 +70,6 @@ def run_to(folder, steps, *, resume=None, **options):
     run = trainer(model, tokenizer, folder, max_steps=steps, save_strategy="steps", save_steps=1, **options)
     run.train(resume_from_checkpoint=resume)
     return run
-
-
-def weights_of(run):
-    return torch.cat([p.detach().flatten() for p in run.model.parameters()])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_chat import random_model
-from trainer_env import run_to, steps_of, trainer
+from trainer_env import run_to, steps_of, trainer, weights_of
 from transformers import AutoModelForCausalLM
 
 from agentenv.trainers.run_folder import put_aside
@@ -17,10 +17,6 @@ pytestmark = pytest.mark.model
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
-
-
-def weights_of(run):
-    return torch.cat([p.detach().flatten() for p in run.model.parameters()])
 
 
 def test_a_new_run_in_a_used_folder_is_not_mixed_up_with_the_old_one(tmp_path, caplog):

@@ -7,18 +7,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study.cells import Runs
-from benchmarks.study.statistics import NO_DIFFERENCE, Interval, difference, interval_of, median, verdict
+from benchmarks.study.statistics import INCONCLUSIVE, NO_DIFFERENCE, Interval, difference, interval_of, median, verdict
 
 __all__ = [
-    "INCONCLUSIVE", "Gap", "Scores", "command", "cost_of", "equal_curves", "gaps_of", "margin_of", "markdown",
+    "Gap", "Scores", "command", "cost_of", "equal_curves", "gaps_of", "margin_of", "markdown",
     "median_of", "of_training", "other_rate", "scores_of", "settles", "told",
 ]  # fmt: skip
 
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 """A metric of every run, by method and setting."""
-
-INCONCLUSIVE = "inconclusive"
-"""Said where an interval leaves out zero, and the test by ranks does not confirm it."""
 
 
 @dataclass(frozen=True)

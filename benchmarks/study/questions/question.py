@@ -15,6 +15,7 @@ from benchmarks.study.settings import QUICK, SETTINGS, Setting, setting_of
 from benchmarks.study.sizes import size_of
 from benchmarks.study.starts import recipe_of
 from benchmarks.study.statistics import (
+    INCONCLUSIVE,
     NO_DIFFERENCE,
     TOO_FEW,
     difference,
@@ -24,7 +25,6 @@ from benchmarks.study.statistics import (
 )
 
 from .comparing import (
-    INCONCLUSIVE,
     Gap,
     command,
     cost_of,
